@@ -1,0 +1,93 @@
+# Everything runs in .venv, made from requirements.txt. Nothing outside this folder is written.
+
+PYTHON ?= python3
+RUN := .venv/bin/python
+# One thread a process: the same numbers on every machine, and no processes fighting for the cores.
+CHECK := OMP_NUM_THREADS=1 WDTR_WIDGETS=static $(RUN) -m pytest -n 2
+
+CHAPTERS := $(patsubst book/%.ipynb,%,$(wildcard book/*.ipynb))
+SELECTED := $(or $(CHAPTER),$(CHAPTERS))
+UNKNOWN := $(filter-out $(CHAPTERS),$(SELECTED))
+$(if $(UNKNOWN),$(error no notebook book/$(UNKNOWN).ipynb; CHAPTER is one of: $(CHAPTERS)))
+
+NOTEBOOKS := $(CHAPTERS:%=book/%.ipynb)
+# What a chapter's numbers, and what the pages beside them, are made from.
+CODE := .venv/.installed tools/notebooks.py $(wildcard wdtr_lite/*.py results/*)
+PAGES := $(NOTEBOOKS) $(CODE) _config.yml _toc.yml \
+	$(wildcard book/*.md book/*.bib book/*/*.md book/_ext/*.py book/_static/* book/_templates/* book/figures/*)
+
+.PHONY: help book test unit browser lab notebooks results clean
+.NOTPARALLEL:
+.DELETE_ON_ERROR:
+
+help:
+	@echo "make book [CHAPTER=name]       execute the chapters (or one), build the HTML, print its path"
+	@echo "make test                      unit tests, doctests, notebooks, the book's build, browser checks"
+	@echo "make lab                       open JupyterLab"
+	@echo "make notebooks [CHAPTER=name]  execute the chapters (or one) and store their outputs in book/"
+	@echo "make results                   run the full experiments, which write results/"
+	@echo "make clean                     remove what was built (not .venv)"
+	@echo "Chapters: $(CHAPTERS)"
+
+.venv/.installed: requirements.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo "Python 3.11 or newer is needed and $(PYTHON) is not it: make … PYTHON=python3.11" >&2; exit 1; }
+	@echo "Installing into .venv (about 5 GB, some minutes the first time)"
+	@$(PYTHON) -m venv .venv
+	@$(RUN) -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	@$(RUN) -m pip install --quiet --disable-pip-version-check --no-deps -e .
+	@$(RUN) -c 'import matplotlib.font_manager' # builds its font cache, with a warning no chapter should show
+	@touch $@
+
+# --- make book: executed copies of the chapters ---
+
+book:
+	@if $(MAKE) --question _build/html/index.html; then echo "Nothing has changed since the last build."; \
+	else $(MAKE) --no-print-directory _build/html/index.html; fi
+	@echo "The book: $(CURDIR)/_build/html/index.html"
+
+_build/executed/%.ipynb: book/%.ipynb $(CODE)
+	@$(RUN) tools/notebooks.py run $< $@ profile=quick
+	@touch $@
+
+_build/html/index.html: $(SELECTED:%=_build/executed/%.ipynb) $(PAGES)
+	@$(RUN) tools/notebooks.py stage _build/source _build/executed
+	@.venv/bin/jupyter-book build -q _build/source --path-output . >/dev/null
+	@touch $@
+
+# --- make test: the stored chapters ---
+
+test: unit _build/nbval _build/stored/built browser
+
+unit: .venv/.installed
+	@$(CHECK) --ignore=tests/browser
+
+# Strict nbval, of the changed chapters only unless what they are made from changed.
+_build/nbval: $(NOTEBOOKS) $(CODE) tests/nbval_sanitize.cfg
+	@$(CHECK) --dist loadfile --nbval --nbval-sanitize-with=tests/nbval_sanitize.cfg \
+		$(if $(filter-out $(NOTEBOOKS),$?),$(NOTEBOOKS),$?)
+	@mkdir -p _build && touch $@
+
+# From nothing each time: after a failed build Sphinx does not repeat the warnings of the pages it has read.
+_build/stored/built: $(PAGES)
+	@rm -rf _build/stored
+	@$(RUN) tools/notebooks.py stage _build/stored/source
+	@.venv/bin/jupyter-book build -q -W -n --keep-going _build/stored/source --path-output _build/stored >/dev/null
+	@touch $@
+
+browser: _build/stored/built
+	@$(CHECK) -rs tests/browser
+
+# --- the rest ---
+
+lab: .venv/.installed
+	@$(RUN) -m jupyterlab
+
+notebooks: .venv/.installed
+	@$(RUN) tools/notebooks.py store $(SELECTED:%=book/%.ipynb)
+
+results: .venv/.installed
+	@$(RUN) -m wdtr_lite experiment all --profile full
+
+clean:
+	rm -rf _build .pytest_cache .hypothesis

@@ -1,0 +1,144 @@
+"""Every page of the built book, as a reader with the network unplugged sees it, at two widths."""
+
+from pathlib import Path
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+
+BUILD = Path(__file__).parents[2] / "_build" / "stored" / "_build" / "html"
+PAGES = sorted(
+    path.relative_to(BUILD).as_posix()
+    for path in BUILD.rglob("*.html")
+    if "_static" not in path.parts and path != BUILD / "index.html"  # index.html only redirects
+)
+FRAMES = [name for name in PAGES if 'class="wdtr-frames' in (BUILD / name).read_text()]
+WIDE, NARROW = 1280, 390
+
+pytestmark = pytest.mark.skipif(not PAGES, reason="browser checks not run: no book in _build/stored (make test)")
+
+# What a reader can unfold is checked too.
+UNFOLD = """() => {
+    const style = document.createElement("style");
+    style.textContent = "* { animation: none !important; transition: none !important; }";
+    document.head.append(style);  // colours are judged at rest
+    document.querySelectorAll("main details").forEach((details) => { details.open = true; });
+    document.querySelectorAll("main button.toggle-button-hidden").forEach((button) => button.click());
+}"""
+FORMULAS = """async () => {
+    if (document.querySelector(".math")) await MathJax.startup.promise;
+    const problems = [...document.querySelectorAll(".math")]
+        .filter((math) => !math.querySelector("mjx-container"))
+        .map((math) => "formula not rendered: " + math.textContent);
+    for (const error of document.querySelectorAll("mjx-merror, [data-mjx-error]"))
+        problems.push("formula in error: " + error.textContent);
+    const prose = document.querySelector("main").cloneNode(true);
+    prose.querySelectorAll("pre, code, script, mjx-container").forEach((node) => node.remove());
+    for (const raw of prose.textContent.matchAll(/.*(\\$\\$|\\\\[([]|\\\\[A-Za-z]{2,}).*/g))
+        problems.push("raw TeX: " + raw[0]);
+    return problems;
+}"""
+IMAGES = """async () => {
+    const problems = [];
+    for (const image of document.images) {
+        image.loading = "eager";
+        await image.decode().catch(() => {});
+        if (!image.naturalWidth) problems.push("image not loaded: " + image.src.slice(-80));
+        if (!image.alt.trim()) problems.push("image without alt text: " + image.src.slice(-80));
+    }
+    return problems;
+}"""
+SIDEWAYS = """() => {
+    const excess = document.documentElement.scrollWidth - innerWidth;
+    return excess > 1 ? [`the page scrolls sideways by ${excess} px`] : [];
+}"""
+MENU_SHOWN = """() => {
+    const menu = document.querySelector(".bd-sidebar-primary");
+    const box = menu.getBoundingClientRect();
+    return box.width > 0 && box.left > -1 && getComputedStyle(menu).visibility === "visible";
+}"""
+
+
+def url(name):
+    return (BUILD / name).as_uri()
+
+
+def axe_findings(page, **options):
+    return [
+        f"axe: {finding['help']} ({finding['id']}): {node['html'][:200]}"
+        # preload would fetch the style sheets again, which file:// refuses; no rule that is on needs it
+        for finding in Axe().run(page, options={"preload": False, **options}).response["violations"]
+        if finding["impact"] in ("serious", "critical")
+        for node in finding["nodes"]
+    ]
+
+
+@pytest.mark.parametrize("width", [WIDE, NARROW])
+@pytest.mark.parametrize("name", PAGES)
+def test_page(open_page, name, width):
+    page = open_page(url(name), width)
+    page.evaluate(UNFOLD)
+    problems = page.evaluate(FORMULAS)
+    problems += page.evaluate(IMAGES)
+    problems += page.evaluate(SIDEWAYS)
+    problems += axe_findings(page)
+    page.evaluate("document.documentElement.dataset.theme = 'dark'")
+    problems += [f"in the dark: {finding}" for finding in axe_findings(page, runOnly=["color-contrast"])]
+    problems += page.problems
+    assert not problems, "\n".join([f"{name} at {width} px:", *problems])
+
+
+@pytest.mark.parametrize("width", [WIDE, NARROW])
+@pytest.mark.parametrize("name", PAGES)
+def test_menu_opens_and_closes(open_page, name, width):
+    page = open_page(url(name), width)
+    toggle = page.locator("button.primary-toggle")
+    links = page.locator(".bd-sidebar-primary nav a.internal")
+    shown = width == WIDE  # there the menu starts open
+    assert page.evaluate(MENU_SHOWN) == shown
+    toggle.click()
+    page.wait_for_function(f"() => ({MENU_SHOWN})() === {str(not shown).lower()}")
+    if width == WIDE:
+        toggle.click()
+    page.wait_for_function(MENU_SHOWN)
+    assert links.count() > 5 and links.first.is_visible()
+    if width == NARROW:
+        page.mouse.click(NARROW - 5, 400)  # beside the menu
+        page.wait_for_function(f"() => !({MENU_SHOWN})()")
+    assert not page.problems
+
+
+@pytest.mark.parametrize("width", [WIDE, NARROW])
+def test_search_finds_a_word(open_page, width):
+    page = open_page(url("book/intro.html"), width)
+    page.locator("button.search-button__button:visible, button.search-button-field:visible").first.click()
+    page.locator("input[name=q]:visible").fill("transport")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#search-results li a")
+    assert page.locator("#search-results li a", has_text="Discrete optimal transport").count()
+    assert page.evaluate(SIDEWAYS) == []
+    assert not page.problems
+
+
+@pytest.mark.parametrize("name", FRAMES)
+def test_frames_follow_the_arrow_keys(open_page, name):
+    page = open_page(url(name), WIDE)
+    for frames in page.locator(".wdtr-frames").all():
+        shown = frames.locator("figure:visible")
+        slider = frames.locator("input[type=range]").first
+        assert shown.count() == 1
+        before = shown.inner_html()
+        slider.focus()
+        slider.press("ArrowRight")
+        assert shown.count() == 1
+        assert shown.inner_html() != before
+    assert not page.problems
+
+
+@pytest.mark.parametrize("width", [WIDE, NARROW])
+@pytest.mark.parametrize("name", FRAMES)
+def test_frames_without_scripts_are_small_multiples(open_page, name, width):
+    page = open_page(url(name), width, java_script_enabled=False)
+    for frames in page.locator(".wdtr-frames").all():
+        figures = frames.locator("figure")
+        assert figures.count() > 1
+        assert all(figure.is_visible() for figure in figures.all())

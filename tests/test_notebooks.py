@@ -1,0 +1,100 @@
+"""The stored notebooks: executed in order, free of errors, and without traces of the machine that ran them."""
+
+import ast
+import base64
+import re
+from pathlib import Path
+
+import nbformat
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parent.parent
+PATHS = sorted((ROOT / "book").glob("*.ipynb"))
+MACHINE_PATH = re.compile(r"/(root|home|work|tmp|Users)/")
+
+
+@pytest.fixture(params=PATHS, ids=lambda path: path.stem)
+def path(request):
+    return request.param
+
+
+@pytest.fixture
+def notebook(path):
+    return nbformat.read(path, as_version=4)
+
+
+def code_cells(notebook):
+    return [cell for cell in notebook.cells if cell.cell_type == "code" and cell.source.strip()]
+
+
+def outputs(notebook):
+    return [output for cell in code_cells(notebook) for output in cell.outputs]
+
+
+def images(cell):
+    return [
+        data
+        for output in cell.outputs
+        for kind, data in output.get("data", {}).items()
+        if kind.startswith("image/")
+    ]
+
+
+def test_there_are_notebooks():
+    assert PATHS
+
+
+def test_is_valid_and_small(path, notebook):
+    nbformat.validate(notebook)
+    assert path.stat().st_size < 3_000_000
+
+
+def test_is_in_the_table_of_contents(path):
+    toc = yaml.safe_load((ROOT / "_toc.yml").read_text())
+    listed = [toc["root"], *(entry["file"] for part in toc["parts"] for entry in part["chapters"])]
+    assert f"book/{path.stem}" in listed
+
+
+def test_was_executed_from_top_to_bottom(notebook):
+    counts = [cell.execution_count for cell in code_cells(notebook)]
+    assert counts == list(range(1, len(counts) + 1))
+
+
+def test_has_no_errors_and_nothing_on_stderr(notebook):
+    kinds = [output.get("name", output.output_type) for output in outputs(notebook)]
+    assert "error" not in kinds
+    assert "stderr" not in kinds
+
+
+def test_holds_no_traces_of_its_run(path, notebook):
+    assert set(notebook.metadata) == {"kernelspec", "language_info"}
+    assert notebook.metadata.kernelspec.name == "python3"
+    assert notebook.metadata.language_info == {"name": "python"}
+    for cell in notebook.cells:
+        assert not {"papermill", "execution"} & cell.metadata.keys()
+        assert "injected-parameters" not in cell.metadata.get("tags", [])
+    assert not MACHINE_PATH.search(path.read_text())
+
+
+def test_parameters_are_the_documented_constants(notebook):
+    tagged = [cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", [])]
+    assert len(tagged) == 1
+    constants = {
+        statement.targets[0].id: ast.literal_eval(statement.value)
+        for statement in ast.parse(tagged[0].source).body
+    }
+    assert constants == {"profile": "quick", "seed": 0}
+
+
+def test_pictures_have_alt_text(notebook):
+    for cell in code_cells(notebook):
+        if images(cell):
+            assert cell.metadata.get("mystnb", {}).get("image", {}).get("alt", "").strip(), cell.source[:200]
+
+
+def test_readme_figure_is_the_one_in_the_introduction():
+    notebook = nbformat.read(ROOT / "book" / "intro.ipynb", as_version=4)
+    (cell,) = [cell for cell in notebook.cells if "readme-figure" in cell.metadata.get("tags", [])]
+    (picture,) = images(cell)
+    assert (ROOT / "book" / "figures" / "which_is_closer.png").read_bytes() == base64.b64decode(picture)

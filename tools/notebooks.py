@@ -1,0 +1,140 @@
+"""Execute the book's notebooks with papermill, store their outputs, stage the book's sources.
+
+    python tools/notebooks.py run SRC DST [name=value ...]   execute SRC, write the result to DST
+    python tools/notebooks.py store SRC ...                  execute with the defaults, store in place
+    python tools/notebooks.py stage DST [EXECUTED]           copy the sources, executed copies where newer
+
+Nothing is written unless every cell ran.
+"""
+
+import ast
+import base64
+import os
+import sys
+import time
+from pathlib import Path
+
+import nbformat
+import papermill
+from papermill.exceptions import PapermillExecutionError, strip_color
+
+ROOT = Path(__file__).resolve().parent.parent
+README_FIGURE = ROOT / "book" / "figures" / "which_is_closer.png"  # the output of intro's tagged cell
+SECRETS_OF_A_RUN = {"papermill", "execution", "ExecuteTime"}  # times and paths that runs leave in metadata
+
+
+class NotebookError(Exception):
+    """What stopped a chapter, said in a few lines."""
+
+
+def execute(source, parameters):
+    """The executed notebook, without what belongs to the run only."""
+    defaults = {
+        name: ast.literal_eval(info["default"])
+        for name, info in papermill.inspect_notebook(str(source)).items()
+    }
+    if unknown := parameters.keys() - defaults.keys():
+        known = ", ".join(defaults) or "no parameters"
+        raise NotebookError(f"{source.stem}: no parameter named {', '.join(sorted(unknown))}; it has {known}")
+    changed = {name: value for name, value in parameters.items() if value != defaults[name]}
+    os.environ.update(WDTR_WIDGETS="static", OMP_NUM_THREADS="1")
+    try:
+        notebook = papermill.execute_notebook(
+            source,
+            None,
+            changed,
+            kernel_name="python3",
+            cwd=source.parent,
+            progress_bar=False,
+            extra_arguments=["--IPKernelApp.log_level=ERROR"],  # it warns of its unencrypted local socket
+        )
+    except PapermillExecutionError as error:
+        first_line = next((line for line in error.source.splitlines() if line.strip()), "")
+        traceback = strip_color("\n".join(error.traceback)).splitlines()
+        raise NotebookError(
+            "\n    ".join(
+                [
+                    f"{source.stem}: cell {error.cell_index + 1} (In [{error.exec_count}]) failed: {first_line}",
+                    *traceback[-12:],
+                ]
+            )
+        ) from None
+    return strip(notebook)
+
+
+def strip(notebook):
+    """Remove times, paths and machine details, so that a stored notebook changes only with its content."""
+    notebook.metadata = {
+        "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+        "language_info": {"name": "python"},
+    }
+    for cell in notebook.cells:
+        for key in SECRETS_OF_A_RUN & cell.metadata.keys():
+            del cell.metadata[key]
+        if not cell.metadata.get("tags", True):
+            del cell.metadata["tags"]
+    return notebook
+
+
+def write(path, content):
+    """Replace the file in one step, and leave it alone where nothing changed."""
+    if path.exists() and path.read_bytes() == content:
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.part")
+    temporary.write_bytes(content)
+    os.replace(temporary, path)
+
+
+def run(source, destination, parameters):
+    start = time.perf_counter()
+    notebook = execute(source, parameters)
+    write(destination, nbformat.writes(notebook).encode() + b"\n")
+    print(f"executed {source.stem} in {time.perf_counter() - start:.0f} s", flush=True)
+    return notebook
+
+
+def store(source):
+    notebook = run(source, source, {})
+    for cell in notebook.cells:
+        if "readme-figure" in cell.metadata.get("tags", []):
+            write(README_FIGURE, base64.b64decode(cell.outputs[-1].data["image/png"]))
+
+
+def stage(destination, executed):
+    """A tree for jupyter-book; only what changed is written, since Sphinx goes by modification times."""
+    sources = [ROOT / "_config.yml", ROOT / "_toc.yml", *(ROOT / "book").rglob("*")]
+    staged = set()
+    for source in sources:
+        name = source.relative_to(ROOT)
+        if not source.is_file() or any(part.startswith((".", "__")) for part in name.parts):
+            continue
+        copy = executed and executed / source.name
+        if copy and copy.exists() and copy.stat().st_mtime > source.stat().st_mtime:
+            source = copy
+        write(destination / name, source.read_bytes())
+        staged.add(destination / name)
+    for old in destination.rglob("*"):
+        if old.is_file() and old not in staged:
+            old.unlink()
+
+
+def main(command, *arguments):
+    if command == "run":
+        source, destination, *settings = arguments
+        pairs = (setting.split("=", 1) for setting in settings)
+        parameters = {name: int(value) if value.isdigit() else value for name, value in pairs}
+        run(Path(source).resolve(), Path(destination).resolve(), parameters)
+    elif command == "store":
+        for source in arguments:
+            store(Path(source).resolve())
+    elif command == "stage":
+        destination, *executed = (Path(argument).resolve() for argument in arguments)
+        stage(destination, *(executed or [None]))
+
+
+if __name__ == "__main__":
+    try:
+        main(*sys.argv[1:])
+    except NotebookError as error:
+        sys.exit(str(error))
