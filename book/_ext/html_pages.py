@@ -1,9 +1,9 @@
-"""Put right two pieces of Sphinx's HTML that mislead screen readers (axe calls them serious)."""
+"""The HTML pages: formulas that need no font files, and markup that screen readers understand."""
 
 import re
 
 
-def correct(app, pagename, templatename, context, doctree):
+def correct_markup(app, pagename, templatename, context, doctree):
     # A signature's parameters, one a line, are no definition list: there is nothing they define.
     body = re.sub(
         r"<dl>\n(<dd>.*?)</dl>",
@@ -16,5 +16,7 @@ def correct(app, pagename, templatename, context, doctree):
 
 
 def setup(app):
-    app.connect("html-page-context", correct)
+    # Firefox loads no fonts on file://, so formulas are SVG. Here, since sphinx-mathjax-offline sets it too.
+    app.config.mathjax_path = "mathjax/tex-svg.js"
+    app.connect("html-page-context", correct_markup)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
