@@ -1,0 +1,10 @@
+"""Wasserstein diffusion Tikhonov regularization, taught and re-tested.
+
+The companion package of the WDTR book. Importing it needs neither matplotlib nor ipywidgets;
+``wdtr_lite.plots`` and ``wdtr_lite.widgets``, which draw the book's figures, do.
+"""
+
+from wdtr_lite import data, transport
+
+__all__ = ["data", "transport"]
+__version__ = "0.1.0"
