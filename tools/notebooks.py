@@ -10,17 +10,20 @@ Nothing is written unless every cell ran.
 import ast
 import base64
 import os
+import re
 import sys
 import time
 from pathlib import Path
 
 import nbformat
 import papermill
+from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError, strip_color
 
 ROOT = Path(__file__).resolve().parent.parent
 README_FIGURE = ROOT / "book" / "figures" / "which_is_closer.png"  # the output of intro's tagged cell
-SECRETS_OF_A_RUN = {"papermill", "execution", "ExecuteTime"}  # times and paths that runs leave in metadata
+RUN_METADATA = {"papermill", "execution", "ExecuteTime"}  # times and paths
+CALL = re.compile(r"File |Cell |-+> ")  # the lines of IPython's tracebacks that say where
 
 
 class NotebookError(Exception):
@@ -38,6 +41,7 @@ def execute(source, parameters):
         raise NotebookError(f"{source.stem}: no parameter named {', '.join(sorted(unknown))}; it has {known}")
     changed = {name: value for name, value in parameters.items() if value != defaults[name]}
     os.environ.update(WDTR_WIDGETS="static", OMP_NUM_THREADS="1")
+    running = {}
     try:
         notebook = papermill.execute_notebook(
             source,
@@ -47,19 +51,24 @@ def execute(source, parameters):
             cwd=source.parent,
             progress_bar=False,
             extra_arguments=["--IPKernelApp.log_level=ERROR"],  # it warns of its unencrypted local socket
+            on_cell_start=lambda **cell: running.update(cell),
         )
     except PapermillExecutionError as error:
-        first_line = next((line for line in error.source.splitlines() if line.strip()), "")
-        traceback = strip_color("\n".join(error.traceback)).splitlines()
-        raise NotebookError(
-            "\n    ".join(
-                [
-                    f"{source.stem}: cell {error.cell_index + 1} (In [{error.exec_count}]) failed: {first_line}",
-                    *traceback[-12:],
-                ]
-            )
-        ) from None
+        raise NotebookError(failure(source, running, summary(error.traceback))) from None
+    except DeadKernelError:
+        raise NotebookError(failure(source, running, ["the kernel died: killed, or out of memory?"])) from None
     return strip(notebook)
+
+
+def failure(source, running, details):
+    first_line = running["cell"].source.strip().partition("\n")[0]
+    return "\n    ".join([f"{source.stem}: cell {running['cell_index'] + 1} failed: {first_line}", *details])
+
+
+def summary(traceback):
+    """The last calls, one line each, and the error."""
+    calls = [line for line in strip_color("\n".join(traceback[:-1])).splitlines() if CALL.match(line)]
+    return [*calls[-8:], *strip_color(traceback[-1]).splitlines()[-6:]]
 
 
 def strip(notebook):
@@ -69,7 +78,7 @@ def strip(notebook):
         "language_info": {"name": "python"},
     }
     for cell in notebook.cells:
-        for key in SECRETS_OF_A_RUN & cell.metadata.keys():
+        for key in RUN_METADATA & cell.metadata.keys():
             del cell.metadata[key]
         if not cell.metadata.get("tags", True):
             del cell.metadata["tags"]

@@ -328,7 +328,7 @@ def sinkhorn_distance(
     >>> x = torch.zeros(1, 5, 5, dtype=torch.float64)
     >>> x[0, 1, 1] = 1
     >>> sinkhorn_distance(x, x.roll(2, -1), epsilon=0.1)
-    tensor([2.0000], dtype=torch.float64)
+    tensor([2.], dtype=torch.float64)
 
     References
     ----------
