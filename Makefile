@@ -72,7 +72,8 @@ _build/nbval: $(NOTEBOOKS) $(CODE) tests/nbval_sanitize.cfg
 _build/stored/built: $(PAGES)
 	@rm -rf _build/stored
 	@$(RUN) tools/notebooks.py stage _build/stored/source
-	@.venv/bin/jupyter-book build -q -W -n --keep-going _build/stored/source --path-output _build/stored >/dev/null
+	@.venv/bin/jupyter-book build -q -W -n --keep-going _build/stored/source --path-output _build/stored >/dev/null || \
+		{ echo "In NAME.ipynb:30012, 3 is the cell and 12 the line in it." >&2; exit 1; }
 	@touch $@
 
 browser: _build/stored/built

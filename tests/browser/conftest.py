@@ -48,9 +48,9 @@ def open_page(browser):
         page.on("pageerror", lambda error: page.problems.append(f"script error: {error}"))
         page.on(
             "console",
-            lambda message: message.type == "error" and page.problems.append(f"console error: {message.text}"),
+            lambda message: message.type == "error"
+            and page.problems.append(f"console error: {message.text} ({message.location['url']})"),
         )
-        page.on("requestfailed", lambda request: page.problems.append(f"failed to load {request.url}"))
         page.goto(url)
         return page
 
