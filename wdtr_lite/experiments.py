@@ -1,0 +1,327 @@
+"""The book's measurements, each from a declared configuration to a result file with its provenance.
+
+``python -m wdtr_lite experiment NAME --profile full`` runs one and writes ``results/NAME.json``.
+"""
+
+import json
+import os
+import platform
+import subprocess
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import torch
+from scipy.spatial.distance import cdist
+from scipy.stats import mode
+
+from wdtr_lite import data, transport
+
+__all__ = ["EXPERIMENTS", "label_keeping", "nearest_neighbours", "provenance", "run", "summary"]
+
+RESULTS = Path("results")
+RUNS = Path("_runs")
+
+
+def provenance(command: str, seconds: float) -> dict:
+    """Where and how a result was measured: device, library versions, commit, command, wall time.
+
+    Parameters
+    ----------
+    command : str
+        What one types to measure it again.
+    seconds : float
+        Wall time of the measurement.
+
+    Taught in :doc:`chapter 1 </book/discrete_ot>`.
+    """
+    try:
+        git = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True, cwd=RESULTS.parent)
+        commit = git.stdout.strip() or "unknown"
+    except OSError:
+        commit = "unknown"
+    libraries = ("numpy", "scipy", "torch", "POT", "scikit-learn")
+    return {
+        "command": command,
+        "date": datetime.now(UTC).date().isoformat(),
+        "wall_seconds": round(seconds, 1),
+        "device": f"{_cpu_name()}, {len(os.sched_getaffinity(0))} cores",
+        "versions": {"python": platform.python_version(), **{name: version(name) for name in libraries}},
+        "commit": commit,
+    }
+
+
+def _cpu_name() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    names = [line for line in cpuinfo.read_text().splitlines() if "model name" in line] if cpuinfo.exists() else []
+    return names[0].split(":")[1].strip() if names else platform.machine()
+
+
+def summary(outcomes: np.ndarray) -> dict:
+    """Mean of n yes-or-no outcomes and its binomial standard error, sqrt(m (1 - m) / n).
+
+    Taught in :doc:`chapter 1 </book/discrete_ot>`.
+    """
+    mean, n = float(np.mean(outcomes)), len(outcomes)
+    return {"mean": mean, "standard_error": (mean * (1 - mean) / n) ** 0.5, "n": n}
+
+
+def nearest_neighbours(
+    dataset: data.Dataset,
+    *,
+    train_sizes: list[int],
+    test_size: int,
+    neighbours: list[int],
+    seed: int,
+    checkpoint: Path | None = None,
+) -> dict:
+    """k-nearest-neighbour classification of digits in L2 and in W2.
+
+    The test digits and the largest training set are drawn at random from their parts of the data; a
+    smaller training set is the beginning of a larger one. A vote's ties go to the smaller label.
+
+    Parameters
+    ----------
+    dataset : Dataset
+    train_sizes, neighbours : list of int
+        Every combination is measured.
+    test_size : int
+    seed : int
+        Of the draw.
+    checkpoint : path, optional
+        Folder for the distances of 50 test digits at a time, from which a stopped run goes on.
+
+    Returns
+    -------
+    dict
+        ``labels``, the true ones, and ``rows``: one per metric, training size and k, with the
+        ``predictions`` (a string of digits), the error's ``mean``, ``standard_error`` and ``n``.
+        Metrics: ``"intensities"`` (L2 of the pixels as stored), ``"euclidean"`` (L2 of the measures)
+        and ``"wasserstein"`` (W2).
+
+    Taught in :doc:`chapter 1 </book/discrete_ot>`.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    train, train_labels = _draw(dataset, "train", max(train_sizes), generator)
+    test, test_labels = _draw(dataset, "test", test_size, generator)
+    flat = [images.reshape(len(images), -1) for images in (test, train)]
+    distances = {
+        "intensities": cdist(*flat),
+        "euclidean": cdist(*(images / images.sum(1, keepdims=True) for images in flat)),
+        "wasserstein": _in_blocks(test, train, checkpoint),
+    }
+    rows = []
+    for metric, matrix in distances.items():
+        for size in train_sizes:
+            order = matrix[:, :size].argsort(axis=1, kind="stable")
+            for k in neighbours:
+                predictions = mode(train_labels[order[:, :k]], axis=1).mode
+                outcome = summary(predictions != test_labels)
+                rows.append({"metric": metric, "train_size": size, "k": k, "predictions": _digits(predictions), **outcome})
+    return {"labels": _digits(test_labels), "rows": rows}
+
+
+def _in_blocks(test: np.ndarray, train: np.ndarray, checkpoint: Path | None) -> np.ndarray:
+    blocks = []
+    for start in range(0, len(test), 50):
+        file = checkpoint / f"{start}.npy" if checkpoint else None
+        if file and file.exists():
+            blocks.append(np.load(file))
+            continue
+        blocks.append(transport.pairwise_distances(test[start : start + 50], train))
+        if file:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            part = file.with_suffix(".part.npy")
+            np.save(part, blocks[-1])
+            part.rename(file)
+            print(f"distances of {min(start + 50, len(test))} of {len(test)} test digits", flush=True)
+    return np.concatenate(blocks)
+
+
+def label_keeping(
+    dataset: data.Dataset,
+    *,
+    classifier_size: int,
+    pairs: int,
+    fractions: list[float],
+    seed: int,
+) -> dict:
+    """How often an interpolate at a fixed distance keeps the label of its source.
+
+    An RBF support vector machine is trained on measures of the training part. Sources are test digits that
+    it classifies rightly, each with a target of another class. The distance is one for all
+    pairs: a fraction of the median distance between the test digits and others of another class, in
+    the same metric. Where the target is nearer than that, the interpolate is the target.
+
+    Parameters
+    ----------
+    dataset : Dataset
+    classifier_size : int
+        Training digits of the classifier.
+    pairs : int
+        Source-target pairs, the n of every row.
+    fractions : list of float
+        Distances, in medians.
+    seed : int
+
+    Returns
+    -------
+    dict
+        ``classifier_error`` on the test part, the ``medians``, the pairs' ``labels`` and ``targets`` and
+        ``rows``: one per metric and fraction, with the ``predictions`` (a string of digits), the share of
+        interpolates that are their targets, ``reached``, and of kept labels, ``mean``, with its
+        ``standard_error`` and ``n``.
+
+    Taught in :doc:`chapter 2 </book/interpolation>`.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    classify = _classifier(*_draw(dataset, "train", classifier_size, generator))
+    images, labels = _draw(dataset, "test", len(dataset.split["test"]), generator)
+    right = (classify(images) == labels).nonzero()[0]
+    if len(right) < pairs:
+        raise ValueError(f"pairs={pairs} is more than the {len(right)} test digits classified rightly")
+    sources = right[:pairs]
+    order = torch.randperm(len(images), generator=generator).tolist()
+    targets = np.array([next(j for j in order[k:] + order[:k] if labels[j] != labels[i]) for k, i in enumerate(sources)])
+    measures = transport.as_measure(images)
+    rows, medians = [], {}
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        for metric, distance in (("euclidean", _euclidean), ("wasserstein", transport.wasserstein_distance)):
+            lengths = np.array(list(pool.map(distance, measures[sources], measures[targets])))
+            medians[metric] = float(np.median(lengths))
+            for fraction in fractions:
+                radius = fraction * medians[metric]
+                points = pool.map(
+                    lambda i, j, length: transport.fixed_distance_interpolate(
+                        measures[i], measures[j], min(radius, length), metric=metric
+                    ),
+                    sources, targets, lengths,
+                )  # fmt: skip
+                predictions = classify(np.stack(list(points)))
+                rows.append({
+                    "metric": metric,
+                    "fraction": fraction,
+                    "predictions": _digits(predictions),
+                    "reached": float(np.mean(lengths <= radius)),
+                    **summary(predictions == labels[sources]),
+                })  # fmt: skip
+    return {
+        "classifier_error": summary(classify(images) != labels),
+        "medians": medians,
+        "labels": _digits(labels[sources]),
+        "targets": _digits(labels[targets]),
+        "rows": rows,
+    }
+
+
+def _euclidean(x: np.ndarray, y: np.ndarray) -> float:
+    return float(np.linalg.norm(x - y))
+
+
+def _classifier(images: np.ndarray, labels: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+    """A support vector machine on measures: images (N, H, W) of any mass -> labels (N,)."""
+    from sklearn.svm import SVC
+
+    def features(images: np.ndarray) -> np.ndarray:
+        return transport.as_measure(images).reshape(len(images), -1) * images[0].size  # mean pixel 1
+
+    machine = SVC(C=10).fit(features(images), labels)
+    return lambda images: machine.predict(features(images))
+
+
+def _draw(dataset: data.Dataset, part: str, size: int, generator: torch.Generator) -> tuple[np.ndarray, np.ndarray]:
+    images, labels = dataset.part(part)
+    if size > len(images):
+        raise ValueError(f"{size} images asked for, but {dataset.name} has {len(images)} in {part!r}")
+    chosen = torch.randperm(len(images), generator=generator)[:size]
+    return images[chosen].double().numpy(), labels[chosen].numpy()
+
+
+def _digits(labels: np.ndarray) -> str:
+    return "".join(map(str, labels))
+
+
+EXPERIMENTS = {
+    "nearest_neighbours": {
+        "quick": {"dataset": "mnist5k", "train_sizes": [50, 100, 200], "test_size": 50, "neighbours": [1, 3], "seed": 0},
+        "full": {
+            "dataset": "mnist",
+            "train_sizes": [100, 200, 500, 1000, 2000],
+            "test_size": 1000,
+            "neighbours": [1, 3, 5],
+            "seed": 0,
+        },
+    },
+    "label_keeping": {
+        "quick": {
+            "dataset": "mnist5k",
+            "classifier_size": 2000,
+            "pairs": 40,
+            "fractions": [0.2, 0.4, 0.6, 0.8],
+            "seed": 0,
+        },
+        "full": {
+            "dataset": "mnist",
+            "classifier_size": 10_000,
+            "pairs": 1000,
+            "fractions": [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8],
+            "seed": 0,
+        },
+    },
+}
+"""The configuration of each experiment, by profile."""
+
+
+def run(name: str, profile: str = "quick") -> dict:
+    """Run an experiment as declared in :data:`EXPERIMENTS`.
+
+    ``quick`` returns the result. ``full`` also writes it to ``results/NAME.json``; a full run that was stopped
+    goes on from ``_runs/``.
+
+    Parameters
+    ----------
+    name : str
+        A key of :data:`EXPERIMENTS`.
+    profile : {"quick", "full"}
+
+    Returns
+    -------
+    dict
+        ``experiment``, ``profile``, ``config``, ``data`` (its source and split), ``result``, ``provenance``.
+
+    Raises
+    ------
+    ValueError
+        If the name or the profile is unknown.
+
+    Taught in :doc:`chapter 1 </book/discrete_ot>`.
+    """
+    if name not in EXPERIMENTS:
+        raise ValueError(f"name must be one of {sorted(EXPERIMENTS)}, got {name!r}")
+    if profile not in EXPERIMENTS[name]:
+        raise ValueError(f"profile must be one of {sorted(EXPERIMENTS[name])}, got {profile!r}")
+    config = EXPERIMENTS[name][profile]
+    dataset = data.load(config["dataset"])
+    options = {key: value for key, value in config.items() if key != "dataset"}
+    if name == "nearest_neighbours" and profile == "full":
+        options["checkpoint"] = RUNS / name
+    began = time.monotonic()
+    measure = {"nearest_neighbours": nearest_neighbours, "label_keeping": label_keeping}[name]
+    result = measure(dataset, **options)
+    command = f"python -m wdtr_lite experiment {name} --profile {profile}"
+    report = {
+        "experiment": name,
+        "profile": profile,
+        "config": config,
+        "data": repr(dataset),
+        "result": result,
+        "provenance": provenance(command, time.monotonic() - began),
+    }
+    if profile == "full":
+        RESULTS.mkdir(exist_ok=True)
+        (RESULTS / f"{name}.json").write_text(json.dumps(report, indent=1) + "\n")
+    return report
