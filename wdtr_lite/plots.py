@@ -1,0 +1,116 @@
+"""What the chapters draw. Needs matplotlib, which ``import wdtr_lite`` does not."""
+
+from collections.abc import Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from wdtr_lite.transport import Image, TransportPlan
+
+__all__ = ["COLORS", "error_bars", "image_grid", "show_image", "show_plan", "style"]
+
+COLORS = {"euclidean": "#D55E00", "wasserstein": "#0072B2", "intensities": "#6F6F6F", "sinkhorn": "#007A5A"}
+"""One colour per metric in every figure, distinct to colour-blind readers and in grey (after Okabe and Ito, 2008)."""
+
+_MARKERS = {"euclidean": "s", "wasserstein": "o", "intensities": "^", "sinkhorn": "D"}
+_NAMES = {"euclidean": "L2", "wasserstein": "W2", "intensities": "L2 of intensities", "sinkhorn": "Sinkhorn"}
+
+
+def style() -> None:
+    """Set the book's defaults: readable fonts, thin frames, no colour map surprises.
+
+    Taught in :doc:`chapter 1 </book/discrete_ot>`.
+    """
+    plt.rcParams.update({
+        "figure.dpi": 120,
+        "figure.constrained_layout.use": True,
+        "font.size": 11,
+        "axes.titlesize": 11,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.prop_cycle": plt.cycler(color=list(COLORS.values())),
+        "legend.frameon": False,
+        "lines.linewidth": 1.8,
+        "image.cmap": "gray_r",
+    })  # fmt: skip
+
+
+def show_image(axes: Axes, image: Image, title: str = "", *, vmax: float | None = None) -> None:
+    """Draw one image (H, W), white at 0 and black at `vmax` (by default its largest pixel), with a frame.
+
+    Taught in :doc:`chapter 1 </book/discrete_ot>`.
+    """
+    axes.imshow(image, vmin=0, vmax=vmax, interpolation="nearest")
+    axes.set(xticks=[], yticks=[], title=title)
+    axes.spines[:].set_visible(True)
+    axes.spines[:].set(color="#9A9A9A", linewidth=0.8)
+
+
+def image_grid(
+    images: Sequence[Sequence[Image]],
+    *,
+    columns: Sequence[str] = (),
+    rows: Sequence[str] = (),
+    size: float = 1.05,
+) -> Figure:
+    """Draw rows of images with one title per column and one label per row.
+
+    Parameters
+    ----------
+    images : rows of images (H, W)
+        Each image is drawn from white at 0 to black at its own largest pixel.
+    columns, rows : sequence of str
+        Titles and labels.
+    size : float
+        Width of an image, in inches.
+
+    Returns
+    -------
+    Figure
+
+    Taught in :doc:`chapter 2 </book/interpolation>`.
+    """
+    height, width = len(images), len(images[0])
+    figure, grid = plt.subplots(height, width, squeeze=False, figsize=(size * width + 0.5, size * height + 0.35))
+    for row, row_of_axes in enumerate(grid):
+        for column, axes in enumerate(row_of_axes):
+            show_image(axes, images[row][column], columns[column] if columns and row == 0 else "")
+        if rows:
+            row_of_axes[0].set_ylabel(rows[row])
+    return figure
+
+
+def show_plan(axes: Axes, shape: tuple[int, int], plan: TransportPlan, *, moves: int = 200) -> None:
+    """Draw the heaviest moves of a plan as arrows from source to target, darker where more mass moves.
+
+    Parameters
+    ----------
+    axes : Axes
+    shape : (H, W)
+        The grid of the plan's images.
+    plan : TransportPlan
+    moves : int
+        Largest number of arrows.
+
+    Taught in :doc:`chapter 1 </book/discrete_ot>`.
+    """
+    heaviest = plan.mass.argsort(kind="stable")[::-1][:moves]
+    (y0, x0), (y1, x1) = (np.divmod(end[heaviest], shape[1]) for end in (plan.source, plan.target))
+    alpha = 0.15 + 0.85 * plan.mass[heaviest] / plan.mass.max()
+    axes.quiver(
+        x0, y0, x1 - x0, y1 - y0, alpha=alpha,
+        angles="xy", scale_units="xy", scale=1, width=0.006, color=COLORS["wasserstein"],
+    )  # fmt: skip
+
+
+def error_bars(
+    axes: Axes, x: Sequence[float], mean: Sequence[float], error: Sequence[float], metric: str, **options
+) -> None:
+    """Draw a curve with error bars in the colour, marker and name of its metric, a key of :data:`COLORS`.
+
+    Taught in :doc:`chapter 1 </book/discrete_ot>`.
+    """
+    options = {"color": COLORS[metric], "marker": _MARKERS[metric], "label": _NAMES[metric], "capsize": 3} | options
+    axes.errorbar(x, mean, error, **options)
