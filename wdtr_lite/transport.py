@@ -482,9 +482,9 @@ def fixed_distance_interpolate(x: Image, y: Image, distance: float, *, metric: s
         raise ValueError(f"metric must be 'wasserstein' or 'euclidean', got {metric!r}")
     a, b = _dense_pair(x, y)
     total = wasserstein_distance(a, b) if metric == "wasserstein" else float(np.linalg.norm(b - a))
-    if not 0 <= distance <= total:
+    if not 0 <= distance <= total * (1 + 1e-9):  # a distance measured by the caller may be rounded up
         raise ValueError(f"distance={distance!r} must lie between 0 and the distance of x and y, {total:.6g}")
-    if distance in (0, total):
+    if distance == 0 or distance >= total * (1 - 1e-9):
         return _like(b if distance else a, x)
     if metric == "euclidean":
         return _like(a + distance / total * (b - a), x)
