@@ -21,9 +21,8 @@ from scipy.stats import mode
 
 from wdtr_lite import data, transport
 
-__all__ = ["EXPERIMENTS", "label_keeping", "nearest_neighbours", "provenance", "run", "summary"]
+__all__ = ["EXPERIMENTS", "describe", "label_keeping", "nearest_neighbours", "provenance", "run", "stored", "summary"]
 
-RESULTS = Path("results")
 RUNS = Path("_runs")
 
 
@@ -40,7 +39,7 @@ def provenance(command: str, seconds: float) -> dict:
     Taught in :doc:`chapter 1 </book/discrete_ot>`.
     """
     try:
-        git = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True, cwd=RESULTS.parent)
+        git = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True)
         commit = git.stdout.strip() or "unknown"
     except OSError:
         commit = "unknown"
@@ -322,6 +321,33 @@ def run(name: str, profile: str = "quick") -> dict:
         "provenance": provenance(command, time.monotonic() - began),
     }
     if profile == "full":
-        RESULTS.mkdir(exist_ok=True)
-        (RESULTS / f"{name}.json").write_text(json.dumps(report, indent=1) + "\n")
+        _results().mkdir(exist_ok=True)
+        (_results() / f"{name}.json").write_text(json.dumps(report, indent=1) + "\n")
     return report
+
+
+def _results() -> Path:
+    """``results/`` of the checkout, seen from its top or from a notebook in ``book/``."""
+    return next((folder for folder in (Path("results"), Path("../results")) if folder.is_dir()), Path("results"))
+
+
+def stored(name: str) -> dict | None:
+    """The result file ``results/NAME.json`` as :func:`run` wrote it, or None where it was not run.
+
+    Taught in :doc:`chapter 1 </book/discrete_ot>`.
+    """
+    path = _results() / f"{name}.json"
+    return json.loads(path.read_text()) if path.exists() else None
+
+
+def describe(report: dict) -> str:
+    """One line on where a report's numbers come from: data, device, time, versions, commit, command.
+
+    Taught in :doc:`chapter 1 </book/discrete_ot>`.
+    """
+    origin = report["provenance"]
+    return (
+        f"{report['data']}; seed {report['config']['seed']}; {origin['device']}; {origin['wall_seconds'] / 60:.0f} min on "
+        f"{origin['date']}; torch {origin['versions']['torch']}, POT {origin['versions']['POT']}; "
+        f"commit {origin['commit']}; {origin['command']}"
+    )

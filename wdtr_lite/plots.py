@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from wdtr_lite.transport import Image, TransportPlan
 
-__all__ = ["COLORS", "error_bars", "image_grid", "show_image", "show_plan", "style"]
+__all__ = ["COLORS", "error_bars", "image_grid", "show_image", "show_plan", "style", "table"]
 
 COLORS = {"euclidean": "#D55E00", "wasserstein": "#0072B2", "intensities": "#6F6F6F", "sinkhorn": "#007A5A"}
 """One colour per metric in every figure, distinct to colour-blind readers and in grey (after Okabe and Ito, 2008)."""
@@ -114,3 +114,14 @@ def error_bars(
     """
     options = {"color": COLORS[metric], "marker": _MARKERS[metric], "label": _NAMES[metric], "capsize": 3} | options
     axes.errorbar(x, mean, error, **options)
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[object]]):
+    """A table of measured numbers as Markdown output, numbers aligned to the right.
+
+    Taught in :doc:`chapter 1 </book/discrete_ot>`.
+    """
+    from IPython.display import Markdown
+
+    lines = [header, ["---", *["--:"] * (len(header) - 1)], *rows]
+    return Markdown("\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines))

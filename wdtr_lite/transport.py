@@ -105,7 +105,7 @@ def ground_cost(
     Raises
     ------
     ValueError
-        If the shape is not two positive numbers, p < 1, the name is unknown, or a distance is negative or
+        If the shape is not two positive whole numbers, p < 1, the name is unknown, or a distance is negative or
         not finite.
 
     Examples
@@ -119,8 +119,8 @@ def ground_cost(
     ----------
     Equation (4) of Lin, Dukler, Li and Montúfar (2019). Taught in :doc:`chapter 1 </book/discrete_ot>`.
     """
-    if len(shape) != 2 or min(shape) < 1:
-        raise ValueError(f"shape must be two positive numbers (H, W), got {shape!r}")
+    if len(shape) != 2 or not all(k >= 1 and k == int(k) for k in shape):
+        raise ValueError(f"shape must be two positive whole numbers (H, W), got {shape!r}")
     _check_p(p)
     pixels = _pixels(np.arange(shape[0] * shape[1]), shape[1])
     if isinstance(metric, str) and metric == "euclidean":
@@ -131,8 +131,9 @@ def ground_cost(
         except ValueError as error:
             raise ValueError(f"metric={metric!r}: {error}") from error
     else:
-        distance = _to_numpy(metric)
-    return _check_cost(distance, len(pixels), "metric") ** p
+        distance = _matrix(metric, len(pixels), "metric")
+    _check_cost(distance, "metric")
+    return _power(distance, p)
 
 
 def transport_plan(x: Image, y: Image, *, p: float = 2, cost: np.ndarray | None = None) -> TransportPlan:
@@ -253,13 +254,18 @@ def pairwise_distances(
     a, width = _support_list(xs, "xs")
     b, width_y = (a, width) if ys is None else _support_list(ys, "ys")
     if (a[0].size, width) != (b[0].size, width_y):
-        raise ValueError("xs and ys must hold images of one shape")
+        shapes = [(k.size // w, w) for k, w in ((a[0], width), (b[0], width_y))]
+        raise ValueError(f"xs and ys must hold images of one shape, got {shapes[0]} and {shapes[1]}")
+    if workers is None:  # the cores this process may use, where the system tells
+        workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    elif workers < 1:
+        raise ValueError(f"workers must be at least 1, got {workers!r}")
     pairs = list(combinations(range(len(a)), 2) if ys is None else product(range(len(a)), range(len(b))))
 
     def distance(pair: tuple[int, int]) -> float:
         return _solve(a[pair[0]], b[pair[1]], width, p, cost)[1] ** (1 / p)
 
-    with ThreadPoolExecutor(workers or len(os.sched_getaffinity(0))) as pool:
+    with ThreadPoolExecutor(workers) as pool:
         values = list(pool.map(distance, pairs))
     out = np.zeros((len(a), len(b)))
     if pairs:
@@ -321,7 +327,7 @@ def sinkhorn_distance(
     ------
     ValueError
         If an image is invalid, shapes, types or devices differ, or `epsilon`, `p`, `tol` or `max_iter` is out
-        of range.
+        of range; also where `epsilon` is below the rounding error of the largest cost.
 
     Examples
     --------
@@ -354,7 +360,7 @@ def sinkhorn_distance(
         value = _EntropicProblem(a, b, p, epsilon, tol, max_iter).transport_cost()
     floor = torch.finfo(a.dtype).tiny  # a divergence rounded below zero is zero, with zero gradient
     value = torch.where(value > floor, value.clamp_min(floor) ** (1 / p), 0.0).reshape(shape)
-    return value if isinstance(x, torch.Tensor) else value.numpy()
+    return value if isinstance(x, torch.Tensor) or isinstance(y, torch.Tensor) else value.numpy()
 
 
 def displacement_interpolation(x: Image, y: Image, t: float, *, plan: TransportPlan | None = None) -> Image:
@@ -398,7 +404,8 @@ def displacement_interpolation(x: Image, y: Image, t: float, *, plan: TransportP
         plan = transport_plan(x, y)
     else:
         _check_plan(plan, a, b)
-    position = (1 - t) * _pixels(plan.source, width) + t * _pixels(plan.target, width)
+    start = _pixels(plan.source, width)
+    position = start + t * (_pixels(plan.target, width) - start)  # mass that stays is not rounded off its pixel
     corner = np.floor(position).astype(np.int64)
     fraction = position - corner
     height = a.size // width
@@ -493,7 +500,7 @@ def fixed_distance_interpolate(x: Image, y: Image, distance: float, *, metric: s
     def excess(t: float) -> float:
         return wasserstein_distance(a, displacement_interpolation(a, b, t, plan=plan)) - distance
 
-    return _like(displacement_interpolation(a, b, brentq(excess, 0, 1, xtol=1e-9), plan=plan), x)
+    return _like(displacement_interpolation(a, b, brentq(excess, 0, 1, xtol=1e-30, rtol=1e-9), plan=plan), x)
 
 
 # ---------------------------------------------------------------- images, supports and checks
@@ -508,20 +515,26 @@ class _Support(NamedTuple):
 
 
 def _to_numpy(image: Image) -> np.ndarray:
-    return image.detach().cpu().numpy() if isinstance(image, torch.Tensor) else np.asarray(image)
+    if isinstance(image, torch.Tensor):
+        image = image.detach().cpu()
+        return (image.float() if image.dtype == torch.bfloat16 else image).numpy()  # NumPy has no bfloat16
+    return np.asarray(image)
 
 
 def _measure(image: Image, name: str) -> Image:
-    if not isinstance(image, torch.Tensor):
+    if isinstance(image, torch.Tensor):
+        real, floating = not image.is_complex(), image.is_floating_point()
+    else:
         image = np.asarray(image)
-        if image.dtype.kind not in "fiub":
-            raise ValueError(f"{name} must hold real numbers, got {image.dtype}")
-        image = image if image.dtype.kind == "f" else image.astype(np.float64)
-    elif not image.is_floating_point():
-        image = image.double()
+        real, floating = image.dtype.kind in "fiub", image.dtype.kind == "f"
+    if not real:
+        raise ValueError(f"{name} must hold real numbers, got {image.dtype}")
+    if not floating:
+        image = image.double() if isinstance(image, torch.Tensor) else image.astype(np.float64)
     if image.ndim < 2 or 0 in image.shape:
         raise ValueError(f"{name} must have shape (..., H, W), got {tuple(image.shape)}")
-    mass = image.sum((-2, -1))
+    with np.errstate(all="ignore"):
+        mass = image.sum((-2, -1))
     if not bool(((mass > 0) & (mass < float("inf"))).all()) or not bool((image >= 0).all()):
         raise ValueError(f"{name} must be non-negative, finite and of positive mass: {_describe(_to_numpy(image))}")
     return image / mass[..., None, None]
@@ -536,10 +549,15 @@ def _describe(image: np.ndarray) -> str:
     return f"a total mass is {image.sum((-2, -1)).min():g}"
 
 
+def _dense(image: Image, name: str) -> np.ndarray:
+    """The image as a float64 measure."""
+    image = _to_numpy(image)
+    return _measure(image.astype(np.float64) if image.dtype.kind == "f" else image, name)
+
+
 def _dense_pair(x: Image, y: Image) -> tuple[np.ndarray, np.ndarray]:
     """Both images as float64 measures (H, W)."""
-    a, b = (_to_numpy(z) for z in (x, y))
-    a, b = (_measure(z.astype(np.float64) if z.dtype.kind == "f" else z, name) for z, name in ((a, "x"), (b, "y")))
+    a, b = _dense(x, "x"), _dense(y, "y")
     if a.shape != b.shape or a.ndim != 2:
         raise ValueError(f"x and y must both have shape (H, W), got {a.shape} and {b.shape}")
     return a, b
@@ -557,10 +575,11 @@ def _support(measure: np.ndarray) -> _Support:
 
 
 def _support_list(images: Sequence[Image] | Image, name: str) -> tuple[list[_Support], int]:
-    batch = np.stack([_to_numpy(z) for z in images])
-    if batch.ndim != 3:
-        raise ValueError(f"{name} must have shape (N, H, W), got {batch.shape}")
-    return [_support(z) for z in _measure(batch.astype(np.float64), name)], batch.shape[2]
+    batch = [_to_numpy(z) for z in images]
+    shapes = sorted({z.shape for z in batch})
+    if len(shapes) != 1 or len(shapes[0]) != 2:
+        raise ValueError(f"{name} must have shape (N, H, W), got {len(batch)} images of shapes {shapes}")
+    return [_support(z) for z in _dense(np.stack(batch), name)], shapes[0][1]
 
 
 def _like(image: np.ndarray, x: Image) -> Image:
@@ -578,7 +597,15 @@ def _pixels(index: np.ndarray, width: int) -> np.ndarray:
 
 def _euclidean_cost(a: np.ndarray, b: np.ndarray, p: float) -> np.ndarray:
     squared = cdist(a, b, "sqeuclidean")
-    return squared if p == 2 else squared ** (p / 2)
+    return squared if p == 2 else _power(squared, p / 2)
+
+
+def _power(distance: np.ndarray, p: float) -> np.ndarray:
+    try:
+        with np.errstate(over="raise"):
+            return distance**p
+    except FloatingPointError as error:
+        raise ValueError(f"p is too large for the distances of this grid: their power {p!r} overflows") from error
 
 
 def _check_p(p: float) -> None:
@@ -591,19 +618,30 @@ def _check_time(t: float) -> None:
         raise ValueError(f"t must lie in [0, 1], got {t!r}")
 
 
-def _check_cost(cost: np.ndarray, n: int, name: str) -> np.ndarray:
-    if cost.shape != (n, n):
-        raise ValueError(f"{name} must have shape ({n}, {n}), one row and column per pixel, got {cost.shape}")
-    if not ((cost >= 0) & (cost < np.inf)).all():
-        raise ValueError(f"{name} must be finite and non-negative, its least entry is {cost.min():g}")
-    return cost
+def _matrix(given: np.ndarray, n: int, name: str) -> np.ndarray:
+    matrix = _to_numpy(given)
+    if matrix.shape != (n, n):
+        raise ValueError(f"{name} must have shape ({n}, {n}), one row and column per pixel, got {matrix.shape}")
+    if matrix.dtype.kind not in "fiub":
+        raise ValueError(f"{name} must hold real numbers, got {matrix.dtype}")
+    return matrix.astype(np.float64, copy=False)
+
+
+def _check_cost(cost: np.ndarray, name: str) -> None:
+    valid = (cost >= 0) & (cost < np.inf)
+    if not valid.all():
+        raise ValueError(f"{name} must be finite and non-negative, it holds {cost[~valid][0]:g}")
 
 
 def _check_plan(plan: TransportPlan, a: _Support, b: _Support) -> None:
-    for end, support, name in ((plan.source, a, "x"), (plan.target, b, "y")):
-        mass = np.bincount(end, plan.mass, support.size)
-        if mass.size != support.size or abs(mass[support.index] - support.mass).sum() > 1e-6:
-            raise ValueError(f"plan must move x to y: its {'source' if name == 'x' else 'target'} is not {name}")
+    if not (np.asarray(plan.mass) >= 0).all():
+        raise ValueError(f"plan must hold non-negative masses, its least is {np.min(plan.mass):g}")
+    for end, support, field, name in ((plan.source, a, "source", "x"), (plan.target, b, "target", "y")):
+        inside = (np.asarray(end) >= 0) & (np.asarray(end) < support.size)
+        error = np.bincount(np.where(inside, end, support.size), plan.mass, support.size + 1)  # outside: pixel n
+        error[support.index] -= support.mass
+        if abs(error).sum() > 1e-6:
+            raise ValueError(f"plan must move x to y: its {field} differs from {name} by {abs(error).sum():.2g}")
 
 
 def _solve(
@@ -614,12 +652,8 @@ def _solve(
     if cost is None:
         cost = _euclidean_cost(_pixels(a.index, width), _pixels(b.index, width), p)
     else:
-        cost = _to_numpy(cost)
-        if cost.shape != (a.size, a.size):
-            _check_cost(cost, a.size, "cost")
-        cost = cost[np.ix_(a.index, b.index)].astype(np.float64)
-        if not ((cost >= 0) & (cost < np.inf)).all():
-            raise ValueError(f"cost must be finite and non-negative, its least entry is {cost.min():g}")
+        cost = _matrix(cost, a.size, "cost")[np.ix_(a.index, b.index)]
+        _check_cost(cost, "cost")
     flow, log = ot.emd(a.mass, b.mass, cost, numItermax=10**8, log=True, center_dual=False, check_marginals=False)
     if log["warning"] is not None:
         raise RuntimeError(f"the network simplex failed: {log['warning']}")
@@ -643,7 +677,11 @@ class _EntropicProblem:
         self.log_a, self.log_b = (a + tiny).log(), (b + tiny).log()
         rows, cols = (torch.arange(k, dtype=a.dtype, device=a.device) for k in a.shape[-2:])
         rows, cols = ((k - k[:, None]) ** 2 for k in (rows, cols))  # squared offsets
-        self.diameter = float(rows.max() + cols.max()) ** (p / 2)
+        self.diameter = float((rows.max() + cols.max()) ** (p / 2))
+        if epsilon < torch.finfo(a.dtype).eps * self.diameter:
+            raise ValueError(
+                f"epsilon must exceed the rounding error of costs up to {self.diameter:.3g} in {a.dtype}, got {epsilon!r}"
+            )
         self.log_sum = _separable(rows, cols) if p == 2 else _row_by_row(rows, cols, p)
         self.g = self._fixed_point(tol, max_iter)
 

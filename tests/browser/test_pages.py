@@ -80,9 +80,11 @@ def test_page(open_page, name, width):
     problems = page.evaluate(FORMULAS)
     problems += page.evaluate(IMAGES)
     problems += page.evaluate(SIDEWAYS)
-    problems += axe_findings(page)
-    page.evaluate("document.documentElement.dataset.theme = 'dark'")
-    problems += [f"in the dark: {finding}" for finding in axe_findings(page, runOnly=["color-contrast"])]
+    # Contrast is slow to judge and the same at both widths.
+    problems += axe_findings(page, rules={"color-contrast": {"enabled": width == WIDE}})
+    if width == WIDE:
+        page.evaluate("document.documentElement.dataset.theme = 'dark'")
+        problems += [f"in the dark: {finding}" for finding in axe_findings(page, runOnly=["color-contrast"])]
     problems += page.problems
     assert not problems, "\n".join([f"{name} at {width} px:", *problems])
 
