@@ -249,7 +249,7 @@ EXPERIMENTS = {
         "quick": {"dataset": "mnist5k", "train_sizes": [50, 100, 200], "test_size": 50, "neighbours": [1, 3], "seed": 0},
         "full": {
             "dataset": "mnist",
-            "train_sizes": [100, 200, 500, 1000, 2000],
+            "train_sizes": [50, 100, 200, 500, 1000],
             "test_size": 1000,
             "neighbours": [1, 3, 5],
             "seed": 0,
