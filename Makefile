@@ -44,7 +44,7 @@ help:
 
 book:
 	@if $(MAKE) --question _build/html/index.html; then echo "Nothing has changed since the last build."; \
-	else $(MAKE) --no-print-directory _build/html/index.html; fi
+	else $(MAKE) --silent --no-print-directory _build/html/index.html; fi
 	@echo "The book: $(CURDIR)/_build/html/index.html"
 
 _build/executed/%.ipynb: book/%.ipynb $(CODE)
@@ -63,7 +63,7 @@ CHECKED := _build/nbval _build/stored/built _build/browser
 test:
 	@for part in $(CHECKED); do if $(MAKE) --question $$part; then \
 		echo "$$part: nothing has changed since it passed; not repeated."; fi; done
-	@$(MAKE) --no-print-directory unit $(CHECKED)
+	@$(MAKE) --silent --no-print-directory unit $(CHECKED)
 
 unit: .venv/.installed
 	@$(CHECK) --ignore=tests/browser
