@@ -638,8 +638,8 @@ def _check_plan(plan: TransportPlan, a: _Support, b: _Support) -> None:
         raise ValueError(f"plan must hold non-negative masses, its least is {np.min(plan.mass):g}")
     for end, support, field, name in ((plan.source, a, "source", "x"), (plan.target, b, "target", "y")):
         inside = (np.asarray(end) >= 0) & (np.asarray(end) < support.size)
-        error = np.bincount(np.where(inside, end, support.size), plan.mass, support.size + 1)  # outside: pixel n
-        error[support.index] -= support.mass
+        error = -np.bincount(support.index, support.mass, support.size + 1)
+        np.add.at(error, np.where(inside, end, support.size), plan.mass)  # outside the image: pixel n
         if abs(error).sum() > 1e-6:
             raise ValueError(f"plan must move x to y: its {field} differs from {name} by {abs(error).sum():.2g}")
 
@@ -722,6 +722,8 @@ class _EntropicProblem:
         image = self.sweep(g, self.epsilon)
 
         def hook(grad: torch.Tensor) -> torch.Tensor:
+            if torch.is_grad_enabled():
+                raise RuntimeError("sinkhorn_distance is differentiable once: no create_graph=True through it")
             total = grad
             for _ in range(max_iter):
                 last = total
