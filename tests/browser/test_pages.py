@@ -122,17 +122,18 @@ def test_search_finds_a_word(open_page, width):
 
 
 @pytest.mark.parametrize("name", FRAMES)
-def test_frames_follow_the_arrow_keys(open_page, name):
+def test_frames_follow_the_keyboard(open_page, name):
     page = open_page(url(name), WIDE)
     for frames in page.locator(".wdtr-frames").all():
         shown = frames.locator("figure:visible")
-        slider = frames.locator("input[type=range]").first
+        control = frames.locator("input[type=range], select").last
+        control.focus()
+        control.press("Home")
         assert shown.count() == 1
-        before = shown.inner_html()
-        slider.focus()
-        slider.press("ArrowRight")
+        first = shown.inner_html()
+        control.press("ArrowDown" if control.evaluate("control => control.tagName") == "SELECT" else "ArrowRight")
         assert shown.count() == 1
-        assert shown.inner_html() != before
+        assert shown.inner_html() != first
     assert not page.problems
 
 
