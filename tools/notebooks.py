@@ -50,7 +50,8 @@ def execute(source, parameters):
             kernel_name="python3",
             cwd=source.parent,
             progress_bar=False,
-            extra_arguments=["--IPKernelApp.log_level=ERROR"],  # it warns of its unencrypted local socket
+            coalesce_streams=True,  # how often a cell's output was flushed is chance
+            extra_arguments=["--IPKernelApp.log_level=CRITICAL"],  # it warns of its unencrypted local socket
             on_cell_start=lambda **cell: running.update(cell),
         )
     except PapermillExecutionError as error:
