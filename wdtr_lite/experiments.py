@@ -331,13 +331,20 @@ def _results() -> Path:
     return next((folder for folder in (Path("results"), Path("../results")) if folder.is_dir()), Path("results"))
 
 
-def stored(name: str) -> dict | None:
-    """The result file ``results/NAME.json`` as :func:`run` wrote it, or None where it was not run.
+def stored(name: str) -> dict:
+    """The result file ``results/NAME.json`` as :func:`run` wrote it.
+
+    Raises
+    ------
+    FileNotFoundError
+        Where it was not run; the message says how to.
 
     Taught in :doc:`chapter 1 </book/discrete_ot>`.
     """
     path = _results() / f"{name}.json"
-    return json.loads(path.read_text()) if path.exists() else None
+    if not path.exists():
+        raise FileNotFoundError(f"{path} was not run: python -m wdtr_lite experiment {name} --profile full")
+    return json.loads(path.read_text())
 
 
 def describe(report: dict) -> str:
