@@ -138,7 +138,7 @@ def _mnist(root: str | os.PathLike | None) -> Dataset:
 
 def _read_npz(path: Path) -> dict[str, np.ndarray]:
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as file:
             return {key: file[key] for key in _MNIST_MD5}
     except Exception as error:  # a damaged archive makes NumPy, zipfile and zlib raise nearly anything
         raise ValueError(f"{path} is not a whole mnist.npz ({error}): {_REMEDY}") from error

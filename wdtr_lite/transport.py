@@ -752,20 +752,22 @@ def _separable(rows: torch.Tensor, cols: torch.Tensor) -> Callable:
 
     v is (B, H, W), rate (1, 1, 1) or (B, 1, 1).
     """
-    widest = max(float(rows.max()), float(cols.max()))
 
-    def contract(v: torch.Tensor, exponent: torch.Tensor, safe: bool) -> torch.Tensor:
-        if safe:
-            top = v.amax(-1, keepdim=True)
-            return ((v - top).exp() @ exponent.exp()).log() + top
-        return (v[..., None] + exponent[..., None, :, :]).logsumexp(-2)
+    def contract(v: torch.Tensor, exponent: torch.Tensor) -> torch.Tensor:
+        # A matrix product of exponentials; the lines in which a sum underflows are summed with a maximum
+        # for each entry of the result.
+        floor = torch.finfo(v.dtype).tiny / torch.finfo(v.dtype).eps  # what is lost to underflow is below rounding
+        top = v.amax(-1, keepdim=True)
+        total = (v - top).exp() @ exponent.exp()
+        out = total.clamp_min(floor).log() + top
+        weak = (total < floor).any(-1)  # (B, H)
+        if bool(weak.any()):
+            exponent = exponent.expand(len(v), -1, -1)[weak.nonzero()[:, 0]]
+            out = out.index_put((weak,), (v[weak][..., None] + exponent).logsumexp(-2))
+        return out
 
     def log_sum(v: torch.Tensor, rate: torch.Tensor) -> torch.Tensor:
-        # A matrix product is exact as long as no kernel entry underflows: each sum is then at least
-        # the kernel's least entry times exp(top).
-        safe = float(rate.detach().max()) * widest < -0.9 * np.log(torch.finfo(v.dtype).tiny)
-        over_cols = contract(v, -rate * cols, safe)
-        return contract(over_cols.mT, -rate * rows, safe).mT
+        return contract(contract(v, -rate * cols).mT, -rate * rows).mT
 
     return log_sum
 
