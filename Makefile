@@ -35,8 +35,8 @@ help:
 		echo "Python 3.11 or newer is needed and $(PYTHON) is not it: make … PYTHON=python3.11" >&2; exit 1; }
 	@echo "Installing into .venv (about 5 GB, some minutes the first time)"
 	@$(PYTHON) -m venv .venv
-	@$(RUN) -m pip install --quiet --disable-pip-version-check -r requirements.txt
-	@$(RUN) -m pip install --quiet --disable-pip-version-check --no-deps -e .
+	@$(RUN) -m pip install -qq --disable-pip-version-check -r requirements.txt
+	@$(RUN) -m pip install -qq --disable-pip-version-check --no-deps -e .
 	@$(RUN) -c 'import matplotlib.font_manager' # builds its font cache, with a warning no chapter should show
 	@touch $@
 
