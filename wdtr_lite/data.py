@@ -38,6 +38,8 @@ class Dataset:
     split : dict of str to tensor
         Indices of the ``"train"`` and the ``"test"`` images.
 
+    References
+    ----------
     Taught in :doc:`chapter 1 </book/discrete_ot>`.
     """
 

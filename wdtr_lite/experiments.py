@@ -36,6 +36,8 @@ def provenance(command: str, seconds: float) -> dict:
     seconds : float
         Wall time of the measurement.
 
+    References
+    ----------
     Taught in :doc:`chapter 1 </book/discrete_ot>`.
     """
     try:
@@ -102,6 +104,8 @@ def nearest_neighbours(
         Metrics: ``"intensities"`` (L2 of the pixels as stored), ``"euclidean"`` (L2 of the measures)
         and ``"wasserstein"`` (W2).
 
+    References
+    ----------
     Taught in :doc:`chapter 1 </book/discrete_ot>`.
     """
     generator = torch.Generator().manual_seed(seed)
@@ -175,6 +179,8 @@ def label_keeping(
         interpolates that are their targets, ``reached``, and of kept labels, ``mean``, with its
         ``standard_error`` and ``n``.
 
+    References
+    ----------
     Taught in :doc:`chapter 2 </book/interpolation>`.
     """
     generator = torch.Generator().manual_seed(seed)
@@ -297,6 +303,8 @@ def run(name: str, profile: str = "quick") -> dict:
     ValueError
         If the name or the profile is unknown.
 
+    References
+    ----------
     Taught in :doc:`chapter 1 </book/discrete_ot>`.
     """
     if name not in EXPERIMENTS:
@@ -339,6 +347,8 @@ def stored(name: str) -> dict:
     FileNotFoundError
         Where it was not run; the message says how to.
 
+    References
+    ----------
     Taught in :doc:`chapter 1 </book/discrete_ot>`.
     """
     path = _results() / f"{name}.json"

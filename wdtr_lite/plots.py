@@ -70,6 +70,8 @@ def image_grid(
     -------
     Figure
 
+    References
+    ----------
     Taught in :doc:`chapter 2 </book/interpolation>`.
     """
     height, width = len(images), len(images[0])
@@ -94,6 +96,8 @@ def show_plan(axes: Axes, shape: tuple[int, int], plan: TransportPlan, *, moves:
     moves : int
         Largest number of arrows.
 
+    References
+    ----------
     Taught in :doc:`chapter 1 </book/discrete_ot>`.
     """
     heaviest = plan.mass.argsort(kind="stable")[::-1][:moves]

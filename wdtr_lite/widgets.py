@@ -50,6 +50,8 @@ def explore(
     ValueError
         If there is no choice, or `start` is not among the choices.
 
+    References
+    ----------
     Taught in :doc:`chapter 1 </book/discrete_ot>`.
     """
     start = {name: values[0] for name, values in choices.items()} | dict(start or {})
