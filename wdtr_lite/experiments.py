@@ -50,7 +50,7 @@ def provenance(command: str, seconds: float) -> dict:
         "command": command,
         "date": datetime.now(UTC).date().isoformat(),
         "wall_seconds": round(seconds, 1),
-        "device": f"{_cpu_name()}, {len(os.sched_getaffinity(0))} cores",
+        "device": f"{_cpu_name()}, {os.cpu_count()} cores",
         "versions": {"python": platform.python_version(), **{name: version(name) for name in libraries}},
         "commit": commit,
     }
@@ -194,7 +194,7 @@ def label_keeping(
     targets = np.array([next(j for j in order[k:] + order[:k] if labels[j] != labels[i]) for k, i in enumerate(sources)])
     measures = transport.as_measure(images)
     rows, medians = [], {}
-    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
         for metric, distance in (("euclidean", _euclidean), ("wasserstein", transport.wasserstein_distance)):
             lengths = np.array(list(pool.map(distance, measures[sources], measures[targets])))
             medians[metric] = float(np.median(lengths))
@@ -358,13 +358,14 @@ def stored(name: str) -> dict:
 
 
 def describe(report: dict) -> str:
-    """One line on where a report's numbers come from: data, device, time, versions, commit, command.
+    """Where a report's numbers come from, in four lines: data, device, versions, command.
 
     Taught in :doc:`chapter 1 </book/discrete_ot>`.
     """
     origin = report["provenance"]
+    versions = ", ".join(f"{name} {number}" for name, number in origin["versions"].items())
     return (
-        f"{report['data']}; seed {report['config']['seed']}; {origin['device']}; {origin['wall_seconds'] / 60:.0f} min on "
-        f"{origin['date']}; torch {origin['versions']['torch']}, POT {origin['versions']['POT']}; "
-        f"commit {origin['commit']}; {origin['command']}"
+        f"{report['data']}; seed {report['config']['seed']}\n"
+        f"{origin['device']}; {origin['wall_seconds'] / 60:.0f} minutes on {origin['date']}; commit {origin['commit']}\n"
+        f"{versions}\n{origin['command']}"
     )
