@@ -21,8 +21,8 @@ UNFOLD = """() => {
     const style = document.createElement("style");
     style.textContent = "* { animation: none !important; transition: none !important; }";
     document.head.append(style);  // colours are judged at rest
-    document.querySelectorAll("main details").forEach((details) => { details.open = true; });
-    document.querySelectorAll("main button.toggle-button-hidden").forEach((button) => button.click());
+    document.querySelectorAll("main details:not([open]) > summary, main button.toggle-button-hidden")
+        .forEach((button) => button.click());
 }"""
 FORMULAS = """async () => {
     if (document.querySelector(".math")) await MathJax.startup.promise;
