@@ -1,9 +1,13 @@
-"""The README's example prints what the README says."""
+"""The examples of the README and of the reference print what they say, as typed into a bare interpreter."""
 
 import contextlib
+import doctest
+import importlib
 import io
 import re
 from pathlib import Path
+
+import pytest
 
 README = Path(__file__).parent.parent / "README.md"
 
@@ -20,3 +24,13 @@ def test_example_prints_what_it_says():
 def test_links_lead_to_files():
     for target in re.findall(r"\]\(([^)#]+)\)", README.read_text()):
         assert target.startswith("http") or (README.parent / target).exists(), target
+
+
+@pytest.mark.parametrize("module", ["data", "transport"])
+def test_reference_examples_need_no_names_of_the_module(module):
+    finder, runner = doctest.DocTestFinder(), doctest.DocTestRunner()
+    loaded = importlib.import_module(f"wdtr_lite.{module}")
+    for name in loaded.__all__:
+        for example in finder.find(getattr(loaded, name), name, globs={}):
+            runner.run(example)
+    assert runner.tries > 0 and runner.failures == 0

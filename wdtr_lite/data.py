@@ -90,6 +90,7 @@ def load(name: str, root: str | os.PathLike | None = None) -> Dataset:
 
     Examples
     --------
+    >>> from wdtr_lite.data import load
     >>> digits = load("mnist5k")
     >>> digits.images.shape, digits.images.dtype, digits.labels[:3]
     (torch.Size([5000, 28, 28]), torch.uint8, tensor([0, 0, 0]))
