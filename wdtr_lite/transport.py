@@ -70,6 +70,8 @@ def as_measure(image: Image) -> Image:
 
     Examples
     --------
+    >>> import numpy as np
+    >>> from wdtr_lite.transport import as_measure
     >>> as_measure(np.array([[1, 3], [0, 4]]))
     array([[0.125, 0.375],
            [0.   , 0.5  ]])
@@ -110,6 +112,7 @@ def ground_cost(
 
     Examples
     --------
+    >>> from wdtr_lite.transport import ground_cost
     >>> ground_cost((1, 3))
     array([[0., 1., 4.],
            [1., 0., 1.],
@@ -162,6 +165,8 @@ def transport_plan(x: Image, y: Image, *, p: float = 2, cost: np.ndarray | None 
 
     Examples
     --------
+    >>> import numpy as np
+    >>> from wdtr_lite.transport import transport_plan
     >>> plan = transport_plan(np.array([[1, 1, 0]]), np.array([[0, 1, 1]]))
     >>> for i, j, mass in zip(*plan):
     ...     print(f"{mass:.1f} from pixel {i} to pixel {j}")
@@ -202,6 +207,8 @@ def wasserstein_distance(x: Image, y: Image, *, p: float = 2, cost: np.ndarray |
 
     Examples
     --------
+    >>> import numpy as np
+    >>> from wdtr_lite.transport import wasserstein_distance
     >>> x = np.zeros((5, 5))
     >>> x[0, 0] = 1
     >>> round(wasserstein_distance(x, np.roll(x, (3, 4), (0, 1))), 12)
@@ -242,6 +249,8 @@ def pairwise_distances(
 
     Examples
     --------
+    >>> import numpy as np
+    >>> from wdtr_lite.transport import pairwise_distances
     >>> digits = np.eye(9).reshape(9, 3, 3)  # one lit pixel each
     >>> pairwise_distances(digits[:3])
     array([[0., 1., 2.],
@@ -316,7 +325,8 @@ def sinkhorn_distance(
         Largest L1 error of the plan's marginals at which to stop; by default 1e-6 in float64, 1e-3 in
         lower precision.
     max_iter : int
-        Bound on the iterations, which grow like 1 / `epsilon`; reaching it is a ``RuntimeWarning``.
+        Bound on the iterations; the smaller `epsilon`, the more are needed, most of all between
+        images of separate blobs. Reaching it is a ``RuntimeWarning``.
 
     Returns
     -------
@@ -331,6 +341,8 @@ def sinkhorn_distance(
 
     Examples
     --------
+    >>> import torch
+    >>> from wdtr_lite.transport import sinkhorn_distance
     >>> x = torch.zeros(1, 5, 5, dtype=torch.float64)
     >>> x[0, 1, 1] = 1
     >>> sinkhorn_distance(x, x.roll(2, -1), epsilon=0.1)
@@ -360,6 +372,8 @@ def sinkhorn_distance(
         value = _EntropicProblem(a, b, p, epsilon, tol, max_iter).transport_cost()
     floor = torch.finfo(a.dtype).tiny  # a divergence rounded below zero is zero, with zero gradient
     value = torch.where(value > floor, value.clamp_min(floor) ** (1 / p), 0.0).reshape(shape)
+    if value.requires_grad:
+        value.register_hook(_refuse_second_derivative)
     return value if isinstance(x, torch.Tensor) or isinstance(y, torch.Tensor) else value.numpy()
 
 
@@ -391,6 +405,8 @@ def displacement_interpolation(x: Image, y: Image, t: float, *, plan: TransportP
 
     Examples
     --------
+    >>> import numpy as np
+    >>> from wdtr_lite.transport import displacement_interpolation
     >>> displacement_interpolation(np.array([[1, 0, 0]]), np.array([[0, 0, 1]]), 0.25)
     array([[0.5, 0.5, 0. ]])
 
@@ -438,6 +454,8 @@ def euclidean_interpolation(x: Image, y: Image, t: float) -> Image:
 
     Examples
     --------
+    >>> import numpy as np
+    >>> from wdtr_lite.transport import euclidean_interpolation
     >>> euclidean_interpolation(np.array([[1, 0, 0]]), np.array([[0, 0, 1]]), 0.25)
     array([[0.75, 0.  , 0.25]])
 
@@ -476,6 +494,8 @@ def fixed_distance_interpolate(x: Image, y: Image, distance: float, *, metric: s
 
     Examples
     --------
+    >>> import numpy as np
+    >>> from wdtr_lite.transport import fixed_distance_interpolate, wasserstein_distance
     >>> x, y = np.array([[1, 0, 0, 0]]), np.array([[0, 0, 0, 1]])
     >>> z = fixed_distance_interpolate(x, y, 1.5)
     >>> round(wasserstein_distance(x, z), 6)
@@ -546,7 +566,9 @@ def _describe(image: np.ndarray) -> str:
         return f"it holds {image[~np.isfinite(image)][0]}"
     if (image < 0).any():
         return f"its least pixel is {image.min():g}"
-    return f"a total mass is {image.sum((-2, -1)).min():g}"
+    with np.errstate(over="ignore"):
+        mass = image.sum((-2, -1))
+    return f"a total mass is {mass[~((mass > 0) & (mass < np.inf))].flat[0]:g}"
 
 
 def _dense(image: Image, name: str) -> np.ndarray:
@@ -685,12 +707,15 @@ class _EntropicProblem:
         self.log_sum = _separable(rows, cols) if p == 2 else _row_by_row(rows, cols, p)
         self.g = self._fixed_point(tol, max_iter)
 
-    def half_step(self, potential: torch.Tensor, log_mass: torch.Tensor, epsilon: float) -> torch.Tensor:
-        return -epsilon * self.log_sum(log_mass + potential / epsilon, potential.new_full((1, 1, 1), 1 / epsilon))
+    def half_step(
+        self, potential: torch.Tensor, log_mass: torch.Tensor, epsilon: float, exact: bool = False
+    ) -> torch.Tensor:
+        rate = potential.new_full((1, 1, 1), 1 / epsilon)
+        return -epsilon * self.log_sum(log_mass + potential / epsilon, rate, exact)
 
-    def sweep(self, g: torch.Tensor, epsilon: float) -> torch.Tensor:
-        f = self.half_step(g, self.log_b, epsilon)
-        return (g + f) / 2 if self.a is self.b else self.half_step(f, self.log_a, epsilon)
+    def sweep(self, g: torch.Tensor, epsilon: float, exact: bool = False) -> torch.Tensor:
+        f = self.half_step(g, self.log_b, epsilon, exact)
+        return (g + f) / 2 if self.a is self.b else self.half_step(f, self.log_a, epsilon, exact)
 
     def _fixed_point(self, tol: float, max_iter: int) -> torch.Tensor:
         with torch.no_grad():
@@ -711,7 +736,7 @@ class _EntropicProblem:
                     RuntimeWarning,
                     stacklevel=4,
                 )
-        g = self.sweep(g, self.epsilon)
+        g = self.sweep(g, self.epsilon, exact=True)
         if g.requires_grad:
             g.register_hook(self._implicit_gradient(g.detach(), tol, max_iter))
         return g
@@ -722,8 +747,6 @@ class _EntropicProblem:
         image = self.sweep(g, self.epsilon)
 
         def hook(grad: torch.Tensor) -> torch.Tensor:
-            if torch.is_grad_enabled():
-                raise RuntimeError("sinkhorn_distance is differentiable once: no create_graph=True through it")
             total = grad
             for _ in range(max_iter):
                 last = total
@@ -738,22 +761,30 @@ class _EntropicProblem:
         """<P, C>: each row's mean cost is minus the derivative of its log-sum in 1 / epsilon."""
         with torch.enable_grad():
             rate = self.a.new_full((len(self.a), 1, 1), 1 / self.epsilon).requires_grad_()
-            total = (self.a * self.log_sum(self.log_b + self.g / self.epsilon, rate)).sum()
+            total = (self.a * self.log_sum(self.log_b + self.g / self.epsilon, rate, exact=True)).sum()
             return -torch.autograd.grad(total, rate, create_graph=self.g.requires_grad)[0].flatten()
 
     def optimum(self) -> torch.Tensor:
-        """OT_epsilon = <a, f> + <b, g>."""
+        """OT_epsilon = <a, f> + <b, g>; its gradient is (f, g), by the envelope theorem."""
         f = self.half_step(self.g, self.log_b, self.epsilon)
-        return (self.a * f + self.b * self.g).sum((-2, -1))
+        return (self.a * f.detach() + self.b * self.g.detach()).sum((-2, -1))
+
+
+def _refuse_second_derivative(grad: torch.Tensor) -> None:
+    if torch.is_grad_enabled():
+        raise RuntimeError("sinkhorn_distance is differentiable once: no create_graph=True through it")
 
 
 def _separable(rows: torch.Tensor, cols: torch.Tensor) -> Callable:
-    """(v, rate) -> log sum_j exp(v_j - rate C_ij) for the cost rows + cols, one axis after the other.
+    """(v, rate, exact) -> log sum_j exp(v_j - rate C_ij) for the cost rows + cols, one axis after the other.
 
-    v is (B, H, W), rate (1, 1, 1) or (B, 1, 1).
+    v is (B, H, W), rate (1, 1, 1) or (B, 1, 1). The value is always exact to rounding; with `exact`
+    so is the derivative in the log-mass of black pixels, whose terms underflow in the sum.
     """
 
-    def contract(v: torch.Tensor, exponent: torch.Tensor) -> torch.Tensor:
+    def contract(v: torch.Tensor, exponent: torch.Tensor, exact: bool) -> torch.Tensor:
+        if exact:
+            return (v[..., None] + exponent[..., None, :, :]).logsumexp(-2)
         # A matrix product of exponentials; the lines in which a sum underflows are summed with a maximum
         # for each entry of the result.
         floor = torch.finfo(v.dtype).tiny / torch.finfo(v.dtype).eps  # what is lost to underflow is below rounding
@@ -766,16 +797,16 @@ def _separable(rows: torch.Tensor, cols: torch.Tensor) -> Callable:
             out = out.index_put((weak,), (v[weak][..., None] + exponent).logsumexp(-2))
         return out
 
-    def log_sum(v: torch.Tensor, rate: torch.Tensor) -> torch.Tensor:
-        return contract(contract(v, -rate * cols).mT, -rate * rows).mT
+    def log_sum(v: torch.Tensor, rate: torch.Tensor, exact: bool = False) -> torch.Tensor:
+        return contract(contract(v, -rate * cols, exact).mT, -rate * rows, exact).mT
 
     return log_sum
 
 
 def _row_by_row(rows: torch.Tensor, cols: torch.Tensor, p: float) -> Callable:
-    """The same for C = (rows + cols)^(p/2), one row of the result at a time."""
+    """The same for C = (rows + cols)^(p/2), one row of the result at a time and always exact."""
 
-    def log_sum(v: torch.Tensor, rate: torch.Tensor) -> torch.Tensor:
+    def log_sum(v: torch.Tensor, rate: torch.Tensor, exact: bool = True) -> torch.Tensor:
         out = []
         for row in rows:
             cost = (row[:, None, None] + cols) ** (p / 2)  # (H, W, W)

@@ -1,0 +1,883 @@
+"""Optimal transport against closed forms, other solvers, its own axioms, and bad input."""
+
+import re
+import warnings
+from itertools import product
+
+import numpy as np
+import ot
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from scipy.optimize import linprog
+
+from wdtr_lite import data, transport
+from wdtr_lite.transport import (
+    TransportPlan,
+    as_measure,
+    displacement_interpolation,
+    euclidean_interpolation,
+    fixed_distance_interpolate,
+    ground_cost,
+    pairwise_distances,
+    sinkhorn_distance,
+    transport_plan,
+    wasserstein_distance,
+)
+
+settings.register_profile("book", derandomize=True, deadline=None, max_examples=40, database=None)
+settings.load_profile("book")
+
+
+def images(shape=(3, 4)):
+    """Images of small whole intensities, black pixels among them, never all black."""
+    return arrays(np.float64, shape, elements=st.sampled_from([0.0, 0.0, 1.0, 2.0, 3.0, 7.0])).filter(np.any)
+
+
+def random_images(n, shape, seed=0, black=0.3):
+    rng = np.random.default_rng(seed)
+    return rng.random((n, *shape)) * (rng.random((n, *shape)) > black)
+
+
+def pixel_cost(shape, p):
+    """The ground cost by a double loop, written independently of the package."""
+    points = [(r, c) for r in range(shape[0]) for c in range(shape[1])]
+    return np.array([[np.hypot(r - s, c - d) ** p for s, d in points] for r, c in points])
+
+
+@pytest.fixture(scope="module")
+def digits():
+    """30 random digits as float64 images."""
+    chosen = np.random.default_rng(0).choice(5000, 30, replace=False)
+    return data.load("mnist5k").images[chosen].numpy().astype(np.float64)
+
+
+# ---------------------------------------------------------------- measures and costs
+
+
+def test_as_measure_keeps_kind_and_precision():
+    x = np.array([[1, 2], [3, 4]], np.uint8)
+    np.testing.assert_array_equal(as_measure(x), x / 10)
+    assert as_measure(x).dtype == np.float64
+    assert as_measure(x.astype(np.float32)).dtype == np.float32
+    assert as_measure(x.tolist()).dtype == np.float64
+    tensor = as_measure(torch.tensor(x))
+    assert isinstance(tensor, torch.Tensor) and tensor.dtype == torch.float64
+    for dtype in (torch.float64, torch.float32, torch.bfloat16):
+        assert as_measure(torch.tensor(x).to(dtype)).dtype == dtype
+    batch = as_measure(random_images(6, (3, 4)).reshape(2, 3, 3, 4))
+    np.testing.assert_allclose(batch.sum((-2, -1)), np.ones((2, 3)), rtol=1e-14)
+
+
+@pytest.mark.parametrize("p", [1, 1.5, 2, 3])
+def test_ground_cost(p):
+    np.testing.assert_allclose(ground_cost((3, 4), p), pixel_cost((3, 4), p), rtol=1e-13)
+    assert ground_cost((3, 4), p).dtype == np.float64
+
+
+def test_ground_cost_of_other_metrics():
+    city = np.array([[abs(i // 4 - j // 4) + abs(i % 4 - j % 4) for j in range(12)] for i in range(12)])
+    np.testing.assert_array_equal(ground_cost((3, 4), 3, metric="cityblock"), city**3)
+    np.testing.assert_array_equal(ground_cost((3, 4), 3, metric=lambda a, b: abs(a - b).sum()), city**3)
+    np.testing.assert_array_equal(ground_cost((3, 4), 3, metric=city), city**3)
+    np.testing.assert_array_equal(ground_cost((3, 4), 3, metric=torch.tensor(city)), city**3)
+    far = (30 * city).astype(np.uint8)  # squares that do not fit in the type of the distances
+    np.testing.assert_array_equal(ground_cost((3, 4), metric=far), 900.0 * city**2)
+
+
+# ---------------------------------------------------------------- the exact distance
+
+
+@pytest.mark.parametrize("p", [1, 2])
+@given(x=images(), y=images(), z=images())
+def test_metric_axioms(p, x, y, z):
+    xy, yz, xz = (wasserstein_distance(a, b, p=p) for a, b in ((x, y), (y, z), (x, z)))
+    assert isinstance(xy, float)
+    assert xy == pytest.approx(wasserstein_distance(y, x, p=p), abs=1e-9)
+    assert xz <= xy + yz + 1e-9
+    assert wasserstein_distance(x, x, p=p) == 0
+    difference = abs(as_measure(x) - as_measure(y)).sum() / 2  # mass that moves at least one pixel
+    if difference < 1e-12:
+        assert xy < 1e-6
+    else:
+        assert xy ** p >= difference - 1e-12 > 0
+
+
+@given(x=images(), y=images())
+def test_scale_of_the_intensities_does_not_matter(x, y):
+    assert wasserstein_distance(5 * x, y / 3) == pytest.approx(wasserstein_distance(x, y), abs=1e-7)
+
+
+@pytest.mark.parametrize("p", [1, 2, 3])
+@given(x=images((3, 3)), row=st.integers(0, 4), col=st.integers(0, 5))
+def test_translation(p, x, row, col):
+    """W_p of an image and its shifted self is the length of the shift: Jensen's inequality gives >=."""
+    here, there = np.zeros((2, 7, 8))
+    here[:3, :3] = x
+    there[row : row + 3, col : col + 3] = x
+    assert wasserstein_distance(here, there, p=p) == pytest.approx(np.hypot(row, col), abs=1e-7)
+
+
+@pytest.mark.parametrize("p", [1, 2, 3])
+@pytest.mark.parametrize("upright", [False, True])
+@given(x=images((1, 9)), y=images((1, 9)))
+def test_one_dimension_by_quantiles(p, upright, x, y):
+    """W_p^p is the integral of |F^-1(u) - G^-1(u)|^p over u in (0, 1), piecewise constant in u."""
+    f, g = (np.cumsum(z[0]) / z.sum() for z in (x, y))
+    levels = np.unique(np.concatenate([[0], f, g]))
+    middle = (levels[1:] + levels[:-1]) / 2
+    quantiles = [(middle[:, None] > cdf).sum(axis=1) for cdf in (f, g)]  # the first pixel with F >= u
+    value = (np.diff(levels) * abs(quantiles[0] - quantiles[1]) ** p).sum() ** (1 / p)
+    if upright:
+        x, y = x.T, y.T
+    assert wasserstein_distance(x, y, p=p) == pytest.approx(value, abs=1e-6 if p > 1 else 1e-10)
+    assert wasserstein_distance(x, y, p=p) ** p == pytest.approx(value**p, rel=1e-9, abs=1e-10)
+
+
+def by_linprog(x, y, cost):
+    n = x.size
+    marginals = np.concatenate([np.kron(np.eye(n), np.ones(n)), np.kron(np.ones(n), np.eye(n))])
+    masses = np.concatenate([x.ravel() / x.sum(), y.ravel() / y.sum()])
+    result = linprog(cost.ravel(), A_eq=marginals, b_eq=masses, method="highs")
+    assert result.success
+    return result.fun, result.eqlin.marginals
+
+
+@pytest.mark.parametrize("p", [1, 2, 3])
+@settings(max_examples=15)
+@given(x=images(), y=images())
+def test_agrees_with_linprog(p, x, y):
+    value, _ = by_linprog(x, y, pixel_cost((3, 4), p))
+    assert wasserstein_distance(x, y, p=p) ** p == pytest.approx(value, rel=1e-9, abs=1e-12)
+
+
+@pytest.mark.parametrize("p", [1, 2, 3])
+def test_custom_cost(p):
+    """A cost without any symmetry, so that a transposed or misindexed one shows."""
+    rng = np.random.default_rng(1)
+    for x, y in random_images(10, (3, 4), seed=2).reshape(5, 2, 3, 4):
+        cost = rng.random((12, 12)) * 5
+        value, _ = by_linprog(x, y, cost)
+        for given_cost in (cost, np.asfortranarray(cost), torch.tensor(cost), cost.tolist()):
+            assert wasserstein_distance(x, y, p=p, cost=given_cost) ** p == pytest.approx(value, rel=1e-9)
+        plan = transport_plan(x, y, p=p, cost=cost)
+        assert (plan.mass * cost[plan.source, plan.target]).sum() == pytest.approx(value, rel=1e-9)
+        assert pairwise_distances([x], [y], p=p, cost=cost)[0, 0] ** p == pytest.approx(value, rel=1e-9)
+
+
+@pytest.mark.parametrize("p", [1, 2])
+def test_agrees_with_pot_on_the_full_grid(digits, p):
+    cost = pixel_cost((28, 28), p)
+    for x, y in digits.reshape(15, 2, 28, 28)[:8]:
+        value = ot.emd2(x.ravel() / x.sum(), y.ravel() / y.sum(), cost) ** (1 / p)
+        assert wasserstein_distance(x, y, p=p) == pytest.approx(value, rel=1e-9)
+
+
+@pytest.mark.parametrize("p", [1, 2])
+def test_plan_is_feasible_sparse_and_optimal(digits, p):
+    """Optimal, because the dual of linprog or of POT, feasible by the check here, has the same value."""
+    for x, y in digits.reshape(15, 2, 28, 28)[:4]:
+        plan = transport_plan(x, y, p=p)
+        a, b = (z.ravel() / z.sum() for z in (x, y))
+        assert (plan.mass > 0).all() and plan.source.dtype == plan.target.dtype == np.int64
+        np.testing.assert_allclose(np.bincount(plan.source, plan.mass, 784), a, atol=1e-14)
+        np.testing.assert_allclose(np.bincount(plan.target, plan.mass, 784), b, atol=1e-14)
+        assert len(plan.mass) <= (a > 0).sum() + (b > 0).sum() - 1
+        cost = pixel_cost((28, 28), p)
+        primal = (plan.mass * cost[plan.source, plan.target]).sum()
+        assert primal == pytest.approx(wasserstein_distance(x, y, p=p) ** p, rel=1e-12)
+        u, v = ot.emd(a, b, cost, log=True)[1]["u"], ot.emd(a, b, cost, log=True)[1]["v"]
+        lit = np.ix_(a > 0, b > 0)
+        assert (cost - u[:, None] - v)[lit].min() > -1e-9
+        assert a @ u + b @ v == pytest.approx(primal, rel=1e-9)
+
+
+def test_kinds_of_images_give_the_same_distance():
+    x, y = np.random.default_rng(0).integers(0, 256, (2, 5, 6), dtype=np.uint8)
+    value = wasserstein_distance(x, y)
+    kinds = [np.int64, np.float32, ">f8", torch.tensor, lambda z: torch.tensor(z).float(), np.asfortranarray]
+    kinds += [lambda z: torch.tensor(z).bfloat16(), lambda z: z.tolist(), lambda z: np.flip(np.flip(z).copy())]
+    for kind in kinds:
+        a, b = (z.astype(kind) if isinstance(kind, type | str) else kind(z) for z in (x, y))
+        assert wasserstein_distance(a, b) == pytest.approx(value, rel=1e-12)
+    assert wasserstein_distance(x > 100, y > 100) == wasserstein_distance(1 * (x > 100), 1 * (y > 100))
+
+
+def test_masses_of_very_different_size():
+    """A pixel of mass 1e-13 is moved too, and its cost is not lost."""
+    x, y = np.zeros((2, 1, 28))
+    x[0, 0], x[0, 1] = 1, 1e-13
+    y[0, 0], y[0, 27] = 1, 1e-13
+    assert wasserstein_distance(x, y) == pytest.approx((1e-13 * 26**2) ** 0.5, rel=1e-3)
+
+
+# ---------------------------------------------------------------- all pairs
+
+
+@pytest.mark.parametrize("p", [1, 2])
+@pytest.mark.parametrize("workers", [None, 1, 3])
+def test_pairwise_equals_a_loop(p, workers):
+    xs, ys = random_images(4, (4, 5), seed=3), random_images(3, (4, 5), seed=4)
+    loop = np.array([[wasserstein_distance(x, y, p=p) for y in ys] for x in xs])
+    np.testing.assert_allclose(pairwise_distances(xs, ys, p=p, workers=workers), loop, rtol=1e-14)
+    np.testing.assert_allclose(pairwise_distances(torch.tensor(xs), list(ys), p=p, workers=workers), loop, rtol=1e-14)
+    among = pairwise_distances(xs, p=p, workers=workers)
+    loop = np.array([[wasserstein_distance(x, y, p=p) for y in xs] for x in xs])
+    np.testing.assert_allclose(among, loop, rtol=1e-12)
+    np.testing.assert_array_equal(among, among.T)
+
+
+def test_pairwise_of_one_image():
+    np.testing.assert_array_equal(pairwise_distances(np.ones((1, 2, 2))), [[0.0]])
+
+
+# ---------------------------------------------------------------- interpolation
+
+
+def splat_variance(plan, t, width):
+    """Mean squared distance that bilinear splatting moves mass: f (1 - f) in each direction."""
+    ends = (np.stack(np.divmod(k, width), axis=1) for k in (plan.source, plan.target))
+    source, target = ends
+    fraction = np.modf((1 - t) * source + t * target)[0]
+    return (plan.mass[:, None] * fraction * (1 - fraction)).sum()
+
+
+def centre(image):
+    """Centre of mass (row, column)."""
+    rows, cols = np.indices(image.shape)
+    return np.array([(image * rows).sum(), (image * cols).sum()]) / image.sum()
+
+
+def assert_geodesic(x, y, t):
+    """The unsplatted particles are at exactly t W2 from x (McCann). Splatting moves each by a random vector
+    of mean zero, independent of where it came from; its variance s^2 <= 1/2 adds to the squared cost of that
+    coupling, and the triangle inequality bounds the distance from below:
+    t W2 - s <= W2(x, x_t) <= sqrt(t^2 W2^2 + s^2)."""
+    plan, total = transport_plan(x, y), wasserstein_distance(x, y)
+    image = displacement_interpolation(x, y, t, plan=plan)
+    variance = splat_variance(plan, t, x.shape[1])
+    assert variance <= 0.5
+    for start, time in ((x, t), (y, 1 - t)):
+        distance = wasserstein_distance(start, image)
+        assert distance <= np.sqrt(time**2 * total**2 + variance) + 1e-7
+        assert distance >= time * total - np.sqrt(variance) - 1e-7
+    assert image.min() >= 0
+    assert image.sum() == pytest.approx(1, abs=1e-13)
+    np.testing.assert_allclose(centre(image), (1 - t) * centre(x) + t * centre(y), atol=1e-12)
+
+
+@given(x=images(), y=images(), t=st.floats(0, 1))
+def test_geodesic_speed_up_to_splatting(x, y, t):
+    assert_geodesic(x, y, t)
+
+
+@pytest.mark.parametrize("t", [0.1, 0.5, 0.75])
+def test_geodesic_speed_up_to_splatting_on_digits(digits, t):
+    for x, y in digits.reshape(15, 2, 28, 28)[:3]:
+        assert_geodesic(x, y, t)
+
+
+def test_geodesic_without_splatting_is_exact():
+    """Where every particle lands on a pixel, the speed is exact and the image known."""
+    x, y, middle = np.zeros((3, 5, 7))
+    x[0, 0], x[1, 0], y[0, 6], y[3, 4] = 1, 3, 1, 3
+    middle[0, 3], middle[2, 2] = 0.25, 0.75
+    np.testing.assert_allclose(displacement_interpolation(x, y, 0.5), middle, atol=1e-15)
+    assert wasserstein_distance(x, middle) == pytest.approx(wasserstein_distance(x, y) / 2)
+
+
+def test_bilinear_weights():
+    x, y = np.zeros((2, 4, 5))
+    x[0, 0] = y[3, 4] = 1
+    image = displacement_interpolation(x, y, 0.35)  # lands at row 1.05, column 1.4
+    expected = np.zeros((4, 5))
+    expected[1:3, 1:3] = np.outer([0.95, 0.05], [0.6, 0.4])
+    np.testing.assert_allclose(image, expected, atol=1e-14)
+
+
+@given(x=images(), y=images())
+def test_ends_of_the_interpolations(x, y):
+    for interpolate in (displacement_interpolation, euclidean_interpolation):
+        for t, end in ((0, x), (1, y)):
+            np.testing.assert_allclose(interpolate(x, y, t), as_measure(end), atol=1e-15)
+
+
+@given(x=images(), t=st.floats(0, 1))
+def test_mass_that_stays_is_not_spread(x, t):
+    """Rounding does not put dust beside a pixel that stays: (1 - t) 7 + t 7 is not always 7."""
+    padded = np.zeros((9, 11))
+    padded[5:8, 6:10] = x
+    np.testing.assert_allclose(displacement_interpolation(padded, padded, t), as_measure(padded), rtol=1e-13)
+
+
+@given(x=images(), y=images(), t=st.floats(0, 1))
+def test_euclidean_interpolation(x, y, t):
+    a, b = x / x.sum(), y / y.sum()
+    image = euclidean_interpolation(x, y, t)
+    np.testing.assert_allclose(image, (1 - t) * a + t * b, atol=1e-15)
+    assert np.linalg.norm(image - a) == pytest.approx(t * np.linalg.norm(b - a), abs=1e-12)
+
+
+def test_interpolations_keep_kind_and_precision():
+    x, y = torch.rand(2, 4, 5, generator=torch.Generator().manual_seed(0))
+    distances = {"wasserstein": wasserstein_distance(x, y), "euclidean": float((as_measure(x) - as_measure(y)).norm())}
+    results = [displacement_interpolation(x, y, 0.3), euclidean_interpolation(x, y, 0.3)]
+    results += [
+        fixed_distance_interpolate(x, y, part * d * (1 - 1e-6), metric=m)
+        for m, d in distances.items()
+        for part in (0, 0.5, 1)
+    ]
+    for result in results:
+        assert isinstance(result, torch.Tensor) and result.dtype == torch.float32 and result.shape == (4, 5)
+    assert isinstance(displacement_interpolation(x.numpy(), y, 0.3), np.ndarray)
+    assert displacement_interpolation(x.numpy(), y, 0.3).dtype == np.float32
+    assert euclidean_interpolation((255 * x).byte(), y, 0.3).dtype == torch.float64
+
+
+def l2(x, y):
+    return float(np.linalg.norm(x / x.sum() - y / y.sum()))
+
+
+@pytest.mark.parametrize(("metric", "measure"), [("wasserstein", wasserstein_distance), ("euclidean", l2)])
+def test_fixed_distance_is_realised(digits, metric, measure):
+    for x, y in digits.reshape(15, 2, 28, 28)[8:11]:
+        total = measure(x, y)
+        for part in (1e-3, 0.05, 0.3, 0.9, 1 - 1e-9):
+            image = fixed_distance_interpolate(x, y, part * total, metric=metric)
+            assert measure(x, image) == pytest.approx(part * total, rel=1e-6)
+            assert image.sum() == pytest.approx(1, abs=1e-12)
+
+
+@pytest.mark.parametrize(("metric", "measure"), [("wasserstein", wasserstein_distance), ("euclidean", l2)])
+def test_fixed_distance_ends(digits, metric, measure):
+    x, y = digits[:2]
+    np.testing.assert_array_equal(fixed_distance_interpolate(x, y, 0, metric=metric), as_measure(x))
+    end = fixed_distance_interpolate(x, y, measure(x, y), metric=metric)
+    np.testing.assert_allclose(end, as_measure(y), atol=1e-15)
+    np.testing.assert_array_equal(fixed_distance_interpolate(x, x, 0.0, metric=metric), as_measure(x))
+
+
+def test_fixed_distance_goes_along_the_geodesic(digits):
+    """Its W2 to y completes the way, up to twice the splatting error, and its L2 counterpart cross-fades."""
+    x, y = digits[:2]
+    total = wasserstein_distance(x, y)
+    image = fixed_distance_interpolate(x, y, total / 2)
+    assert total / 2 - 1e-6 <= wasserstein_distance(image, y) <= total / 2 + 2**0.5
+    fade = fixed_distance_interpolate(x, y, l2(x, y) / 4, metric="euclidean")
+    np.testing.assert_allclose(fade, euclidean_interpolation(x, y, 0.25), atol=1e-15)
+
+
+# ---------------------------------------------------------------- Sinkhorn
+
+
+def entropic(x, y, p, epsilon):
+    """POT's plan on the lit pixels, its cost <P, C>, and <P, C> + epsilon KL(P | x y)."""
+    a, b = (z.ravel() / z.sum() for z in (x, y))
+    lit = np.ix_(a > 0, b > 0)
+    cost = pixel_cost(x.shape, p)[lit]
+    plan = ot.sinkhorn(a[a > 0], b[b > 0], cost, epsilon, "sinkhorn_log", numItermax=10**6, stopThr=1e-13)
+    relative = plan[plan > 0] * np.log(plan[plan > 0] / np.outer(a, b)[lit][plan > 0])
+    return (plan * cost).sum(), (plan * cost).sum() + epsilon * relative.sum()
+
+
+@pytest.mark.parametrize(("p", "epsilon"), [(1, 5), (1, 0.3), (2, 20), (2, 5), (2, 0.5), (1.5, 1), (3, 4)])
+@pytest.mark.parametrize("debiased", [False, True])
+def test_sinkhorn_agrees_with_pot(p, epsilon, debiased):
+    x, y = random_images(2, (4, 6), seed=5)
+    cost, optimum = entropic(x, y, p, epsilon)
+    if debiased:
+        cost = optimum - (entropic(x, x, p, epsilon)[1] + entropic(y, y, p, epsilon)[1]) / 2
+    value = sinkhorn_distance(x, y, p=p, epsilon=epsilon, debiased=debiased, tol=1e-11, max_iter=10**6)
+    assert value == pytest.approx(cost ** (1 / p), rel=1e-8)
+
+
+@pytest.mark.parametrize("p", [1, 2])
+def test_entropic_plan_has_the_marginals(p):
+    """The potentials that solve the problem make a plan with marginals x and y, to tol in L1."""
+    x, y = as_measure(torch.tensor(random_images(4, (4, 5), seed=6))).reshape(2, 2, 4, 5)
+    for tol in (1e-4, 1e-9):
+        problem = transport._EntropicProblem(x, y, p, 0.7, tol, 10**5)
+        f = problem.half_step(problem.g, problem.log_b, 0.7).reshape(2, 20, 1)
+        exponent = (f + problem.g.reshape(2, 1, 20) - torch.tensor(pixel_cost((4, 5), p))) / 0.7
+        plan = x.reshape(2, 20, 1) * y.reshape(2, 1, 20) * exponent.exp()
+        assert float((plan.sum(2) - x.reshape(2, 20)).abs().sum(1).max()) <= tol
+        assert float((plan.sum(1) - y.reshape(2, 20)).abs().sum(1).max()) <= tol
+
+
+@pytest.mark.parametrize("p", [1, 2])
+def test_sinkhorn_tends_to_the_exact_distance(p):
+    x, y = random_images(2, (4, 5), seed=7)
+    exact = wasserstein_distance(x, y, p=p)
+    errors = [
+        sinkhorn_distance(x, y, p=p, epsilon=e, tol=1e-7, max_iter=10**6) - exact for e in (4, 1, 0.25, 0.06, 0.015)
+    ]
+    assert all(error > -1e-6 for error in errors)
+    assert all(later < earlier for earlier, later in zip(errors, errors[1:]))
+    assert errors[-1] < 0.01 * exact
+    debiased = sinkhorn_distance(x, y, p=p, epsilon=0.06, debiased=True, tol=1e-7, max_iter=10**6)
+    assert debiased == pytest.approx(exact, rel=0.1)
+
+
+@pytest.mark.parametrize(("p", "scale"), [(1, 1.0), (2, 4.0)])
+@settings(max_examples=25)
+@given(x=images(), y=images(), epsilon=st.sampled_from([1.0, 4.0, 1000.0]))
+def test_sinkhorn_bounds(p, scale, x, y, epsilon):
+    """The entropic plan is feasible, so it costs at least the optimum, and at most the product plan."""
+    epsilon *= scale
+    blurred = sinkhorn_distance(x, y, p=p, epsilon=epsilon)
+    a, b = (z.ravel() / z.sum() for z in (x, y))
+    assert wasserstein_distance(x, y, p=p) ** p - 1e-4 <= blurred**p <= a @ pixel_cost(x.shape, p) @ b + 1e-4
+    divergence = sinkhorn_distance(x, y, p=p, epsilon=epsilon, debiased=True)
+    assert divergence >= 0
+    assert sinkhorn_distance(x, x, p=p, epsilon=epsilon, debiased=True) ** p < 1e-9
+    if abs(a - b).sum() > 0.1:
+        assert divergence > 0
+
+
+def test_sinkhorn_tends_to_the_product_plan():
+    x, y = random_images(2, (3, 5), seed=8)
+    a, b = (z.ravel() / z.sum() for z in (x, y))
+    value = sinkhorn_distance(x, y, epsilon=1e7)
+    assert value**2 == pytest.approx(a @ pixel_cost((3, 5), 2) @ b, rel=1e-5)
+
+
+@pytest.mark.parametrize(("p", "epsilon"), [(2, 0.5), (1, 0.02)])
+def test_sinkhorn_where_the_plain_kernel_underflows(p, epsilon):
+    """exp(-C / epsilon) is zero between two far blobs: plain Sinkhorn divides by zero, this one does not."""
+    x, y = np.zeros((2, 3, 26))
+    x[:, :3], y[:, -3:] = random_images(2, (3, 3), seed=9, black=0)
+    a, b = (z.ravel() / z.sum() for z in (x, y))
+    cost = pixel_cost(x.shape, p)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        plain = ot.sinkhorn(a, b, cost, epsilon, "sinkhorn")
+    assert any("divide by zero" in str(w.message) or "numerical errors" in str(w.message) for w in caught)
+    assert not abs(plain.sum() - 1) < 0.5
+    value = sinkhorn_distance(x, y, p=p, epsilon=epsilon, tol=1e-10, max_iter=10**5)
+    assert value**p == pytest.approx(entropic(x, y, p, epsilon)[0], rel=1e-8)
+
+
+@pytest.mark.parametrize("epsilon", [20.0, 2.0, 0.4, 0.05, 0.003])
+def test_log_sums_agree_with_brute_force(epsilon):
+    """Over lines where the matrix product is sound, where it underflows, and where it does in some lines only."""
+    g = torch.Generator().manual_seed(0)
+    v = 40 * torch.randn(3, 5, 24, dtype=torch.float64, generator=g)
+    v[0, :, 6:] = v[1, 1] = -708
+    squares = [(torch.arange(k, dtype=torch.float64) - torch.arange(k)[:, None]) ** 2 for k in (5, 24)]
+    for p, log_sum in ((2, transport._separable(*squares)), (1, transport._row_by_row(*squares, 1))):
+        cost = torch.tensor(pixel_cost((5, 24), p))
+        rates = (torch.full((1, 1, 1), 1 / epsilon), torch.tensor([1.0, 2, 3]).reshape(3, 1, 1) / epsilon)
+        for rate, exact in product(rates, (False, True)):
+            rate = rate.double().requires_grad_()
+            w = v.clone().requires_grad_()
+            brute = (w.reshape(3, 1, 120) - rate * cost).logsumexp(2).reshape(3, 5, 24)
+            value = log_sum(w, rate, exact)
+            torch.testing.assert_close(value, brute, rtol=1e-12, atol=1e-12)
+            weight = torch.randn(3, 5, 24, dtype=torch.float64, generator=g)
+            for got, expected in zip(*(torch.autograd.grad((u * weight).sum(), (w, rate)) for u in (value, brute))):
+                torch.testing.assert_close(got, expected, rtol=1e-9, atol=1e-12)
+
+
+def test_lines_are_summed_entry_by_entry_only_where_they_underflow(digits):
+    """Of two digits none at epsilon = 5, some at 0.3, and in float32 more."""
+    shares, index_put = [], torch.Tensor.index_put
+
+    def spy(self, mask, values):
+        shares.append(float(mask[0].double().mean()))
+        return index_put(self, mask, values)
+
+    x, y = torch.tensor(digits[:2])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.Tensor, "index_put", spy)
+        sinkhorn_distance(x, y, epsilon=5.0, tol=0.1)
+        assert shares == []
+        sinkhorn_distance(x, y, epsilon=0.3, tol=0.1)
+        assert 0 < np.mean(shares) < 0.5
+        double, shares[:] = np.mean(shares), []
+        sinkhorn_distance(x.float(), y.float(), epsilon=0.3, tol=0.1)
+        assert double < np.mean(shares) < 1
+
+
+@pytest.mark.parametrize("debiased", [False, True])
+@pytest.mark.parametrize(("p", "epsilon"), [(2, 2.0), (1, 1.0)])
+def test_sinkhorn_gradient(p, epsilon, debiased):
+    """Against finite differences. The images have no black pixel here: there the difference is one-sided."""
+    x, y = torch.tensor(random_images(2, (4, 5), seed=10, black=0) + 0.05).requires_grad_()
+
+    def distance(x, y):
+        return sinkhorn_distance(x, y, p=p, epsilon=epsilon, debiased=debiased, tol=1e-13)
+
+    assert torch.autograd.gradcheck(distance, (x, y), check_undefined_grad=False, atol=1e-7, rtol=1e-5)
+
+
+@pytest.mark.parametrize("debiased", [False, True])
+def test_sinkhorn_gradient_at_a_black_pixel(debiased):
+    """The one-sided difference: what the distance does when a black pixel lights up."""
+    x, y = torch.tensor(random_images(2, (4, 5), seed=11, black=0.4))
+    black = tuple((x == 0).nonzero()[2].tolist())
+    x = x.clone().requires_grad_()
+
+    def distance(x):
+        return sinkhorn_distance(x, y, epsilon=2.0, debiased=debiased, tol=1e-13)
+
+    gradient = torch.autograd.grad(distance(x), x)[0]
+    assert gradient.isfinite().all() and gradient.abs().max() > 1e-3
+    values = []
+    for h in (0, 1e-4, 2e-4):
+        z = x.detach().clone()
+        z[black] = h
+        values.append(float(distance(z)))
+    slope = (4 * values[1] - values[2] - 3 * values[0]) / 2e-4  # second order
+    assert float(gradient[black]) == pytest.approx(slope, rel=1e-4)
+    assert float((gradient * x.detach()).sum()) == pytest.approx(0, abs=1e-8)  # the scale of x does not matter
+
+
+def test_sinkhorn_gradient_of_batches_in_float32():
+    x, y = torch.tensor(random_images(6, (4, 5), seed=12), dtype=torch.float32).reshape(2, 3, 4, 5)
+    x.requires_grad_()
+    values = sinkhorn_distance(x, y, epsilon=2.0, tol=1e-5)
+    values[1].backward()
+    assert x.grad.dtype == torch.float32 and (x.grad[[0, 2]] == 0).all()
+    z = x[1].detach().double().requires_grad_()
+    sinkhorn_distance(z, y[1].double(), epsilon=2.0).backward()
+    torch.testing.assert_close(x.grad[1].double(), z.grad, rtol=1e-2, atol=1e-4)
+
+
+def test_sinkhorn_gradient_does_not_depend_on_how_it_is_summed(digits, monkeypatch):
+    """At black pixels of a digit too, whose mass underflows in a matrix product."""
+    gradients = []
+    for summed in (transport._separable, lambda rows, cols: transport._row_by_row(rows, cols, 2)):
+        monkeypatch.setattr(transport, "_separable", summed)
+        x = torch.tensor(digits[0]).requires_grad_()
+        sinkhorn_distance(x, torch.tensor(digits[1]), epsilon=1.5, tol=0.1).backward()
+        gradients.append(x.grad)
+    assert gradients[1][digits[0] == 0].abs().max() > 1e-4
+    torch.testing.assert_close(*gradients, rtol=1e-8, atol=1e-10)
+
+
+def test_zero_divergence_has_zero_gradient():
+    x = torch.tensor(random_images(1, (3, 4), seed=13)).requires_grad_()
+    value = sinkhorn_distance(x, x.detach(), epsilon=1.0, debiased=True, tol=1e-13)
+    value.sum().backward()
+    assert x.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("debiased", [False, True])
+def test_sinkhorn_is_differentiable_once(debiased):
+    x, y = torch.tensor(random_images(2, (3, 4), seed=14)).requires_grad_()
+    value = sinkhorn_distance(x, y, epsilon=1.0, debiased=debiased)
+    with pytest.raises(RuntimeError, match="differentiable once"):
+        torch.autograd.grad(value, x, create_graph=True)
+
+
+@pytest.mark.parametrize("p", [1, 2])
+@pytest.mark.parametrize("debiased", [False, True])
+def test_sinkhorn_batch_equals_a_loop(p, debiased):
+    xs, ys = random_images(6, (4, 5), seed=15).reshape(2, 3, 4, 5)
+    options = {"p": p, "epsilon": 1.0, "debiased": debiased, "tol": 1e-12}
+    batch = sinkhorn_distance(xs, ys, **options)
+    assert batch.shape == (3,)
+    np.testing.assert_allclose(batch, [sinkhorn_distance(x, y, **options) for x, y in zip(xs, ys)], rtol=1e-9)
+
+
+def test_sinkhorn_kinds():
+    x, y = random_images(2, (4, 5), seed=16)
+    value = sinkhorn_distance(x, y, epsilon=1.0)
+    assert isinstance(value, np.ndarray) and value.shape == () and value.dtype == np.float64
+    single = sinkhorn_distance(x.astype(np.float32), y.astype(np.float32), epsilon=1.0)
+    assert isinstance(single, np.ndarray) and single.dtype == np.float32
+    a, b = torch.tensor(x), torch.tensor(y)
+    tensor = sinkhorn_distance(a, b, epsilon=1.0)
+    assert isinstance(tensor, torch.Tensor) and tensor.shape == () and tensor.dtype == torch.float64
+    assert sinkhorn_distance(a.float()[None], b.float()[None], epsilon=1.0).dtype == torch.float32
+    for result in (single, tensor, sinkhorn_distance(x, b, epsilon=1.0), sinkhorn_distance(a, y, epsilon=1.0)):
+        assert float(result) == pytest.approx(float(value), rel=1e-3)
+    b.requires_grad_()
+    assert sinkhorn_distance(x, b, epsilon=1.0).requires_grad
+    for debiased in (False, True):
+        graph = sinkhorn_distance(a.clone().requires_grad_(), b, epsilon=1.0, debiased=debiased)
+        with torch.no_grad():
+            free = sinkhorn_distance(a.clone().requires_grad_(), b, epsilon=1.0, debiased=debiased)
+        assert graph.requires_grad and not free.requires_grad
+        assert float(free) == pytest.approx(float(graph.detach()), rel=1e-12)
+
+
+def test_sinkhorn_warns_at_max_iter():
+    x, y = random_images(2, (4, 5), seed=17)
+    with pytest.warns(RuntimeWarning, match=r"max_iter=3 with a marginal error of .* \(tol=1.0e-06\)") as caught:
+        sinkhorn_distance(x, y, epsilon=0.05, max_iter=3)
+    assert caught[0].filename == __file__
+
+
+def test_sinkhorn_on_digits(digits):
+    """Debiasing removes most of what the entropy adds."""
+    xs, ys = digits[:6].reshape(2, 3, 28, 28)
+    exact = np.array([wasserstein_distance(x, y) for x, y in zip(xs, ys)])
+    blurred = sinkhorn_distance(xs, ys, epsilon=5.0)
+    debiased = sinkhorn_distance(xs, ys, epsilon=5.0, debiased=True)
+    assert (blurred > exact).all()
+    assert (abs(debiased - exact) < 0.5 * (blurred - exact)).all()
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_on_the_gpu():
+    x, y = torch.tensor(random_images(6, (5, 6), seed=18)).reshape(2, 3, 5, 6)
+    for epsilon, debiased in ((2.0, False), (0.05, True)):
+        values = [sinkhorn_distance(x.to(d), y.to(d), epsilon=epsilon, debiased=debiased) for d in ("cpu", "cuda")]
+        assert values[1].is_cuda
+        torch.testing.assert_close(values[1].cpu(), values[0], rtol=1e-6, atol=0)
+    assert displacement_interpolation(x[0].cuda(), y[0].cuda(), 0.3).is_cuda
+    assert wasserstein_distance(x[0].cuda(), y[0].cuda()) == wasserstein_distance(x[0], y[0])
+    with pytest.raises(ValueError, match="share type and device.*cuda:0.*cpu"):
+        sinkhorn_distance(x.cuda(), y, epsilon=1.0)
+
+
+# ---------------------------------------------------------------- bad input
+
+
+GOOD = np.arange(1.0, 13).reshape(3, 4)
+OTHER = GOOD[::-1].copy()
+FULL = transport_plan(GOOD, OTHER)
+
+
+def with_pixel(value):
+    image = GOOD.copy()
+    image[1, 2] = value
+    return image
+
+
+BAD_IMAGES = {
+    "negative": (with_pixel(-2.5), "-2.5"),
+    "nan": (with_pixel(np.nan), "nan"),
+    "inf": (with_pixel(np.inf), "inf"),
+    "both_infs": (np.array([[np.inf, -np.inf]]), "inf"),
+    "no_mass": (0 * GOOD, "total mass is 0"),
+    "overflow": (np.full((3, 4), 1e308), "total mass is inf"),
+    "complex": (GOOD + 1j, "complex128"),
+    "str": (np.array([["a", "b"]]), "<U1"),
+    "object": (np.array([[None, 1]]), "object"),
+    "empty": (np.zeros((0, 4)), "0, 4)"),
+    "one_axis": (GOOD[0], "(4,)"),
+    "negative_tensor": (torch.tensor(with_pixel(-2.5)), "-2.5"),
+    "nan_tensor": (torch.tensor(with_pixel(np.nan)).float(), "nan"),
+    "complex_tensor": (torch.tensor(GOOD + 1j), "complex128"),
+}
+
+CALLS = {
+    "image": {"as_measure": as_measure},
+    "x": {
+        "transport_plan": lambda z: transport_plan(z, GOOD),
+        "wasserstein_distance": lambda z: wasserstein_distance(z, GOOD),
+        "sinkhorn_distance": lambda z: sinkhorn_distance(z, GOOD, epsilon=1.0),
+        "displacement_interpolation": lambda z: displacement_interpolation(z, GOOD, 0.5),
+        "euclidean_interpolation": lambda z: euclidean_interpolation(z, GOOD, 0.5),
+        "fixed_distance_wasserstein": lambda z: fixed_distance_interpolate(z, GOOD, 0.0),
+        "fixed_distance_euclidean": lambda z: fixed_distance_interpolate(z, GOOD, 0.0, metric="euclidean"),
+    },
+    "y": {
+        "transport_plan": lambda z: transport_plan(GOOD, z),
+        "wasserstein_distance": lambda z: wasserstein_distance(GOOD, z),
+        "sinkhorn_distance": lambda z: sinkhorn_distance(GOOD, z, epsilon=1.0),
+        "displacement_interpolation": lambda z: displacement_interpolation(GOOD, z, 0.5),
+        "euclidean_interpolation": lambda z: euclidean_interpolation(GOOD, z, 0.5),
+        "fixed_distance_wasserstein": lambda z: fixed_distance_interpolate(GOOD, z, 0.0),
+        "fixed_distance_euclidean": lambda z: fixed_distance_interpolate(GOOD, z, 0.0, metric="euclidean"),
+    },
+    "xs": {"pairwise_distances": lambda z: pairwise_distances([z, z])},
+    "ys": {"pairwise_distances": lambda z: pairwise_distances([GOOD], [z])},
+}
+
+
+@pytest.mark.parametrize("bad", BAD_IMAGES)
+@pytest.mark.parametrize(
+    ("argument", "function"),
+    [pytest.param(a, f, id=f"{name}-{a}") for a, calls in CALLS.items() for name, f in calls.items()],
+)
+def test_bad_images(argument, function, bad):
+    image, value = BAD_IMAGES[bad]
+    with pytest.raises(ValueError, match=rf"^{argument} must .*{re.escape(value)}"):
+        function(image)
+
+
+def test_bad_image_in_a_batch():
+    batch = np.stack([GOOD, with_pixel(-2.5), GOOD])
+    with pytest.raises(ValueError, match="^x must .*-2.5"):
+        sinkhorn_distance(batch, batch, epsilon=1.0)
+    with pytest.raises(ValueError, match="^xs must .*-2.5"):
+        pairwise_distances(batch)
+    with pytest.raises(ValueError, match="^ys must .*total mass is 0"):
+        pairwise_distances(np.ones((2, 3, 4)), np.stack([GOOD, 0 * GOOD]))
+
+
+SHAPES = {
+    "transport_plan": transport_plan,
+    "wasserstein_distance": wasserstein_distance,
+    "sinkhorn_distance": lambda x, y: sinkhorn_distance(x, y, epsilon=1.0),
+    "displacement_interpolation": lambda x, y: displacement_interpolation(x, y, 0.5),
+    "displacement_interpolation_with_plan": lambda x, y: displacement_interpolation(x, y, 0.5, plan=FULL),
+    "euclidean_interpolation": lambda x, y: euclidean_interpolation(x, y, 0.5),
+    "fixed_distance_interpolate": lambda x, y: fixed_distance_interpolate(x, y, 0.1),
+    "pairwise_distances": lambda x, y: pairwise_distances([x], [y]),
+}
+
+
+@pytest.mark.parametrize("function", SHAPES.values(), ids=SHAPES)
+@pytest.mark.parametrize("shape", [(4, 3), (2, 6), (3, 5)])
+def test_shapes_that_differ(function, shape):
+    with pytest.raises(ValueError, match=rf"^xs? and ys? must .*got \(3, 4\) and {re.escape(str(shape))}"):
+        function(GOOD, np.ones(shape))
+
+
+def plan_like(**changed):
+    return FULL._replace(**changed)
+
+
+# call, and the message: the argument first, the value within
+BAD_CALLS = {
+    "t_below": (lambda: displacement_interpolation(GOOD, OTHER, -0.1), r"t must .*-0.1"),
+    "t_above": (lambda: displacement_interpolation(GOOD, OTHER, 1.1), r"t must .*1.1"),
+    "t_nan": (lambda: displacement_interpolation(GOOD, OTHER, np.nan), r"t must .*nan"),
+    "t_below_euclidean": (lambda: euclidean_interpolation(GOOD, OTHER, -1e-9), r"t must .*-1e-09"),
+    "t_above_euclidean": (lambda: euclidean_interpolation(GOOD, OTHER, 2), r"t must .*2"),
+    "t_nan_euclidean": (lambda: euclidean_interpolation(GOOD, OTHER, float("nan")), r"t must .*nan"),
+    "distance_beyond": (lambda: fixed_distance_interpolate(GOOD, OTHER, 9.5), r"distance=9.5 must .*0.98709"),
+    "distance_negative": (lambda: fixed_distance_interpolate(GOOD, OTHER, -0.5), r"distance=-0.5 must"),
+    "distance_nan": (lambda: fixed_distance_interpolate(GOOD, OTHER, np.nan), r"distance=nan must"),
+    "distance_beyond_euclidean": (
+        lambda: fixed_distance_interpolate(GOOD, OTHER, 0.5, metric="euclidean"),
+        r"distance=0.5 must .*0.2900",
+    ),
+    "distance_negative_euclidean": (
+        lambda: fixed_distance_interpolate(GOOD, OTHER, -0.1, metric="euclidean"),
+        r"distance=-0.1 must",
+    ),
+    "metric_unknown": (lambda: fixed_distance_interpolate(GOOD, OTHER, 0.5, metric="l2"), r"metric must .*'l2'"),
+    "epsilon_zero": (lambda: sinkhorn_distance(GOOD, OTHER, epsilon=0), r"epsilon must .*got 0"),
+    "epsilon_negative": (lambda: sinkhorn_distance(GOOD, OTHER, epsilon=-0.5), r"epsilon must .*-0.5"),
+    "epsilon_nan": (lambda: sinkhorn_distance(GOOD, OTHER, epsilon=np.nan), r"epsilon must .*nan"),
+    "epsilon_inf": (lambda: sinkhorn_distance(GOOD, OTHER, epsilon=np.inf), r"epsilon must .*inf"),
+    "epsilon_unresolved": (lambda: sinkhorn_distance(GOOD, OTHER, epsilon=1e-17), r"epsilon must .*13 .*1e-17"),
+    "epsilon_unresolved_float32": (
+        lambda: sinkhorn_distance(torch.tensor(GOOD).float(), torch.tensor(OTHER).float(), epsilon=1e-7),
+        r"epsilon must .*float32, got 1e-07",
+    ),
+    "tol_zero": (lambda: sinkhorn_distance(GOOD, OTHER, epsilon=1.0, tol=0.0), r"tol must .*got 0.0"),
+    "tol_nan": (lambda: sinkhorn_distance(GOOD, OTHER, epsilon=1.0, tol=np.nan), r"tol must .*nan"),
+    "max_iter_zero": (lambda: sinkhorn_distance(GOOD, OTHER, epsilon=1.0, max_iter=0), r"max_iter must .*got 0"),
+    "types_differ": (
+        lambda: sinkhorn_distance(torch.tensor(GOOD).float(), torch.tensor(OTHER), epsilon=1.0),
+        r"x and y must .*float32, cpu and torch.float64, cpu",
+    ),
+    "batch_and_image": (
+        lambda: sinkhorn_distance(GOOD[None], OTHER, epsilon=1.0),
+        r"x and y must .*\(1, 3, 4\) and \(3, 4\)",
+    ),
+    "batch_to_exact": (lambda: wasserstein_distance(GOOD[None], OTHER[None]), r"x and y must .*\(1, 3, 4\)"),
+    "image_to_pairwise": (lambda: pairwise_distances(GOOD), r"xs must .*\(4,\)"),
+    "no_images": (lambda: pairwise_distances([]), r"xs must .*got 0 images"),
+    "images_of_two_shapes": (lambda: pairwise_distances([GOOD, GOOD.T]), r"xs must .*\(3, 4\), \(4, 3\)"),
+    "workers_zero": (lambda: pairwise_distances([GOOD], workers=0), r"workers must .*got 0"),
+    "shape_zero": (lambda: ground_cost((0, 3)), r"shape must .*\(0, 3\)"),
+    "shape_three": (lambda: ground_cost((1, 2, 3)), r"shape must .*\(1, 2, 3\)"),
+    "shape_fraction": (lambda: ground_cost((2.5, 3)), r"shape must .*\(2.5, 3\)"),
+    "metric_name": (lambda: ground_cost((2, 3), metric="nope"), r"metric='nope'"),
+    "metric_negative": (lambda: ground_cost((2, 3), metric=lambda a, b: -1.5), r"metric must .*-1.5"),
+    "metric_undefined": (lambda: ground_cost((2, 3), metric="cosine"), r"metric must .*nan"),
+    "metric_shape": (lambda: ground_cost((2, 3), metric=np.ones((5, 6))), r"metric must .*\(6, 6\).*\(5, 6\)"),
+    "metric_complex": (lambda: ground_cost((1, 1), metric=np.array([[1j]])), r"metric must .*complex128"),
+    "p_overflows_cost": (lambda: ground_cost((28, 28), 1000), r"p is too large"),
+    "p_overflows": (lambda: wasserstein_distance(GOOD, OTHER, p=2000), r"p is too large"),
+    "plan_reversed": (
+        lambda: displacement_interpolation(GOOD, OTHER, 0.5, plan=transport_plan(OTHER, GOOD)),
+        r"plan must move x to y: its source differs from x by 0.8",
+    ),
+    "plan_to_elsewhere": (
+        lambda: displacement_interpolation(GOOD, GOOD, 0.5, plan=FULL),
+        r"plan must move x to y: its target differs from y by 0.8",
+    ),
+    "plan_of_half_the_mass": (
+        lambda: displacement_interpolation(GOOD, OTHER, 0.5, plan=plan_like(mass=FULL.mass / 2)),
+        r"plan must move x to y: its source differs from x by 0.5",
+    ),
+    "plan_beyond_the_image": (
+        lambda: displacement_interpolation(GOOD, OTHER, 0.5, plan=plan_like(target=FULL.target + 12)),
+        r"plan must move x to y: its target",
+    ),
+    "plan_before_the_image": (
+        lambda: displacement_interpolation(GOOD, OTHER, 0.5, plan=plan_like(source=FULL.source - 12)),
+        r"plan must move x to y: its source",
+    ),
+    "plan_nan": (
+        lambda: displacement_interpolation(GOOD, OTHER, 0.5, plan=plan_like(mass=FULL.mass * np.nan)),
+        r"plan must .*nan",
+    ),
+    "plan_negative": (
+        lambda: displacement_interpolation(GOOD, OTHER, 0.5, plan=plan_like(mass=-FULL.mass)),
+        r"plan must .*-0.",
+    ),
+    "plan_with_more": (
+        lambda: displacement_interpolation(
+            with_pixel(0.0), with_pixel(0.0), 0.5, plan=TransportPlan(*np.diag_indices(12), GOOD.ravel() / 71)
+        ),
+        r"plan must move x to y: its source differs from x by 0.0",
+    ),
+    "plan_empty": (
+        lambda: displacement_interpolation(GOOD, OTHER, 0.5, plan=TransportPlan(*(k[:0] for k in FULL))),
+        r"plan must move x to y: its source differs from x by 1",
+    ),
+}
+WITH_P = {
+    "ground_cost": lambda p: ground_cost((2, 3), p),
+    "transport_plan": lambda p: transport_plan(GOOD, OTHER, p=p),
+    "wasserstein_distance": lambda p: wasserstein_distance(GOOD, OTHER, p=p),
+    "wasserstein_distance_with_cost": lambda p: wasserstein_distance(GOOD, OTHER, p=p, cost=np.ones((12, 12))),
+    "pairwise_distances": lambda p: pairwise_distances([GOOD], p=p),
+    "sinkhorn_distance": lambda p: sinkhorn_distance(GOOD, OTHER, p=p, epsilon=1.0),
+}
+WITH_COST = {
+    "transport_plan": lambda cost: transport_plan(GOOD, OTHER, cost=cost),
+    "wasserstein_distance": lambda cost: wasserstein_distance(GOOD, OTHER, cost=cost),
+    "pairwise_distances": lambda cost: pairwise_distances([GOOD, OTHER], cost=cost),
+}
+
+
+@pytest.mark.parametrize("case", BAD_CALLS)
+def test_bad_calls(case):
+    call, says = BAD_CALLS[case]
+    with pytest.raises(ValueError, match=f"^{says}"):
+        call()
+
+
+@pytest.mark.parametrize("function", WITH_P.values(), ids=WITH_P)
+@pytest.mark.parametrize("p", [0.5, 0, -1, np.nan, np.inf])
+def test_bad_p(function, p):
+    with pytest.raises(ValueError, match=rf"^p must be at least 1 and finite, got {p!r}$"):
+        function(p)
+
+
+def cost_with(value):
+    cost = np.ones((12, 12))
+    cost[3, 5] = value
+    return cost
+
+
+@pytest.mark.parametrize("function", WITH_COST.values(), ids=WITH_COST)
+@pytest.mark.parametrize(
+    ("cost", "value"),
+    [
+        (np.ones((12, 11)), r"\(12, 12\).*got \(12, 11\)"),
+        (np.ones((3, 4)), r"\(12, 12\).*got \(3, 4\)"),
+        (3.0, r"\(12, 12\).*got \(\)"),
+        (cost_with(-0.25), "-0.25"),
+        (cost_with(np.nan), "nan"),
+        (cost_with(np.inf), "inf"),
+        (np.ones((12, 12)) + 1j, "complex128"),
+        (np.full((12, 12), "1"), "<U1"),
+    ],
+    ids=["shape", "image_shape", "number", "negative", "nan", "inf", "complex", "str"],
+)
+def test_bad_cost(function, cost, value):
+    with pytest.raises(ValueError, match=f"^cost must .*{value}"):
+        function(cost)
