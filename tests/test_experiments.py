@@ -115,7 +115,7 @@ def test_errors_say_what_is_wrong(blobs, tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="pairs=21"):
         experiments.label_keeping(blobs, classifier_size=40, pairs=21, fractions=[0.5], seed=0)
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(FileNotFoundError, match="python -m wdtr_lite experiment label_keeping --profile full"):
+    with pytest.raises(FileNotFoundError, match="label_keeping.json was not run: make results"):
         experiments.stored("label_keeping")
 
 

@@ -340,7 +340,7 @@ def _results() -> Path:
 
 
 def stored(name: str) -> dict:
-    """The result file ``results/NAME.json`` as :func:`run` wrote it.
+    """The result file ``results/NAME.json``, as an experiment or a benchmark wrote it.
 
     Raises
     ------
@@ -353,19 +353,18 @@ def stored(name: str) -> dict:
     """
     path = _results() / f"{name}.json"
     if not path.exists():
-        raise FileNotFoundError(f"{path} was not run: python -m wdtr_lite experiment {name} --profile full")
+        raise FileNotFoundError(f"{path} was not run: make results runs experiments, benchmarks/*.py --write benchmarks")
     return json.loads(path.read_text())
 
 
 def describe(report: dict) -> str:
-    """Where a report's numbers come from, in four lines: data, device, versions, command.
+    """How a stored report was measured, in three lines: device, time and commit; versions; command.
 
     Taught in :doc:`chapter 1 </book/discrete_ot>`.
     """
     origin = report["provenance"]
     versions = ", ".join(f"{name} {number}" for name, number in origin["versions"].items())
     return (
-        f"{report['data']}; seed {report['config']['seed']}\n"
         f"{origin['device']}; {origin['wall_seconds'] / 60:.0f} minutes on {origin['date']}; commit {origin['commit']}\n"
         f"{versions}\n{origin['command']}"
     )
