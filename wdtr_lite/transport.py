@@ -382,7 +382,7 @@ def displacement_interpolation(x: Image, y: Image, t: float, *, plan: TransportP
 
     Each move (i, j, mass) of the optimal plan puts its mass at :math:`(1 - t)\,a_i + t\,a_j`; what falls
     between pixel centres is shared among the four around it, bilinearly. This splatting keeps the mass
-    and its centre, and spreads it by at most half a pixel in each direction.
+    and its centre, and spreads it with a standard deviation of at most half a pixel per axis.
 
     Parameters
     ----------
