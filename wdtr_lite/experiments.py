@@ -7,6 +7,7 @@ import json
 import os
 import platform
 import subprocess
+import textwrap
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -358,13 +359,11 @@ def stored(name: str) -> dict:
 
 
 def describe(report: dict) -> str:
-    """How a stored report was measured, in three lines: device, time and commit; versions; command.
+    """How a stored report was measured, a line each: device, time and commit; versions; command.
 
     Taught in :doc:`chapter 1 </book/discrete_ot>`.
     """
     origin = report["provenance"]
     versions = ", ".join(f"{name} {number}" for name, number in origin["versions"].items())
-    return (
-        f"{origin['device']}; {origin['wall_seconds'] / 60:.0f} minutes on {origin['date']}; commit {origin['commit']}\n"
-        f"{versions}\n{origin['command']}"
-    )
+    run = f"{origin['device']}; {origin['wall_seconds'] / 60:.0f} minutes on {origin['date']}; commit {origin['commit']}"
+    return "\n".join([run, *textwrap.wrap(versions, 76), origin["command"]])
