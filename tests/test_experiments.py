@@ -49,7 +49,8 @@ def test_nearest_neighbour_table_follows_from_its_predictions():
 def test_label_keeping_table_follows_from_its_predictions():
     report = stored("label_keeping")
     config, result = report["config"], report["result"]
-    assert len(result["rows"]) == 2 * len(config["fractions"])
+    combinations = {(r["classifier"], r["metric"], r["fraction"]) for r in result["rows"]}
+    assert len(combinations) == len(result["rows"]) == 2 * 2 * len(config["fractions"])
     assert all(a != b for a, b in zip(result["labels"], result["targets"], strict=True))
     for row in result["rows"]:
         assert len(row["predictions"]) == config["pairs"]

@@ -70,8 +70,8 @@ def load(name: str, root: str | os.PathLike | None = None) -> Dataset:
         other 100 test.
     ``"mnist"``
         All 70,000 digits, split as published: 60,000 train, 10,000 test. Read from ``mnist.npz`` (Keras
-        layout) or from torchvision's files, in `root` or, without it, in the folder ``$WDTR_DATA`` or
-        ``./.data``; else downloaded there by torchvision.
+        layout) or from torchvision's files, in `root` or, without it, in the folder ``$WDTR_DATA``,
+        ``./.data`` or, for notebooks in ``book/``, ``../.data``; else downloaded to the first of them by torchvision.
 
     Every image is checked against the checksums of the original: a name never stands for other images.
 
@@ -121,7 +121,7 @@ def _mnist5k(root: str | os.PathLike | None) -> Dataset:
 
 
 def _mnist(root: str | os.PathLike | None) -> Dataset:
-    folders = [Path(root)] if root else [Path(f) for f in (os.environ.get("WDTR_DATA"), ".data") if f]
+    folders = [Path(root)] if root else [Path(f) for f in (os.environ.get("WDTR_DATA"), ".data", "../.data") if f]
     for folder in folders:
         if (folder / "mnist.npz").exists():
             source, arrays = folder / "mnist.npz", _read_npz(folder / "mnist.npz")
