@@ -382,8 +382,11 @@ def entropic(x, y, p, epsilon):
     return (plan * cost).sum(), (plan * cost).sum() + epsilon * relative.sum()
 
 
-@pytest.mark.parametrize(("p", "epsilon"), [(1, 5), (1, 0.3), (2, 20), (2, 5), (2, 0.5), (1.5, 1), (3, 4)])
-@pytest.mark.parametrize("debiased", [False, True])
+@pytest.mark.parametrize(
+    ("p", "epsilon", "debiased"),
+    [*product((1,), (5, 0.3), (False, True)), *product((2,), (20, 5, 0.5), (False, True))]
+    + [(1.5, 1, False), (1.5, 1, True), (3, 4, False)],
+)
 def test_sinkhorn_agrees_with_pot(p, epsilon, debiased):
     x, y = random_images(2, (4, 6), seed=5)
     cost, optimum = entropic(x, y, p, epsilon)
@@ -881,3 +884,45 @@ def cost_with(value):
 def test_bad_cost(function, cost, value):
     with pytest.raises(ValueError, match=f"^cost must .*{value}"):
         function(cost)
+
+
+def test_the_scale_of_a_cost_does_not_matter():
+    x, y = np.random.default_rng(0).random((2, 6, 6))
+    cost = ground_cost((6, 6))
+    for scale in (1e-200, 1e-16, 1e-12, 1e12, 1e200):
+        scaled = wasserstein_distance(x, y, cost=scale * cost) / scale**0.5
+        assert scaled == pytest.approx(wasserstein_distance(x, y), rel=1e-9)
+
+
+def test_a_large_p_is_right_or_refused():
+    x, y = np.random.default_rng(0).random((2, 6, 6))
+    refused = 0
+    for p in (3, 8, 12, 16, 20, 30, 100):
+        plan = transport_plan(x, y)  # feasible, so an upper bound at every p
+        ends = (np.stack(np.divmod(end, 6)) for end in (plan.source, plan.target))
+        moved = np.linalg.norm(np.subtract(*ends), axis=0)
+        try:
+            assert wasserstein_distance(x, y, p=p) <= np.sum(plan.mass * moved**p) ** (1 / p) * (1 + 1e-9)
+        except RuntimeError as error:
+            assert f"p={p}" in str(error)
+            refused += p
+    assert 100 <= refused <= 166  # 100 surely, up to 12 never
+
+
+def test_pairwise_distances_with_an_asymmetric_cost():
+    images = np.random.default_rng(0).random((3, 4, 4))
+    cost = np.triu(ground_cost((4, 4))) + 1
+    expected = [[wasserstein_distance(x, y, cost=cost) for y in images] for x in images]
+    assert np.allclose(pairwise_distances(images, cost=cost), expected, rtol=1e-12)
+    assert not np.allclose(expected, np.transpose(expected))
+
+
+def test_the_divergence_needs_p_up_to_two():
+    x = np.ones((1, 4))
+    with pytest.raises(ValueError, match="p must be at most 2 where debiased.*2.5"):
+        sinkhorn_distance(x, x, epsilon=1, p=2.5, debiased=True)
+
+
+def test_fixed_distance_below_rounding_is_the_source():
+    x, y = np.random.default_rng(0).random((2, 6, 6))
+    assert np.allclose(fixed_distance_interpolate(x, y, 1e-12), as_measure(x), atol=1e-12)

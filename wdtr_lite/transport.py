@@ -161,7 +161,7 @@ def transport_plan(x: Image, y: Image, *, p: float = 2, cost: np.ndarray | None 
     ValueError
         If an image or the cost is invalid, or the shapes differ.
     RuntimeError
-        If the solver does not finish.
+        If the solver does not finish, or a large p spreads the costs beyond its precision.
 
     Examples
     --------
@@ -203,7 +203,7 @@ def wasserstein_distance(x: Image, y: Image, *, p: float = 2, cost: np.ndarray |
     ValueError
         If an image, `p` or the cost is invalid, or the shapes differ.
     RuntimeError
-        If the solver does not finish.
+        If the solver does not finish, or a large p spreads the costs beyond its precision.
 
     Examples
     --------
@@ -220,7 +220,7 @@ def wasserstein_distance(x: Image, y: Image, *, p: float = 2, cost: np.ndarray |
     Taught in :doc:`chapter 1 </book/discrete_ot>`.
     """
     a, b, width = _supports(x, y)
-    return _solve(a, b, width, p, cost)[1] ** (1 / p)
+    return _solve(a, b, width, p, cost)[1]
 
 
 def pairwise_distances(
@@ -236,7 +236,8 @@ def pairwise_distances(
     Parameters
     ----------
     xs, ys : arrays or tensors, (N, H, W) and (M, H, W)
-        Images, each normalised to mass 1. Without `ys`: among `xs`, each pair solved once.
+        Images, each normalised to mass 1. Without `ys`: among `xs`, each pair
+        solved once unless a `cost` is given, which need not be symmetric.
     p, cost
         As in :func:`wasserstein_distance`.
     workers : int, optional
@@ -269,10 +270,11 @@ def pairwise_distances(
         workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     elif workers < 1:
         raise ValueError(f"workers must be at least 1, got {workers!r}")
-    pairs = list(combinations(range(len(a)), 2) if ys is None else product(range(len(a)), range(len(b))))
+    symmetric = ys is None and cost is None
+    pairs = list(combinations(range(len(a)), 2) if symmetric else product(range(len(a)), range(len(b))))
 
     def distance(pair: tuple[int, int]) -> float:
-        return _solve(a[pair[0]], b[pair[1]], width, p, cost)[1] ** (1 / p)
+        return _solve(a[pair[0]], b[pair[1]], width, p, cost)[1]
 
     with ThreadPoolExecutor(workers) as pool:
         values = list(pool.map(distance, pairs))
@@ -280,7 +282,7 @@ def pairwise_distances(
     if pairs:
         i, j = np.array(pairs).T
         out[i, j] = values
-        if ys is None:
+        if symmetric:
             out[j, i] = values
     return out
 
@@ -300,11 +302,12 @@ def sinkhorn_distance(
     With :math:`P_\varepsilon = \arg\min_P \langle P, C\rangle + \varepsilon\, \mathrm{KL}(P \mid x \otimes y)`
     over the plans from x to y, and :math:`\mathrm{OT}_\varepsilon(x, y)` that minimum, it returns
 
-    * the transport cost of the entropic plan, :math:`\langle P_\varepsilon, C\rangle^{1/p}`, which is at
+    * the transport cost of the entropic plan, :math:`\langle P_\varepsilon, C\rangle^{1/p}`, which, converged, is at
       least :math:`W_p` and, for two equal images, not zero;
     * with ``debiased=True`` the Sinkhorn divergence :math:`\bigl(\mathrm{OT}_\varepsilon(x, y) -
       \tfrac12\mathrm{OT}_\varepsilon(x, x) - \tfrac12\mathrm{OT}_\varepsilon(y, y)\bigr)^{1/p}`,
-      which is zero for two equal images.
+      which is zero for two equal images. Only for p up to 2, where it is never negative. At an
+      `epsilon` far above the largest cost it drowns in rounding.
 
     The n x n cost is never formed: for p = 2 the kernel is a product over rows and columns, so one
     iteration costs O(n (H + W)) per pair; for other p it is summed row by row, O(n²). Costs are
@@ -357,6 +360,8 @@ def sinkhorn_distance(
         if not 0 < value < float("inf"):
             raise ValueError(f"{name} must be positive and finite, got {value!r}")
     _check_p(p)
+    if debiased and p > 2:
+        raise ValueError(f"p must be at most 2 where debiased, for the divergence can be negative beyond, got {p!r}")
     a, b = (torch.as_tensor(_measure(z, name)) for z, name in ((x, "x"), (y, "y")))
     if a.shape != b.shape or a.dim() not in (2, 3):
         raise ValueError(f"x and y must both be (B, H, W) or (H, W), got {tuple(a.shape)} and {tuple(b.shape)}")
@@ -470,8 +475,8 @@ def fixed_distance_interpolate(x: Image, y: Image, distance: float, *, metric: s
     r"""The point at a given distance from x on the geodesic towards y, as in Figure 1.
 
     The distance is the one realised on the pixel grid. Splatting spreads mass that has moved a
-    fraction of a pixel, so the interpolate at time t lies farther from x than :math:`t\,W_2(x, y)`; the
-    time is therefore solved for, by Brent's method on exact distances.
+    fraction of a pixel, so the interpolate at time t usually lies farther from x than
+    :math:`t\,W_2(x, y)`; the time is therefore solved for, by Brent's method on exact distances.
 
     Parameters
     ----------
@@ -485,7 +490,8 @@ def fixed_distance_interpolate(x: Image, y: Image, distance: float, *, metric: s
     Returns
     -------
     array or tensor, (H, W)
-        Mass 1, of x's kind; its distance from x is `distance` to about 1e-6 relative.
+        Mass 1, of x's kind; its distance from x is `distance` to about 1e-6 relative for float64
+        images and distances above 1e-3.
 
     Raises
     ------
@@ -518,7 +524,7 @@ def fixed_distance_interpolate(x: Image, y: Image, distance: float, *, metric: s
     plan = transport_plan(a, b)
 
     def excess(t: float) -> float:
-        return wasserstein_distance(a, displacement_interpolation(a, b, t, plan=plan)) - distance
+        return (wasserstein_distance(a, displacement_interpolation(a, b, t, plan=plan)) if t else 0.0) - distance
 
     return _like(displacement_interpolation(a, b, brentq(excess, 0, 1, xtol=1e-30, rtol=1e-9), plan=plan), x)
 
@@ -669,17 +675,24 @@ def _check_plan(plan: TransportPlan, a: _Support, b: _Support) -> None:
 def _solve(
     a: _Support, b: _Support, width: int, p: float, cost: np.ndarray | None
 ) -> tuple[np.ndarray, float]:
-    """The optimal flow between two supports, (len(a), len(b)), and its cost."""
+    """The optimal flow between two supports, (len(a), len(b)), and its W_p."""
     _check_p(p)
     if cost is None:
         cost = _euclidean_cost(_pixels(a.index, width), _pixels(b.index, width), p)
     else:
         cost = _matrix(cost, a.size, "cost")[np.ix_(a.index, b.index)]
         _check_cost(cost, "cost")
+    exponent = int(np.frexp(cost.max())[1])
+    cost = np.ldexp(cost, -exponent)  # the solver's tolerances are absolute; a power of two does not round
     flow, log = ot.emd(a.mass, b.mass, cost, numItermax=10**8, log=True, center_dual=False, check_marginals=False)
     if log["warning"] is not None:
         raise RuntimeError(f"the network simplex failed: {log['warning']}")
-    return flow, float(log["cost"])
+    slack = (cost - log["u"][:, None] - log["v"]).min()
+    least = max(a.mass @ log["u"] + b.mass @ log["v"] + min(slack, 0), 0) ** (1 / p)  # by duality
+    distance = float(log["cost"]) ** (1 / p)
+    if distance - least > 1e-6:
+        raise RuntimeError(f"p={p!r} spreads the costs beyond the solver's precision: take a smaller p")
+    return flow, distance * 2 ** (exponent / p)
 
 
 # ---------------------------------------------------------------- Sinkhorn's iteration
