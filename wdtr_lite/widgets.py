@@ -90,8 +90,7 @@ def _frames(draw, choices, question, describe, start) -> str:
             f'<img alt="{text}" src="{_png(draw(**values))}"><figcaption>{text}</figcaption></figure>'
         )
     name = "wdtr-" + hashlib.md5("".join([question, *figures]).encode()).hexdigest()[:8]
-    controls = "".join(_control(label, values, values.index(start[label])) for label, values in
-                       ((label, list(values)) for label, values in choices.items()))  # fmt: skip
+    controls = "".join(_control(label, list(values), start[label]) for label, values in choices.items())
     return (
         f'{_STYLE}<div class="wdtr-frames" id="{name}" role="group" aria-label="{html.escape(question)}">'
         f"<p><strong>{html.escape(question)}</strong></p>"
@@ -100,7 +99,8 @@ def _frames(draw, choices, question, describe, start) -> str:
     )
 
 
-def _control(label: str, values: list, index: int) -> str:
+def _control(label: str, values: list, first: object) -> str:
+    index = values.index(first)
     label = html.escape(label.replace("_", " "))
     texts = [html.escape(str(value)) for value in values]
     if isinstance(values[0], str):
