@@ -3,6 +3,7 @@
 ``python -m wdtr_lite experiment NAME --profile full`` runs one and writes ``results/NAME.json``.
 """
 
+import hashlib
 import json
 import os
 import platform
@@ -324,7 +325,8 @@ def run(name: str, profile: str = "quick") -> dict:
     dataset = data.load(config["dataset"])
     options = {key: value for key, value in config.items() if key != "dataset"}
     if name == "nearest_neighbours" and profile == "full":
-        options["checkpoint"] = RUNS / name
+        key = hashlib.md5(repr((config, dataset)).encode()).hexdigest()[:8]  # never another run's distances
+        options["checkpoint"] = RUNS / f"{name}-{key}"
     began = time.monotonic()
     measure = {"nearest_neighbours": nearest_neighbours, "label_keeping": label_keeping}[name]
     result = measure(dataset, **options)

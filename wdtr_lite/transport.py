@@ -178,10 +178,7 @@ def transport_plan(x: Image, y: Image, *, p: float = 2, cost: np.ndarray | None 
     Equation (4) of Lin et al. (2019); solver: Bonneel et al. (2011), in POT, Flamary et al. (2021).
     Taught in :doc:`chapter 1 </book/discrete_ot>`.
     """
-    a, b, width = _supports(x, y)
-    flow, _ = _solve(a, b, width, p, cost)
-    i, j = flow.nonzero()
-    return TransportPlan(a.index[i], b.index[j], flow[i, j])
+    return _plan(*_supports(x, y), p, cost)
 
 
 def wasserstein_distance(x: Image, y: Image, *, p: float = 2, cost: np.ndarray | None = None) -> float:
@@ -422,7 +419,7 @@ def displacement_interpolation(x: Image, y: Image, t: float, *, plan: TransportP
     _check_time(t)
     a, b, width = _supports(x, y)
     if plan is None:
-        plan = transport_plan(x, y)
+        plan = _plan(a, b, width)
     else:
         _check_plan(plan, a, b)
     start = _pixels(plan.source, width)
@@ -693,6 +690,12 @@ def _solve(
     if distance - least > 1e-6:
         raise RuntimeError(f"p={p!r} spreads the costs beyond the solver's precision: take a smaller p")
     return flow, distance * 2 ** (exponent / p)
+
+
+def _plan(a: _Support, b: _Support, width: int, p: float = 2, cost: np.ndarray | None = None) -> TransportPlan:
+    flow, _ = _solve(a, b, width, p, cost)
+    i, j = flow.nonzero()
+    return TransportPlan(a.index[i], b.index[j], flow[i, j])
 
 
 # ---------------------------------------------------------------- Sinkhorn's iteration
