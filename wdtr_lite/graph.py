@@ -1,0 +1,268 @@
+"""The pixel graph: which pixels are neighbours, how strongly, and how much volume each has.
+
+Tensors given to a graph's methods and to the functions built on it have the graph's device and
+type: :meth:`PixelGraph.to` changes them, nothing is converted in silence.
+"""
+
+import copy
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+__all__ = ["PixelGraph"]
+
+
+class PixelGraph:
+    r"""Pixels as vertices; edges between each pixel and the others in a square window around it.
+
+    Pixels :math:`i = \text{row} \cdot W + \text{column}` are neighbours if their rows and their columns
+    differ by at most the radius r: the paper's local grid. Windows are clipped at the border. The
+    weight of an edge depends on its offset alone, :math:`\omega_{ij} = \omega(a_j - a_i) = \omega(a_i - a_j)`.
+
+    Parameters
+    ----------
+    height, width : int
+        Size H x W of the images, n = H W pixels.
+    radius : int
+        Radius r of the window in pixels, from 1 to max(H, W) - 1.
+    weight : float or tensor (2r + 1, 2r + 1), optional
+        The weight of every edge, or a kernel of non-negative weights, one per offset, equal at opposite
+        offsets; its centre is not used, an offset of weight 0 is no edge. A kernel may require grad: what is
+        computed with the graph is then differentiable in it.
+
+    Attributes
+    ----------
+    device, dtype : torch.device, torch.dtype
+        The kernel's, or else the CPU and torch's default type.
+
+    Raises
+    ------
+    ValueError
+        If the size or the radius is out of range, if a weight is negative or not finite, the kernel not
+        symmetric or of another shape, or if some pixel has no neighbour.
+    TypeError
+        If a size is not a whole number or the kernel not a floating tensor.
+
+    Examples
+    --------
+    >>> from wdtr_lite import PixelGraph
+    >>> graph = PixelGraph(1, 3, radius=1)
+    >>> graph.volume
+    tensor([[0.2500, 0.5000, 0.2500]])
+    >>> graph.incidence().to_dense()
+    tensor([[-1.,  1.,  0.],
+            [ 0., -1.,  1.]])
+
+    References
+    ----------
+    Section 4 and Definition 1 of Lin et al. (2019). Taught in :doc:`chapter 3 </book/metric_tensor>`.
+    """
+
+    def __init__(self, height: int, width: int, radius: int, *, weight: float | Tensor = 1.0):
+        for name, value in (("height", height), ("width", width), ("radius", radius)):
+            if isinstance(value, bool) or not isinstance(value, int):
+                raise TypeError(f"{name} must be a whole number, got {value!r}")
+            if value < 1:
+                raise ValueError(f"{name} must be at least 1, got {value}")
+        if radius >= max(height, width):
+            raise ValueError(f"radius must be less than the longer side, {max(height, width)} pixels, got {radius}")
+        self.height, self.width, self.radius = height, width, radius
+        self._weight = _checked_kernel(weight, radius) if isinstance(weight, Tensor) else _checked_weight(weight)
+        kernel = self._kernel
+        self._place(*((kernel.device, kernel.dtype) if kernel is not None else ("cpu", torch.get_default_dtype())))
+        if not bool((self.degree > 0).all()):
+            raise ValueError("weight leaves a pixel without neighbours")
+
+    def __repr__(self) -> str:
+        weight = "kernel" if self._kernel is not None else self._weight
+        return f"PixelGraph({self.height}, {self.width}, {self.radius}, weight={weight})"
+
+    def to(self, device: str | torch.device | None = None, dtype: torch.dtype | None = None) -> "PixelGraph":
+        """The same graph on another device or with another floating type; a kernel keeps its gradient."""
+        if isinstance(device, torch.dtype):
+            raise TypeError(f"device must be a device, got the type {device}: write to(dtype={device})")
+        if dtype is not None and not dtype.is_floating_point:
+            raise TypeError(f"dtype must be a floating type, got {dtype}")
+        graph = copy.copy(self)
+        graph._place(device or self.device, dtype or self.dtype)
+        return graph
+
+    def _place(self, device, dtype) -> None:
+        if self._kernel is not None:
+            self._weight = self._kernel.to(device, dtype)
+        self.dtype = dtype
+        self._rows, self._columns = (_band(side, self.radius).to(device, dtype) for side in (self.height, self.width))
+        self.device = self._rows.device
+
+    @property
+    def _kernel(self) -> Tensor | None:
+        return self._weight if isinstance(self._weight, Tensor) else None
+
+    @property
+    def size(self) -> int:
+        """The number of pixels, n = H W."""
+        return self.height * self.width
+
+    @property
+    def degree(self) -> Tensor:
+        r"""Sum of the weights of each pixel's edges, :math:`\sum_{j \in N(i)} \omega_{ij}`, (H, W)."""
+        return self.neighbor_sum(torch.ones(self.height, self.width, device=self.device, dtype=self.dtype))
+
+    @property
+    def volume(self) -> Tensor:
+        r"""The paper's normalised volume d, (H, W): each pixel's share of all degrees; it sums to 1."""
+        degree = self.degree
+        return degree / degree.sum()
+
+    @property
+    def offsets(self) -> Tensor:
+        """Offsets (row, column) of a pixel's neighbours, int64 (K, 2), row by row: ``offsets[k] == -offsets[-1 - k]``."""
+        half = [offset for offset, _ in self._half()]
+        return torch.tensor([(-dy, -dx) for dy, dx in reversed(half)] + half)
+
+    def _half(self) -> Iterator[tuple[tuple[int, int], float | Tensor]]:
+        """Each pair of opposite offsets once, forwards, with its weight."""
+        r, kernel = self.radius, self._kernel
+        for dy in range(min(r, self.height - 1) + 1):
+            reach = min(r, self.width - 1)
+            for dx in range(-reach if dy else 1, reach + 1):
+                weight = self._weight if kernel is None else kernel[r + dy, r + dx]
+                if weight > 0:
+                    yield (dy, dx), weight
+
+    def _ends(self, v: Tensor, offset: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        """Views of v at both ends, j and i > j, of all edges of one forward offset."""
+        dy, dx = offset
+        h, w = self.height - dy, self.width - abs(dx)
+        left = max(0, -dx)
+        return v[..., :h, left : left + w], v[..., dy:, left + dx : left + dx + w]
+
+    def neighbor_sum(self, v: Tensor) -> Tensor:
+        r"""Weighted sum over each pixel's neighbours, :math:`(Bv)_i = \sum_{j \in N(i)} \omega_{ij} v_j`.
+
+        Two banded matrix products whatever the radius where all weights are equal; one with the
+        kernel's rows as banded blocks otherwise.
+
+        Parameters
+        ----------
+        v : tensor, (..., H, W)
+
+        Returns
+        -------
+        tensor, (..., H, W)
+        """
+        _check_tensor(self, v, "v")
+        r = self.radius
+        if self._kernel is None:
+            return self._weight * (self._rows @ v @ self._columns - v)
+        column = torch.arange(self.width, device=self.device)
+        step = column[:, None] - column  # from the output's column to the input's
+        mask = (step.abs() <= r).to(self.dtype)
+        blocks = self._centreless()[:, step.clamp(-r, r) + r] * mask  # (2r + 1, W, W)
+        rows = F.pad(v, (0, 0, r, r)).unfold(-2, self.height, 1)  # (..., 2r + 1, W, H)
+        return torch.einsum("...dwh,dwc->...hc", rows, blocks)
+
+    def _centreless(self) -> Tensor:
+        centre = torch.zeros_like(self._kernel)
+        centre[self.radius, self.radius] = 1
+        return torch.where(centre > 0, 0, self._kernel)
+
+    def incidence(self) -> Tensor:
+        r"""The discrete gradient D of Definition 1, sparse (|E|, n).
+
+        The row of edge (i, j), i > j, holds :math:`\sqrt{\omega_{ij}}` at i and :math:`-\sqrt{\omega_{ij}}` at j;
+        edges are in the order of the forward offsets. Memory O(|E|).
+
+        Returns
+        -------
+        sparse COO tensor, (|E|, n)
+        """
+        (j, i), weight = self._edges()
+        edge = torch.arange(len(i), device=self.device)
+        root = weight.sqrt()
+        indices = torch.stack([torch.cat([edge, edge]), torch.cat([i, j])])
+        return _sparse(indices, torch.cat([root, -root]), (len(i), self.size))
+
+    def _edges(self) -> tuple[Tensor, Tensor]:
+        """Pixel pairs (2, |E|), the smaller first, and the weight of each, (|E|,)."""
+        pixel = torch.arange(self.size, device=self.device).view(self.height, self.width)
+        pairs, weights = [], []
+        for offset, weight in self._half():
+            ends = torch.stack([end.reshape(-1) for end in self._ends(pixel, offset)])
+            pairs.append(ends)
+            weights.append(torch.as_tensor(weight, device=self.device, dtype=self.dtype).expand(ends.shape[1]))
+        return torch.cat(pairs, dim=1), torch.cat(weights)
+
+    def _neighbor_max(self, v: Tensor) -> Tensor:
+        """The largest value among each pixel and its neighbours, (M, H, W)."""
+        if self._kernel is None:
+            return F.max_pool2d(v, 2 * self.radius + 1, stride=1, padding=self.radius)
+        out = v.clone()
+        for offset, _ in self._half():
+            (low, high), (low_out, high_out) = self._ends(v, offset), self._ends(out, offset)
+            torch.maximum(low_out, high, out=low_out)
+            torch.maximum(high_out, low, out=high_out)
+        return out
+
+    def _adjacency(self) -> Tensor:
+        """All weights as a dense matrix, (n, n)."""
+        identity = torch.eye(self.size, device=self.device, dtype=self.dtype)
+        return self.neighbor_sum(identity.view(-1, self.height, self.width)).flatten(-2)
+
+
+def _sparse(indices: Tensor, values: Tensor, shape: tuple[int, ...]) -> Tensor:
+    with torch.sparse.check_sparse_tensor_invariants(True):  # torch warns where it is neither on nor off
+        return torch.sparse_coo_tensor(indices, values, shape).coalesce()
+
+
+def _band(side: int, radius: int) -> Tensor:
+    k = torch.arange(side)
+    return (k[:, None] - k).abs() <= radius
+
+
+def _checked_weight(weight: float) -> float:
+    if isinstance(weight, bool) or not isinstance(weight, int | float):
+        raise TypeError(f"weight must be a number or a tensor, got {type(weight).__name__}")
+    if not 0 < weight < float("inf"):
+        raise ValueError(f"weight must be positive and finite, got {weight}")
+    return float(weight)
+
+
+def _checked_kernel(weight: Tensor, radius: int) -> Tensor:
+    if not weight.is_floating_point():
+        raise TypeError(f"weight must be a floating tensor, got {weight.dtype}")
+    if weight.shape != (2 * radius + 1,) * 2:
+        raise ValueError(f"weight must have shape {(2 * radius + 1,) * 2} for radius {radius}, got {tuple(weight.shape)}")
+    if not bool(((weight >= 0) & weight.isfinite()).all()):
+        raise ValueError("weight must be non-negative and finite")
+    if not torch.equal(weight, weight.flip(0, 1)):
+        raise ValueError("weight must be equal at opposite offsets: weight + weight.flip(0, 1) is")
+    return weight
+
+
+def _check_tensor(graph: PixelGraph, v: Tensor, name: str, shape: torch.Size | None = None) -> None:
+    """A floating tensor (..., H, W) of the graph's device and type, or of exactly the given shape."""
+    if not isinstance(v, Tensor):
+        raise TypeError(f"{name} must be a tensor, got {type(v).__name__}")
+    if v.dtype != graph.dtype:
+        raise TypeError(f"{name} is {v.dtype} but the graph is {graph.dtype}: convert it, or use graph.to(dtype=...)")
+    if v.device != graph.device:
+        raise ValueError(f"{name} is on {v.device} but the graph is on {graph.device}: use graph.to(device)")
+    if v.shape[-2:] != (graph.height, graph.width):
+        raise ValueError(f"{name} must be (..., {graph.height}, {graph.width}), got {tuple(v.shape)}")
+    if shape is not None and v.shape != shape:
+        raise ValueError(f"{name} must have the shape of x, {tuple(shape)}, got {tuple(v.shape)}")
+
+
+def _check_image(graph: PixelGraph, x: Tensor, name: str = "x", *, interior: bool = False) -> None:
+    """An image: as above, non-negative and finite, in the interior positive. Values are checked when eager only."""
+    _check_tensor(graph, x, name)
+    if torch.compiler.is_compiling() or (x.is_cuda and torch.cuda.is_current_stream_capturing()):
+        return
+    low, high = torch.aminmax(x.detach()) if x.numel() else (1.0, 1.0)
+    if not (low >= 0 and high < float("inf")):  # NaN fails both
+        raise ValueError(f"{name} must be non-negative and finite")
+    if interior and not low > 0:
+        raise ValueError(f"{name} must be positive on every pixel: this holds in the interior of the simplex only")
