@@ -4,43 +4,25 @@
 ``results/benchmark_transport.json``. About five minutes on two cores.
 """
 
-import argparse
-import json
 import os
-import sys
-import time
 import warnings
 from itertools import combinations
-from pathlib import Path
 
 import numpy as np
 import ot
 import torch
+from common import main, milliseconds, timed
 from scipy.optimize import linprog
 from scipy.sparse import eye, kron, vstack
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
-
-from wdtr_lite import data  # noqa: E402
-from wdtr_lite.experiments import provenance  # noqa: E402
-from wdtr_lite.transport import (  # noqa: E402
+from wdtr_lite import data
+from wdtr_lite.transport import (
     as_measure,
     ground_cost,
     pairwise_distances,
     sinkhorn_distance,
     wasserstein_distance,
 )
-
-
-def timed(function, *arguments):
-    start = time.perf_counter()
-    value = function(*arguments)
-    return value, time.perf_counter() - start
-
-
-def milliseconds(times):
-    return round(1e3 * float(np.median(times)), 3)
 
 
 def random_digits(n, seed):
@@ -241,39 +223,6 @@ def scaling(sides=(7, 14, 28, 56), largest_linprog=28):
     return rows
 
 
-def show(title, rows):
-    print(f"\n{title}")
-    rows = rows if isinstance(rows, list) else [rows]
-    for key in rows[0]:
-        print(f"  {key:40s}" + "".join(f"{'-' if row[key] is None else row[key]!s:>24}" for row in rows))
-
-
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--write", action="store_true", help="store results/benchmark_transport.json")
-    write = parser.parse_args().write
-    start = time.perf_counter()
-    pairwise_distances(random_digits(4, seed=5))  # warm up
-    measured = {}
-    for name, function in (
-        ("exact", exact),
-        ("pairwise", pairwise),
-        ("batched_sinkhorn", batched_sinkhorn),
-        ("stability", stability),
-        ("scaling", scaling),
-    ):
-        measured[name] = function()
-        show(f"{name}: {function.__doc__.split(chr(10))[0]}", measured[name])
-    seconds = time.perf_counter() - start
-    command = f"OMP_NUM_THREADS={torch.get_num_threads()} python benchmarks/transport.py --write"
-    print(f"\n{seconds:.0f} s")
-    if write:
-        path = ROOT / "results" / "benchmark_transport.json"
-        path.parent.mkdir(exist_ok=True)
-        result = {"name": "benchmark_transport", **measured, "provenance": provenance(command, seconds)}
-        path.write_text(json.dumps(result, indent=1) + "\n")
-        print(f"wrote {path.relative_to(ROOT)}")
-
-
 if __name__ == "__main__":
-    main()
+    pairwise_distances(random_digits(4, seed=5))  # warm up
+    main("transport", __doc__, (exact, pairwise, batched_sinkhorn, stability, scaling))

@@ -70,7 +70,7 @@ def _second_derivative(grad: Tensor, leaf: Tensor, v: Tensor, *, create_graph: b
     return product
 
 
-def gradient(f: Function, graph: PixelGraph, x: Tensor) -> Tensor:
+def gradient(f: Function, graph: PixelGraph, x: Tensor, *, create_graph: bool = False) -> Tensor:
     r"""The Wasserstein gradient, :math:`\operatorname{grad}_W f(x) = L(x)\,\nabla f(x)`.
 
     Parameters
@@ -79,6 +79,8 @@ def gradient(f: Function, graph: PixelGraph, x: Tensor) -> Tensor:
     graph : PixelGraph
     x : tensor
         Non-negative images.
+    create_graph : bool
+        Keep what is needed to differentiate the result, in the parameters of f or in x.
 
     Returns
     -------
@@ -103,7 +105,8 @@ def gradient(f: Function, graph: PixelGraph, x: Tensor) -> Tensor:
     Appendix B (ii) of Lin et al. (2019). Taught in :doc:`chapter 5 </book/riemannian_calculus>`.
     """
     _check_image(graph, x)
-    return _apply(graph, x, _derivative(f, x, create_graph=torch.is_grad_enabled())[1])
+    with torch.set_grad_enabled(create_graph):
+        return _apply(graph, x, _derivative(f, x, create_graph=create_graph)[1])
 
 
 def christoffel(graph: PixelGraph, x: Tensor, sigma1: Tensor, sigma2: Tensor) -> Tensor:
@@ -144,7 +147,9 @@ def christoffel(graph: PixelGraph, x: Tensor, sigma1: Tensor, sigma2: Tensor) ->
     return (_apply(graph, x, _carre_du_champ(graph, phi1, phi2) / graph.volume) - carried) / 2
 
 
-def hessian(f: Function, graph: PixelGraph, x: Tensor, sigma1: Tensor, sigma2: Tensor) -> Tensor:
+def hessian(
+    f: Function, graph: PixelGraph, x: Tensor, sigma1: Tensor, sigma2: Tensor, *, create_graph: bool = False
+) -> Tensor:
     r"""The Riemannian Hessian applied to two tangent vectors, one number per image.
 
     .. math:: \operatorname{Hess}_W f(x)(\sigma_1, \sigma_2)
@@ -161,6 +166,8 @@ def hessian(f: Function, graph: PixelGraph, x: Tensor, sigma1: Tensor, sigma2: T
         Images, positive on every pixel.
     sigma1, sigma2 : tensors of the same shape
         Tangent vectors.
+    create_graph : bool
+        As in :func:`gradient`.
 
     Returns
     -------
@@ -175,10 +182,11 @@ def hessian(f: Function, graph: PixelGraph, x: Tensor, sigma1: Tensor, sigma2: T
     ----------
     Appendix B (iii) of Lin et al. (2019). Taught in :doc:`chapter 5 </book/riemannian_calculus>`.
     """
-    symbol = christoffel(graph, x, sigma1, sigma2)
-    keep = torch.is_grad_enabled()
     leaf, grad = _derivative(f, x, create_graph=True)
-    return _total(sigma1 * _second_derivative(grad, leaf, sigma2, create_graph=keep)) - _total(symbol * grad)
+    with torch.set_grad_enabled(create_graph):
+        symbol = christoffel(graph, x, sigma1, sigma2)
+        second = _second_derivative(grad, leaf, sigma2, create_graph=create_graph)
+        return _total(sigma1 * second) - _total(symbol * grad)
 
 
 def log_volume(graph: PixelGraph, x: Tensor) -> Tensor:
@@ -264,8 +272,8 @@ def laplacian_divergence(graph: PixelGraph) -> Tensor:
 
     References
     ----------
-    The term that Appendix B (v) and equation (8) of Lin et al. (2019) leave out. Taught in
-    :doc:`chapter 5 </book/riemannian_calculus>`.
+    The term that Appendix B (v) and equation (8) of Lin et al. (2019) leave out.
+    Taught in :doc:`chapter 5 </book/riemannian_calculus>`.
     """
     return (graph.degree.sum() - graph.neighbor_sum(1 / graph.volume)) / 2
 
@@ -279,6 +287,7 @@ def laplace_beltrami(
     estimator: str = "exact",
     samples: int = 100,
     generator: torch.Generator | None = None,
+    create_graph: bool = False,
 ) -> Estimate:
     r"""The Laplace–Beltrami operator of the Wasserstein metric, or the Laplacian that additive noise makes.
 
@@ -304,12 +313,13 @@ def laplace_beltrami(
         At least 2, of the stochastic estimator.
     generator : torch.Generator
         Of the stochastic estimator.
+    create_graph : bool
+        As in :func:`gradient`. Memory grows with the number of Hessian–vector products.
 
     Returns
     -------
     Estimate
-        ``value`` and ``standard_error``, (...) each. Differentiable, in the parameters of f for one; under
-        ``torch.no_grad()`` nothing is kept for that.
+        ``value`` and ``standard_error``, (...) each.
 
     Raises
     ------
@@ -323,30 +333,29 @@ def laplace_beltrami(
     >>> from wdtr_lite import PixelGraph, calculus
     >>> square = lambda x: (x**2).sum()
     >>> x = torch.tensor([[0.25, 0.5, 0.25]])
-    >>> with torch.no_grad():
-    ...     print(calculus.laplace_beltrami(square, PixelGraph(1, 3, 1), x, volume=False).value)
+    >>> calculus.laplace_beltrami(square, PixelGraph(1, 3, 1), x, volume=False).value
     tensor(8.)
 
     References
     ----------
-    Appendix B (v) and equation (8) of Lin et al. (2019), corrected. Taught in
-    :doc:`chapter 5 </book/riemannian_calculus>`.
+    Appendix B (v) and equation (8) of Lin et al. (2019), corrected.
+    Taught in :doc:`chapter 5 </book/riemannian_calculus>`.
     """
     if graph is not None:
         _check_image(graph, x, interior=volume)
     if estimator not in ("exact", "stochastic"):
         raise ValueError(f"estimator must be 'exact' or 'stochastic', got {estimator!r}")
-    keep = torch.is_grad_enabled()
     leaf, grad = _derivative(f, x, create_graph=True)
-    if estimator == "exact":
-        pairs = ((e, e if graph is None else _apply(graph, x, e)) for e in _unit_vectors(x))
-        trace = Estimate(_hessian_trace(grad, leaf, pairs, keep), torch.zeros_like(_total(x.detach())))
-    else:
-        trace = _sampled_trace(grad, leaf, _noises(graph, x, samples, generator), keep)
-    if not volume or graph is None:
-        return trace
-    drift = laplacian_divergence(graph) + _apply(graph, x, log_volume_gradient(graph, x))
-    return Estimate(trace.value + _total(drift * grad), trace.standard_error)
+    with torch.set_grad_enabled(create_graph):
+        if estimator == "exact":
+            pairs = ((e, e if graph is None else _apply(graph, x, e)) for e in _unit_vectors(x))
+            trace = Estimate(_hessian_trace(grad, leaf, pairs, create_graph), _total(torch.zeros_like(x)))
+        else:
+            trace = _sampled_trace(grad, leaf, _noises(graph, x, samples, generator), create_graph)
+        if not volume or graph is None:
+            return trace
+        drift = laplacian_divergence(graph) + _apply(graph, x, log_volume_gradient(graph, x))
+        return Estimate(trace.value + _total(drift * grad), trace.standard_error)
 
 
 def laplace_beltrami_printed(f: Function, graph: PixelGraph, x: Tensor) -> Tensor:
@@ -377,7 +386,7 @@ def laplace_beltrami_printed(f: Function, graph: PixelGraph, x: Tensor) -> Tenso
     ----------
     Section 4 and Appendix B (v) of Lin et al. (2019). Taught in :doc:`chapter 5 </book/riemannian_calculus>`.
     """
-    _, grad = _derivative(f, x, create_graph=torch.is_grad_enabled())
+    _, grad = _derivative(f, x, create_graph=False)
     return laplace_beltrami(f, graph, x).value - _total(laplacian_divergence(graph) * grad)
 
 
@@ -403,16 +412,16 @@ def _noises(graph: PixelGraph | None, x: Tensor, samples: int, generator: torch.
             yield noise.sample(graph, x, 1.0, generator=generator)[0]
 
 
-def _hessian_trace(grad: Tensor, leaf: Tensor, pairs, keep: bool) -> Tensor:
+def _hessian_trace(grad: Tensor, leaf: Tensor, pairs, create_graph: bool) -> Tensor:
     """The sum of v' H w over the pairs."""
     total = 0
     for v, w in pairs:
-        total = total + _total(w * _second_derivative(grad, leaf, v, create_graph=keep))
+        total = total + _total(w * _second_derivative(grad, leaf, v, create_graph=create_graph))
     return total
 
 
-def _sampled_trace(grad: Tensor, leaf: Tensor, directions, keep: bool) -> Estimate:
-    draws = torch.stack([_hessian_trace(grad, leaf, [(v, v)], keep) for v in directions])
+def _sampled_trace(grad: Tensor, leaf: Tensor, directions, create_graph: bool) -> Estimate:
+    draws = torch.stack([_hessian_trace(grad, leaf, [(v, v)], create_graph) for v in directions])
     return Estimate(draws.mean(0), draws.detach().std(0) / len(draws) ** 0.5)
 
 

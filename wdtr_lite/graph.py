@@ -95,6 +95,7 @@ class PixelGraph:
         self.dtype = dtype
         self._rows, self._columns = (_band(side, self.radius).to(device, dtype) for side in (self.height, self.width))
         self.device = self._rows.device
+        self._degree = self._degrees() if self._kernel is None else None
 
     @property
     def _kernel(self) -> Tensor | None:
@@ -108,6 +109,9 @@ class PixelGraph:
     @property
     def degree(self) -> Tensor:
         r"""Sum of the weights of each pixel's edges, :math:`\sum_{j \in N(i)} \omega_{ij}`, (H, W)."""
+        return self._degrees() if self._degree is None else self._degree
+
+    def _degrees(self) -> Tensor:
         return self.neighbor_sum(torch.ones(self.height, self.width, device=self.device, dtype=self.dtype))
 
     @property

@@ -79,8 +79,11 @@ def sample(
     for offset, weight in graph._half():
         low, high = graph._ends(u, offset)
         variance = (low + high) * (0.5 * eta**2 * weight)
-        deviation = torch.where(variance > 0, variance.where(variance > 0, 1).sqrt(), 0)
-        flux = torch.randn(n, *variance.shape, generator=generator, device=x.device, dtype=x.dtype) * deviation
+        if variance.requires_grad:  # the square root has no derivative at 0
+            deviation = torch.where(variance > 0, variance.where(variance > 0, 1).sqrt(), 0)
+        else:
+            deviation = variance.sqrt_()
+        flux = torch.randn(n, *variance.shape, generator=generator, device=x.device, dtype=x.dtype).mul_(deviation)
         sink, source = graph._ends(xi, offset)
         source += flux
         sink -= flux

@@ -77,6 +77,7 @@ def second_order_expansion(
     estimator: str = "exact",
     samples: int = 100,
     generator: torch.Generator | None = None,
+    create_graph: bool = False,
 ) -> SecondOrder:
     r"""Both terms of Theorem 1, for a twice differentiable loss and one or several outputs.
 
@@ -104,11 +105,12 @@ def second_order_expansion(
         Laplace–Beltrami operator, right for noise through the exponential map, :math:`\exp_x(\xi)`.
     estimator, samples, generator
         Of the Laplacian, as in :func:`wdtr_lite.calculus.laplace_beltrami`.
+    create_graph : bool
+        Keep what is needed to differentiate the result in the parameters of f.
 
     Returns
     -------
     SecondOrder
-        Differentiable in the parameters of f, unless under ``torch.no_grad()``.
 
     Raises
     ------
@@ -121,8 +123,7 @@ def second_order_expansion(
     >>> from wdtr_lite.regularizer import second_order_expansion
     >>> square = lambda output, y: (output - y) ** 2
     >>> mean = lambda x: x.mean((1, 2, 3))
-    >>> with torch.no_grad():
-    ...     terms = second_order_expansion(square, mean, None, torch.ones(1, 1, 2, 2), torch.zeros(1))
+    >>> terms = second_order_expansion(square, mean, None, torch.ones(1, 1, 2, 2), torch.zeros(1))
     >>> terms.gradient, terms.laplacian  # 2 ||grad f||^2 = 2 / 4, and a linear f has no Laplacian
     (tensor([0.5000]), tensor([0.]))
 
@@ -131,7 +132,6 @@ def second_order_expansion(
     Theorem 1 of Lin et al. (2019), made precise; Bishop (1995). Taught in :doc:`chapter 6 </book/theorem_one>`.
     """
     _check(graph, x, interior=volume and graph is not None)
-    keep = torch.is_grad_enabled()
     with torch.enable_grad():
         leaf = x.detach().requires_grad_()
         outputs = _outputs(f, leaf)
@@ -144,16 +144,18 @@ def second_order_expansion(
         gradient = (second * (jacobian.flatten(2) @ raised.flatten(2).mT)).sum((1, 2))
         fixed = f(x.detach())
         weight = _rows(_values(loss, fixed, y)[:, None], fixed)[:, 0] if fixed.requires_grad else first.detach()
-    if not keep:
+    if not create_graph:
         value, gradient, weight = value.detach(), gradient.detach(), weight.detach()
     laplacian = calculus.laplace_beltrami(
         lambda image: (weight * f(image)).reshape(len(image), -1).sum(1),  # its Laplacian is sum_a l'_a Delta f_a
-        graph, x.detach(), volume=volume, estimator=estimator, samples=samples, generator=generator,
+        graph, x.detach(), volume=volume, estimator=estimator, samples=samples, generator=generator, create_graph=create_graph,
     )  # fmt: skip
     return SecondOrder(value, gradient, laplacian.value, laplacian.standard_error)
 
 
-def first_order_expansion(loss: Loss, f: Classifier, x: Tensor, y: Tensor, mean: Tensor) -> Tensor:
+def first_order_expansion(
+    loss: Loss, f: Classifier, x: Tensor, y: Tensor, mean: Tensor, *, create_graph: bool = False
+) -> Tensor:
     r"""The first-order term for noise of non-zero mean, one number per image.
 
     .. math:: \mathbb{E}\,l(f(x + \xi), y) = l + \sum_a \frac{\partial l}{\partial f_a}\, \nabla f_a^\top\, \mathbb{E}\,\xi + O(\mathbb{E} \|\xi\|^2)
@@ -167,11 +169,12 @@ def first_order_expansion(loss: Loss, f: Classifier, x: Tensor, y: Tensor, mean:
         Labels, handed to the loss.
     mean : tensor of the shape of x
         The mean of the noise, or the perturbation itself where it is deterministic.
+    create_graph : bool
+        As in :func:`second_order_expansion`.
 
     Returns
     -------
     tensor, (B,)
-        Differentiable in the parameters of f, unless under ``torch.no_grad()``.
 
     Raises
     ------
@@ -185,11 +188,10 @@ def first_order_expansion(loss: Loss, f: Classifier, x: Tensor, y: Tensor, mean:
     _check(None, x)
     if mean.shape != x.shape:
         raise ValueError(f"mean must have the shape of x, {tuple(x.shape)}, got {tuple(mean.shape)}")
-    keep = torch.is_grad_enabled()
     with torch.enable_grad():
         leaf = x.detach().requires_grad_()
         value = _values(loss, _outputs(f, leaf), y)
-        grad = torch.autograd.grad(value.sum(), leaf, create_graph=keep, materialize_grads=True)[0]
+        grad = torch.autograd.grad(value.sum(), leaf, create_graph=create_graph, materialize_grads=True)[0]
     return (grad * mean).sum((1, 2, 3))
 
 

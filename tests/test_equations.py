@@ -1,0 +1,39 @@
+"""The table of equations is complete, and what it names exists."""
+
+import ast
+import re
+from functools import reduce
+from pathlib import Path
+
+import pytest
+
+import wdtr_lite
+
+ROOT = Path(__file__).resolve().parent.parent
+TABLE = (ROOT / "book" / "equations.md").read_text()
+ROWS = [
+    [cell.strip() for cell in line.strip("|").split(" | ")]
+    for line in TABLE.splitlines()
+    if line.startswith("| ") and "---" not in line
+][1:]
+REQUIRED = [
+    *(f"({k})" for k in range(1, 9)),
+    *(f"Appendix B ({k})" for k in ("i", "ii", "iii", "iv", "v")),
+    *("Definition 1", "Definition 2", "Theorem 1", "Example 2", "Example 3", "Example 4", "Algorithm 1"),
+]
+
+
+@pytest.mark.parametrize("item", REQUIRED)
+def test_every_formula_of_the_paper_has_a_row(item):
+    assert any(re.match(re.escape(item) + r"(?![\w(])", row[0]) for row in ROWS)
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row[0])
+def test_row_names_what_exists(row):
+    _, function, test, chapter, verdict = row
+    reduce(getattr, function.strip("`").split("."), wdtr_lite)
+    file, name = test.strip("`").split("::")
+    defined = ast.parse((ROOT / "tests" / file).read_text()).body
+    assert name in [node.name for node in defined if isinstance(node, ast.FunctionDef)]
+    assert (ROOT / "book" / f"{re.fullmatch(r'{doc}`(.*)`', chapter)[1]}.ipynb").exists()
+    assert verdict
