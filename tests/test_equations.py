@@ -6,6 +6,7 @@ from functools import reduce
 from pathlib import Path
 
 import pytest
+import yaml
 
 import wdtr_lite
 
@@ -16,6 +17,12 @@ ROWS = [
     for line in TABLE.splitlines()
     if line.startswith("| ") and "---" not in line
 ][1:]
+CHAPTERS = [
+    chapter["file"]
+    for part in yaml.safe_load((ROOT / "_toc.yml").read_text())["parts"]
+    for chapter in part["chapters"]
+    if part.get("numbered")
+]
 REQUIRED = [
     *(f"({k})" for k in range(1, 9)),
     *(f"Appendix B ({k})" for k in ("i", "ii", "iii", "iv", "v")),
@@ -30,10 +37,11 @@ def test_every_formula_of_the_paper_has_a_row(item):
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row[0])
 def test_row_names_what_exists(row):
-    _, function, test, chapter, verdict = row
+    _, verdict, chapter, function, test = row
     reduce(getattr, function.strip("`").split("."), wdtr_lite)
     file, name = test.strip("`").split("::")
     defined = ast.parse((ROOT / "tests" / file).read_text()).body
     assert name in [node.name for node in defined if isinstance(node, ast.FunctionDef)]
-    assert (ROOT / "book" / f"{re.fullmatch(r'{doc}`(.*)`', chapter)[1]}.ipynb").exists()
+    number, page = re.fullmatch(r"{doc}`(\d) <(\w+)>`", chapter).groups()
+    assert CHAPTERS[int(number) - 1] == f"book/{page}"
     assert verdict

@@ -21,6 +21,20 @@ def test_stored_result_is_what_the_code_declares(name):
     report = stored(name)
     assert report["config"] == experiments.EXPERIMENTS[name]["full"]
     assert report["profile"] == "full"
+    assert_origin_is_told(report)
+
+
+@pytest.mark.parametrize("path", sorted(STORED.glob("benchmark_*.json")), ids=lambda path: path.stem)
+def test_stored_benchmark_is_of_a_script_here(path):
+    report = json.loads(path.read_text())
+    script = path.stem.removeprefix("benchmark_")
+    assert (STORED.parent / "benchmarks" / f"{script}.py").exists()
+    assert report["name"] == path.stem
+    assert f"python benchmarks/{script}.py --write" in report["provenance"]["command"]
+    assert_origin_is_told(report)
+
+
+def assert_origin_is_told(report):
     origin = report["provenance"]
     assert origin["wall_seconds"] > 0
     assert "dirty" not in origin["commit"]

@@ -9,13 +9,13 @@ import pytest
 
 import wdtr_lite
 
-CORE = ["data", "transport"]
+CORE = ["data", "transport", "graph", "metric", "noise", "calculus", "regularizer"]
 
 
 def test_the_core_imports_without_the_book():
     """Neither matplotlib nor ipywidgets, nor what only mnist5k needs, is imported with the package."""
     code = (
-        "import sys, wdtr_lite, wdtr_lite.data, wdtr_lite.transport;"
+        f"import sys, wdtr_lite, {', '.join(f'wdtr_lite.{module}' for module in CORE)};"
         "print([m for m in ('matplotlib', 'ipywidgets', 'IPython', 'mlxtend') if m in sys.modules])"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

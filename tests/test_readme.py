@@ -26,9 +26,9 @@ def test_links_lead_to_files():
         assert target.startswith("http") or (README.parent / target).exists(), target
 
 
-@pytest.mark.parametrize("module", ["data", "transport"])
+@pytest.mark.parametrize("module", ["data", "transport", "graph", "metric", "noise", "calculus", "regularizer"])
 def test_reference_examples_need_no_names_of_the_module(module):
-    finder, runner = doctest.DocTestFinder(), doctest.DocTestRunner()
+    finder, runner = doctest.DocTestFinder(), doctest.DocTestRunner(optionflags=doctest.ELLIPSIS)
     loaded = importlib.import_module(f"wdtr_lite.{module}")
     for name in loaded.__all__:
         for example in finder.find(getattr(loaded, name), name, globs={}):

@@ -12,14 +12,14 @@ import torch
 from torch import Tensor
 
 from wdtr_lite import noise
-from wdtr_lite.graph import PixelGraph, _check_image, _check_tensor
+from wdtr_lite.graph import PixelGraph, _check_floating, _check_image, _check_whole
 from wdtr_lite.metric import (
     _apply,
     _carre_du_champ,
     _dense_laplacian,
+    _potential,
     _pseudo_inverse,
     _total,
-    potential,
 )
 
 __all__ = [
@@ -142,7 +142,7 @@ def christoffel(graph: PixelGraph, x: Tensor, sigma1: Tensor, sigma2: Tensor) ->
     Appendix B (i) of Lin et al. (2019). Taught in :doc:`chapter 5 </book/riemannian_calculus>`.
     """
     _check_image(graph, x, interior=True)
-    phi1, phi2 = (potential(graph, x, sigma).value for sigma in (sigma1, sigma2))
+    phi1, phi2 = _potential(graph, x, sigma1, "sigma1").value, _potential(graph, x, sigma2, "sigma2").value
     carried = _apply(graph, sigma1, phi2) + _apply(graph, sigma2, phi1)
     return (_apply(graph, x, _carre_du_champ(graph, phi1, phi2) / graph.volume) - carried) / 2
 
@@ -182,6 +182,7 @@ def hessian(
     ----------
     Appendix B (iii) of Lin et al. (2019). Taught in :doc:`chapter 5 </book/riemannian_calculus>`.
     """
+    _check_image(graph, x, interior=True)
     leaf, grad = _derivative(f, x, create_graph=True)
     with torch.set_grad_enabled(create_graph):
         symbol = christoffel(graph, x, sigma1, sigma2)
@@ -341,7 +342,9 @@ def laplace_beltrami(
     Appendix B (v) and equation (8) of Lin et al. (2019), corrected.
     Taught in :doc:`chapter 5 </book/riemannian_calculus>`.
     """
-    if graph is not None:
+    if graph is None:
+        _check_floating(x, "x")
+    else:
         _check_image(graph, x, interior=volume)
     if estimator not in ("exact", "stochastic"):
         raise ValueError(f"estimator must be 'exact' or 'stochastic', got {estimator!r}")
@@ -386,6 +389,7 @@ def laplace_beltrami_printed(f: Function, graph: PixelGraph, x: Tensor) -> Tenso
     ----------
     Section 4 and Appendix B (v) of Lin et al. (2019). Taught in :doc:`chapter 5 </book/riemannian_calculus>`.
     """
+    _check_image(graph, x, interior=True)
     _, grad = _derivative(f, x, create_graph=False)
     return laplace_beltrami(f, graph, x).value - _total(laplacian_divergence(graph) * grad)
 
@@ -401,8 +405,7 @@ def _unit_vectors(x: Tensor):
 
 def _noises(graph: PixelGraph | None, x: Tensor, samples: int, generator: torch.Generator | None):
     """Directions of covariance L(x), or of the identity."""
-    if isinstance(samples, bool) or not isinstance(samples, int) or samples < 2:
-        raise ValueError(f"samples must be a whole number of at least 2, got {samples!r}")
+    _check_whole(samples, "samples", 2)
     if not isinstance(generator, torch.Generator):
         raise TypeError(f"generator must be a torch.Generator, got {type(generator).__name__}")
     for _ in range(samples):
@@ -462,9 +465,10 @@ def geodesic(graph: PixelGraph, x: Tensor, sigma: Tensor, *, time: float = 1.0, 
     Appendix B of Lin et al. (2019). Taught in :doc:`chapter 5 </book/riemannian_calculus>`.
     """
     _check_image(graph, x, interior=True)
-    if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
-        raise ValueError(f"steps must be a whole number of at least 1, got {steps!r}")
-    phi, h = potential(graph, x, sigma).value, time / steps
+    _check_whole(steps, "steps")
+    if not abs(time) < float("inf"):
+        raise ValueError(f"time must be finite, got {time!r}")
+    phi, h = _potential(graph, x, sigma, "sigma").value, time / steps
 
     def flow(x, phi):
         return _apply(graph, x, phi), _carre_du_champ(graph, phi) / (-2 * graph.volume)

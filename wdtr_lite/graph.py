@@ -6,6 +6,7 @@ type: :meth:`PixelGraph.to` changes them, nothing is converted in silence.
 
 import copy
 from collections.abc import Iterator
+from numbers import Integral, Real
 
 import torch
 from torch import Tensor
@@ -62,13 +63,10 @@ class PixelGraph:
 
     def __init__(self, height: int, width: int, radius: int, *, weight: float | Tensor = 1.0):
         for name, value in (("height", height), ("width", width), ("radius", radius)):
-            if isinstance(value, bool) or not isinstance(value, int):
-                raise TypeError(f"{name} must be a whole number, got {value!r}")
-            if value < 1:
-                raise ValueError(f"{name} must be at least 1, got {value}")
+            _check_whole(value, name)
         if radius >= max(height, width):
             raise ValueError(f"radius must be less than the longer side, {max(height, width)} pixels, got {radius}")
-        self.height, self.width, self.radius = height, width, radius
+        self.height, self.width, self.radius = int(height), int(width), int(radius)
         self._weight = _checked_kernel(weight, radius) if isinstance(weight, Tensor) else _checked_weight(weight)
         kernel = self._kernel
         self._place(*((kernel.device, kernel.dtype) if kernel is not None else ("cpu", torch.get_default_dtype())))
@@ -116,13 +114,13 @@ class PixelGraph:
 
     @property
     def volume(self) -> Tensor:
-        r"""The paper's normalised volume d, (H, W): each pixel's share of all degrees; it sums to 1."""
+        r"""The paper's normalised volume d, (H, W), each pixel's share of all degrees. It sums to 1."""
         degree = self.degree
         return degree / degree.sum()
 
     @property
     def offsets(self) -> Tensor:
-        """Offsets (row, column) of a pixel's neighbours, int64 (K, 2), row by row: ``offsets[k] == -offsets[-1 - k]``."""
+        """Offsets (row, column) of a pixel's neighbours, int64 (K, 2), row by row, so that ``offsets[k] == -offsets[-1 - k]``."""
         half = [offset for offset, _ in self._half()]
         return torch.tensor([(-dy, -dx) for dy, dx in reversed(half)] + half)
 
@@ -174,14 +172,14 @@ class PixelGraph:
         return torch.where(centre > 0, 0, self._kernel)
 
     def incidence(self) -> Tensor:
-        r"""The discrete gradient D of Definition 1, sparse (|E|, n).
+        r"""The discrete gradient D of Definition 1, sparse, an edge a row.
 
         The row of edge (i, j), i > j, holds :math:`\sqrt{\omega_{ij}}` at i and :math:`-\sqrt{\omega_{ij}}` at j;
-        edges are in the order of the forward offsets. Memory O(|E|).
+        edges are in the order of the forward offsets.
 
         Returns
         -------
-        sparse COO tensor, (|E|, n)
+        sparse COO tensor, (number of edges, n)
         """
         (j, i), weight = self._edges()
         edge = torch.arange(len(i), device=self.device)
@@ -190,7 +188,7 @@ class PixelGraph:
         return _sparse(indices, torch.cat([root, -root]), (len(i), self.size))
 
     def _edges(self) -> tuple[Tensor, Tensor]:
-        """Pixel pairs (2, |E|), the smaller first, and the weight of each, (|E|,)."""
+        """Pixel pairs (2, edges), the smaller first, and the weight of each, (edges,)."""
         pixel = torch.arange(self.size, device=self.device).view(self.height, self.width)
         pairs, weights = [], []
         for offset, weight in self._half():
@@ -227,7 +225,7 @@ def _band(side: int, radius: int) -> Tensor:
 
 
 def _checked_weight(weight: float) -> float:
-    if isinstance(weight, bool) or not isinstance(weight, int | float):
+    if isinstance(weight, bool) or not isinstance(weight, Real):
         raise TypeError(f"weight must be a number or a tensor, got {type(weight).__name__}")
     if not 0 < weight < float("inf"):
         raise ValueError(f"weight must be positive and finite, got {weight}")
@@ -235,8 +233,7 @@ def _checked_weight(weight: float) -> float:
 
 
 def _checked_kernel(weight: Tensor, radius: int) -> Tensor:
-    if not weight.is_floating_point():
-        raise TypeError(f"weight must be a floating tensor, got {weight.dtype}")
+    _check_floating(weight, "weight")
     if weight.shape != (2 * radius + 1,) * 2:
         raise ValueError(f"weight must have shape {(2 * radius + 1,) * 2} for radius {radius}, got {tuple(weight.shape)}")
     if not bool(((weight >= 0) & weight.isfinite()).all()):
@@ -246,10 +243,23 @@ def _checked_kernel(weight: Tensor, radius: int) -> Tensor:
     return weight
 
 
-def _check_tensor(graph: PixelGraph, v: Tensor, name: str, shape: torch.Size | None = None) -> None:
-    """A floating tensor (..., H, W) of the graph's device and type, or of exactly the given shape."""
+def _check_whole(value: int, name: str, least: int = 1) -> None:
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        raise TypeError(f"{name} must be a whole number, got {value!r}")
+    if value < least:
+        raise ValueError(f"{name} must be at least {least}, got {value}")
+
+
+def _check_floating(v: Tensor, name: str) -> None:
     if not isinstance(v, Tensor):
         raise TypeError(f"{name} must be a tensor, got {type(v).__name__}")
+    if not v.is_floating_point():
+        raise TypeError(f"{name} must be a floating tensor, got {v.dtype}")
+
+
+def _check_tensor(graph: PixelGraph, v: Tensor, name: str, shape: torch.Size | None = None) -> None:
+    """A floating tensor (..., H, W) of the graph's device and type, or of exactly the given shape."""
+    _check_floating(v, name)
     if v.dtype != graph.dtype:
         raise TypeError(f"{name} is {v.dtype} but the graph is {graph.dtype}: convert it, or use graph.to(dtype=...)")
     if v.device != graph.device:

@@ -14,7 +14,7 @@ from scipy.linalg import cho_factor, cho_solve
 from torch import Tensor
 from torch.nn import functional as F
 
-from wdtr_lite.graph import PixelGraph, _check_image, _check_tensor, _sparse
+from wdtr_lite.graph import PixelGraph, _check_image, _check_tensor, _check_whole, _sparse
 
 __all__ = [
     "DynamicDistance",
@@ -66,8 +66,8 @@ def mobility(graph: PixelGraph, x: Tensor) -> Tensor:
 
     Returns
     -------
-    tensor, (..., |E|)
-        Edges in the order of :meth:`PixelGraph.incidence`. Memory O(|E|).
+    tensor, (..., number of edges)
+        Edges in the order of :meth:`wdtr_lite.graph.PixelGraph.incidence`.
 
     Raises
     ------
@@ -154,13 +154,13 @@ def laplacian_sparse(graph: PixelGraph, x: Tensor) -> Tensor:
     """
     value = mobility(graph, x)
     (j, i), weight = graph._edges()
-    value = (value * weight).reshape(-1)  # (M |E|)
+    value = (value * weight).reshape(-1)  # (M edges)
     batch = torch.cartesian_prod(*(torch.arange(k, device=x.device) for k in x.shape[:-2])) if x.dim() > 2 else None
     images = value.numel() // len(i)
     ends = torch.stack([torch.cat([i, j, i, j]), torch.cat([i, j, j, i])]).repeat(1, images)
-    values = torch.stack([value, value, -value, -value]).view(4, images, -1).transpose(0, 1).reshape(-1)
+    values = torch.stack([value, value, -value, -value]).view(4, images, len(i)).transpose(0, 1).reshape(-1)
     if batch is not None:
-        place = batch.view(images, -1).T.repeat_interleave(4 * len(i), dim=1)
+        place = batch.view(images, x.dim() - 2).T.repeat_interleave(4 * len(i), dim=1)
         ends = torch.cat([place, ends])
     return _sparse(ends, values, (*x.shape[:-2], graph.size, graph.size))
 
@@ -352,24 +352,31 @@ def potential(
     ----------
     The continuity equation below (5) of Lin et al. (2019). Taught in :doc:`chapter 3 </book/metric_tensor>`.
     """
+    return _potential(graph, x, xi, "xi", tol, max_iter)
+
+
+def _potential(
+    graph: PixelGraph, x: Tensor, xi: Tensor, name: str, tol: float | None = None, max_iter: int | None = None
+) -> Potential:
     _check_image(graph, x)
-    _check_tensor(graph, xi, "xi", x.shape)
+    _check_tensor(graph, xi, name, x.shape)
     low = graph.dtype != torch.float64
     tol = (1e-5 if low else 1e-10) if tol is None else tol
     if not 0 < tol < 1:
         raise ValueError(f"tol must be between 0 and 1, got {tol!r}")
     max_iter = 10 * graph.size if max_iter is None else max_iter
-    if max_iter < 1:
-        raise ValueError(f"max_iter must be at least 1, got {max_iter!r}")
+    _check_whole(max_iter, "max_iter")
+    if not x.numel():
+        return Potential(torch.zeros_like(x), 0, 0.0)
     shape = (-1, graph.height, graph.width)
     solver = _Solver(graph, x.detach().reshape(shape), tol, max_iter)
     with torch.no_grad():
-        right = solver.balance(xi.detach().reshape(shape), 1e-4 if low else 1e-9)
+        right = solver.balance(xi.detach().reshape(shape), 1e-4 if low else 1e-9, name)
         value, iterations, residual = solver.solve(right)
         value = value.view(x.shape)
         work, energy = ((value * v).sum((-2, -1)) for v in (xi, _apply(graph, x, value)))
         if not bool(((work - energy).abs() <= tol**0.5 * work).all()):
-            solver.fail("the solution's energy does not match its work: xi's rounding matters where x hardly has mass")
+            solver.fail(f"the solution's energy does not match its work: {name}'s rounding matters where x hardly has mass")
     if torch.is_grad_enabled() and (x.requires_grad or xi.requires_grad or graph.volume.requires_grad):
         image = _apply(graph, x, value)
         value = _Inverse.apply(xi - (image - image.detach()), value, solver)
@@ -390,12 +397,12 @@ class _Solver:
         """v less its mean on each component: the nearest vector in the range of L(x)."""
         return self._less(v, torch.ones_like(v))
 
-    def balance(self, xi: Tensor, tol: float) -> Tensor:
+    def balance(self, xi: Tensor, tol: float, name: str) -> Tensor:
         """xi with its rounding to zero sums spread as L's diagonal is, so that hardly lit pixels stay balanced."""
         total = self._sums(xi)
         excess = total.abs() - tol * xi.abs().sum((1, 2)).unsqueeze(1)
         if not bool((excess <= 0).all()):  # NaN fails it
-            self._refuse(total, excess)
+            self._refuse(total, excess, name)
         return torch.where(self.diagonal > 0, self._less(xi, self.diagonal), 0)
 
     def _sums(self, v: Tensor) -> Tensor:
@@ -406,12 +413,12 @@ class _Solver:
         share = self._sums(v) / self._sums(weight).where(self._sums(weight) > 0, 1)
         return v - weight * share.gather(1, self.component).view_as(v)
 
-    def _refuse(self, total: Tensor, excess: Tensor) -> None:
+    def _refuse(self, total: Tensor, excess: Tensor, name: str) -> None:
         image, label = divmod(int(excess.nan_to_num(nan=torch.inf).argmax()), excess.shape[1])
         count = int((self.component[image] == label).sum())
         row, column = divmod(label, self.graph.width)
         raise ValueError(
-            "xi must sum to zero on each connected component of the pixels that x links; in image "
+            f"{name} must sum to zero on each connected component of the pixels that x links; in image "
             f"{image} the component of {count} pixels at ({row}, {column}) sums to {float(total[image, label]):.3g}"
         )
 
@@ -435,7 +442,7 @@ class _Solver:
             direction = z + torch.where(active, rho / old.where(active, 1), 0) * direction
             iterations += 1
         residual = right - _apply(self.graph, self.x, value)
-        worst = float((dot(residual, inverse * residual) / norm).max().sqrt()) if right.numel() else 0.0
+        worst = float((dot(residual, inverse * residual) / norm).max().sqrt())
         if not worst <= 10 * self.tol:
             self.fail(f"relative residual {worst:.2g} after {iterations} iterations, tol={self.tol:.2g}, max_iter={self.max_iter}")
         return self.project(value), iterations, worst
@@ -455,8 +462,9 @@ class _Inverse(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, grad):
-        right = ctx.solver.project(grad.detach().reshape(ctx.solver.x.shape))
-        value = ctx.solver.solve(right)[0].view(grad.shape)
+        with torch.no_grad():
+            right = ctx.solver.project(grad.reshape(ctx.solver.x.shape))
+            value = ctx.solver.solve(right)[0].view(grad.shape)
         return _Inverse.apply(grad, value, ctx.solver), None, None
 
 
@@ -560,7 +568,7 @@ def inner(
     Definition 2 of Lin et al. (2019). Taught in :doc:`chapter 3 </book/metric_tensor>`.
     """
     factor = _length_factor(graph, scale)
-    phi, psi = (potential(graph, x, v, tol=tol, max_iter=max_iter).value for v in (xi, zeta))
+    phi, psi = (_potential(graph, x, v, k, tol, max_iter).value for v, k in ((xi, "xi"), (zeta, "zeta")))
     return (_total(xi * psi) + _total(zeta * phi) - _total(phi * _apply(graph, x, psi))) / factor
 
 
@@ -623,8 +631,7 @@ def dynamic_distance(
     _check_image(graph, x)
     _check_image(graph, y, "y")
     _check_tensor(graph, y, "y", x.shape)
-    if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
-        raise ValueError(f"steps must be a whole number of at least 1, got {steps!r}")
+    _check_whole(steps, "steps")
     masses = [z.detach().double().sum((-2, -1)) for z in (x, y)]
     if not torch.allclose(*masses, rtol=1e-6 if graph.dtype != torch.float64 else 1e-10, atol=0):
         raise ValueError("x and y must have the same mass in each channel")
@@ -637,7 +644,8 @@ def dynamic_distance(
     path = torch.cat([x[None], inside, y[None]])
     middle, move = ((path[1:] + path[:-1]) / 2).double(), path.diff(dim=0).double()
     move = move - move.mean((-2, -1), keepdim=True)
-    inverse = _pseudo_inverse(_dense_laplacian(graph.to(dtype=torch.float64), middle))
+    lit = middle.sum((-2, -1), keepdim=True) > 0  # an all-black channel does not move
+    inverse = _pseudo_inverse(_dense_laplacian(graph.to(dtype=torch.float64), middle.where(lit, 1)))
     flat = move.flatten(-2)
     squared = steps * torch.einsum("k...i,k...ij,k...j->...", flat, inverse, flat)
     squared = (squared.sum(-1) if x.dim() > 2 else squared) / factor
@@ -657,7 +665,7 @@ def _geodesic_path(weights: np.ndarray, volume: np.ndarray, x: np.ndarray, y: np
     """The minimising path (steps + 1, n) between two measures of mass m, by Newton's method with a barrier."""
     n, mass = len(x), x.sum()
     time = np.linspace(0, 1, steps + 1)[:, None]
-    path = (1 - time) * x + time * y
+    path = x + time * (y - x)
     if mass == 0 or steps == 1 or np.array_equal(x, y):
         return path
     path[1:-1] += 0.1 * (mass / n - path[1:-1])

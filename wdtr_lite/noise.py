@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from wdtr_lite.graph import PixelGraph, _check_image
+from wdtr_lite.graph import PixelGraph, _check_floating, _check_image, _check_whole
 
 __all__ = ["project_to_simplex", "sample"]
 
@@ -23,13 +23,15 @@ def sample(
        \mathbb{E}\,\xi = 0, \quad \mathbb{E}\,\xi\xi^\top = \eta^2 D^\top \Lambda(x) D = \eta^2 L(x).
 
     On each edge a random amount of mass passes from one end to the other, so every channel's noise sums to
-    zero. O(|E|) time; memory of a few arrays of the result's size, for edges are drawn one offset at a time.
+    zero. Its energy is :math:`\mathbb{E} \|\xi\|^2 = \eta^2 \operatorname{tr} L(x)`, the sum of all degrees times the mass of x times η².
+    Time grows with the number of edges; memory is a few arrays of the result's size, for edges are drawn one offset at a time.
 
     Parameters
     ----------
     graph : PixelGraph
     x : tensor, (..., H, W)
-        Non-negative intensities.
+        Non-negative intensities. The samples of an (H, W) image are (n, H, W), which other functions read as n channels:
+        give (1, H, W) to get n images.
     eta : float
         The paper's noise level, at least 0.
     generator : torch.Generator
@@ -39,7 +41,7 @@ def sample(
     nonnegative : bool
         Replace x + ξ by the nearest image (in L2) without negative pixels and with the mass of x in each
         channel. The noise is then no longer Gaussian: its mean is not zero, for black pixels next to ink can only gain, and its
-        covariance is smaller than :math:`\eta^2 L(x)`.
+        covariance is smaller than :math:`\eta^2 L(x)`, at any `eta`: the effect does not vanish with it.
 
     Returns
     -------
@@ -68,8 +70,7 @@ def sample(
     _check_image(graph, x)
     if not 0 <= eta < float("inf"):
         raise ValueError(f"eta must be non-negative and finite, got {eta!r}")
-    if isinstance(n, bool) or not isinstance(n, int) or n < 1:
-        raise ValueError(f"n must be a whole number of at least 1, got {n!r}")
+    _check_whole(n, "n")
     if not isinstance(generator, torch.Generator):
         raise TypeError(f"generator must be a torch.Generator, got {type(generator).__name__}")
     if generator.device.type != x.device.type:
@@ -84,38 +85,46 @@ def sample(
         else:
             deviation = variance.sqrt_()
         flux = torch.randn(n, *variance.shape, generator=generator, device=x.device, dtype=x.dtype).mul_(deviation)
-        sink, source = graph._ends(xi, offset)
-        source += flux
-        sink -= flux
+        graph._ends(xi, offset)[1].add_(flux)
+        graph._ends(xi, offset)[0].sub_(flux)
     if nonnegative:
         xi = project_to_simplex(x + xi, x.sum((-2, -1))) - x
     return xi
 
 
-def project_to_simplex(x: Tensor, mass: Tensor) -> Tensor:
+def project_to_simplex(x: Tensor, mass: Tensor | float) -> Tensor:
     r"""The nearest image in L2 without negative pixels and with the given mass, :math:`\max(x - \tau, 0)`.
 
     Parameters
     ----------
     x : tensor, (..., H, W)
-    mass : tensor, broadcastable to (...)
+    mass : float or tensor (...)
         Non-negative.
 
     Returns
     -------
     tensor, (..., H, W)
 
+    Raises
+    ------
+    ValueError, TypeError
+        If x is no floating tensor, or a mass is negative or not finite.
+
     Examples
     --------
     >>> import torch
     >>> from wdtr_lite.noise import project_to_simplex
-    >>> project_to_simplex(torch.tensor([[0.7, -0.2, 0.5]]), torch.tensor(1.0))
+    >>> project_to_simplex(torch.tensor([[0.7, -0.2, 0.5]]), 1.0)
     tensor([[0.6000, 0.0000, 0.4000]])
 
     References
     ----------
     Duchi et al. (2008). Taught in :doc:`chapter 4 </book/wasserstein_noise>`.
     """
+    _check_floating(x, "x")
+    mass = torch.as_tensor(mass, device=x.device, dtype=x.dtype)
+    if not bool(((mass >= 0) & mass.isfinite()).all()):
+        raise ValueError("mass must be non-negative and finite")
     flat = x.flatten(-2)
     ordered = flat.sort(dim=-1, descending=True).values
     count = torch.arange(1, flat.shape[-1] + 1, device=x.device, dtype=x.dtype)

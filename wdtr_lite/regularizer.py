@@ -12,7 +12,7 @@ from torch import Tensor
 
 from wdtr_lite import calculus
 from wdtr_lite.calculus import Estimate
-from wdtr_lite.graph import PixelGraph, _check_image
+from wdtr_lite.graph import PixelGraph, _check_floating, _check_image
 from wdtr_lite.metric import _apply
 
 __all__ = ["SecondOrder", "first_order_expansion", "perturbed_loss", "second_order_expansion"]
@@ -60,7 +60,9 @@ def _rows(value: Tensor, at: Tensor) -> Tensor:
 
 
 def _check(graph: PixelGraph | None, x: Tensor, *, interior: bool = False) -> None:
-    if graph is not None:
+    if graph is None:
+        _check_floating(x, "x")
+    else:
         _check_image(graph, x, interior=interior)
     if x.dim() != 4:
         raise ValueError(f"x must be (B, C, H, W), got {tuple(x.shape)}")
@@ -195,20 +197,23 @@ def first_order_expansion(
     return (grad * mean).sum((1, 2, 3))
 
 
-def perturbed_loss(loss: Loss, f: Classifier, x: Tensor, y: Tensor, xi: Tensor) -> Estimate:
-    r"""The mean loss under perturbations (3), by Monte Carlo, one number per image.
+def perturbed_loss(
+    loss: Loss, f: Classifier, x: Tensor, y: Tensor | Callable[[Tensor], Tensor], xi: Tensor
+) -> Estimate:
+    r"""The mean loss under perturbations, by Monte Carlo, one number per image.
 
-    .. math:: \mathbb{E}\,l(f(x + \xi), y) \approx \frac1N \sum_{k=1}^{N} l(f(x + \xi_k), y_k)
+    .. math:: \mathbb{E}\,l(f(x + \xi), y) \approx \frac1N \sum_{k=1}^{N} l(f(x + \xi_k), y)
 
-    With the true labels of the perturbed images for :math:`y_k` it is the loss (2); with one ξ = 0 the terms of (1).
+    is the loss (3). With the truth, a function, in place of the labels it is the loss (2), whose label is that of
+    :math:`x + \xi_k`; with one ξ = 0 it is a term of (1).
 
     Parameters
     ----------
     loss : function of outputs (B,) or (B, k) and y -> (B,)
     f : function of images -> (B,) or (B, k)
     x : tensor, (B, C, H, W)
-    y : tensor, (B, ...) or (N, B, ...)
-        Labels: one per image, or one per perturbed image.
+    y : tensor, or function of images (B, C, H, W) -> tensor
+        Labels, handed to the loss; or the truth, which labels each perturbed image.
     xi : tensor, (N, B, C, H, W)
         Perturbations, from :func:`wdtr_lite.noise.sample` say.
 
@@ -229,9 +234,7 @@ def perturbed_loss(loss: Loss, f: Classifier, x: Tensor, y: Tensor, xi: Tensor) 
     _check(None, x)
     if xi.shape[1:] != x.shape or xi.dim() != 5:
         raise ValueError(f"xi must be (N, {', '.join(map(str, x.shape))}), got {tuple(xi.shape)}")
-    true = y.dim() > 1 and y.shape[:2] == xi.shape[:2]
-    draws = torch.stack([
-        _values(loss, _outputs(f, x + step), y[k] if true else y) for k, step in enumerate(xi)
-    ])  # fmt: skip
+    truth = y if callable(y) else lambda image: y
+    draws = torch.stack([_values(loss, _outputs(f, x + step), truth(x + step)) for step in xi])
     error = draws.std(0) if len(draws) > 1 else torch.full_like(draws[0], float("nan"))
     return Estimate(draws.mean(0), error / len(draws) ** 0.5)

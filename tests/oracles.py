@@ -1,0 +1,139 @@
+"""What the tests of the geometry share: the paper's definitions as loops in float64, written without the package."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import settings
+from hypothesis import strategies as st
+
+settings.register_profile("book", derandomize=True, deadline=None, max_examples=40, database=None)
+settings.load_profile("book")
+
+gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+
+
+def kernel(radius, seed=0, zeros=0.2):
+    """Random weights, equal at opposite offsets, some of them 0; never those of the four nearest neighbours."""
+    rng = np.random.default_rng(seed)
+    side = 2 * radius + 1
+    weight = rng.random((side, side)) * (rng.random((side, side)) > zeros)
+    weight[radius - 1 : radius + 2, radius - 1 : radius + 2] += 0.3
+    return torch.tensor(weight + weight[::-1, ::-1])
+
+
+# height, width, radius, weight: square, thin and tiny, all weights equal or not, windows clipped or larger than the
+# image
+SIZES = {
+    "3x4": (3, 4, 1, 1.0),
+    "3x4_weighted": (3, 4, 2, kernel(2)),
+    "4x3_constant": (4, 3, 2, 2.5),
+    "row": (1, 5, 2, 1.0),
+    "row_weighted": (1, 5, 3, kernel(3, seed=1)),
+    "column": (5, 1, 2, kernel(2, seed=2)),
+    "2x2": (2, 2, 1, 1.0),
+    "2x6_wide": (2, 6, 5, kernel(5, seed=3)),
+    "4x4_radius_3": (4, 4, 3, 0.5),
+}
+
+
+def weight_matrix(height, width, radius, weight=1.0):
+    """All weights (n, n): pixels are neighbours if rows and columns differ by at most the radius."""
+    points = [(row, column) for row in range(height) for column in range(width)]
+    matrix = np.zeros((len(points), len(points)))
+    for i, (r, c) in enumerate(points):
+        for j, (s, d) in enumerate(points):
+            if i != j and max(abs(r - s), abs(c - d)) <= radius:
+                matrix[i, j] = weight if np.isscalar(weight) else float(weight[radius + s - r, radius + d - c])
+    return matrix
+
+
+def volume(weights):
+    """The paper's d, (n,)."""
+    return weights.sum(1) / weights.sum()
+
+
+def laplacian(weights, x):
+    """The paper's L(x), of x (n,), entry by entry."""
+    n, d = len(x), volume(weights)
+    matrix = np.zeros((n, n))
+    for i in range(n):
+        for j in range(n):
+            if i != j:
+                matrix[i, j] = -weights[i, j] * (x[i] / d[i] + x[j] / d[j]) / 2
+                matrix[i, i] += weights[i, j] * (x[i] / d[i] + x[j] / d[j]) / 2
+    return matrix
+
+
+def laplacian_basis(weights):
+    """L is linear in x: L(x) = sum_k x_k L_k. The L_k as a tensor (n, n, n), so that L can be differentiated in x."""
+    return torch.tensor(np.stack([laplacian(weights, e) for e in np.eye(len(weights))]))
+
+
+def images(*shape, seed=0, black=0.3):
+    """Random float64 images, some pixels black."""
+    rng = np.random.default_rng(seed)
+    return torch.tensor(rng.random(shape) * (rng.random(shape) >= black))
+
+
+def measures(*shape, seed=0, black=0.3):
+    """Random float64 images of mass 1 in each channel, some pixels black, never the first."""
+    x = images(*shape, seed=seed, black=black)
+    x[..., 0, 0] += 0.2
+    return x / x.sum((-2, -1), keepdim=True)
+
+
+def inside(*shape, seed=0):
+    """Random float64 images of mass 1 in each channel, every pixel positive."""
+    x = torch.tensor(np.random.default_rng(seed).random(shape) + 0.3)
+    return x / x.sum((-2, -1), keepdim=True)
+
+
+def tangents(*shape, seed=0, size=1.0):
+    """Random float64 tensors that sum to zero in each channel."""
+    v = torch.tensor(np.random.default_rng(seed).standard_normal(shape))
+    return size * (v - v.mean((-2, -1), keepdim=True))
+
+
+seeds = st.integers(0, 2**32 - 1)
+
+
+# ---------------------------------------------------------------- bad input
+
+
+def bad_tensors(name, good, *, named=None):
+    """What no function takes for its tensor `name` on a graph of float64 on the CPU: (id, value, error, message)."""
+    name = named or name
+    return [
+        ("shape", good[..., :-1], ValueError, rf"^{name} must (be \(\.\.\., |have the shape)"),
+        ("transposed", good.mT, ValueError, rf"^{name} must (be \(\.\.\., |have the shape)"),
+        ("one_axis", good.flatten(), ValueError, rf"^{name} must (be \(\.\.\., |have the shape)"),
+        ("integers", good.long(), TypeError, rf"^{name} must be a floating tensor, got torch.int64"),
+        ("float32", good.float(), TypeError, rf"^{name} is torch.float32 but the graph is torch.float64"),
+        ("elsewhere", good.to("meta"), ValueError, rf"^{name} is on meta but the graph is on cpu"),
+        ("array", good.numpy(), TypeError, rf"^{name} must be a tensor, got ndarray"),
+        ("list", good.tolist(), TypeError, rf"^{name} must be a tensor, got list"),
+        ("none", None, TypeError, rf"^{name} must be a tensor, got NoneType"),
+    ]
+
+
+def bad_images(name, good, *, interior=False):
+    """Likewise where the tensor is an image, in the interior of the simplex or not."""
+    bad = bad_tensors(name, good)
+    for kind, value in (("negative", -1e-9), ("nan", float("nan")), ("inf", float("inf"))):
+        image = good.clone()
+        image[..., 0, 1] = value
+        bad.append((kind, image, ValueError, f"^{name} must be non-negative and finite"))
+    if interior:
+        image = good.clone()
+        image[..., 0, 1] = 0
+        bad.append(("black", image, ValueError, f"^{name} must be positive on every pixel"))
+    return bad
+
+
+def cases(calls):
+    """pytest parameters (call, value, error, message) of a dict: id -> (call, list of bad values)."""
+    return [
+        pytest.param(call, value, error, message, id=f"{name}-{kind}")
+        for name, (call, bad) in calls.items()
+        for kind, value, error, message in bad
+    ]

@@ -1,0 +1,786 @@
+"""Riemannian calculus against the textbook's formulas in a chart of the simplex, geodesics, sampling, and bad input."""
+
+import math
+from fractions import Fraction
+
+import numpy as np
+import pytest
+import torch
+from oracles import (
+    bad_images,
+    bad_tensors,
+    cases,
+    gpu,
+    inside,
+    kernel,
+    laplacian,
+    laplacian_basis,
+    tangents,
+    volume,
+    weight_matrix,
+)
+
+from wdtr_lite import PixelGraph, calculus, metric
+from wdtr_lite.calculus import (
+    christoffel,
+    exponential_map,
+    geodesic,
+    gradient,
+    hessian,
+    laplace_beltrami,
+    laplace_beltrami_printed,
+    laplacian_divergence,
+    log_volume,
+    log_volume_gradient,
+)
+
+# degrees equal, unequal, and unequal with weights; the printed formula can only tell the first from the others
+SIZES = {"2x2": (2, 2, 1), "2x3": (2, 3, 1), "row": (1, 4, 2), "2x3_weighted": (2, 3, 2, kernel(2))}
+
+
+def graph_of(height, width, radius, weight=1.0):
+    return PixelGraph(height, width, radius, weight=weight).to(dtype=torch.float64)
+
+
+def generator(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+@pytest.fixture(params=SIZES.values(), ids=SIZES)
+def size(request):
+    return request.param
+
+
+def f(x):
+    """A smooth function of images that no symmetry makes simple and in which pixels and channels interact."""
+    axes = tuple(range(-min(3, x.dim()), 0))
+    k = torch.arange(x.shape[-2:].numel(), device=x.device, dtype=x.dtype).view(x.shape[-2:])
+    a, b = torch.sin(k + 1), torch.cos(1.7 * k)
+    channel = torch.arange(1.0, 1 + (x.shape[-3] if x.dim() > 2 else 1), device=x.device, dtype=x.dtype)
+    y = x * channel[:, None, None] if x.dim() > 2 else x
+    return torch.sin(2 * (a * y).sum(axes)) + (b * y**3).sum(axes) + (a * y).sum(axes) * (b * y).sum(axes)
+
+
+def derivatives(x):
+    """The ordinary gradient (n,) and Hessian (n, n) of f at one image."""
+
+    def flat(v):
+        return f(v.view(x.shape))
+
+    v = x.flatten()
+    return torch.autograd.functional.jacobian(flat, v), torch.autograd.functional.hessian(flat, v)
+
+
+class Chart:
+    """The simplex in its first n - 1 pixels y, the last being what is left of the mass. There the inverse of the metric
+    is the block of L without last row and column, and a tangent vector is its first n - 1 entries."""
+
+    def __init__(self, size, x):
+        self.basis, self.shape, self.mass = laplacian_basis(weight_matrix(*size)), x.shape, x.sum()
+        self.y = x.flatten()[:-1]
+        n = x.numel()
+        self.lift = torch.cat([torch.eye(n - 1), -torch.ones(1, n - 1)]).double()
+
+    def point(self, y):
+        return torch.cat([y, (self.mass - y.sum())[None]])
+
+    def inverse_metric(self, y):
+        return torch.einsum("k,kij->ij", self.point(y), self.basis)[:-1, :-1]
+
+    def metric(self, y):
+        return torch.linalg.inv(self.inverse_metric(y))
+
+    def f(self, y):
+        return f(self.point(y).view(self.shape))
+
+    def symbols(self):
+        """The textbook's Gamma^c_ab = g^cd (d_a g_bd + d_b g_ad - d_d g_ab) / 2, as (a, b, c)."""
+        slope = torch.autograd.functional.jacobian(self.metric, self.y)  # (b, d, a)
+        lower = slope.permute(2, 0, 1) + slope.permute(0, 2, 1) - slope
+        return torch.einsum("abd,dc->abc", lower, self.inverse_metric(self.y)) / 2
+
+    def divergence(self, density):
+        """(1 / density) d_a (density g^ab d_b f), by differentiating the product."""
+
+        def field(y):
+            with torch.enable_grad():
+                y = y if y.requires_grad else y.requires_grad_()
+                slope = torch.autograd.grad(self.f(y), y, create_graph=True)[0]
+            return density(y) * self.inverse_metric(y) @ slope
+
+        return torch.autograd.functional.jacobian(field, self.y).trace() / density(self.y)
+
+    def volume(self, y):
+        return torch.linalg.det(self.metric(y)).sqrt()
+
+
+def test_the_chart_is_the_metric():
+    """Its metric is that of Definition 2: L^+ between lifted vectors, with NumPy's pseudo-inverse."""
+    for size in SIZES.values():
+        x = inside(*size[:2])
+        chart = Chart(size, x)
+        inverse = np.linalg.pinv(laplacian(weight_matrix(*size), x.flatten().numpy()), rcond=1e-12)
+        expected = chart.lift.T @ torch.tensor(inverse) @ chart.lift
+        torch.testing.assert_close(chart.metric(chart.y), expected, rtol=1e-9, atol=1e-11)
+
+
+# ---------------------------------------------------------------- first order
+
+
+def test_gradient_is_the_papers(size):
+    """Appendix B (ii): L grad f; the vector whose inner product with any other is the derivative along it."""
+    graph, x, sigma = graph_of(*size), inside(*size[:2]), tangents(*size[:2])
+    slope = derivatives(x)[0]
+    value = gradient(f, graph, x)
+    expected = laplacian(weight_matrix(*size), x.flatten().numpy()) @ slope.numpy()
+    np.testing.assert_allclose(value.flatten(), expected, rtol=1e-11, atol=1e-12)
+    assert float(value.sum()) == pytest.approx(0, abs=1e-13)
+    assert float(metric.inner(graph, x, value, sigma)) == pytest.approx(float(slope @ sigma.flatten()), rel=1e-8)
+    assert float(metric.tangent_norm_sq(graph, x, value)) == pytest.approx(
+        float(metric.grad_norm_sq(graph, x, slope.view_as(x))), rel=1e-8
+    )
+
+
+def test_entropy_flow(size):
+    """With the logarithmic mean on the edges the entropy's gradient flow is the graph's heat equation, exactly; with
+    the paper's arithmetic mean it is so up to a relative (log u_i - log u_j)^2 / 12 on each edge."""
+    graph = graph_of(*size)
+    d, incidence = graph.volume, graph.incidence().to_dense()
+
+    def entropy(x):
+        return (x * (x / d).log()).sum((-2, -1))
+
+    errors = []
+    for contrast in (1.0, 0.1):
+        x = d * (1 + contrast * tangents(*size[:2]).clamp(-0.8, 0.8))
+        x = x / x.sum()
+        u = (x / d).flatten()
+        slope = u.log() + 1
+        heat = -(incidence.T @ incidence @ u)
+        steps = incidence @ u / (incidence @ u.log())  # (u_i - u_j) / (log u_i - log u_j)
+        torch.testing.assert_close(-(incidence.T * steps @ incidence @ slope), heat, rtol=1e-9, atol=1e-12)
+        flow = -gradient(entropy, graph, x).flatten()
+        arithmetic = metric.mobility(graph, x)
+        assert (arithmetic >= steps).all()
+        assert (arithmetic / steps - 1 <= (incidence.sign() @ u.log()) ** 2 / 12 * (1 + 1e-6) + 1e-12).all()
+        errors.append(float((flow - heat).norm() / heat.norm()))
+    assert 1e-3 < errors[0] and errors[1] < 0.03 * errors[0]
+
+
+# ---------------------------------------------------------------- Christoffel symbols and the Hessian
+
+
+def test_christoffel(size):
+    """Appendix B (i) against the derivatives of the metric in the chart."""
+    x, (a, b) = inside(*size[:2]), tangents(2, *size[:2])
+    chart = Chart(size, x)
+    v, w = (z.flatten()[:-1] for z in (a, b))
+    expected = chart.lift @ torch.einsum("abc,a,b->c", chart.symbols(), v, w)
+    value = christoffel(graph_of(*size), x, a, b)
+    torch.testing.assert_close(value.flatten(), expected, rtol=1e-8, atol=1e-9)
+
+
+def test_christoffel_is_symmetric_bilinear_and_tangent(size):
+    graph, x, (a, b, c) = graph_of(*size), inside(3, *size[:2]), tangents(3, 3, *size[:2])
+    close = {"rtol": 1e-8, "atol": 1e-8}
+    ab = christoffel(graph, x, a, b)
+    torch.testing.assert_close(ab, christoffel(graph, x, b, a), **close)
+    torch.testing.assert_close(christoffel(graph, x, 2 * a + c, b), 2 * ab + christoffel(graph, x, c, b), **close)
+    assert ab.sum((-2, -1)).abs().max() < 1e-12 * ab.abs().max()
+    for k in range(3):
+        torch.testing.assert_close(ab[k], christoffel(graph, x[k], a[k], b[k]), **close)
+
+
+def along(graph, x, sigma, *, h=0.02):
+    """The second derivative of f along the geodesic from x with velocity sigma: central, of fourth order."""
+    values = {t: float(f(geodesic(graph, x, sigma, time=t * h, steps=20)[-1])) for t in (-2, -1, 1, 2)}
+    return (16 * (values[1] + values[-1]) - values[2] - values[-2] - 30 * float(f(x))) / (12 * h**2)
+
+
+def test_hessian_along_geodesics(size):
+    """Appendix B (iii) with a minus: the second derivative along the geodesic, and polarised from it."""
+    graph, x, (a, b) = graph_of(*size), inside(*size[:2]), tangents(2, *size[:2], size=0.1)
+    for sigma in (a, b):
+        value = float(hessian(f, graph, x, sigma, sigma))
+        assert value == pytest.approx(along(graph, x, sigma), rel=1e-4)
+    mixed = (hessian(f, graph, x, a + b, a + b) - hessian(f, graph, x, a - b, a - b)) / 4
+    assert float(hessian(f, graph, x, a, b)) == pytest.approx(float(mixed), rel=1e-8)
+    assert float(hessian(f, graph, x, a, b)) == pytest.approx(float(hessian(f, graph, x, b, a)), rel=1e-8)
+
+
+def test_hessian_printed_sign_fails(size):
+    """With the paper's plus it is off by twice the Christoffel term, which is not small."""
+    graph, x, sigma = graph_of(*size), inside(*size[:2]), tangents(*size[:2], seed=1, size=0.1)
+    slope, second = derivatives(x)
+    flat, term = sigma.flatten(), float(christoffel(graph, x, sigma, sigma).flatten() @ slope)
+    printed = float(flat @ second @ flat) + term
+    exact = along(graph, x, sigma)
+    assert float(flat @ second @ flat) - term == pytest.approx(exact, rel=1e-4)
+    assert abs(printed - exact) > 0.1 * abs(exact)
+
+
+def test_hessian_is_in_the_chart(size):
+    """The textbook's f_ab - Gamma^c_ab f_c."""
+    x, (a, b) = inside(*size[:2]), tangents(2, *size[:2])
+    chart = Chart(size, x)
+    slope = torch.autograd.functional.jacobian(chart.f, chart.y)
+    matrix = torch.autograd.functional.hessian(chart.f, chart.y) - chart.symbols() @ slope
+    expected = a.flatten()[:-1] @ matrix @ b.flatten()[:-1]
+    assert float(hessian(f, graph_of(*size), x, a, b)) == pytest.approx(float(expected), rel=1e-7)
+
+
+# ---------------------------------------------------------------- volume
+
+
+def test_log_volume(size):
+    """Appendix B (iv): minus half the logarithms of the positive eigenvalues; in the chart up to a constant, log(n)
+    / 2."""
+    graph, x = graph_of(*size), inside(2, 3, *size[:2])
+    expected = [
+        [
+            -np.log(np.linalg.eigvalsh(laplacian(weight_matrix(*size), image.flatten().numpy()))[1:]).sum() / 2
+            for image in channels
+        ]
+        for channels in x
+    ]
+    np.testing.assert_allclose(log_volume(graph, x), np.sum(expected, 1), rtol=1e-10)
+    assert float(log_volume(graph, x[0, 0])) == pytest.approx(expected[0][0], rel=1e-10)
+    chart = Chart(size, x[0, 0])
+    in_chart = float(chart.volume(chart.y).log()) - math.log(graph.size) / 2
+    assert float(log_volume(graph, x[0, 0])) == pytest.approx(in_chart, rel=1e-10)
+
+
+def exact_log_volume(weights, x):
+    """-log det' / 2 without rounding: det' L is n times the determinant of L less a row and its column (Kirchhoff)."""
+    w = [[Fraction(v) for v in row] for row in weights.tolist()]
+    degree = [sum(row) for row in w]
+    u = [Fraction(v) * sum(degree) / d for v, d in zip(x.tolist(), degree)]
+    n = len(u)
+    matrix = [[-w[i][j] * (u[i] + u[j]) / 2 for j in range(n)] for i in range(n)]
+    for i in range(n):
+        matrix[i][i] = -sum(matrix[i])
+    determinant = Fraction(n)
+    for k in range(n - 1):
+        determinant *= matrix[k][k]
+        for i in range(k + 1, n - 1):
+            ratio = matrix[i][k] / matrix[k][k]
+            matrix[i] = [a - ratio * b for a, b in zip(matrix[i], matrix[k])]
+    return -(math.log(determinant.numerator) - math.log(determinant.denominator)) / 2
+
+
+@pytest.mark.parametrize("dim", [1.0, 1e-4, 1e-8])
+def test_log_volume_of_an_ill_conditioned_image(size, dim):
+    """All but two pixels are dim, against fractions: the relative error of det' is L's condition number times
+    rounding."""
+    graph, x = graph_of(*size), inside(*size[:2])
+    x.view(-1)[2:] *= dim
+    exact = exact_log_volume(weight_matrix(*size), x.flatten())
+    assert float(log_volume(graph, x)) == pytest.approx(exact, abs=1e-13 / dim)
+
+
+def test_log_volume_gradient(size):
+    graph, x = graph_of(*size), inside(2, *size[:2]).requires_grad_()
+    value = log_volume_gradient(graph, x)
+    torch.testing.assert_close(value, torch.autograd.grad(log_volume(graph, x).sum(), x)[0], rtol=1e-9, atol=1e-10)
+    assert torch.autograd.gradcheck(lambda x: log_volume(graph, x), x)
+    assert torch.autograd.gradcheck(lambda x: log_volume_gradient(graph, x), x, rtol=1e-5)
+
+
+def test_log_volume_is_differentiable_in_a_kernel():
+    def of(raw):
+        return log_volume(PixelGraph(2, 3, 1, weight=(raw + raw.flip(0, 1)) / 2), inside(2, 3))
+
+    assert torch.autograd.gradcheck(of, kernel(1).requires_grad_())
+
+
+def test_laplacian_divergence(size):
+    """sum_i dL_ij / dx_i of the paper's L, which is linear in x; the formula in its docstring."""
+    value = laplacian_divergence(graph_of(*size))
+    x = inside(*size[:2]).requires_grad_()
+    slope = torch.autograd.functional.jacobian(lambda x: metric.laplacian(graph_of(*size), x), x).flatten(-2)
+    torch.testing.assert_close(value.flatten(), torch.einsum("iji->j", slope), rtol=1e-11, atol=1e-11)
+    basis = laplacian_basis(weight_matrix(*size))
+    torch.testing.assert_close(value.flatten(), torch.einsum("iij->j", basis), rtol=1e-11, atol=1e-11)
+    d = volume(weight_matrix(*size))
+    if np.allclose(d, d[0]):
+        assert value.abs().max() < 1e-12
+    else:
+        assert value.abs().max() > 0.1
+
+
+def test_laplacian_divergence_is_zero_far_from_the_border():
+    value = laplacian_divergence(graph_of(12, 13, 2))
+    assert value[4:8, 4:9].abs().max() < 1e-9 < 1 < value[0].abs().min()
+
+
+# ---------------------------------------------------------------- the Laplace-Beltrami operator
+
+
+def test_laplace_beltrami_is_the_divergence_form(size):
+    """(1 / sqrt g) d_a (sqrt g g^ab d_b f) in the chart."""
+    x = inside(*size[:2])
+    chart = Chart(size, x)
+    estimate = laplace_beltrami(f, graph_of(*size), x)
+    assert float(estimate.value) == pytest.approx(float(chart.divergence(chart.volume)), rel=1e-8)
+    assert float(estimate.standard_error) == 0
+
+
+def test_laplace_beltrami_is_the_trace_of_the_hessian(size):
+    """Appendix A: g^ab (f_ab - Gamma^c_ab f_c), in the chart and over an orthonormal basis of this package's
+    Hessian."""
+    graph, x = graph_of(*size), inside(*size[:2])
+    chart = Chart(size, x)
+    slope = torch.autograd.functional.jacobian(chart.f, chart.y)
+    matrix = torch.autograd.functional.hessian(chart.f, chart.y) - chart.symbols() @ slope
+    value = float(laplace_beltrami(f, graph, x).value)
+    assert value == pytest.approx(float((chart.inverse_metric(chart.y) * matrix).sum()), rel=1e-7)
+    frame = (chart.lift @ torch.linalg.cholesky(chart.inverse_metric(chart.y))).T.reshape(-1, *x.shape)
+    many = x.expand_as(frame)
+    torch.testing.assert_close(
+        metric.tangent_norm_sq(graph, many[:, None], frame[:, None]), torch.ones(len(frame)).double()
+    )
+    total = float(hessian(f, graph, many[:, None], frame[:, None], frame[:, None]).sum())
+    assert value == pytest.approx(total, rel=1e-7)
+
+
+def printed(size, x):
+    """tr(L f'') + f'^T L (log det'^(-1/2))' as in Appendix B (v), from eigenvalues and central differences."""
+    weights = weight_matrix(*size)
+    slope, second = derivatives(x)
+
+    def log_density(v):
+        return -np.log(np.linalg.eigvalsh(laplacian(weights, v))[1:]).sum() / 2
+
+    v, h = x.flatten().numpy(), 1e-5
+    change = np.array([(log_density(v + h * e) - log_density(v - h * e)) / (2 * h) for e in np.eye(len(v))])
+    matrix = laplacian(weights, v)
+    return float((matrix * second.numpy()).sum() + slope.numpy() @ matrix @ change)
+
+
+def test_printed_laplace_beltrami_holds_where_degrees_are_equal(size):
+    """On the complete graph of 2 x 2 pixels it is the divergence form, on the others it is far from it."""
+    x = inside(*size[:2])
+    chart = Chart(size, x)
+    exact = float(chart.divergence(chart.volume))
+    value = float(laplace_beltrami_printed(f, graph_of(*size), x))
+    assert value == pytest.approx(printed(size, x), rel=1e-6)
+    if size == SIZES["2x2"]:
+        assert value == pytest.approx(exact, rel=1e-9)
+    else:
+        assert abs(value - exact) > 0.02 * abs(exact)
+        missing = float(laplacian_divergence(graph_of(*size)).flatten() @ derivatives(x)[0])
+        assert value + missing == pytest.approx(exact, rel=1e-8)
+
+
+def test_equation_8(size):
+    """The trace is the sum over edges of w (f_ii - 2 f_ij + f_jj) (x_i / d_i + x_j / d_j) / 2."""
+    x, weights = inside(*size[:2]), weight_matrix(*size)
+    second = derivatives(x)[1].numpy()
+    u = x.flatten().numpy() / volume(weights)
+    edges = sum(
+        weights[i, j] * (second[i, i] - 2 * second[i, j] + second[j, j]) * (u[i] + u[j]) / 2
+        for i in range(len(u))
+        for j in range(i)
+    )
+    assert float(laplace_beltrami(f, graph_of(*size), x, volume=False).value) == pytest.approx(edges, rel=1e-10)
+
+
+def test_equation_8_is_not_the_divergence_form(size):
+    """For the Lebesgue measure, d_a (L_ab d_b f) has (div L)' f' more than (8): zero where all degrees are equal
+    only."""
+    graph, x = graph_of(*size), inside(*size[:2])
+    chart = Chart(size, x)
+    lebesgue = float(chart.divergence(lambda y: torch.ones_like(y[0])))
+    value = float(laplace_beltrami(f, graph, x, volume=False).value)
+    missing = float(laplacian_divergence(graph).flatten() @ derivatives(x)[0])
+    assert value + missing == pytest.approx(lebesgue, rel=1e-9)
+    if size == SIZES["2x2"]:
+        assert value == pytest.approx(lebesgue, rel=1e-9)
+    else:
+        assert abs(value - lebesgue) > 0.02 * abs(lebesgue)
+
+
+def test_laplacian_of_euclidean_inputs():
+    """Without a graph it is the sum of second derivatives, of any real tensor, whatever `volume`."""
+    x = tangents(2, 3, 2, 3)
+    for volume_term in (True, False):
+        value = laplace_beltrami(f, None, x, volume=volume_term).value
+        for k in range(2):
+            assert float(value[k]) == pytest.approx(float(derivatives(x[k])[1].trace()), rel=1e-11)
+
+
+@pytest.mark.parametrize("volume_term", [False, True])
+@pytest.mark.parametrize("graph", [graph_of(2, 3, 1), None], ids=["wasserstein", "euclidean"])
+def test_stochastic_laplacian_is_unbiased_and_knows_its_error(graph, volume_term):
+    """400 runs: their mean within four standard errors of the exact value, their spread what each run says of
+    itself."""
+    x = inside(2, 2, 3)
+    exact = float(laplace_beltrami(f, graph, x, volume=volume_term).value)
+    runs = laplace_beltrami(
+        f, graph, x.expand(400, 2, 2, 3), volume=volume_term, estimator="stochastic", samples=50, generator=generator()
+    )
+    spread = float(runs.value.std())
+    assert float(runs.value.mean()) == pytest.approx(exact, abs=4 * spread / 20)
+    assert float(runs.standard_error.square().mean()) ** 0.5 == pytest.approx(spread, rel=0.15)
+    again = laplace_beltrami(f, graph, x, volume=volume_term, estimator="stochastic", samples=3, generator=generator(5))
+    same = laplace_beltrami(f, graph, x, volume=volume_term, estimator="stochastic", samples=3, generator=generator(5))
+    assert torch.equal(again.value, same.value) and again.standard_error > 0
+
+
+def test_stochastic_laplacian_has_the_variance_of_its_quadratic_form():
+    """Of zeta' f'' zeta it is 2 tr((L f'')^2); the error after n samples is the root of its n-th part."""
+    graph, x, n = graph_of(2, 3, 1), inside(2, 3), 2000
+    product = torch.tensor(laplacian(weight_matrix(2, 3, 1), x.flatten().numpy())) @ derivatives(x)[1]
+    expected = (2 * float((product @ product).trace()) / n) ** 0.5
+    runs = laplace_beltrami(f, graph, x, volume=False, estimator="stochastic", samples=n, generator=generator())
+    assert float(runs.standard_error) == pytest.approx(expected, rel=0.1)
+
+
+def test_a_linear_function_has_the_drift_alone(size):
+    graph, x = graph_of(*size), inside(*size[:2])
+    v = torch.sin(torch.arange(x.numel(), dtype=torch.float64)).view_as(x)
+
+    def linear(x):
+        return (x * v).sum((-2, -1))
+
+    drift = laplacian_divergence(graph) + metric.apply_laplacian(graph, x, log_volume_gradient(graph, x))
+    assert float(laplace_beltrami(linear, graph, x).value) == pytest.approx(float((drift * v).sum()), rel=1e-10)
+    for volume_term, options in ((False, {}), (False, {"estimator": "stochastic", "generator": generator()})):
+        estimate = laplace_beltrami(linear, graph, x, volume=volume_term, **options)
+        assert float(estimate.value) == float(estimate.standard_error) == 0
+    assert float(laplace_beltrami(lambda x: 0 * x.sum() + 1, graph, x).value) == 0
+    constant = torch.tensor(2.0, dtype=torch.float64)
+    for function in (laplace_beltrami, laplace_beltrami_printed):
+        value = function(lambda x: constant, graph, x)
+        assert float(getattr(value, "value", value)) == 0
+    assert (gradient(lambda x: constant, graph, x) == 0).all()
+
+
+def test_the_laplacian_of_the_volume_measure_is_symmetric():
+    """With E = grad f . grad h the carre du champ: Delta(f h) = f Delta h + h Delta f + 2 f' L h'."""
+    graph, x = graph_of(2, 3, 1), inside(2, 3)
+
+    def h(x):
+        return f(x.flip(-1)) + (x**2).sum()
+
+    def delta(function):
+        return float(laplace_beltrami(function, graph, x).value)
+
+    slopes = [torch.autograd.functional.jacobian(function, x) for function in (f, h)]
+    cross = float((slopes[0] * metric.apply_laplacian(graph, x, slopes[1])).sum())
+    expected = float(f(x)) * delta(h) + float(h(x)) * delta(f) + 2 * cross
+    assert delta(lambda x: f(x) * h(x)) == pytest.approx(expected, rel=1e-9)
+
+
+# ---------------------------------------------------------------- batches, channels, types, graphs of autograd
+
+
+def functions_of(graph, x, a, b):
+    """Each function that returns one number or image per image."""
+    return {
+        "gradient": gradient(f, graph, x),
+        "christoffel": christoffel(graph, x, a, b),
+        "hessian": hessian(f, graph, x, a, b),
+        "log_volume": log_volume(graph, x),
+        "log_volume_gradient": log_volume_gradient(graph, x),
+        "laplace_beltrami": laplace_beltrami(f, graph, x).value,
+        "trace": laplace_beltrami(f, graph, x, volume=False).value,
+        "printed": laplace_beltrami_printed(f, graph, x),
+        "exponential_map": exponential_map(graph, x, 0.02 * a, steps=5),
+    }
+
+
+def test_a_batch_of_colour_images_is_a_loop():
+    graph, x, (a, b) = graph_of(2, 3, 1), inside(3, 2, 2, 3), tangents(2, 3, 2, 2, 3)
+    together = functions_of(graph, x, a, b)
+    for k in range(3):
+        for name, alone in functions_of(graph, x[k], a[k], b[k]).items():
+            assert alone.shape == together[name].shape[1:]
+            torch.testing.assert_close(together[name][k], alone, rtol=1e-8, atol=1e-9)
+
+
+def test_channels_are_a_product_of_simplices():
+    """Of a function of one channel the other adds nothing, and traces of channels add up."""
+    graph, x = graph_of(2, 3, 1), inside(2, 2, 3)
+
+    def of_channel(c):
+        return lambda x: f(x[c : c + 1])
+
+    for c in range(2):
+        alone = laplace_beltrami(f, graph, x[c])
+        assert float(laplace_beltrami(of_channel(c), graph, x).value) == pytest.approx(float(alone.value), rel=1e-10)
+    both = laplace_beltrami(lambda x: f(x[:1]) + f(x[1:]), graph, x).value
+    assert float(both) == pytest.approx(sum(float(laplace_beltrami(f, graph, x[c]).value) for c in range(2)), rel=1e-10)
+    assert float(log_volume(graph, x)) == pytest.approx(float(log_volume(graph, x[0]) + log_volume(graph, x[1])))
+
+
+def test_float32():
+    graph, x, (a, b) = graph_of(2, 3, 1), inside(2, 3), tangents(2, 2, 3, size=0.1)
+    single = functions_of(graph.to(dtype=torch.float32), x.float(), a.float(), b.float())
+    for name, exact in functions_of(graph, x, a, b).items():
+        assert single[name].dtype == torch.float32
+        torch.testing.assert_close(single[name].double(), exact, rtol=1e-3, atol=1e-4)
+    estimate = laplace_beltrami(
+        f, graph.to(dtype=torch.float32), x.float(), estimator="stochastic", samples=5, generator=generator()
+    )
+    assert estimate.value.dtype == estimate.standard_error.dtype == torch.float32
+
+
+@pytest.mark.parametrize("leaf", [True, False])
+def test_derivatives_keep_a_graph_only_if_asked(leaf):
+    """Values are the same; without `create_graph` nothing is kept of f, of its parameters or of x."""
+    graph, (a, b) = graph_of(2, 3, 1), tangents(2, 2, 3)
+    x = inside(2, 3).requires_grad_(leaf)
+    parameter = torch.ones((), dtype=torch.float64, requires_grad=True)
+
+    def g(x):
+        return parameter * f(x)
+
+    def derived(**options):
+        sampled = {"estimator": "stochastic", "samples": 3, "generator": generator(), **options}
+        return (
+            gradient(g, graph, x, **options),
+            hessian(g, graph, x, a, b, **options),
+            laplace_beltrami(g, graph, x, **options).value,
+            laplace_beltrami(g, graph, x, volume=False, **options).value,
+            laplace_beltrami(g, None, x, **options).value,
+            laplace_beltrami(g, graph, x, **sampled).value,
+        )
+
+    plain, kept = derived(), derived(create_graph=True)
+    assert not any(value.requires_grad for value in plain) and all(value.requires_grad for value in kept)
+    for value, again in zip(plain, kept):
+        torch.testing.assert_close(value, again.detach(), rtol=1e-10, atol=1e-11)
+    with torch.no_grad():
+        for value, again in zip(plain, derived()):
+            torch.testing.assert_close(value, again, rtol=1e-10, atol=1e-11)
+        assert not any(value.requires_grad for value in functions_of(graph, x, a, b).values())
+    assert x.grad is None and parameter.grad is None
+
+
+def test_operators_are_differentiable_in_x_and_in_f():
+    graph, (a, b) = graph_of(1, 3, 1), tangents(2, 1, 3)
+    options = {"create_graph": True}
+
+    def of(x, weight):
+        def g(x):
+            return (weight * x**3).sum((-2, -1)) + torch.sin((weight * x).sum((-2, -1)))
+
+        return (
+            gradient(g, graph, x, **options),
+            hessian(g, graph, x, a, b, **options),
+            laplace_beltrami(g, graph, x, **options).value,
+            laplace_beltrami(g, graph, x, volume=False, **options).value,
+            laplace_beltrami(g, None, x, **options).value,
+            laplace_beltrami(g, graph, x, estimator="stochastic", samples=3, generator=generator(), **options).value,
+        )
+
+    weight = torch.tensor([[0.7, -1.3, 0.4]], dtype=torch.float64, requires_grad=True)
+    for x in (inside(1, 3).requires_grad_(), inside(1, 3)):
+        assert torch.autograd.gradcheck(of, (x, weight), rtol=1e-4, atol=1e-6)
+
+
+# ---------------------------------------------------------------- geodesics
+
+
+def test_geodesic_solves_its_equation(size):
+    """x'' = -Gamma(x', x'), by central differences of the path, from x with velocity sigma."""
+    graph, x, sigma = graph_of(*size), inside(*size[:2]), tangents(*size[:2], size=0.05)
+    path = geodesic(graph, x, sigma, steps=200)
+    assert path.shape == (201, *x.shape) and torch.equal(path[0], x)
+    h = 1 / 200
+    assert float(((-3 * path[0] + 4 * path[1] - path[2]) / (2 * h) - sigma).abs().max()) < 1e-4 * float(
+        sigma.abs().max()
+    )
+    middle = path[2:-2:49]
+    before, after, twice = path[1:-3:49], path[3:-1:49], (path[:-4:49], path[4::49])
+    velocity = (8 * (after - before) - (twice[1] - twice[0])) / (12 * h)
+    bend = (16 * (after + before) - twice[0] - twice[1] - 30 * middle) / (12 * h**2)
+    velocity = velocity - velocity.mean((-2, -1), keepdim=True)
+    torch.testing.assert_close(bend, -christoffel(graph, middle, velocity, velocity), rtol=1e-5, atol=1e-7)
+
+
+def test_geodesic_has_constant_speed(size):
+    """The tangent norm of its velocity is that of sigma all the way."""
+    graph, x, sigma = graph_of(*size), inside(*size[:2]), tangents(*size[:2], size=0.05)
+    h, path = 1 / 200, geodesic(graph, x, sigma, steps=200)
+    velocity = (8 * (path[3:-1] - path[1:-3]) - (path[4:] - path[:-4])) / (12 * h)
+    velocity = velocity - velocity.mean((-2, -1), keepdim=True)
+    speed = metric.tangent_norm_sq(graph, path[2:-2, None], velocity[:, None])
+    torch.testing.assert_close(speed, metric.tangent_norm_sq(graph, x, sigma).expand_as(speed), rtol=1e-7, atol=0)
+
+
+def test_geodesic_converges_at_fourth_order():
+    graph, x, sigma = graph_of(2, 3, 1), inside(2, 3), tangents(2, 3, size=0.08)
+    exact = exponential_map(graph, x, sigma, steps=256)
+    errors = [float((exponential_map(graph, x, sigma, steps=n) - exact).norm()) for n in (4, 8, 16)]
+    np.testing.assert_allclose(np.log2(errors[:-1]) - np.log2(errors[1:]), 4, atol=0.4)
+
+
+def test_geodesic_is_the_shortest_path(size):
+    """Between its ends the dynamic distance is its length, |sigma|, up to the distance's 1 / N^2; and it is the
+    path."""
+    graph, x, sigma = graph_of(*size), inside(*size[:2]), tangents(*size[:2], size=0.04)
+    path = geodesic(graph, x, sigma, steps=32)
+    distance, shortest = metric.dynamic_distance(graph, x, path[-1], 32)
+    assert float(distance) == pytest.approx(float(metric.tangent_norm_sq(graph, x, sigma)) ** 0.5, rel=1e-4)
+    assert float((shortest - path).abs().max()) < 0.02 * float((path[-1] - x).abs().max())
+
+
+def test_geodesic_keeps_the_mass_and_its_time():
+    graph, x, sigma = graph_of(2, 3, 1), 3 * inside(2, 2, 3), tangents(2, 2, 3, size=0.1)
+    path = geodesic(graph, x, sigma, steps=20)
+    torch.testing.assert_close(path.sum((-2, -1)), torch.full((21, 2), 3.0).double(), rtol=1e-13, atol=0)
+    assert torch.equal(exponential_map(graph, x, sigma, steps=20), path[-1])
+    torch.testing.assert_close(geodesic(graph, x, sigma, time=0.5, steps=10), path[:11], rtol=1e-12, atol=0)
+    torch.testing.assert_close(geodesic(graph, x, -sigma, time=-1.0, steps=20), path, rtol=1e-12, atol=0)
+    assert torch.equal(exponential_map(graph, x, 0 * sigma, steps=3), x)
+
+
+def test_geodesic_that_leaves_the_simplex():
+    graph, x, sigma = graph_of(2, 3, 1), inside(2, 3), tangents(2, 3)
+    with pytest.raises(RuntimeError, match=r"^the geodesic leaves the simplex before time 0\.\d+: a shorter sigma"):
+        geodesic(graph, x, sigma)
+    with pytest.raises(RuntimeError, match="^the geodesic leaves the simplex"):
+        exponential_map(graph, x, 1e3 * sigma)
+
+
+def test_geodesic_is_differentiable():
+    graph = graph_of(1, 3, 1)
+
+    def of(x, v):
+        return geodesic(graph, x, v - v.mean(), steps=4)[1:]
+
+    inputs = inside(1, 3).requires_grad_(), tangents(1, 3, size=0.05).requires_grad_()
+    assert torch.autograd.gradcheck(of, inputs, rtol=1e-4, atol=1e-6)
+
+
+@gpu
+def test_on_the_gpu():
+    cpu = graph_of(2, 3, 2, kernel(2))
+    graph, x, (a, b) = cpu.to("cuda"), inside(2, 2, 2, 3), tangents(2, 2, 2, 2, 3)
+    on_cpu = functions_of(cpu, x, a, b)
+    for name, result in functions_of(graph, x.cuda(), a.cuda(), b.cuda()).items():
+        assert result.is_cuda
+        torch.testing.assert_close(result.cpu(), on_cpu[name], rtol=1e-7, atol=1e-8)
+    torch.testing.assert_close(laplacian_divergence(graph).cpu(), laplacian_divergence(cpu))
+    source = torch.Generator("cuda").manual_seed(0)
+    estimate = laplace_beltrami(f, graph, x.cuda(), estimator="stochastic", samples=400, generator=source)
+    error = (estimate.value.cpu() - on_cpu["laplace_beltrami"]).abs()
+    assert (error <= 5 * estimate.standard_error.cpu()).all()
+
+
+# ---------------------------------------------------------------- bad input
+
+GRAPH, X, SIGMA = graph_of(3, 4, 1), inside(2, 3, 4), tangents(2, 3, 4, size=1e-3)
+WITH_IMAGE = {
+    "gradient": (lambda x: gradient(f, GRAPH, x), False),
+    "christoffel": (lambda x: christoffel(GRAPH, x, SIGMA, SIGMA), True),
+    "hessian": (lambda x: hessian(f, GRAPH, x, SIGMA, SIGMA), True),
+    "log_volume": (lambda x: log_volume(GRAPH, x), True),
+    "log_volume_gradient": (lambda x: log_volume_gradient(GRAPH, x), True),
+    "laplace_beltrami": (lambda x: laplace_beltrami(f, GRAPH, x), True),
+    "laplace_beltrami_trace": (lambda x: laplace_beltrami(f, GRAPH, x, volume=False), False),
+    "geodesic": (lambda x: geodesic(GRAPH, x, SIGMA), True),
+    "exponential_map": (lambda x: exponential_map(GRAPH, x, SIGMA), True),
+    "laplace_beltrami_printed": (lambda x: laplace_beltrami_printed(f, GRAPH, x), True),
+}
+WITH_TANGENT = {
+    "christoffel_first": lambda v: christoffel(GRAPH, X, v, SIGMA),
+    "christoffel_second": lambda v: christoffel(GRAPH, X, SIGMA, v),
+    "hessian_first": lambda v: hessian(f, GRAPH, X, v, SIGMA),
+    "hessian_second": lambda v: hessian(f, GRAPH, X, SIGMA, v),
+    "geodesic": lambda v: geodesic(GRAPH, X, v),
+    "exponential_map": lambda v: exponential_map(GRAPH, X, v),
+}
+
+
+@pytest.mark.parametrize(
+    ("call", "value", "error", "message"),
+    cases({name: (call, bad_images("x", X, interior=interior)) for name, (call, interior) in WITH_IMAGE.items()})
+    + cases({name: (call, bad_tensors("sigma[12]?", SIGMA)) for name, call in WITH_TANGENT.items()}),
+)
+def test_bad_tensors(call, value, error, message):
+    with pytest.raises(error, match=message):
+        call(value)
+
+
+@pytest.mark.parametrize("function", WITH_TANGENT)
+@pytest.mark.parametrize("bad", [SIGMA + 1e-5, SIGMA[0].expand(2, 3, 4) + torch.eye(3, 4), SIGMA * np.nan, SIGMA[:1]])
+def test_what_is_no_tangent_vector(function, bad):
+    with pytest.raises(ValueError, match="^sigma[12]? must"):
+        WITH_TANGENT[function](bad)
+
+
+@pytest.mark.parametrize("function", WITH_IMAGE)
+def test_a_graph_of_float32_takes_no_float64(function, monkeypatch):
+    monkeypatch.setitem(globals(), "GRAPH", GRAPH.to(dtype=torch.float32))
+    with pytest.raises(TypeError, match="^x is torch.float64 but the graph is torch.float32"):
+        WITH_IMAGE[function][0](X)
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda g: gradient(g, GRAPH, X),
+        lambda g: hessian(g, GRAPH, X, SIGMA, SIGMA),
+        lambda g: laplace_beltrami(g, GRAPH, X),
+        lambda g: laplace_beltrami(g, None, X),
+        lambda g: laplace_beltrami_printed(g, GRAPH, X),
+    ],
+    ids=["gradient", "hessian", "laplace_beltrami", "euclidean", "printed"],
+)
+@pytest.mark.parametrize(
+    ("g", "shape"),
+    [(lambda x: x.sum((-2, -1)), r"\(2,\)"), (lambda x: x, r"\(2, 3, 4\)"), (lambda x: x.sum()[None], r"\(1,\)")],
+)
+def test_a_function_of_another_shape(function, g, shape):
+    with pytest.raises(ValueError, match=rf"^f must return one number per image, \(\), got {shape}$"):
+        function(g)
+
+
+BAD_CALLS = {
+    "f_of_a_batch": (
+        lambda: gradient(lambda x: x.sum(), GRAPH, X[None]),
+        ValueError,
+        r"f must return .*\(1,\), got \(\)",
+    ),
+    "estimator": (lambda: laplace_beltrami(f, GRAPH, X, estimator="mc"), ValueError, "estimator must .*'mc'"),
+    "samples_one": (
+        lambda: laplace_beltrami(f, GRAPH, X, estimator="stochastic", samples=1, generator=generator()),
+        ValueError,
+        "samples must be at least 2, got 1",
+    ),
+    "samples_fraction": (
+        lambda: laplace_beltrami(f, None, X, estimator="stochastic", samples=2.5, generator=generator()),
+        TypeError,
+        "samples must .*got 2.5",
+    ),
+    "generator_none": (
+        lambda: laplace_beltrami(f, GRAPH, X, estimator="stochastic"),
+        TypeError,
+        "generator must be a torch.Generator, got NoneType",
+    ),
+    "generator_none_euclidean": (
+        lambda: laplace_beltrami(f, None, X, estimator="stochastic"),
+        TypeError,
+        "generator must be a torch.Generator, got NoneType",
+    ),
+    "steps_zero": (lambda: geodesic(GRAPH, X, SIGMA, steps=0), ValueError, "steps must .*got 0"),
+    "steps_fraction": (lambda: exponential_map(GRAPH, X, SIGMA, steps=2.0), TypeError, "steps must .*got 2.0"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_CALLS)
+def test_bad_calls(case):
+    call, error, says = BAD_CALLS[case]
+    with pytest.raises(error, match=f"^{says}"):
+        call()
+
+
+def test_the_border_has_a_gradient_and_a_trace():
+    """Neither needs the inverse of L."""
+    x = inside(2, 3)
+    x[0, 1] = 0
+    assert gradient(f, graph_of(2, 3, 1), x).isfinite().all()
+    assert calculus.laplace_beltrami(f, graph_of(2, 3, 1), x, volume=False).value.isfinite()

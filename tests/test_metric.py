@@ -1,0 +1,746 @@
+"""The metric tensor and its inverse against the paper's loops, pseudo-inverses, other solvers, and bad input."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from oracles import (
+    SIZES,
+    bad_images,
+    bad_tensors,
+    cases,
+    gpu,
+    images,
+    inside,
+    kernel,
+    laplacian,
+    measures,
+    seeds,
+    tangents,
+    volume,
+    weight_matrix,
+)
+from scipy.optimize import minimize
+
+from wdtr_lite import PixelGraph, data, metric, noise, transport
+from wdtr_lite.metric import dynamic_distance, grad_norm_sq, grad_norm_sq_algorithm1, inner, potential, tangent_norm_sq
+
+
+def graph_of(height, width, radius, weight=1.0):
+    return PixelGraph(height, width, radius, weight=weight).to(dtype=torch.float64)
+
+
+@pytest.fixture(params=SIZES.values(), ids=SIZES)
+def size(request):
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def digits():
+    """12 random digits as float64 images of mass 1: most pixels black."""
+    chosen = np.random.default_rng(0).choice(5000, 12, replace=False)
+    x = data.load("mnist5k").images[chosen].double()
+    return x / x.sum((-2, -1), keepdim=True)
+
+
+def loop(size, x):
+    """The paper's L of each image of a batch, (M, n, n)."""
+    weights = weight_matrix(*size)
+    return np.stack([laplacian(weights, image) for image in x.reshape(-1, len(weights)).numpy()])
+
+
+# ---------------------------------------------------------------- L(x)
+
+
+def test_laplacian_is_the_papers(size):
+    """Entry by entry, dense, sparse and applied to the unit vectors, one image and a batch of colour images."""
+    graph, x = graph_of(*size), images(2, 3, *size[:2])
+    n = graph.size
+    identity = torch.eye(n, dtype=torch.float64).view(n, *size[:2])
+    for image in (x, x[0], x[0, 0]):
+        expected = loop(size, image).reshape(*image.shape[:-2], n, n)
+        dense, sparse = metric.laplacian(graph, image), metric.laplacian_sparse(graph, image)
+        applied = metric.apply_laplacian(graph, image[..., None, :, :], identity).flatten(-2)
+        assert sparse.is_sparse and dense.dtype == sparse.dtype == applied.dtype == torch.float64
+        for matrix in (dense, sparse.to_dense(), applied):
+            np.testing.assert_allclose(matrix, expected, rtol=1e-12, atol=1e-12 * abs(expected).max())
+
+
+def test_laplacian_is_definition_1(size):
+    """D' Lambda(x) D, with Lambda the mean of both ends' x / d on each edge."""
+    graph, x = graph_of(*size), images(2, *size[:2])
+    d = volume(weight_matrix(*size))
+    incidence = graph.incidence().to_dense()
+    diagonal = metric.mobility(graph, x)
+    for image, values, expected in zip(x, diagonal, loop(size, x)):
+        u = image.flatten().numpy() / d
+        for row, value in zip(incidence, values):
+            j, i = row.nonzero().flatten().tolist()
+            assert float(value) == pytest.approx((u[i] + u[j]) / 2, rel=1e-13)
+        np.testing.assert_allclose(incidence.T * values @ incidence, expected, rtol=1e-12, atol=1e-12)
+
+
+def test_laplacian_is_semi_definite_with_rows_of_sum_zero(size):
+    """Its null space is the constants where every pixel is positive."""
+    graph, x = graph_of(*size), inside(*size[:2])
+    matrix = metric.laplacian(graph, x)
+    assert torch.equal(matrix, matrix.mT)
+    assert matrix.sum(1).abs().max() < 1e-12 * matrix.diagonal().max()
+    eigenvalues, vectors = torch.linalg.eigh(matrix)
+    assert abs(eigenvalues[0]) < 1e-12 * eigenvalues[-1] and eigenvalues[1] > 1e-3 * eigenvalues[-1]
+    assert vectors[:, 0].std(correction=0) < 1e-10
+    black = metric.laplacian(graph, images(20, *size[:2], black=0.7))
+    assert torch.linalg.eigvalsh(black).min() > -1e-11
+
+
+def test_laplacian_is_linear_in_the_image(size):
+    graph, (x, y), v = graph_of(*size), images(2, *size[:2]), tangents(*size[:2])
+    both = metric.apply_laplacian(graph, x + 2 * y, v)
+    apart = metric.apply_laplacian(graph, x, v) + 2 * metric.apply_laplacian(graph, y, v)
+    torch.testing.assert_close(both, apart, rtol=1e-12, atol=1e-11)
+
+
+def test_apply_laplacian_broadcasts():
+    graph, x, v = graph_of(3, 4, 2, kernel(2)), images(5, 1, 3, 4), images(2, 3, 4, seed=1)
+    result = metric.apply_laplacian(graph, x, v)
+    assert result.shape == (5, 2, 3, 4)
+    torch.testing.assert_close(result[3, 1], metric.apply_laplacian(graph, x[3, 0], v[1]))
+
+
+def test_laplacian_of_no_images_is_none():
+    graph = graph_of(3, 4, 1)
+    nothing = torch.zeros(0, 1, 3, 4, dtype=torch.float64)
+    assert metric.laplacian(graph, nothing).shape == (0, 1, 12, 12)
+    assert metric.mobility(graph, nothing).shape[:2] == metric.laplacian_sparse(graph, nothing).shape[:2] == (0, 1)
+    assert grad_norm_sq(graph, nothing, nothing).shape == (0,)
+
+
+def test_laplacian_is_differentiable(size):
+    graph, x, v = graph_of(*size), inside(*size[:2]).requires_grad_(), tangents(*size[:2]).requires_grad_()
+    for function in (metric.mobility, metric.laplacian):
+        assert torch.autograd.gradcheck(lambda x: function(graph, x), x)
+    assert torch.autograd.gradcheck(lambda x: metric.laplacian_sparse(graph, x).to_dense(), x)
+    assert torch.autograd.gradcheck(lambda x, v: metric.apply_laplacian(graph, x, v), (x, v))
+
+
+# ---------------------------------------------------------------- the gradient norm
+
+
+def edge_sum(weights, x, g):
+    """(7): the sum over edges i > j of w (g_i - g_j)^2 (x_i / d_i + x_j / d_j) / 2, by a double loop."""
+    d = volume(weights)
+    return sum(
+        weights[i, j] * (g[i] - g[j]) ** 2 * (x[i] / d[i] + x[j] / d[j]) / 2 for i in range(len(x)) for j in range(i)
+    )
+
+
+def test_equation_7(size):
+    """As a sum over edges, as g' L g, summed over the channels."""
+    graph, (x, g) = graph_of(*size), images(2, 2, 3, *size[:2])
+    value = grad_norm_sq(graph, x, g - 0.4)
+    assert value.shape == (2,)
+    weights, flat = weight_matrix(*size), [z.flatten(-2).numpy() for z in (x, g)]
+    expected = [sum(edge_sum(weights, *channel) for channel in zip(*image)) for image in zip(*flat)]
+    np.testing.assert_allclose(value, expected, rtol=1e-12)
+    product = (g * metric.apply_laplacian(graph, x, g)).sum((1, 2, 3))
+    torch.testing.assert_close(value, product, rtol=1e-11, atol=0)
+    assert grad_norm_sq(graph, x[0, 0], g[0, 0]).shape == ()
+    assert float(grad_norm_sq(graph, x[0, 0], g[0, 0])) == pytest.approx(
+        edge_sum(weights, flat[0][0, 0], flat[1][0, 0])
+    )
+
+
+def relations(height, width, radius, weight, x, g, offsets):
+    """Lines 2 to 9 of Algorithm 1 in float64, pixel windows for convolutions: one term per relation."""
+    d = weight_matrix(height, width, radius, weight).sum(1).reshape(height, width)
+    u = x / (d / d.sum())
+    total = 0.0
+    for dy, dx in offsets:
+        here = (slice(max(0, -dy), height - max(0, dy)), slice(max(0, -dx), width - max(0, dx)))
+        there = (slice(max(0, dy), height - max(0, -dy)), slice(max(0, dx), width - max(0, -dx)))
+        h, v = g[here] - g[there], (u[here] + u[there]) / 2
+        total += (weight if np.isscalar(weight) else float(weight[radius + dy, radius + dx])) * (h * h * v).sum()
+    return total
+
+
+def test_algorithm_1(size):
+    """Each pair of opposite relations once, in float64 and to 1e-5 in float32; then it is (7)."""
+    graph, (x, g) = graph_of(*size), images(2, 2, 3, *size[:2])
+    half = graph.offsets[len(graph.offsets) // 2 :].tolist()
+    expected = [sum(relations(*size, *channel, half) for channel in zip(*image)) for image in zip(x.numpy(), g.numpy())]
+    value = grad_norm_sq_algorithm1(graph, x, g)
+    assert value.shape == (2,) and grad_norm_sq_algorithm1(graph, x[0, 0], g[0, 0]).shape == ()
+    np.testing.assert_allclose(value, expected, rtol=1e-12)
+    np.testing.assert_allclose(value, grad_norm_sq(graph, x, g), rtol=1e-11)
+    single = grad_norm_sq_algorithm1(graph.to(dtype=torch.float32), x.float(), g.float())
+    assert single.dtype == torch.float32
+    np.testing.assert_allclose(single, expected, rtol=1e-5)
+
+
+def test_algorithm_1_over_all_relations_counts_each_edge_twice(size):
+    """As printed, over relations "arranged symmetrically", it is twice (7)."""
+    graph, (x, g) = graph_of(*size), images(2, *size[:2])
+    doubled = relations(*size, x.numpy(), g.numpy(), graph.offsets.tolist())
+    assert doubled == pytest.approx(2 * float(grad_norm_sq(graph, x, g)), rel=1e-12)
+
+
+@pytest.mark.parametrize("radius", [2, 4, 6, 8])
+@pytest.mark.parametrize("offset", [0.0, 50.0])
+def test_gradient_norm_in_float32(radius, offset):
+    """A relative error of 1e-5 on rough gradients, with a constant added or not."""
+    g = torch.Generator().manual_seed(0)
+    x = torch.rand(8, 3, 32, 32, generator=g)
+    grad = torch.randn(8, 3, 32, 32, generator=g) + offset
+    graph = PixelGraph(32, 32, radius)
+    wide = grad_norm_sq_algorithm1(graph.to(dtype=torch.float64), x.double(), grad.double())
+    half = graph.offsets[len(graph.offsets) // 2 :].tolist()
+    value = grad_norm_sq(graph, x, grad)
+    assert value.dtype == torch.float32
+    np.testing.assert_allclose(value, wide, rtol=1e-5)
+    count = np.ones((32, 32))
+    for axis in (0, 1):
+        lines = abs(np.subtract.outer(np.arange(32), np.arange(32))) <= radius
+        count = np.moveaxis(np.tensordot(lines, count, (1, axis)), 0, axis)
+    u = x[0].double().numpy() / ((count - 1) / (count - 1).sum())
+    by_hand = 0.0
+    for dy, dx in half:
+        h, w = 32 - dy, 32 - abs(dx)
+        a, b = max(0, -dx), max(0, dx)
+        low, high = (slice(None), slice(0, h), slice(a, a + w)), (slice(None), slice(dy, dy + h), slice(b, b + w))
+        steps = grad[0].double().numpy()
+        by_hand += ((steps[high] - steps[low]) ** 2 * (u[high] + u[low]) / 2).sum()
+    assert float(value[0]) == pytest.approx(by_hand, rel=1e-5)
+
+
+@pytest.mark.parametrize("radius", [1, 2, 8])
+@pytest.mark.parametrize("height", [1.0, 1e3])
+def test_gradient_norm_on_plateaus(radius, height):
+    """Ink on one plateau of the gradient: in float32 never negative, and within the bound the docstring states,
+    1e-6 sum_i (x_i / d_i) deg_i max_j (g_j - mean)^2."""
+    graph = PixelGraph(32, 32, radius)
+    wide = graph.to(dtype=torch.float64)
+    g = torch.Generator().manual_seed(0)
+    x = torch.rand(20, 1, 32, 32, generator=g)
+    x[10:, ..., 16 - radius :] = 0  # where the true value is zero
+    grad = height * (torch.rand(20, 1, 1, 1, generator=g) + (torch.arange(32) >= 16)).expand(20, 1, 32, 32)
+    value = grad_norm_sq(graph, x, grad).double()
+    exact = grad_norm_sq_algorithm1(wide, x.double(), grad.double())
+    assert (exact[:10] > 0).all() and (exact[10:] == 0).all()
+    spread = (grad - grad.mean((-2, -1), keepdim=True)).double().square().amax((1, 2, 3))
+    bound = 1e-6 * (x.double() / wide.volume * wide.degree).sum((1, 2, 3)) * spread
+    assert (value >= 0).all() and ((value - exact).abs() <= bound).all()
+    assert torch.equal(grad_norm_sq(graph, x, torch.full_like(x, 0.3)), torch.zeros(20))
+
+
+def test_gradient_norm_is_differentiable(size):
+    graph, x, g = graph_of(*size), inside(2, *size[:2]).requires_grad_(), tangents(2, *size[:2]).requires_grad_()
+    for function in (grad_norm_sq, grad_norm_sq_algorithm1):
+        assert torch.autograd.gradcheck(lambda x, g: function(graph, x, g), (x, g))
+    assert torch.autograd.gradgradcheck(lambda x, g: grad_norm_sq(graph, x, g), (x, g))
+
+
+# ---------------------------------------------------------------- the scale in pixels
+
+
+def blob(width=5.0):
+    """A round blob of mass 1 on 28 x 28 pixels and minus its derivative along a row, its velocity at one pixel a
+    time."""
+    row = torch.arange(28, dtype=torch.float64) - 13.5
+    x = torch.exp(-(row[:, None] ** 2 + row**2) / (2 * width**2))
+    x = x / x.sum()
+    return x, row * x / width**2
+
+
+@pytest.mark.parametrize(("radius", "low", "high"), [(1, 0.97, 1.05), (2, 0.97, 1.08), (4, 0.97, 1.15), (8, 1.0, 1.3)])
+def test_pixel_scale(radius, low, high):
+    """Moving a smooth blob by one pixel measures about 1, along rows as along columns."""
+    x, velocity = blob()
+    graph = graph_of(28, 28, radius)
+    length = float(tangent_norm_sq(graph, x, velocity, scale="pixel")) ** 0.5
+    assert low < length < high
+    assert float(tangent_norm_sq(graph, x, velocity.mT, scale="pixel")) ** 0.5 == pytest.approx(length, rel=1e-8)
+
+
+def test_pixel_scale_does_not_depend_on_the_weights_size():
+    x, velocity = blob()
+    lengths = [tangent_norm_sq(graph_of(28, 28, 2, w), x, velocity, scale="pixel") for w in (1.0, 7.0)]
+    lengths.append(tangent_norm_sq(graph_of(28, 28, 2, torch.full((5, 5), 0.1).double()), x, velocity, scale="pixel"))
+    torch.testing.assert_close(lengths[1:], lengths[:1] * 2, rtol=1e-9, atol=0)
+
+
+def test_pixel_scale_is_a_factor():
+    """2 / (n S), S the sum of the weights times the squared row offsets, on L: its inverse on every square."""
+    for size in (SIZES["3x4_weighted"], SIZES["4x3_constant"], SIZES["row"]):
+        height, width, radius, weight = size
+        rows, columns = (np.arange(-radius, radius + 1).clip(1 - side, side - 1) for side in (height, width))
+        seen = [  # offsets that some pixel pair has
+            (dy, dx, weight if np.isscalar(weight) else float(weight[radius + dy, radius + dx]))
+            for dy in sorted(set(rows.tolist()))
+            for dx in sorted(set(columns.tolist()))
+        ]
+        axes = (height > 1) + (width > 1)
+        factor = 2 / (height * width * sum(w * (dy**2 + dx**2) for dy, dx, w in seen) / axes)
+        graph, x, xi = graph_of(*size), inside(height, width), tangents(height, width)
+        y = x + 0.05 * xi / xi.abs().max()
+        for plain, scaled in (
+            (tangent_norm_sq(graph, x, xi), tangent_norm_sq(graph, x, xi, scale="pixel")),
+            (inner(graph, x, xi, y - x), inner(graph, x, xi, y - x, scale="pixel")),
+            (dynamic_distance(graph, x, y, 2)[0] ** 2, dynamic_distance(graph, x, y, 2, scale="pixel")[0] ** 2),
+        ):
+            assert float(scaled) == pytest.approx(float(plain) / factor, rel=1e-9)
+
+
+# ---------------------------------------------------------------- tangent vectors
+
+
+def test_definition_2(size):
+    """xi' L^+ zeta with NumPy's pseudo-inverse, summed over the channels."""
+    graph, x = graph_of(*size), inside(2, 3, *size[:2])
+    xi, zeta = tangents(2, 2, 3, *size[:2])
+    inverse = np.linalg.pinv(loop(size, x), rcond=1e-10, hermitian=True).reshape(2, 3, graph.size, graph.size)
+    flat = [v.flatten(-2).numpy() for v in (xi, zeta)]
+    for pair, value in (((0, 0), tangent_norm_sq(graph, x, xi)), ((0, 1), inner(graph, x, xi, zeta))):
+        expected = np.einsum("bci,bcij,bcj->b", flat[pair[0]], inverse, flat[pair[1]])
+        np.testing.assert_allclose(value, expected, rtol=1e-9, atol=1e-12)
+    phi = potential(graph, x, xi).value
+    np.testing.assert_allclose(phi.flatten(-2), np.einsum("bcij,bcj->bci", inverse, flat[0]), atol=1e-7)
+    assert tangent_norm_sq(graph, x[0, 0], xi[0, 0]).shape == inner(graph, x[0, 0], xi[0, 0], zeta[0, 0]).shape == ()
+
+
+@settings(max_examples=10)
+@given(seed=seeds)
+def test_inner_product(seed):
+    """Symmetric, bilinear, positive, and polarised from the norm."""
+    graph, x = graph_of(3, 4, 2, kernel(2)), inside(3, 4, seed=seed)
+    a, b, c = tangents(3, 3, 4, seed=seed)
+    product = {"ab": inner(graph, x, a, b), "ba": inner(graph, x, b, a), "cb": inner(graph, x, c, b)}
+    size = float(tangent_norm_sq(graph, x, a) + tangent_norm_sq(graph, x, b) + tangent_norm_sq(graph, x, c))
+    close = {"rtol": 0, "atol": 1e-9 * size}
+    torch.testing.assert_close(product["ab"], product["ba"], **close)
+    torch.testing.assert_close(inner(graph, x, 2 * a - c, b), 2 * product["ab"] - product["cb"], **close)
+    torch.testing.assert_close(inner(graph, x, a, a), tangent_norm_sq(graph, x, a), **close)
+    polar = (tangent_norm_sq(graph, x, a + b) - tangent_norm_sq(graph, x, a - b)) / 4
+    torch.testing.assert_close(product["ab"], polar, **close)
+    assert tangent_norm_sq(graph, x, a) > 0
+    assert tangent_norm_sq(graph, x, 0 * a) == 0
+
+
+def test_the_two_norms_are_dual(size):
+    """The tangent norm of L g is the gradient norm of g."""
+    graph, x, g = graph_of(*size), images(2, 3, *size[:2], black=0.5), tangents(2, 3, *size[:2])
+    xi = metric.apply_laplacian(graph, x, g)
+    torch.testing.assert_close(tangent_norm_sq(graph, x, xi), grad_norm_sq(graph, x, g), rtol=1e-9, atol=1e-12)
+
+
+def test_potential_is_least_norm_and_reports(size):
+    graph, x = graph_of(*size), measures(4, *size[:2], black=0.6, seed=1)
+    xi = metric.apply_laplacian(graph, x, tangents(4, *size[:2]))
+    matrices, flat = loop(size, x), xi.flatten(1).numpy()
+    expected = np.einsum("mij,mj->mi", np.linalg.pinv(matrices, rcond=1e-10, hermitian=True), flat)
+    diagonal = matrices.diagonal(axis1=1, axis2=2)
+    weight = np.divide(1, diagonal, out=np.zeros_like(diagonal), where=diagonal > 0)
+    steps = []
+    for tol in (1e-10, 1e-2):
+        value, iterations, residual = potential(graph, x, xi, tol=tol)
+        left = np.einsum("mij,mj->mi", matrices, value.flatten(1)) - flat
+        relative = ((weight * left**2).sum(1) / (weight * flat**2).sum(1)).max() ** 0.5
+        assert residual == pytest.approx(relative, abs=1e-13) and residual <= tol
+        np.testing.assert_allclose(value.flatten(1), expected, atol=1e3 * tol * abs(expected).max())
+        steps.append(iterations)
+    assert 0 < steps[1] <= steps[0] <= 2 * graph.size
+
+
+def test_potential_of_nothing_is_nothing():
+    graph, x = graph_of(3, 4, 1), images(2, 3, 4)
+    value, iterations, residual = potential(graph, x, torch.zeros_like(x))
+    assert torch.equal(value, torch.zeros_like(x)) and (iterations, residual) == (0, 0)
+    assert torch.equal(potential(graph, 0 * x, 0 * x).value, torch.zeros_like(x))
+    assert potential(graph, x[:0], x[:0]).value.shape == (0, 3, 4)
+
+
+@pytest.mark.parametrize("dim", [1.0, 1e-3, 1e-6])
+def test_tangent_norm_on_a_row_in_closed_form(dim):
+    """Radius 1 leaves mass one way to go: the sum over edges of flux^2 / (w mobility), also where x is dim."""
+    graph, x, xi = graph_of(1, 8, 1, 1.5), inside(1, 8), tangents(1, 8)
+    x[0, 3:5] *= dim
+    u = x[0].numpy() / volume(weight_matrix(1, 8, 1, 1.5))
+    flux = np.cumsum(xi[0].numpy())[:-1]
+    expected = (flux**2 / (1.5 * (u[1:] + u[:-1]) / 2)).sum()
+    assert float(tangent_norm_sq(graph, x, xi)) == pytest.approx(expected, rel=1e-9)
+
+
+@pytest.mark.parametrize("radius", [1, 2, 4])
+def test_black_pixels_of_digits(digits, radius):
+    """A digit's black pixels beyond the window of its ink are components of one pixel: no mass can go there."""
+    graph = graph_of(28, 28, radius)
+    xi = noise.sample(graph, digits, 0.1, generator=torch.Generator().manual_seed(0))[0]
+    assert (xi == 0).flatten(1).sum(1).min() > 10  # there are such pixels
+    value = tangent_norm_sq(graph, digits[:, None], xi[:, None])
+    assert (value > 0).all()
+    for k in range(2):
+        inverse = np.linalg.pinv(metric.laplacian(graph, digits[k]).numpy(), rcond=1e-10, hermitian=True)
+        flat = xi[k].flatten().numpy()
+        assert float(value[k]) == pytest.approx(flat @ inverse @ flat, rel=1e-8)
+    xi[3, 0, 0] += 1e-3
+    with pytest.raises(ValueError, match=r"^xi must sum to zero .* in image 3 the component of \d+ pixels? at \("):
+        tangent_norm_sq(graph, digits[:, None], xi[:, None])
+
+
+def test_two_components():
+    """Two blobs too far apart: each must keep its mass."""
+    graph, x, xi = graph_of(1, 9, 1), torch.zeros(1, 9).double(), torch.zeros(1, 9).double()
+    x[0, 1], x[0, 7] = 0.25, 0.75
+    xi[0] = torch.tensor([0.1, -0.3, 0.2, 0, 0, 0, 0.2, 0, -0.2], dtype=torch.float64)
+    apart = [torch.where(torch.arange(9) < 4, xi, 0), torch.where(torch.arange(9) < 4, 0, xi)]
+    both = [float(tangent_norm_sq(graph, x, part)) for part in apart]
+    assert float(tangent_norm_sq(graph, x, xi)) == pytest.approx(sum(both), rel=1e-12)
+    phi = potential(graph, x, xi).value
+    for part in (phi[0, :3], phi[0, 3:6], phi[0, 6:]):
+        assert float(part.sum()) == pytest.approx(0, abs=1e-13)
+    xi[0, 0], xi[0, 8] = 0.2, -0.3
+    assert float(xi.sum()) == pytest.approx(0, abs=1e-15)
+    with pytest.raises(ValueError, match=r"image 0 the component of 3 pixels at \(0, [28]\) sums to -?0.1$"):
+        tangent_norm_sq(graph, x, xi)
+
+
+def test_max_iter_is_enforced(digits):
+    graph = graph_of(28, 28, 1)
+    xi = noise.sample(graph, digits[:1], 0.1, generator=torch.Generator().manual_seed(0))[0]
+    for function in (potential, tangent_norm_sq, lambda *a, **k: inner(*a, xi, **k)):
+        with pytest.raises(RuntimeError, match="^relative residual .*tol=1e-10.*max_iter=3"):
+            function(graph, digits[:1], xi, max_iter=3)
+
+
+def test_tangent_norm_in_float32(digits):
+    for radius in (1, 2, 8):
+        graph = PixelGraph(28, 28, radius)
+        wide = graph.to(dtype=torch.float64)
+        xi = noise.sample(wide, digits, 0.1, generator=torch.Generator().manual_seed(0))[0][:, None]
+        value = tangent_norm_sq(graph, digits[:, None].float(), xi.float())
+        assert value.dtype == torch.float32
+        expected = tangent_norm_sq(wide, digits[:, None], xi)
+        torch.testing.assert_close(value.double(), expected, rtol=1e-4, atol=0)
+
+
+def centred(v):
+    return v - v.mean((-2, -1), keepdim=True)
+
+
+@pytest.mark.parametrize("size", [(2, 2, 1), (1, 4, 2, kernel(2)), (2, 3, 1, kernel(1))], ids=["2x2", "row", "2x3"])
+def test_tangent_norm_is_differentiable_twice(size):
+    graph = graph_of(*size)
+    inputs = (inside(*size[:2]).requires_grad_(), tangents(*size[:2], seed=1).requires_grad_())
+
+    def norm(x, v):
+        return tangent_norm_sq(graph, x, centred(v), tol=1e-14)
+
+    def product(x, v):
+        return inner(graph, x, centred(v), centred(v**2 - x), tol=1e-14)
+
+    for function in (norm, product):
+        assert torch.autograd.gradcheck(function, inputs, rtol=1e-5)
+        assert torch.autograd.gradgradcheck(function, inputs, rtol=1e-4, atol=1e-6)
+    assert torch.autograd.gradcheck(lambda x, v: potential(graph, x, centred(v), tol=1e-14).value, inputs, rtol=1e-5)
+
+
+def test_tangent_norm_is_differentiable_in_a_kernel():
+    x, xi, zeta = inside(2, 3), *tangents(2, 2, 3)
+
+    def of_kernel(raw):
+        graph = PixelGraph(2, 3, 1, weight=(raw + raw.flip(0, 1)) / 2)
+        options = {"tol": 1e-14, "scale": "pixel"}
+        return tangent_norm_sq(graph, x, xi, **options), inner(graph, x, xi, zeta, **options)
+
+    raw = kernel(1).requires_grad_()
+    assert torch.autograd.gradcheck(of_kernel, raw, rtol=1e-5)
+    assert torch.autograd.gradgradcheck(of_kernel, raw, rtol=1e-4, atol=1e-6)
+
+
+def test_tangent_norm_without_grad_has_no_graph():
+    graph, x, xi = graph_of(2, 3, 1), inside(2, 3).requires_grad_(), tangents(2, 3)
+    with torch.no_grad():
+        assert not tangent_norm_sq(graph, x, xi).requires_grad
+    assert tangent_norm_sq(graph, x, xi).requires_grad
+    assert not tangent_norm_sq(graph, x.detach(), xi).requires_grad
+
+
+# ---------------------------------------------------------------- the dynamic distance
+
+
+def action(weights, path):
+    """N sum of the steps' squared lengths at their middles, with NumPy's pseudo-inverse."""
+    return (len(path) - 1) * sum(
+        (b - a) @ np.linalg.pinv(laplacian(weights, (a + b) / 2), rcond=1e-11, hermitian=True) @ (b - a)
+        for a, b in zip(path, path[1:])
+    )
+
+
+@pytest.mark.parametrize("steps", [1, 2, 7, 16])
+def test_two_pixels_in_closed_form(steps):
+    """With d = 1/2 both pixels L = (x_1 + x_2) [[1, -1], [-1, 1]] is constant along the path: d = |x_1 - y_1| /
+    sqrt(m)."""
+    graph = graph_of(1, 2, 1)
+    for x, y in (
+        ((0.2, 0.8), (0.7, 0.3)),
+        ((1.0, 0.0), (0.0, 1.0)),
+        ((3.0, 1.0), (0.0, 4.0)),
+        ((0.0, 2.0), (0.5, 1.5)),
+    ):
+        a, b = (torch.tensor([z], dtype=torch.float64) for z in (x, y))
+        distance, path = dynamic_distance(graph, a, b, steps)
+        assert float(distance) == pytest.approx(abs(x[0] - y[0]) / sum(x) ** 0.5, rel=1e-7)
+        straight = torch.lerp(a, b, torch.linspace(0, 1, steps + 1, dtype=torch.float64)[:, None, None])
+        torch.testing.assert_close(path, straight, rtol=0, atol=1e-3)
+
+
+@pytest.mark.parametrize("name", ["2x2", "row_weighted", "4x3_constant"])
+def test_dynamic_distance_is_a_distance(name):
+    """Symmetric, zero between equals, with the triangle inequality; small steps make up for the discrete time."""
+    graph = graph_of(*SIZES[name])
+    x, y, z = measures(3, *SIZES[name][:2], seed=4)
+    xy, yz, xz, yx = (float(dynamic_distance(graph, *pair)[0]) for pair in ((x, y), (y, z), (x, z), (y, x)))
+    assert xy == pytest.approx(yx, rel=1e-7) and min(xy, yz, xz) > 0
+    assert xz < (xy + yz) * (1 + 1e-3)
+    distance, path = dynamic_distance(graph, x, x)
+    assert 0 <= float(distance) < 1e-15
+    torch.testing.assert_close(path, x.expand(17, *x.shape), rtol=1e-15, atol=0)
+
+
+@pytest.mark.parametrize("name", ["2x2", "row", "3x4_weighted"])
+def test_the_path_has_its_ends_its_mass_and_no_negative_pixel(name):
+    """Also from an image with black pixels to another; and its action is the squared distance."""
+    graph = graph_of(*SIZES[name])
+    x, y = 2.5 * measures(2, *SIZES[name][:2], seed=1, black=0.5)
+    assert (x == 0).any() and (y == 0).any()
+    distance, path = dynamic_distance(graph, x, y, 8)
+    assert path.shape == (9, *x.shape) and not path.requires_grad
+    assert torch.equal(path[0], x) and torch.equal(path[-1], y)
+    assert (path[1:-1] > 0).all()
+    torch.testing.assert_close(path.sum((-2, -1)), torch.full((9,), 2.5, dtype=torch.float64), rtol=1e-12, atol=0)
+    value = action(weight_matrix(*SIZES[name]), path.flatten(1).numpy())
+    assert float(distance) ** 2 == pytest.approx(value, rel=1e-7)
+    straight = torch.lerp(x, y, torch.linspace(0, 1, 9, dtype=torch.float64)[:, None, None]).flatten(1).numpy()
+    assert value < action(weight_matrix(*SIZES[name]), straight)
+
+
+@pytest.mark.parametrize("black", [False, True])
+def test_dynamic_distance_is_the_minimum(black):
+    """Against SciPy's minimiser over the three inner points of a path of four steps on three pixels."""
+    weights = weight_matrix(1, 3, 1)
+    x, y = np.array([0.6, 0.4 - 0.15 * (not black), 0.15 * (not black)]), np.array([0.1, 0.2, 0.7])
+
+    def path_of(v):
+        inner = v.reshape(3, 2)
+        return np.vstack([x, np.c_[inner, 1 - inner.sum(1)], y])
+
+    start = np.linspace(x, y, 5)[1:-1, :2].ravel()
+    result = minimize(
+        lambda v: action(weights, path_of(v)),
+        start,
+        method="SLSQP",
+        bounds=[(1e-9, 1)] * 6,
+        constraints={"type": "ineq", "fun": lambda v: 1 - 1e-9 - v.reshape(3, 2).sum(1)},
+        options={"ftol": 1e-14, "maxiter": 500},
+    )
+    assert result.success
+    distance, path = dynamic_distance(graph_of(1, 3, 1), torch.tensor(x[None]), torch.tensor(y[None]), 4)
+    assert float(distance) ** 2 == pytest.approx(result.fun, rel=1e-6)
+    np.testing.assert_allclose(path[:, 0], path_of(result.x), atol=2e-3)
+
+
+def test_dynamic_distance_converges_at_second_order():
+    """The error falls as 1 / N^2: each difference is four times the next."""
+    for size, seed in (((1, 3, 1), 0), ((2, 3, 1), 1)):
+        x, y = inside(2, *size[:2], seed=seed)
+        values = [float(dynamic_distance(graph_of(*size), x, y, steps)[0]) for steps in (4, 8, 16, 32)]
+        drops = np.diff(values)
+        np.testing.assert_allclose(drops[:-1] / drops[1:], 4, rtol=0.05)
+
+
+def test_equation_5_dynamic():
+    """Of the dynamic distance (5) is right: d^2 is second order, and over xi' L^+ xi it tends to 1."""
+    for name in ("2x2", "row", "3x4_weighted"):
+        graph, x = graph_of(*SIZES[name]), inside(*SIZES[name][:2])
+        xi = tangents(*SIZES[name][:2])
+        xi = 0.5 * x.min() * xi / xi.abs().max()
+        norm = float(tangent_norm_sq(graph, x, xi))
+        scales = [1, 0.1, 0.01]
+        squares = [float(dynamic_distance(graph, x, x + s * xi, 4)[0]) ** 2 for s in scales]
+        np.testing.assert_allclose(np.diff(np.log10(squares)), -2, atol=0.1)
+        errors = [abs(square / (s**2 * norm) - 1) for s, square in zip(scales, squares)]
+        assert errors[2] < 1e-2 and errors[2] < 0.2 * errors[1] < 0.04 * errors[0] + 1e-9
+
+
+def test_equation_5_static_is_first_order():
+    """On a fixed grid the static W2^2 of (4) is proportional to the perturbation, not to its square: (5) fails."""
+    for name in ("2x2", "row", "3x4_weighted"):
+        x = inside(*SIZES[name][:2])
+        xi = tangents(*SIZES[name][:2])
+        xi = 0.5 * x.min() * xi / xi.abs().max()
+        squares = [transport.wasserstein_distance(x, x + s * xi) ** 2 for s in (1, 0.1, 0.01)]
+        np.testing.assert_allclose(np.diff(np.log10(squares)), -1, atol=1e-3)
+
+
+def test_dynamic_distance_of_channels():
+    """Squares add up over the channels, whose masses may differ; a batch is a loop."""
+    graph = graph_of(2, 3, 1)
+    mass = torch.tensor([1.0, 3.0]).double()[:, None, None]
+    x, y = measures(2, 4, 2, 2, 3) * mass
+    distance, path = dynamic_distance(graph, x, y, 4)
+    assert distance.shape == (4,) and path.shape == (5, 4, 2, 2, 3)
+    for k in range(4):
+        apart = [float(dynamic_distance(graph, x[k, c], y[k, c], 4)[0]) for c in range(2)]
+        assert float(distance[k]) == pytest.approx(np.hypot(*apart), rel=1e-7)
+
+
+def test_dynamic_distance_of_scaled_masses():
+    """L is linear in x, so the distance grows with the square root of the mass."""
+    graph, (x, y) = graph_of(2, 3, 1), measures(2, 2, 3)
+    one, four = (float(dynamic_distance(graph, m * x, m * y, 4)[0]) for m in (1, 4))
+    assert four == pytest.approx(2 * one, rel=1e-7)
+
+
+def test_dynamic_distance_of_a_black_channel():
+    """Between black and black it is zero, and a colour image may have no blue."""
+    graph, (x, y) = graph_of(2, 3, 1), measures(2, 2, 3)
+    assert float(dynamic_distance(graph, 0 * x, 0 * y).distance) == 0
+    with_black = [torch.stack([z, 0 * z]) for z in (x, y)]
+    assert float(dynamic_distance(graph, *with_black).distance) == float(dynamic_distance(graph, x, y).distance)
+
+
+def test_dynamic_distance_is_differentiable():
+    """Against a central difference along moves of mass, in both ends at once."""
+    graph, (x, y) = graph_of(2, 3, 1), inside(2, 2, 3, seed=2)
+    a, b = tangents(2, 2, 3, seed=3) * 0.05
+    x.requires_grad_()
+    y.requires_grad_()
+    slope = [
+        float((g * v).sum()) for g, v in zip(torch.autograd.grad(dynamic_distance(graph, x, y, 6)[0], (x, y)), (a, b))
+    ]
+    x, y = x.detach(), y.detach()
+    h = 1e-2
+    values = [float(dynamic_distance(graph, x + s * h * a, y + s * h * b, 6)[0]) for s in (1, -1, 2, -2)]
+    central = (8 * (values[0] - values[1]) - (values[2] - values[3])) / (12 * h)
+    assert abs(central) > 1e-2 and sum(slope) == pytest.approx(central, rel=1e-5)
+    one = [float(dynamic_distance(graph, x, y + s * h * b, 6)[0]) for s in (1, -1)]
+    assert slope[1] == pytest.approx((one[0] - one[1]) / (2 * h), rel=1e-2)
+
+
+def test_dynamic_distance_in_float32():
+    graph, (x, y) = PixelGraph(2, 3, 1), measures(2, 2, 3)
+    distance, path = dynamic_distance(graph, x.float(), y.float())
+    assert distance.dtype == path.dtype == torch.float32
+    exact = dynamic_distance(graph.to(dtype=torch.float64), x, y).distance
+    assert float(distance) == pytest.approx(float(exact), rel=1e-5)
+
+
+@gpu
+def test_on_the_gpu():
+    for name in ("3x4_weighted", "4x3_constant"):
+        cpu = graph_of(*SIZES[name])
+        graph = cpu.to("cuda")
+        x, y = measures(2, 2, 3, *SIZES[name][:2], black=0.2)
+        xi = metric.apply_laplacian(cpu, x, tangents(2, 3, *SIZES[name][:2]))
+        calls = {
+            "mobility": lambda graph, x, y, xi: metric.mobility(graph, x),
+            "laplacian": lambda graph, x, y, xi: metric.laplacian(graph, x),
+            "laplacian_sparse": lambda graph, x, y, xi: metric.laplacian_sparse(graph, x).to_dense(),
+            "apply_laplacian": metric_of(metric.apply_laplacian),
+            "grad_norm_sq": metric_of(grad_norm_sq),
+            "algorithm_1": metric_of(grad_norm_sq_algorithm1),
+            "tangent_norm_sq": metric_of(tangent_norm_sq),
+            "potential": lambda graph, x, y, xi: potential(graph, x, xi).value,
+            "dynamic_distance": lambda graph, x, y, xi: dynamic_distance(graph, x, y, 4).distance,
+        }
+        for call in calls.values():
+            result = call(graph, x.cuda(), y.cuda(), xi.cuda())
+            assert result.is_cuda
+            torch.testing.assert_close(result.cpu(), call(cpu, x, y, xi), rtol=1e-7, atol=1e-9)
+        with pytest.raises(ValueError, match="grad is on cpu but the graph is on cuda:0"):
+            grad_norm_sq(graph, x.cuda(), xi)
+
+
+def metric_of(function):
+    return lambda graph, x, y, xi: function(graph, x, xi)
+
+
+# ---------------------------------------------------------------- bad input
+
+GRAPH = graph_of(3, 4, 2, kernel(2))
+X, Y = inside(2, 2, 3, 4)
+XI = tangents(2, 3, 4)
+WITH_IMAGE = {
+    "mobility": lambda x: metric.mobility(GRAPH, x),
+    "laplacian": lambda x: metric.laplacian(GRAPH, x),
+    "laplacian_sparse": lambda x: metric.laplacian_sparse(GRAPH, x),
+    "apply_laplacian": lambda x: metric.apply_laplacian(GRAPH, x, XI),
+    "grad_norm_sq": lambda x: grad_norm_sq(GRAPH, x, XI),
+    "grad_norm_sq_algorithm1": lambda x: grad_norm_sq_algorithm1(GRAPH, x, XI),
+    "potential": lambda x: potential(GRAPH, x, XI),
+    "tangent_norm_sq": lambda x: tangent_norm_sq(GRAPH, x, XI),
+    "inner": lambda x: inner(GRAPH, x, XI, XI),
+    "dynamic_distance": lambda x: dynamic_distance(GRAPH, x, Y),
+}
+WITH_TENSOR = {
+    ("apply_laplacian", "v"): lambda v: metric.apply_laplacian(GRAPH, X, v),
+    ("grad_norm_sq", "grad"): lambda v: grad_norm_sq(GRAPH, X, v),
+    ("grad_norm_sq_algorithm1", "grad"): lambda v: grad_norm_sq_algorithm1(GRAPH, X, v),
+    ("potential", "xi"): lambda v: potential(GRAPH, X, v),
+    ("tangent_norm_sq", "xi"): lambda v: tangent_norm_sq(GRAPH, X, v),
+    ("inner", "xi"): lambda v: inner(GRAPH, X, v, XI),
+}
+
+
+@pytest.mark.parametrize(
+    ("call", "value", "error", "message"),
+    cases({name: (call, bad_images("x", X)) for name, call in WITH_IMAGE.items()})
+    + cases({f"{name}-{v}": (call, bad_tensors(v, XI)) for (name, v), call in WITH_TENSOR.items()})
+    + cases({"inner-zeta": (lambda v: inner(GRAPH, X, XI, v), bad_tensors("zeta", XI))})
+    + cases({"dynamic_distance-y": (lambda y: dynamic_distance(GRAPH, X, y), bad_images("y", Y))}),
+)
+def test_bad_tensors(call, value, error, message):
+    with pytest.raises(error, match=message):
+        call(value)
+
+
+BAD_CALLS = {
+    "grad_of_one_channel": (lambda: grad_norm_sq(GRAPH, X, XI[0]), "grad must have the shape of x"),
+    "xi_of_one_channel": (lambda: tangent_norm_sq(GRAPH, X, XI[:1]), "xi must have the shape of x"),
+    "y_of_one_channel": (lambda: dynamic_distance(GRAPH, X, Y[0]), "y must have the shape of x"),
+    "xi_of_another_sum": (lambda: tangent_norm_sq(GRAPH, X, XI + 1e-3), "xi must sum to zero .* 12 pixels at"),
+    "xi_nan": (lambda: tangent_norm_sq(GRAPH, X, XI * np.nan), "xi must sum to zero"),
+    "zeta_of_another_sum": (lambda: inner(GRAPH, X, XI, XI + 1e-3), "zeta must sum to zero"),
+    "scale": (lambda: tangent_norm_sq(GRAPH, X, XI, scale="pixels"), "scale must be None or 'pixel', got 'pixels'"),
+    "scale_inner": (lambda: inner(GRAPH, X, XI, XI, scale=1), "scale must be None or 'pixel', got 1"),
+    "scale_distance": (lambda: dynamic_distance(GRAPH, X, Y, scale="trace"), "scale must be .*'trace'"),
+    "tol_zero": (lambda: potential(GRAPH, X, XI, tol=0.0), "tol must be between 0 and 1, got 0.0"),
+    "tol_nan": (lambda: potential(GRAPH, X, XI, tol=np.nan), "tol must be between 0 and 1, got nan"),
+    "tol_one": (lambda: tangent_norm_sq(GRAPH, X, XI, tol=1), "tol must be between 0 and 1, got 1"),
+    "max_iter_zero": (lambda: inner(GRAPH, X, XI, XI, max_iter=0), "max_iter must be at least 1, got 0"),
+    "masses": (lambda: dynamic_distance(GRAPH, X, Y * 1.001), "x and y must have the same mass in each channel"),
+    "masses_of_channels": (
+        lambda: dynamic_distance(GRAPH, X, Y * torch.tensor([0.9, 1.1]).double()[:, None, None]),
+        "x and y must have the same mass in each channel",
+    ),
+    "steps_zero": (lambda: dynamic_distance(GRAPH, X, Y, 0), "steps must be at least 1, got 0"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_CALLS)
+def test_bad_calls(case):
+    call, says = BAD_CALLS[case]
+    with pytest.raises(ValueError, match=f"^{says}"):
+        call()
+
+
+@pytest.mark.parametrize("steps", [2.5, True, "2"])
+def test_steps_are_whole(steps):
+    with pytest.raises(TypeError, match="^steps must be a whole number, got "):
+        dynamic_distance(GRAPH, X, Y, steps)
+
+
+@pytest.mark.parametrize("function", WITH_IMAGE)
+def test_a_graph_of_float32_takes_no_float64(function, monkeypatch):
+    monkeypatch.setitem(globals(), "GRAPH", GRAPH.to(dtype=torch.float32))
+    with pytest.raises(TypeError, match="^x is torch.float64 but the graph is torch.float32"):
+        WITH_IMAGE[function](X)
