@@ -118,13 +118,16 @@ def accuracy(radii=(2, 4, 6, 8), shape=(64, 3, 32, 32)):
     Rough gradients: normal, and the same about 50. Plateaus: constant on blocks of 8 x 8 pixels, with noise of 1e-4;
     1 and 50 with one pixel raised by 1e-3; the constant 0.1, where all is 0. A step in the dark: images lit on their
     left half only, a gradient that is flat there (exactly, or to 1e-4) and steps by 0.7 out of their neighbours'
-    reach, where it must not matter. Errors are also held against the bound in the docstring of
+    reach, where it must not matter. Two plateaus: lit on the outer quarters, a step by 10 in the dark between them; at
+    radius 8 it is just in reach. Errors are also held against the bound in the docstring of
     ``grad_norm_sq``.
     """
     everywhere = torch.rand(shape, generator=seeded(0))
     column = torch.arange(shape[-1])
     left = everywhere * (column < shape[-1] // 2)
     step = 0.1 + 0.7 * (column >= shape[-1] // 2 + max(radii)).float().expand(shape)
+    both_sides = everywhere * ((column < shape[-1] // 4) | (column >= 3 * shape[-1] // 4))
+    middle = 10 * (column >= shape[-1] // 2).float().expand(shape)
     rough = torch.randn(shape, generator=seeded(1))
     blocks = torch.randn(*shape[:2], shape[2] // 8, shape[3] // 8, generator=seeded(2))
     plateaus = blocks.repeat_interleave(8, -2).repeat_interleave(8, -1) + 1e-4 * rough
@@ -139,6 +142,8 @@ def accuracy(radii=(2, 4, 6, 8), shape=(64, 3, 32, 32)):
         "constant": (everywhere, torch.full(shape, 0.1)),
         "step in the dark": (left, step),
         "the same + 1e-4 noise": (left, step + 1e-4 * rough),
+        "two plateaus + 1e-2 noise": (both_sides, middle + 1e-2 * rough),
+        "two plateaus + 1e-4 noise": (both_sides, middle + 1e-4 * rough),
     }
     rows = []
     for name, (x, grad) in cases.items():

@@ -1,7 +1,8 @@
 r"""Riemannian calculus on the probability simplex with the Wasserstein-2 metric, :math:`g_x = L(x)^{+}`.
 
 A function f takes images (..., C, H, W) or (H, W) to one number each, (...), every image on its own. What
-needs :math:`L(x)^{+}` or its determinant holds in the interior of the simplex: every pixel positive.
+needs :math:`L(x)^{+}` or its determinant holds in the interior of the simplex: every pixel positive. The f given must be
+deterministic and let gradients through: one that detaches its input counts as constant.
 Tangent vectors sum to zero in each channel; a colour image is a point of a product of simplices.
 """
 
@@ -54,6 +55,8 @@ def _derivative(f: Function, x: Tensor, *, create_graph: bool) -> tuple[Tensor, 
     with torch.enable_grad():
         leaf = x if x.requires_grad else x.detach().requires_grad_()
         value = f(leaf)
+        if not isinstance(value, Tensor):
+            raise TypeError(f"f must return a tensor, got {type(value).__name__}")
         expected = leaf.shape[: max(leaf.dim() - 3, 0)]
         if value.shape != expected:
             raise ValueError(f"f must return one number per image, {tuple(expected)}, got {tuple(value.shape)}")
@@ -194,7 +197,8 @@ def log_volume(graph: PixelGraph, x: Tensor) -> Tensor:
     r"""The logarithm of the Riemannian volume density, :math:`-\tfrac12 \log \det{}' L(x)`.
 
     The product det' of the positive eigenvalues is the determinant of :math:`L(x) + s\, 1 1^\top / n`
-    over s, which is positive definite: one Cholesky factor, no eigenvalues.
+    over s, which is positive definite: one Cholesky factor, no eigenvalues. Dense, in float64 whatever the input's type:
+    memory O(n²), time O(n³) per channel.
 
     Parameters
     ----------
@@ -211,17 +215,21 @@ def log_volume(graph: PixelGraph, x: Tensor) -> Tensor:
     ------
     ValueError, TypeError
         If x is not in the interior of the simplex, or does not fit the graph.
+    RuntimeError
+        If x is too ill-conditioned.
 
     References
     ----------
     Appendix B (iv) of Lin et al. (2019). Taught in :doc:`chapter 5 </book/riemannian_calculus>`.
     """
     _check_image(graph, x, interior=True)
-    matrix = _dense_laplacian(graph, x)
+    matrix = _dense_laplacian(graph.to(dtype=torch.float64), x.double())
     scale = matrix.detach().diagonal(dim1=-2, dim2=-1).mean(-1)
-    factor = torch.linalg.cholesky(matrix + scale[..., None, None] / graph.size)
+    factor, failed = torch.linalg.cholesky_ex(matrix + scale[..., None, None] / graph.size)
+    if bool(failed.any()):
+        raise RuntimeError("log_volume: x has mass on some pixels too many orders below that on others for float64")
     value = scale.log() / 2 - factor.diagonal(dim1=-2, dim2=-1).log().sum(-1)
-    return value.sum(-1) if x.dim() > 2 else value
+    return (value.sum(-1) if x.dim() > 2 else value).to(x.dtype)
 
 
 def log_volume_gradient(graph: PixelGraph, x: Tensor) -> Tensor:
@@ -229,6 +237,8 @@ def log_volume_gradient(graph: PixelGraph, x: Tensor) -> Tensor:
 
     .. math:: \partial_i \log \operatorname{vol}(x) = -\frac{1}{4 d_i} \sum_{j \in N(i)} \omega_{ij} R_{ij}, \qquad
        R_{ij} = L^{+}_{ii} + L^{+}_{jj} - 2 L^{+}_{ij}
+
+    Dense, in float64 whatever the input's type: memory O(n²), time O(n³) per channel.
 
     Parameters
     ----------
@@ -250,10 +260,11 @@ def log_volume_gradient(graph: PixelGraph, x: Tensor) -> Tensor:
     Appendix B (iv) of Lin et al. (2019). Taught in :doc:`chapter 5 </book/riemannian_calculus>`.
     """
     _check_image(graph, x, interior=True)
-    inverse = _pseudo_inverse(_dense_laplacian(graph, x))
+    wide = graph.to(dtype=torch.float64)
+    inverse = _pseudo_inverse(_dense_laplacian(wide, x.double()))
     diagonal = inverse.diagonal(dim1=-2, dim2=-1)
     resistance = diagonal[..., :, None] + diagonal[..., None, :] - 2 * inverse
-    return -(graph._adjacency() * resistance).sum(-1).view_as(x) / (4 * graph.volume)
+    return (-(wide._adjacency() * resistance).sum(-1).view_as(x) / (4 * wide.volume)).to(x.dtype)
 
 
 def laplacian_divergence(graph: PixelGraph) -> Tensor:

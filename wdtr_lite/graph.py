@@ -42,9 +42,9 @@ class PixelGraph:
     ------
     ValueError
         If the size or the radius is out of range, if a weight is negative or not finite, the kernel not
-        symmetric or of another shape, or if some pixel has no neighbour.
+        symmetric or of another shape, or if the kernel leaves the pixels in several unconnected parts.
     TypeError
-        If a size is not a whole number or the kernel not a floating tensor.
+        If a size is not a whole number, or the kernel not a tensor of float32 or float64.
 
     Examples
     --------
@@ -70,24 +70,26 @@ class PixelGraph:
         self._weight = _checked_kernel(weight, radius) if isinstance(weight, Tensor) else _checked_weight(weight)
         kernel = self._kernel
         self._place(*((kernel.device, kernel.dtype) if kernel is not None else ("cpu", torch.get_default_dtype())))
-        if not bool((self.degree > 0).all()):
-            raise ValueError("weight leaves a pixel without neighbours")
+        if not bool((self.degree > 0).all() & self.degree.sum().isfinite()):
+            raise ValueError("weight leaves a pixel without neighbours, or its sum is not finite")
+        if kernel is not None and bool((self._components(torch.ones_like(self.volume)[None]) + 1 < self.size).any()):
+            raise ValueError("weight leaves the pixels in several unconnected parts")
 
     def __repr__(self) -> str:
         weight = "kernel" if self._kernel is not None else self._weight
         return f"PixelGraph({self.height}, {self.width}, {self.radius}, weight={weight})"
 
     def to(self, device: str | torch.device | None = None, dtype: torch.dtype | None = None) -> "PixelGraph":
-        """The same graph on another device or with another floating type; a kernel keeps its gradient."""
+        """The same graph on another device or with the type float32 or float64; a kernel keeps its gradient."""
         if isinstance(device, torch.dtype):
             raise TypeError(f"device must be a device, got the type {device}: write to(dtype={device})")
-        if dtype is not None and not dtype.is_floating_point:
-            raise TypeError(f"dtype must be a floating type, got {dtype}")
         graph = copy.copy(self)
         graph._place(device or self.device, dtype or self.dtype)
         return graph
 
     def _place(self, device, dtype) -> None:
+        if dtype not in (torch.float32, torch.float64):
+            raise TypeError(f"dtype must be torch.float32 or torch.float64, got {dtype!r}")
         if self._kernel is not None:
             self._weight = self._kernel.to(device, dtype)
         self.dtype = dtype
@@ -156,6 +158,10 @@ class PixelGraph:
         tensor, (..., H, W)
         """
         _check_tensor(self, v, "v")
+        with torch.autocast(v.device.type, enabled=False):  # half precision would leave nothing of the differences
+            return self._neighbor_sum(v)
+
+    def _neighbor_sum(self, v: Tensor) -> Tensor:
         r = self.radius
         if self._kernel is None:
             return self._weight * (self._rows @ v @ self._columns - v)
@@ -207,6 +213,17 @@ class PixelGraph:
             torch.maximum(low_out, high, out=low_out)
             torch.maximum(high_out, low, out=high_out)
         return out
+
+    def _components(self, x: Tensor) -> Tensor:
+        """For each pixel of x (M, H, W) the largest pixel number linked to it, int64 (M, n); two black pixels are no link."""
+        lit = (x > 0).double()
+        label = torch.arange(self.size, device=x.device, dtype=torch.float64).view(self.height, self.width).expand_as(x)
+        while True:
+            wider = torch.maximum(label, lit * self._neighbor_max(label))
+            wider = torch.maximum(wider, self._neighbor_max(lit * wider))
+            if torch.equal(wider, label):
+                return label.flatten(1).long()
+            label = wider
 
     def _adjacency(self) -> Tensor:
         """All weights as a dense matrix, (n, n)."""

@@ -1,5 +1,7 @@
 """Wasserstein Gaussian noise: additive noise whose covariance is the inverse metric tensor."""
 
+from numbers import Real
+
 import torch
 from torch import Tensor
 
@@ -40,8 +42,9 @@ def sample(
         Samples per image.
     nonnegative : bool
         Replace x + ξ by the nearest image (in L2) without negative pixels and with the mass of x in each
-        channel. The noise is then no longer Gaussian: its mean is not zero, for black pixels next to ink can only gain, and its
-        covariance is smaller than :math:`\eta^2 L(x)`, at any `eta`: the effect does not vanish with it.
+        channel. The noise is then no longer Gaussian: its mean is not zero, for black pixels next to ink can only gain, its
+        total variance is smaller than :math:`\eta^2 \operatorname{tr} L(x)`, and it may carry mass between parts of x that
+        the graph does not link. The effect does not vanish with `eta`.
 
     Returns
     -------
@@ -68,6 +71,8 @@ def sample(
     Section 3 of Lin et al. (2019). Taught in :doc:`chapter 4 </book/wasserstein_noise>`.
     """
     _check_image(graph, x)
+    if isinstance(eta, bool) or not isinstance(eta, Real):
+        raise TypeError(f"eta must be a number, got {type(eta).__name__}")
     if not 0 <= eta < float("inf"):
         raise ValueError(f"eta must be non-negative and finite, got {eta!r}")
     _check_whole(n, "n")
@@ -79,12 +84,12 @@ def sample(
     xi = x.new_zeros(n, *x.shape)
     for offset, weight in graph._half():
         low, high = graph._ends(u, offset)
-        variance = (low + high) * (0.5 * eta**2 * weight)
+        variance = (low + high) * (0.5 * weight)
         if variance.requires_grad:  # the square root has no derivative at 0
             deviation = torch.where(variance > 0, variance.where(variance > 0, 1).sqrt(), 0)
         else:
             deviation = variance.sqrt_()
-        flux = torch.randn(n, *variance.shape, generator=generator, device=x.device, dtype=x.dtype).mul_(deviation)
+        flux = torch.randn(n, *variance.shape, generator=generator, device=x.device, dtype=x.dtype).mul_(deviation * eta)
         graph._ends(xi, offset)[1].add_(flux)
         graph._ends(xi, offset)[0].sub_(flux)
     if nonnegative:

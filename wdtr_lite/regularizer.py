@@ -1,7 +1,8 @@
 """What training with noise penalises: the expansions of Theorem 1.
 
 Here f is a classifier, images (B, C, H, W) -> outputs (B,) or (B, k), each image on its own; a loss takes
-outputs and labels to one number per image, (B,), each from its own row.
+outputs and labels to one number per image, (B,), each from its own row. f is evaluated several times: it must be deterministic and
+not couple images (no dropout, batch normalisation in evaluation mode).
 """
 
 from collections.abc import Callable
@@ -180,19 +181,22 @@ def first_order_expansion(
 
     Raises
     ------
-    ValueError
-        If a shape differs, or f or the loss returns another shape.
+    ValueError, TypeError
+        If a shape differs, something is no floating tensor, or f or the loss returns another shape.
 
     References
     ----------
     Section 3 of Lin et al. (2019), below Theorem 1. Taught in :doc:`chapter 6 </book/theorem_one>`.
     """
     _check(None, x)
+    _check_floating(mean, "mean")
     if mean.shape != x.shape:
         raise ValueError(f"mean must have the shape of x, {tuple(x.shape)}, got {tuple(mean.shape)}")
     with torch.enable_grad():
         leaf = x.detach().requires_grad_()
         value = _values(loss, _outputs(f, leaf), y)
+        if not value.requires_grad:
+            return torch.zeros_like(value)
         grad = torch.autograd.grad(value.sum(), leaf, create_graph=create_graph, materialize_grads=True)[0]
     return (grad * mean).sum((1, 2, 3))
 
@@ -224,15 +228,16 @@ def perturbed_loss(
 
     Raises
     ------
-    ValueError
-        If a shape differs, or f or the loss returns another shape.
+    ValueError, TypeError
+        If a shape differs, something is no floating tensor, or f or the loss returns another shape.
 
     References
     ----------
     Equations (1) to (3) of Lin et al. (2019). Taught in :doc:`chapter 6 </book/theorem_one>`.
     """
     _check(None, x)
-    if xi.shape[1:] != x.shape or xi.dim() != 5:
+    _check_floating(xi, "xi")
+    if xi.shape[1:] != x.shape or not len(xi):
         raise ValueError(f"xi must be (N, {', '.join(map(str, x.shape))}), got {tuple(xi.shape)}")
     truth = y if callable(y) else lambda image: y
     draws = torch.stack([_values(loss, _outputs(f, x + step), truth(x + step)) for step in xi])
