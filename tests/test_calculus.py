@@ -20,7 +20,7 @@ from oracles import (
     weight_matrix,
 )
 
-from wdtr_lite import PixelGraph, calculus, metric
+from wdtr_lite import PixelGraph, calculus, metric, noise
 from wdtr_lite.calculus import (
     christoffel,
     exponential_map,
@@ -167,6 +167,28 @@ def test_entropy_flow(size):
     assert 1e-3 < errors[0] and errors[1] < 0.03 * errors[0]
 
 
+def entropy_hessian(size, x):
+    """The eigenvalues of the entropy's Riemannian Hessian at x (H, W), in an orthonormal basis of the tangent vectors."""
+    graph = graph_of(*size)
+
+    def entropy(x):
+        return (x * (x / graph.volume).log()).sum((-3, -2, -1))
+
+    values, vectors = torch.linalg.eigh(torch.tensor(laplacian(weight_matrix(*size), x.flatten().numpy())))
+    frame = (vectors[:, 1:] * values[1:].sqrt()).T.reshape(-1, 1, *x.shape)  # v' L^+ w is 1 or 0
+    n = len(frame)
+    a, b = frame.repeat_interleave(n, 0), frame.repeat(n, 1, 1, 1)
+    return torch.linalg.eigvalsh(hessian(entropy, graph, x.expand_as(a), a, b).view(n, n))
+
+
+def test_entropy_is_not_convex():
+    """On six pixels in a row with two hardly lit ones the Hessian has a negative eigenvalue, -3.5; none at the uniform
+    image."""
+    x = torch.tensor([[0.1406, 0.001, 0.2478, 0.3026, 0.001, 0.3070]], dtype=torch.float64)
+    assert float(entropy_hessian((1, 6, 1), x / x.sum())[0]) == pytest.approx(-3.5, abs=0.1)
+    assert entropy_hessian((1, 6, 1), torch.full((1, 6), 1 / 6).double())[0] > 1
+
+
 # ---------------------------------------------------------------- Christoffel symbols and the Hessian
 
 
@@ -266,6 +288,46 @@ def exact_log_volume(weights, x):
             ratio = matrix[i][k] / matrix[k][k]
             matrix[i] = [a - ratio * b for a, b in zip(matrix[i], matrix[k])]
     return -(math.log(determinant.numerator) - math.log(determinant.denominator)) / 2
+
+
+def near_black(ground):
+    """A grey ground and a bright heap of 2 x 2 pixels."""
+    x = torch.full((6, 6), ground, dtype=torch.float32)
+    x[2:4, 2:4] = 0.25
+    return x
+
+
+@pytest.mark.parametrize("ground", [1e-7, 1e-8, 1e-9])
+def test_float32_near_black(ground):
+    """To 1e-4 of the same image in float64: pivots and resistances are differences that float32 does not hold."""
+    graph, x = PixelGraph(6, 6, 1), near_black(ground)
+    wide = graph.to(dtype=torch.float64)
+    close = {"rtol": 1e-4, "atol": 0, "check_dtype": False}
+    for function in (
+        log_volume,
+        log_volume_gradient,
+        lambda graph, x: laplace_beltrami(lambda x: (x**2).sum(), graph, x).value,
+    ):
+        value = function(graph, x)
+        assert value.dtype == torch.float32 and value.isfinite().all()
+        torch.testing.assert_close(value, function(wide, x.double()), **close)
+
+
+def test_log_volume_of_a_hopeless_image():
+    """Instead of NaN, or of the logarithm of rounding."""
+    x = near_black(0).double() + 1e-25
+    with pytest.raises(RuntimeError, match="^log_volume: x has mass on some pixels too many orders below"):
+        log_volume(graph_of(6, 6, 1), x)
+    with pytest.raises(RuntimeError, match="^log_volume: "):
+        log_volume(PixelGraph(6, 6, 1), torch.stack([near_black(0.1), x.float()]))
+
+
+@pytest.mark.parametrize("mass", [1e-8, 1e8])
+def test_log_volume_gradient_of_any_mass(size, mass):
+    """It is homogeneous of degree -1, to rounding."""
+    graph, x = graph_of(*size), inside(*size[:2])
+    value = mass * log_volume_gradient(graph, mass * x)
+    torch.testing.assert_close(value, log_volume_gradient(graph, x), rtol=1e-11, atol=0)
 
 
 @pytest.mark.parametrize("dim", [1.0, 1e-4, 1e-8])
@@ -425,6 +487,22 @@ def test_stochastic_laplacian_is_unbiased_and_knows_its_error(graph, volume_term
     again = laplace_beltrami(f, graph, x, volume=volume_term, estimator="stochastic", samples=3, generator=generator(5))
     same = laplace_beltrami(f, graph, x, volume=volume_term, estimator="stochastic", samples=3, generator=generator(5))
     assert torch.equal(again.value, same.value) and again.standard_error > 0
+
+
+@pytest.mark.parametrize("samples", [2, 3, 5])
+def test_stochastic_laplacian_of_few_samples(samples):
+    """The mean of zeta' f'' zeta over noise.sample's draws and the root of their unbiased variance over their number."""
+    graph, x, source = graph_of(2, 3, 1), inside(2, 3), generator(3)
+    second = derivatives(x)[1].numpy()
+    draws = [noise.sample(graph, x, 1.0, generator=source).flatten().numpy() for _ in range(samples)]
+    products = [z @ second @ z for z in draws]
+    estimate = laplace_beltrami(
+        f, graph, x, volume=False, estimator="stochastic", samples=samples, generator=generator(3)
+    )
+    mean = sum(products) / samples
+    variance = sum((p - mean) ** 2 for p in products) / (samples - 1)
+    assert float(estimate.value) == pytest.approx(mean, rel=1e-10)
+    assert float(estimate.standard_error) == pytest.approx((variance / samples) ** 0.5, rel=1e-10)
 
 
 def test_stochastic_laplacian_has_the_variance_of_its_quadratic_form():
@@ -645,6 +723,15 @@ def test_geodesic_that_leaves_the_simplex():
         exponential_map(graph, x, 1e3 * sigma)
 
 
+def test_geodesic_that_hardly_leaves_the_simplex():
+    """Two pixels, whose geodesics are straight lines: a pixel of -1e-6 is refused, one of 1e-6 is not."""
+    graph, x, sigma = graph_of(1, 2, 1), torch.tensor([[0.25, 0.75]]).double(), torch.tensor([[-1.0, 1.0]]).double()
+    end = exponential_map(graph, x, (0.25 - 1e-6) * sigma, steps=4)
+    np.testing.assert_allclose(end[0], [1e-6, 1 - 1e-6], rtol=0, atol=1e-12)
+    with pytest.raises(RuntimeError, match="^the geodesic leaves the simplex before time 1: "):
+        geodesic(graph, x, (0.25 + 1e-6) * sigma, steps=4)
+
+
 def test_geodesic_is_differentiable():
     graph = graph_of(1, 3, 1)
 
@@ -745,6 +832,17 @@ BAD_CALLS = {
         ValueError,
         r"f must return .*\(1,\), got \(\)",
     ),
+    "f_of_numbers": (lambda: gradient(lambda x: 1.5, GRAPH, X), TypeError, "f must return a tensor, got float"),
+    "f_of_numbers_hessian": (
+        lambda: hessian(lambda x: 1.5, GRAPH, X, SIGMA, SIGMA),
+        TypeError,
+        "f must return a tensor, got float",
+    ),
+    "f_of_numbers_laplacian": (
+        lambda: laplace_beltrami(lambda x: 1.5, None, X),
+        TypeError,
+        "f must return a tensor, got float",
+    ),
     "estimator": (lambda: laplace_beltrami(f, GRAPH, X, estimator="mc"), ValueError, "estimator must .*'mc'"),
     "samples_one": (
         lambda: laplace_beltrami(f, GRAPH, X, estimator="stochastic", samples=1, generator=generator()),
@@ -784,3 +882,10 @@ def test_the_border_has_a_gradient_and_a_trace():
     x[0, 1] = 0
     assert gradient(f, graph_of(2, 3, 1), x).isfinite().all()
     assert calculus.laplace_beltrami(f, graph_of(2, 3, 1), x, volume=False).value.isfinite()
+
+
+def test_log_volume_gradient_of_a_hopeless_image():
+    x = torch.full((6, 6), 1e-25, dtype=torch.float64)
+    x[2:4, 2:4] = 0.25
+    with pytest.raises(RuntimeError, match="^log_volume_gradient: x has mass"):
+        calculus.log_volume_gradient(graph_of(6, 6, 1), x)

@@ -302,6 +302,11 @@ BAD_CALLS = {
         ValueError,
         "weight must be equal at opposite offsets",
     ),
+    "kernel_symmetric_as_a_matrix": (  # weight == weight.T says nothing of opposite offsets
+        lambda: PixelGraph(3, 4, 1, weight=kernel_with(2.0, (0, 1), (1, 0))),
+        ValueError,
+        "weight must be equal at opposite offsets",
+    ),
     "kernel_negative": (
         lambda: PixelGraph(3, 4, 1, weight=kernel_with(-1.0, *BOTH)),
         ValueError,
@@ -335,7 +340,38 @@ BAD_CALLS = {
     "to_integers": (
         lambda: PixelGraph(3, 4, 1).to(dtype=torch.int64),
         TypeError,
-        "dtype must be a floating type, got torch.int64",
+        "dtype must be torch.float32 or torch.float64, got torch.int64",
+    ),
+    "to_half": (
+        lambda: PixelGraph(3, 4, 1).to(dtype=torch.float16),
+        TypeError,
+        "dtype must be torch.float32 or torch.float64, got torch.float16",
+    ),
+    "kernel_half": (
+        lambda: PixelGraph(3, 4, 1, weight=torch.ones(3, 3).half()),
+        TypeError,
+        ".*must be torch.float32 or torch.float64, got torch.float16",
+    ),
+    "kernel_bfloat16": (
+        lambda: PixelGraph(3, 4, 1, weight=torch.ones(3, 3).bfloat16()),
+        TypeError,
+        ".*must be torch.float32 or torch.float64, got torch.bfloat16",
+    ),
+    "weight_beyond_float32": (lambda: PixelGraph(3, 4, 1, weight=1e39), ValueError, "weight .*not finite"),
+    "kernel_of_infinite_sum": (
+        lambda: PixelGraph(3, 4, 1, weight=torch.full((3, 3), 3e38)),
+        ValueError,
+        "weight .*not finite",
+    ),
+    "columns_apart": (  # every pixel has a neighbour, in its own column
+        lambda: PixelGraph(3, 4, 1, weight=ALONG_THE_ROW),
+        ValueError,
+        "weight leaves the pixels in several unconnected parts",
+    ),
+    "colours_of_the_chessboard": (
+        lambda: PixelGraph(3, 4, 1, weight=kernel_with(0.0, *BOTH, (1, 0), (1, 2))),
+        ValueError,
+        "weight leaves the pixels in several unconnected parts",
     ),
 }
 
@@ -365,3 +401,9 @@ def test_bad_tensors(call, value, error, message):
 def test_a_graph_of_float32_takes_no_float64():
     with pytest.raises(TypeError, match=r"^v is torch.float64 but the graph is torch.float32: .*graph.to\(dtype="):
         PixelGraph(3, 4, 1).neighbor_sum(images(3, 4))
+
+
+def test_a_weight_too_large_for_the_new_type_is_refused():
+    kernel = torch.full((3, 3), 1e37, dtype=torch.float64)
+    with pytest.raises(ValueError, match="^weight is too large for torch.float32"):
+        PixelGraph(9, 9, 1, weight=kernel).to(dtype=torch.float32)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from oracles import SIZES, bad_images, cases, gpu, images, inside, kernel, laplacian, measures, seeds, weight_matrix
 from scipy.optimize import minimize
 
-from wdtr_lite import PixelGraph, data, noise
+from wdtr_lite import PixelGraph, data, metric, noise, transport
 from wdtr_lite.noise import project_to_simplex, sample
 
 
@@ -183,6 +183,40 @@ def test_density_has_half_the_covariance():
     np.testing.assert_allclose(ratio, 2, atol=5 * 2 * (2 / n) ** 0.5)
 
 
+def test_density_of_the_dynamic_distance_has_half_the_covariance():
+    """exp(-d^2 / eta^2) with the metric's own distance d(x, x + xi), summed over a grid of tangent vectors of three
+    pixels in a row: the covariance is eta^2 L(x) / 2."""
+    eta, x = 0.005, torch.tensor([[0.3, 0.4, 0.3]], dtype=torch.float64)
+    flux = torch.cartesian_prod(*[torch.linspace(-3.3, 3.3, 12, dtype=torch.float64)] * 2)
+    matrix = torch.tensor(laplacian(weight_matrix(1, 3, 1), x.flatten().numpy()))
+    values, vectors = torch.linalg.eigh(matrix)
+    xi = eta * flux @ (vectors[:, 1:] * values[1:].sqrt()).T  # spans the vectors of sum zero
+    y = (x + xi).view(-1, 1, 1, 3)
+    assert y.min() > 0
+    distance = metric.dynamic_distance(graph_of(1, 3, 1), x.expand_as(y), y, 2).distance
+    density = torch.exp(-(distance**2) / eta**2)
+    covariance = (xi.T * density) @ xi / density.sum()
+    np.testing.assert_allclose(covariance / eta**2, matrix / 2, rtol=0.01, atol=1e-4)
+
+
+def test_density_of_the_linear_program_is_laplace():
+    """exp(-W_2^2 / eta^2) with the distance (4) is exp(-(|a| + |b|) / eta^2) in the flows over the two edges of three pixels
+    in a row: independent, each of variance 2 eta^4, wherever the mass is."""
+    eta, h = 0.1, 0.5  # the step of the grid over eta^2
+    line = np.arange(-20, 21) * h * eta**2
+    flow = np.stack(np.meshgrid(line, line, indexing="ij"), -1).reshape(-1, 2)
+    xi = flow @ np.array([[-1.0, 1.0, 0.0], [0.0, -1.0, 1.0]])
+    for x in ([0.3, 0.4, 0.3], [0.2, 0.3, 0.5]):
+        fits = (x + xi > 0).all(1)
+        assert fits[abs(flow).sum(1) < 0.1].all()
+        cost = np.array([transport.wasserstein_distance(np.array([x]), (x + v)[None]) ** 2 for v in xi[fits]])
+        np.testing.assert_allclose(cost, abs(flow[fits]).sum(1), rtol=0, atol=1e-8)
+        density = np.exp(-cost / eta**2)
+        covariance = (flow[fits].T * density) @ flow[fits] / density.sum()
+        # a sum over the grid has 2 (1 - h^2 / 12) in place of 2, and some flows are out of its reach
+        np.testing.assert_allclose(covariance, 2 * eta**4 * np.eye(2), rtol=h**2 / 6, atol=0.02 * eta**4)
+
+
 # ---------------------------------------------------------------- without negative pixels
 
 
@@ -321,6 +355,8 @@ BAD_CALLS = {
     "eta_negative": (lambda: sample(GRAPH, X, -0.1, generator=generator()), ValueError, "eta must .*got -0.1"),
     "eta_nan": (lambda: sample(GRAPH, X, np.nan, generator=generator()), ValueError, "eta must .*got nan"),
     "eta_inf": (lambda: sample(GRAPH, X, np.inf, generator=generator()), ValueError, "eta must .*got inf"),
+    "eta_text": (lambda: sample(GRAPH, X, "a", generator=generator()), TypeError, "eta must be a number, got str"),
+    "eta_bool": (lambda: sample(GRAPH, X, True, generator=generator()), TypeError, "eta must be a number, got bool"),
     "n_zero": (lambda: sample(GRAPH, X, 0.1, generator=generator(), n=0), ValueError, "n must .*got 0"),
     "n_fraction": (lambda: sample(GRAPH, X, 0.1, generator=generator(), n=1.5), TypeError, "n must .*got 1.5"),
     "n_bool": (lambda: sample(GRAPH, X, 0.1, generator=generator(), n=True), TypeError, "n must .*got True"),
@@ -340,6 +376,15 @@ BAD_CALLS = {
         "x is torch.float64 but the graph is torch.float32",
     ),
 }
+
+
+@pytest.mark.parametrize("eta", [1e-30, 1e18])
+def test_noise_is_linear_in_eta_at_any_size(eta):
+    """In float32 the square of eta is 0 or infinite."""
+    graph, x = PixelGraph(3, 4, 1), X.float()
+    one, scaled = (sample(graph, x, size, generator=generator(), n=3) for size in (1.0, eta))
+    assert scaled.isfinite().all() and scaled.dtype == torch.float32
+    torch.testing.assert_close(scaled.double() / eta, one.double(), rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("case", BAD_CALLS)

@@ -350,6 +350,21 @@ def test_theorem_1_exponential():
     assert (np.log2(right[1:] / right[:-1]) > 3.5).all() and (wrong > 10 * right).all()
 
 
+def test_section_4_factor():
+    """E + eta^2 E^R, as Section 4 writes, overshoots: the change of the loss over eta^2 E^R tends to 1/2."""
+    size, x = SIMPLICES["row_uneven"]
+    x = torch.tensor(x, dtype=torch.float64).view(1, 1, 1, 3)
+    for loss, f, y in LIMITS.values():
+        terms = second_order_expansion(loss, f, graph_of(*size), x, y[:1])
+        ratios = []
+        for eta in (0.004, 0.002, 0.001):
+            xi, weight = gaussian(size, x, eta)
+            change = float(weight @ (loss(f(x + xi), y[:1].expand(len(xi), *y.shape[1:])) - terms.loss))
+            ratios.append(change / (eta**2 * float(terms.gradient + terms.laplacian)))
+        errors = abs(np.array(ratios) - 0.5)
+        assert errors[-1] < 1e-3 and (errors[1:] < 0.3 * errors[:-1]).all()
+
+
 def test_theorem_1_with_this_packages_noise():
     """Monte Carlo of noise.sample, within five standard errors of the expansion, which noise explains and nothing else:
     at this eta the second-order term is 20 standard errors."""
@@ -393,6 +408,16 @@ def test_first_order_along_steepest_descent(size):
             torch.testing.assert_close(step, calculus.gradient(scalar, graph, x), rtol=1e-12, atol=1e-14)
         first = first_order_expansion(square, scalar, x, y, 0.01 * step)
         torch.testing.assert_close(first, 0.01 * slope * norm, rtol=1e-10, atol=1e-14)
+
+
+def test_first_order_of_a_constant_is_zero():
+    """With a graph of autograd, and without one."""
+    x, v, y = inside(3, 2, 2, 3), tangents(3, 2, 2, 3), torch.zeros(3).double()
+    constants = (lambda x: torch.ones(len(x)).double(), lambda x: 0 * x.sum((1, 2, 3)) + 1)
+    for f in constants:
+        for create_graph in (False, True):
+            first = first_order_expansion(square, f, x, y, v, create_graph=create_graph)
+            assert torch.equal(first.detach(), torch.zeros(3, dtype=torch.float64))
 
 
 # ---------------------------------------------------------------- the perturbed loss
@@ -627,6 +652,31 @@ BAD_CALLS = {
         lambda: perturbed_loss(square, scalar, X, Y, XI[:, :1]),
         ValueError,
         r"xi must be \(N, 2, 1, 3, 4\)",
+    ),
+    "mean_of_integers": (
+        lambda: first_order_expansion(square, scalar, X, Y, torch.ones_like(X).long()),
+        TypeError,
+        "mean must be a floating tensor, got torch.int64",
+    ),
+    "mean_array": (
+        lambda: first_order_expansion(square, scalar, X, Y, X.numpy()),
+        TypeError,
+        "mean must be a tensor, got ndarray",
+    ),
+    "mean_number": (
+        lambda: first_order_expansion(square, scalar, X, Y, 0),
+        TypeError,
+        "mean must be a tensor, got int",
+    ),
+    "xi_of_no_samples": (
+        lambda: perturbed_loss(square, scalar, X, Y, XI[:0]),
+        ValueError,
+        r"xi must be \(N, 2, 1, 3, 4\), got \(0, 2, 1, 3, 4\)",
+    ),
+    "xi_of_integers": (
+        lambda: perturbed_loss(square, scalar, X, Y, XI.long()),
+        TypeError,
+        "xi must be a floating tensor, got torch.int64",
     ),
     "estimator": (
         lambda: second_order_expansion(square, scalar, GRAPH, X, Y, estimator="mc"),

@@ -115,12 +115,11 @@ def gradient(f: Function, graph: PixelGraph, x: Tensor, *, create_graph: bool = 
 def christoffel(graph: PixelGraph, x: Tensor, sigma1: Tensor, sigma2: Tensor) -> Tensor:
     r"""The Christoffel symbol applied to two tangent vectors.
 
-    .. math:: \Gamma_x(\sigma_1, \sigma_2) = -\tfrac12 \bigl[ L(\sigma_1) \Phi_2 + L(\sigma_2) \Phi_1 \bigr]
-       + \tfrac12 L(x) \Bigl( \frac{1}{2 d_i} \sum_{j \in N(i)} \omega_{ij}
-       (\Phi_{1,i} - \Phi_{1,j}) (\Phi_{2,i} - \Phi_{2,j}) \Bigr)_i,
-       \qquad \Phi_k = L(x)^{+} \sigma_k
+    .. math:: \Gamma_x(\sigma_1, \sigma_2) = {}& -\tfrac12 \bigl[ L(\sigma_1) \Phi_2 + L(\sigma_2) \Phi_1 \bigr] \\
+       & + \tfrac12 L(x) \Bigl( \frac{1}{2 d_i} \sum_{j \in N(i)} \omega_{ij}
+       (\Phi_{1,i} - \Phi_{1,j}) (\Phi_{2,i} - \Phi_{2,j}) \Bigr)_i
 
-    A geodesic satisfies :math:`\ddot x = -\Gamma_x(\dot x, \dot x)`.
+    with :math:`\Phi_k = L(x)^{+} \sigma_k`. A geodesic satisfies :math:`\ddot x = -\Gamma_x(\dot x, \dot x)`.
 
     Parameters
     ----------
@@ -193,6 +192,9 @@ def hessian(
         return _total(sigma1 * second) - _total(symbol * grad)
 
 
+_TOO_UNEVEN = "x has mass on some pixels too many orders below that on others for float64"
+
+
 def log_volume(graph: PixelGraph, x: Tensor) -> Tensor:
     r"""The logarithm of the Riemannian volume density, :math:`-\tfrac12 \log \det{}' L(x)`.
 
@@ -216,7 +218,7 @@ def log_volume(graph: PixelGraph, x: Tensor) -> Tensor:
     ValueError, TypeError
         If x is not in the interior of the simplex, or does not fit the graph.
     RuntimeError
-        If x is too ill-conditioned.
+        If x is too ill-conditioned. Up to 13 orders of magnitude between its pixels are safe.
 
     References
     ----------
@@ -227,7 +229,7 @@ def log_volume(graph: PixelGraph, x: Tensor) -> Tensor:
     scale = matrix.detach().diagonal(dim1=-2, dim2=-1).mean(-1)
     factor, failed = torch.linalg.cholesky_ex(matrix + scale[..., None, None] / graph.size)
     if bool(failed.any()):
-        raise RuntimeError("log_volume: x has mass on some pixels too many orders below that on others for float64")
+        raise RuntimeError(f"log_volume: {_TOO_UNEVEN}")
     value = scale.log() / 2 - factor.diagonal(dim1=-2, dim2=-1).log().sum(-1)
     return (value.sum(-1) if x.dim() > 2 else value).to(x.dtype)
 
@@ -252,7 +254,7 @@ def log_volume_gradient(graph: PixelGraph, x: Tensor) -> Tensor:
 
     Raises
     ------
-    ValueError, TypeError
+    ValueError, TypeError, RuntimeError
         As :func:`log_volume`.
 
     References
@@ -261,7 +263,10 @@ def log_volume_gradient(graph: PixelGraph, x: Tensor) -> Tensor:
     """
     _check_image(graph, x, interior=True)
     wide = graph.to(dtype=torch.float64)
-    inverse = _pseudo_inverse(_dense_laplacian(wide, x.double()))
+    try:
+        inverse = _pseudo_inverse(_dense_laplacian(wide, x.double()))
+    except torch.linalg.LinAlgError as error:
+        raise RuntimeError(f"log_volume_gradient: {_TOO_UNEVEN}") from error
     diagonal = inverse.diagonal(dim1=-2, dim2=-1)
     resistance = diagonal[..., :, None] + diagonal[..., None, :] - 2 * inverse
     return (-(wide._adjacency() * resistance).sum(-1).view_as(x) / (4 * wide.volume)).to(x.dtype)

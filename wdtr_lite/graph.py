@@ -70,8 +70,8 @@ class PixelGraph:
         self._weight = _checked_kernel(weight, radius) if isinstance(weight, Tensor) else _checked_weight(weight)
         kernel = self._kernel
         self._place(*((kernel.device, kernel.dtype) if kernel is not None else ("cpu", torch.get_default_dtype())))
-        if not bool((self.degree > 0).all() & self.degree.sum().isfinite()):
-            raise ValueError("weight leaves a pixel without neighbours, or its sum is not finite")
+        if not bool((self.degree > 0).all()):
+            raise ValueError("weight leaves a pixel without neighbours")
         if kernel is not None and bool((self._components(torch.ones_like(self.volume)[None]) + 1 < self.size).any()):
             raise ValueError("weight leaves the pixels in several unconnected parts")
 
@@ -96,6 +96,8 @@ class PixelGraph:
         self._rows, self._columns = (_band(side, self.radius).to(device, dtype) for side in (self.height, self.width))
         self.device = self._rows.device
         self._degree = self._degrees() if self._kernel is None else None
+        if not bool(self.degree.sum().isfinite()):
+            raise ValueError(f"weight is too large for {dtype}: the sum of all degrees is not finite")
 
     @property
     def _kernel(self) -> Tensor | None:
@@ -251,6 +253,8 @@ def _checked_weight(weight: float) -> float:
 
 def _checked_kernel(weight: Tensor, radius: int) -> Tensor:
     _check_floating(weight, "weight")
+    if weight.dtype not in (torch.float32, torch.float64):
+        raise TypeError(f"weight must be torch.float32 or torch.float64, got {weight.dtype}")
     if weight.shape != (2 * radius + 1,) * 2:
         raise ValueError(f"weight must have shape {(2 * radius + 1,) * 2} for radius {radius}, got {tuple(weight.shape)}")
     if not bool(((weight >= 0) & weight.isfinite()).all()):

@@ -227,8 +227,8 @@ def _total(value: Tensor) -> Tensor:
 def grad_norm_sq(graph: PixelGraph, x: Tensor, grad: Tensor) -> Tensor:
     r"""The squared Wasserstein gradient norm (7), one number per image.
 
-    .. math:: \nabla f^\top L(x) \nabla f = \sum_{(i,j) \in E} \omega_{ij} (g_i - g_j)^2\, \frac{x_i/d_i + x_j/d_j}{2}
-       = \sum_i \frac{x_i}{d_i} \cdot \tfrac12 \sum_{j \in N(i)} \omega_{ij} (g_i - g_j)^2
+    .. math:: \nabla f^\top L(x) \nabla f &= \sum_{(i,j) \in E} \omega_{ij} (g_i - g_j)^2\, \frac{x_i/d_i + x_j/d_j}{2} \\
+       &= \sum_i \frac{x_i}{d_i} \cdot \tfrac12 \sum_{j \in N(i)} \omega_{ij} (g_i - g_j)^2
 
     computed through :math:`\tfrac12\,(B1 \cdot g^2 + B(g^2)) - g \cdot Bg`, whose cost does not grow with the radius. Each
     channel of the gradient is centred first, at its mean :math:`\bar g` over the densities :math:`u = x/d`, which changes nothing
@@ -307,7 +307,12 @@ def grad_norm_sq_algorithm1(graph: PixelGraph, x: Tensor, grad: Tensor) -> Tenso
     """
     _check_image(graph, x)
     _check_tensor(graph, grad, "grad", x.shape)
-    u, g = ((v).reshape(-1, 1, graph.height, graph.width) for v in (x / graph.volume, grad))
+    with torch.autocast(x.device.type, enabled=False):
+        return _algorithm1(graph, x, grad)
+
+
+def _algorithm1(graph: PixelGraph, x: Tensor, grad: Tensor) -> Tensor:
+    u, g = (v.reshape(-1, 1, graph.height, graph.width) for v in (x / graph.volume, grad))
     total = x.new_zeros(len(u))
     for (dy, dx), weight in graph._half():  # line 2
         here, there = (0, max(0, -dx)), (dy, max(0, dx))

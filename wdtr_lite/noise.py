@@ -21,7 +21,7 @@ def sample(
 ) -> Tensor:
     r"""Samples of Wasserstein Gaussian noise, exactly, without a factorisation.
 
-    .. math:: \xi = \eta\, D^\top \Lambda(x)^{1/2} z, \quad z \sim N(0, I_{|E|}), \qquad
+    .. math:: \xi = \eta\, D^\top \Lambda(x)^{1/2} z, \quad z \sim N(0, I_{|E|}), \\
        \mathbb{E}\,\xi = 0, \quad \mathbb{E}\,\xi\xi^\top = \eta^2 D^\top \Lambda(x) D = \eta^2 L(x).
 
     On each edge a random amount of mass passes from one end to the other, so every channel's noise sums to

@@ -37,6 +37,8 @@ class SecondOrder(NamedTuple):
 def _outputs(f: Classifier, x: Tensor) -> Tensor:
     """The outputs as (B, k)."""
     outputs = f(x)
+    if not isinstance(outputs, Tensor):
+        raise TypeError(f"f must return a tensor, got {type(outputs).__name__}")
     if outputs.shape[:1] != x.shape[:1] or outputs.dim() not in (1, 2):
         raise ValueError(f"f must return ({len(x)},) or ({len(x)}, k) outputs, got {tuple(outputs.shape)}")
     return outputs
