@@ -68,7 +68,7 @@ def mobility(graph: PixelGraph, x: Tensor) -> Tensor:
     Returns
     -------
     tensor, (..., number of edges)
-        Edges in the order of :meth:`wdtr_lite.graph.PixelGraph.incidence`.
+        Edges in the order of :meth:`~wdtr_lite.graph.PixelGraph.incidence`.
 
     Raises
     ------
@@ -247,7 +247,7 @@ def grad_norm_sq(graph: PixelGraph, x: Tensor, grad: Tensor) -> Tensor:
     tensor, (...)
         Never negative. In float32 the relative error is below 1e-5 on rough gradients. Where the gradient has plateaus of
         different height under the ink the value is a small difference of large numbers; the absolute error is always below
-        :math:`10^{-6} \sum_i u_i\, [B1 \cdot (g - \bar g)^2 + B((g - \bar g)^2)]_i`.
+        1e-6 times the sum over the pixels of :math:`u\, [B1 \cdot h + B(h)]`, with :math:`h = (g - \bar g)^2`.
 
     Raises
     ------

@@ -23,7 +23,9 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 
 
 class SecondOrder(NamedTuple):
-    r"""The terms of Theorem 1 per image: :math:`\mathbb{E}\,l \approx \text{loss} + \tfrac12 \eta^2 (\text{gradient} + \text{laplacian})`.
+    r"""The terms of Theorem 1 per image.
+
+    .. math:: \mathbb{E}\,l \approx \text{loss} + \tfrac12 \eta^2 (\text{gradient} + \text{laplacian})
 
     Taught in :doc:`chapter 6 </book/theorem_one>`.
     """
@@ -109,7 +111,7 @@ def second_order_expansion(
         False: :math:`\Delta f = \operatorname{tr}(L \nabla^2 f)`, right for additive noise :math:`x + \xi`. True: the
         Laplace–Beltrami operator, right for noise through the exponential map, :math:`\exp_x(\xi)`.
     estimator, samples, generator
-        Of the Laplacian, as in :func:`wdtr_lite.calculus.laplace_beltrami`.
+        Of the Laplacian, as in :func:`~wdtr_lite.calculus.laplace_beltrami`.
     create_graph : bool
         Keep what is needed to differentiate the result in the parameters of f.
 
@@ -120,7 +122,7 @@ def second_order_expansion(
     Raises
     ------
     ValueError, TypeError
-        If f or the loss returns another shape, or as :func:`wdtr_lite.calculus.laplace_beltrami`.
+        If f or the loss returns another shape, or as :func:`~wdtr_lite.calculus.laplace_beltrami`.
 
     Examples
     --------
@@ -221,7 +223,7 @@ def perturbed_loss(
     y : tensor, or function of images (B, C, H, W) -> tensor
         Labels, handed to the loss; or the truth, which labels each perturbed image.
     xi : tensor, (N, B, C, H, W)
-        Perturbations, from :func:`wdtr_lite.noise.sample` say.
+        Perturbations, from :func:`~wdtr_lite.noise.sample` say.
 
     Returns
     -------
