@@ -890,3 +890,10 @@ def test_algorithm_1_under_autocast():
     with torch.autocast("cpu", torch.bfloat16):
         inside = grad_norm_sq_algorithm1(graph, x, grad)
     torch.testing.assert_close(inside, grad_norm_sq_algorithm1(graph, x, grad), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("function", WITH_IMAGE)
+def test_a_graph_is_a_graph(function, monkeypatch):
+    monkeypatch.setitem(globals(), "GRAPH", None)
+    with pytest.raises(TypeError, match="^graph must be a PixelGraph, got NoneType"):
+        WITH_IMAGE[function](X)

@@ -280,6 +280,8 @@ def _check_floating(v: Tensor, name: str) -> None:
 
 def _check_tensor(graph: PixelGraph, v: Tensor, name: str, shape: torch.Size | None = None) -> None:
     """A floating tensor (..., H, W) of the graph's device and type, or of exactly the given shape."""
+    if not isinstance(graph, PixelGraph):
+        raise TypeError(f"graph must be a PixelGraph, got {type(graph).__name__}")
     _check_floating(v, name)
     if v.dtype != graph.dtype:
         raise TypeError(f"{name} is {v.dtype} but the graph is {graph.dtype}: convert it, or use graph.to(dtype=...)")
