@@ -1,4 +1,5 @@
-"""What the tests of the geometry share: the paper's definitions as loops in float64, written without the package."""
+"""What the tests of the geometry share: the paper's definitions as loops in float64, written without the package; and
+the graph and the generator they are tried on."""
 
 import numpy as np
 import pytest
@@ -6,10 +7,20 @@ import torch
 from hypothesis import settings
 from hypothesis import strategies as st
 
+from wdtr_lite import PixelGraph
+
 settings.register_profile("book", derandomize=True, deadline=None, max_examples=40, database=None)
 settings.load_profile("book")
 
 gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+
+
+def graph_of(height, width, radius, weight=1.0):
+    return PixelGraph(height, width, radius, weight=weight).to(dtype=torch.float64)
+
+
+def generator(seed=0):
+    return torch.Generator().manual_seed(seed)
 
 
 def kernel(radius, seed=0, zeros=0.2):

@@ -10,7 +10,9 @@ from oracles import (
     bad_images,
     bad_tensors,
     cases,
+    generator,
     gpu,
+    graph_of,
     inside,
     kernel,
     laplacian,
@@ -36,14 +38,6 @@ from wdtr_lite.calculus import (
 
 # degrees equal, unequal, and unequal with weights; the printed formula can only tell the first from the others
 SIZES = {"2x2": (2, 2, 1), "2x3": (2, 3, 1), "row": (1, 4, 2), "2x3_weighted": (2, 3, 2, kernel(2))}
-
-
-def graph_of(height, width, radius, weight=1.0):
-    return PixelGraph(height, width, radius, weight=weight).to(dtype=torch.float64)
-
-
-def generator(seed=0):
-    return torch.Generator().manual_seed(seed)
 
 
 @pytest.fixture(params=SIZES.values(), ids=SIZES)

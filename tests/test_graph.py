@@ -8,13 +8,9 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from oracles import SIZES, bad_tensors, cases, gpu, images, kernel, seeds, volume, weight_matrix
+from oracles import SIZES, bad_tensors, cases, gpu, graph_of, images, kernel, seeds, volume, weight_matrix
 
 from wdtr_lite import PixelGraph, metric
-
-
-def graph_of(height, width, radius, weight=1.0):
-    return PixelGraph(height, width, radius, weight=weight).to(dtype=torch.float64)
 
 
 @pytest.fixture(params=SIZES.values(), ids=SIZES)

@@ -10,6 +10,7 @@ from oracles import (
     bad_tensors,
     cases,
     gpu,
+    graph_of,
     images,
     inside,
     kernel,
@@ -24,10 +25,6 @@ from scipy.optimize import minimize
 
 from wdtr_lite import PixelGraph, data, metric, noise, transport
 from wdtr_lite.metric import dynamic_distance, grad_norm_sq, grad_norm_sq_algorithm1, inner, potential, tangent_norm_sq
-
-
-def graph_of(height, width, radius, weight=1.0):
-    return PixelGraph(height, width, radius, weight=weight).to(dtype=torch.float64)
 
 
 @pytest.fixture(params=SIZES.values(), ids=SIZES)

@@ -7,19 +7,25 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from oracles import SIZES, bad_images, cases, gpu, images, inside, kernel, laplacian, measures, seeds, weight_matrix
+from oracles import (
+    SIZES,
+    bad_images,
+    cases,
+    generator,
+    gpu,
+    graph_of,
+    images,
+    inside,
+    kernel,
+    laplacian,
+    measures,
+    seeds,
+    weight_matrix,
+)
 from scipy.optimize import minimize
 
 from wdtr_lite import PixelGraph, data, metric, noise, transport
 from wdtr_lite.noise import project_to_simplex, sample
-
-
-def graph_of(height, width, radius, weight=1.0):
-    return PixelGraph(height, width, radius, weight=weight).to(dtype=torch.float64)
-
-
-def generator(seed=0):
-    return torch.Generator().manual_seed(seed)
 
 
 @pytest.fixture(params=SIZES.values(), ids=SIZES)

@@ -3,20 +3,11 @@
 import numpy as np
 import pytest
 import torch
-from oracles import bad_images, cases, gpu, inside, kernel, laplacian, tangents, weight_matrix
+from oracles import bad_images, cases, generator, gpu, graph_of, inside, kernel, laplacian, tangents, weight_matrix
 from torch.nn import functional as F
 
 from wdtr_lite import PixelGraph, calculus, metric, noise
 from wdtr_lite.regularizer import first_order_expansion, perturbed_loss, second_order_expansion
-
-
-def graph_of(height, width, radius, weight=1.0):
-    return PixelGraph(height, width, radius, weight=weight).to(dtype=torch.float64)
-
-
-def generator(seed=0):
-    return torch.Generator().manual_seed(seed)
-
 
 SIZES = {"2x3": (2, 3, 1), "row_weighted": (1, 4, 2, kernel(2))}
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from wdtr_lite import noise
-from wdtr_lite.graph import PixelGraph, _check_floating, _check_image, _check_whole
+from wdtr_lite.graph import PixelGraph, _check_floating, _check_generator, _check_image, _check_whole
 from wdtr_lite.metric import (
     _apply,
     _carre_du_champ,
@@ -48,6 +48,14 @@ class Estimate(NamedTuple):
 
     value: Tensor  # (...)
     standard_error: Tensor  # (...)
+
+
+def _check_point(graph: PixelGraph | None, x: Tensor, *, interior: bool) -> None:
+    """An image of the graph; without a graph, of Euclidean space, any floating tensor."""
+    if graph is None:
+        _check_floating(x, "x")
+    else:
+        _check_image(graph, x, interior=interior)
 
 
 def _derivative(f: Function, x: Tensor, *, create_graph: bool) -> tuple[Tensor, Tensor]:
@@ -358,10 +366,7 @@ def laplace_beltrami(
     Appendix B (v) and equation (8) of Lin et al. (2019), corrected.
     Taught in :doc:`chapter 5 </book/riemannian_calculus>`.
     """
-    if graph is None:
-        _check_floating(x, "x")
-    else:
-        _check_image(graph, x, interior=volume)
+    _check_point(graph, x, interior=volume)
     if estimator not in ("exact", "stochastic"):
         raise ValueError(f"estimator must be 'exact' or 'stochastic', got {estimator!r}")
     leaf, grad = _derivative(f, x, create_graph=True)
@@ -422,8 +427,7 @@ def _unit_vectors(x: Tensor):
 def _noises(graph: PixelGraph | None, x: Tensor, samples: int, generator: torch.Generator | None):
     """Directions of covariance L(x), or of the identity."""
     _check_whole(samples, "samples", 2)
-    if not isinstance(generator, torch.Generator):
-        raise TypeError(f"generator must be a torch.Generator, got {type(generator).__name__}")
+    _check_generator(generator, x)
     for _ in range(samples):
         if graph is None:
             yield torch.randn(x.shape, generator=generator, device=x.device, dtype=x.dtype)

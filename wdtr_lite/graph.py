@@ -278,6 +278,13 @@ def _check_floating(v: Tensor, name: str) -> None:
         raise TypeError(f"{name} must be a floating tensor, got {v.dtype}")
 
 
+def _check_generator(generator: torch.Generator, x: Tensor) -> None:
+    if not isinstance(generator, torch.Generator):
+        raise TypeError(f"generator must be a torch.Generator, got {type(generator).__name__}")
+    if generator.device.type != x.device.type:
+        raise ValueError(f"generator is on {generator.device} but x is on {x.device}")
+
+
 def _check_tensor(graph: PixelGraph, v: Tensor, name: str, shape: torch.Size | None = None) -> None:
     """A floating tensor (..., H, W) of the graph's device and type, or of exactly the given shape."""
     if not isinstance(graph, PixelGraph):

@@ -126,9 +126,12 @@ def laplacian(graph: PixelGraph, x: Tensor) -> Tensor:
 
 
 def _dense_laplacian(graph: PixelGraph, x: Tensor) -> Tensor:
-    u = (x / graph.volume).flatten(-2)
-    weights = graph._adjacency() * (u[..., :, None] + u[..., None, :]) / 2
-    return torch.diag_embed(weights.sum(-1)) - weights
+    return _laplacian_of(graph._adjacency(), (x / graph.volume).flatten(-2))
+
+
+def _laplacian_of(weights: Tensor, density: Tensor) -> Tensor:
+    edges = weights * (density[..., :, None] + density[..., None, :]) / 2
+    return torch.diag_embed(edges.sum(-1)) - edges
 
 
 def laplacian_sparse(graph: PixelGraph, x: Tensor) -> Tensor:
@@ -203,7 +206,11 @@ def apply_laplacian(graph: PixelGraph, x: Tensor, v: Tensor) -> Tensor:
 def _apply(graph: PixelGraph, x: Tensor, v: Tensor) -> Tensor:
     """L(x) v for x of either sign."""
     u = x / graph.volume
-    return (_diagonal(graph, u) * v - u / 2 * graph.neighbor_sum(v)) - graph.neighbor_sum(u * v) / 2
+    return _product(graph, u, _diagonal(graph, u), v)
+
+
+def _product(graph: PixelGraph, u: Tensor, diagonal: Tensor, v: Tensor) -> Tensor:
+    return diagonal * v - u / 2 * graph.neighbor_sum(v) - graph.neighbor_sum(u * v) / 2
 
 
 def _diagonal(graph: PixelGraph, u: Tensor) -> Tensor:
@@ -398,7 +405,8 @@ class _Solver:
         with torch.no_grad():
             self.graph = graph
             self.x, self.tol, self.max_iter = x, tol, max_iter
-            self.diagonal = _diagonal(graph, x / graph.volume)
+            self.density = x / graph.volume
+            self.diagonal = _diagonal(graph, self.density)
             self.component = graph._components(x)
 
     def project(self, v: Tensor) -> Tensor:
@@ -441,7 +449,7 @@ class _Solver:
         norm = rho.where(rho > 0, 1)
         iterations = 0
         while bool((active := rho > self.tol**2 * norm).any()) and iterations < self.max_iter:
-            image = _apply(self.graph, self.x, direction)
+            image = _product(self.graph, self.density, self.diagonal, direction)
             step = torch.where(active, rho / dot(direction, image).where(active, 1), 0)
             value = value + step * direction
             residual = residual - step * image
@@ -449,7 +457,7 @@ class _Solver:
             rho, old = dot(residual, z), rho
             direction = z + torch.where(active, rho / old.where(active, 1), 0) * direction
             iterations += 1
-        residual = right - _apply(self.graph, self.x, value)
+        residual = right - _product(self.graph, self.density, self.diagonal, value)
         worst = float((dot(residual, inverse * residual) / norm).max().sqrt())
         if not worst <= 10 * self.tol:
             self.fail(f"relative residual {worst:.2g} after {iterations} iterations, tol={self.tol:.2g}, max_iter={self.max_iter}")
@@ -666,8 +674,7 @@ def _geodesic_path(weights: np.ndarray, volume: np.ndarray, x: np.ndarray, y: np
         return path
     path[1:-1] += 0.1 * (mass / n - path[1:-1])
     basis = np.linalg.qr(np.c_[np.ones(n), np.eye(n)[:, 1:]])[0][:, 1:]  # of the vectors of sum 0
-    value, *_ = _action(weights, volume, path)
-    barrier = value / (n * steps)
+    barrier = _energy(weights, volume, path) / (n * steps)
     while True:
         for _ in range(50):
             value, gradient, hessian = _action(weights, volume, path)
@@ -699,11 +706,7 @@ def _geodesic_path(weights: np.ndarray, volume: np.ndarray, x: np.ndarray, y: np
 def _parts(weights, volume, path):
     """The moves of a path, the potentials of its steps and the pseudo-inverses, in float64."""
     middle, move = (path[1:] + path[:-1]) / 2 / volume, np.diff(path, axis=0)
-    edges = weights * (middle[:, :, None] + middle[:, None, :]) / 2
-    laplacian = -edges
-    k = np.arange(path.shape[1])
-    laplacian[:, k, k] += edges.sum(-1)
-    inverse = _pseudo_inverse(torch.from_numpy(laplacian)).numpy()
+    inverse = _pseudo_inverse(_laplacian_of(*map(torch.from_numpy, (weights, middle)))).numpy()
     return move, np.einsum("kij,kj->ki", inverse, move), inverse
 
 

@@ -5,7 +5,7 @@ from numbers import Real
 import torch
 from torch import Tensor
 
-from wdtr_lite.graph import PixelGraph, _check_floating, _check_image, _check_whole
+from wdtr_lite.graph import PixelGraph, _check_floating, _check_generator, _check_image, _check_whole
 
 __all__ = ["project_to_simplex", "sample"]
 
@@ -76,10 +76,7 @@ def sample(
     if not 0 <= eta < float("inf"):
         raise ValueError(f"eta must be non-negative and finite, got {eta!r}")
     _check_whole(n, "n")
-    if not isinstance(generator, torch.Generator):
-        raise TypeError(f"generator must be a torch.Generator, got {type(generator).__name__}")
-    if generator.device.type != x.device.type:
-        raise ValueError(f"generator is on {generator.device} but x is on {x.device}")
+    _check_generator(generator, x)
     u = x / graph.volume
     xi = x.new_zeros(n, *x.shape)
     for offset, weight in graph._half():

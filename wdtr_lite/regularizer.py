@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from wdtr_lite import calculus
-from wdtr_lite.calculus import Estimate
-from wdtr_lite.graph import PixelGraph, _check_floating, _check_image
+from wdtr_lite.calculus import Estimate, _check_point
+from wdtr_lite.graph import PixelGraph, _check_floating
 from wdtr_lite.metric import _apply
 
 __all__ = ["SecondOrder", "first_order_expansion", "perturbed_loss", "second_order_expansion"]
@@ -65,10 +65,7 @@ def _rows(value: Tensor, at: Tensor) -> Tensor:
 
 
 def _check(graph: PixelGraph | None, x: Tensor, *, interior: bool = False) -> None:
-    if graph is None:
-        _check_floating(x, "x")
-    else:
-        _check_image(graph, x, interior=interior)
+    _check_point(graph, x, interior=interior)
     if x.dim() != 4:
         raise ValueError(f"x must be (B, C, H, W), got {tuple(x.shape)}")
 
@@ -138,7 +135,7 @@ def second_order_expansion(
     ----------
     Theorem 1 of Lin et al. (2019), made precise; Bishop (1995). Taught in :doc:`chapter 6 </book/theorem_one>`.
     """
-    _check(graph, x, interior=volume and graph is not None)
+    _check(graph, x, interior=volume)
     with torch.enable_grad():
         leaf = x.detach().requires_grad_()
         outputs = _outputs(f, leaf)
@@ -149,10 +146,13 @@ def second_order_expansion(
         jacobian = _rows(flat, leaf)  # (B, k, C, H, W)
         raised = jacobian if graph is None else _apply(graph, x.detach()[:, None], jacobian)
         gradient = (second * (jacobian.flatten(2) @ raised.flatten(2).mT)).sum((1, 2))
-        fixed = f(x.detach())
-        weight = _rows(_values(loss, fixed, y)[:, None], fixed)[:, 0] if fixed.requires_grad else first.detach()
+        weight = first.detach()
+        if create_graph:  # l' must depend on the parameters of f but not on the leaf
+            fixed = f(x.detach())
+            if fixed.requires_grad:
+                weight = _rows(_values(loss, fixed, y)[:, None], fixed)[:, 0]
     if not create_graph:
-        value, gradient, weight = value.detach(), gradient.detach(), weight.detach()
+        value, gradient = value.detach(), gradient.detach()
     laplacian = calculus.laplace_beltrami(
         lambda image: (weight * f(image)).reshape(len(image), -1).sum(1),  # its Laplacian is sum_a l'_a Delta f_a
         graph, x.detach(), volume=volume, estimator=estimator, samples=samples, generator=generator, create_graph=create_graph,
