@@ -48,6 +48,22 @@ def test_each_metric_has_its_own_colour_and_marker():
     assert len({line.get_color() for line in lines}) == len({line.get_marker() for line in lines}) == len(plots.COLORS)
 
 
+def test_show_change_is_white_at_zero():
+    _, axes = plt.subplots()
+    plots.show_change(axes, np.array([[-2.0, 0.0], [1.0, 0.5]]), "change")
+    assert axes.images[0].get_clim() == (-2, 2) and axes.get_title() == "change"
+    plots.show_change(axes, np.eye(2), vmax=3)
+    assert axes.images[1].get_clim() == (-3, 3)
+    white = axes.images[0].to_rgba(np.array([[0.0]]))[0, 0, :3]
+    assert np.allclose(white, white[0], atol=0.01) and white[0] > 0.95
+
+
+def test_mean_error_is_the_mean_and_its_standard_error():
+    values = np.array([1.0, 2.0, 3.0, 6.0])  # standard deviation sqrt(14 / 3), standard error sqrt(14 / 12)
+    assert plots.mean_error(values) == "3.0 ± 1.1"
+    assert plots.mean_error(values, 3, sign="+") == "+3.000 ± 1.080"
+
+
 def test_table_is_markdown():
     assert plots.table(["a", "b"], [["x", 1]]).data == "| a | b |\n| --- | --: |\n| x | 1 |"
 

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from wdtr_lite.transport import Image, TransportPlan
 
-__all__ = ["COLORS", "error_bars", "image_grid", "show_image", "show_plan", "style", "table"]
+__all__ = ["COLORS", "error_bars", "image_grid", "mean_error", "show_change", "show_image", "show_plan", "style", "table"]
 
 COLORS = {"euclidean": "#D55E00", "wasserstein": "#0072B2", "intensities": "#6F6F6F", "sinkhorn": "#007A5A"}
 """One colour per metric in every figure, distinct to colour-blind readers and in grey (after Okabe and Ito, 2008)."""
@@ -43,6 +43,20 @@ def show_image(axes: Axes, image: Image, title: str = "", *, vmax: float | None 
     Taught in :doc:`chapter 1 </book/discrete_ot>`.
     """
     axes.imshow(image, vmin=0, vmax=vmax, interpolation="nearest")
+    _frame(axes, title)
+
+
+def show_change(axes: Axes, change: Image, title: str = "", *, vmax: float | None = None) -> None:
+    """Draw a signed image (H, W), white at 0, red at `vmax` (by default its largest absolute pixel), blue at -`vmax`.
+
+    Taught in :doc:`chapter 3 </book/metric_tensor>`.
+    """
+    vmax = float(abs(change).max()) if vmax is None else vmax
+    axes.imshow(change, cmap="RdBu_r", vmin=-vmax, vmax=vmax)
+    _frame(axes, title)
+
+
+def _frame(axes: Axes, title: str) -> None:
     axes.set(xticks=[], yticks=[], title=title)
     axes.spines[:].set_visible(True)
     axes.spines[:].set(color="#9A9A9A", linewidth=0.8)
@@ -118,6 +132,15 @@ def error_bars(
     """
     options = {"color": COLORS[metric], "marker": _MARKERS[metric], "label": _NAMES[metric], "capsize": 3} | options
     axes.errorbar(x, mean, error, **options)
+
+
+def mean_error(values: np.ndarray, places: int = 1, *, sign: str = "") -> str:
+    """Mean ± standard error of n measured numbers, to `places` digits; ``sign="+"`` shows the sign of the mean always.
+
+    Taught in :doc:`chapter 1 </book/discrete_ot>`.
+    """
+    error = values.std(ddof=1) / len(values) ** 0.5
+    return f"{values.mean():{sign}.{places}f} ± {error:.{places}f}"
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[object]]):
