@@ -5,13 +5,15 @@
 
 import hashlib
 import json
+import multiprocessing
 import os
 import platform
 import subprocess
 import textwrap
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -21,9 +23,26 @@ import torch
 from scipy.spatial.distance import cdist
 from scipy.stats import mode
 
-from wdtr_lite import data, transport
+from torch import Tensor, nn
+from torchvision.transforms import v2
 
-__all__ = ["EXPERIMENTS", "describe", "label_keeping", "nearest_neighbours", "provenance", "run", "stored", "summary"]
+from wdtr_lite import attacks, data, robustness, train, transport
+from wdtr_lite.graph import PixelGraph
+
+__all__ = [
+    "EXPERIMENTS",
+    "across_seeds",
+    "choose",
+    "describe",
+    "label_keeping",
+    "nearest_neighbours",
+    "provenance",
+    "robust_digits",
+    "run",
+    "stored",
+    "summary",
+    "variations",
+]
 
 RUNS = Path("_runs")
 
@@ -230,6 +249,193 @@ def label_keeping(
     }
 
 
+def across_seeds(rows: list[dict], method: str, condition: str) -> dict:
+    """Mean error of a method's networks under a condition, and its standard deviation over their n seeds.
+
+    Taught in :doc:`chapter 8 </book/training>`.
+    """
+    errors = [row["wrong"][condition] / row["n"][condition] for row in rows if row["method"] == method]
+    return {"mean": float(np.mean(errors)), "sd": float(np.std(errors, ddof=1)) if len(errors) > 1 else None, "n": len(errors)}
+
+
+def variations(images: Tensor, seed: int) -> dict[str, Tensor]:
+    """Natural variations of digits, each image by its own random draw: moved by up to 3 pixels along both axes, turned by up to
+    30 degrees, bent elastically (torchvision's, displacements of strength 60 smoothed over 4 pixels).
+
+    Parameters
+    ----------
+    images : tensor, (N, C, H, W)
+        Floating, in [0, 1].
+    seed : int
+
+    Returns
+    -------
+    dict of str to tensor
+        ``"translation"``, ``"rotation"``, ``"elastic"``; black comes in from outside.
+
+    References
+    ----------
+    Simard, Steinkraus and Platt (2003) for elastic deformations. Taught in :doc:`chapter 8 </book/training>`.
+    """
+    height, width = images.shape[-2:]
+    bilinear = v2.InterpolationMode.BILINEAR
+    transforms = {
+        "translation": v2.RandomAffine(0, translate=(3 / width, 3 / height)),
+        "rotation": v2.RandomRotation(30, interpolation=bilinear),
+        "elastic": v2.ElasticTransform(60.0, 4.0, interpolation=bilinear),
+    }
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return {name: torch.stack([change(image) for image in images]).clamp(0, 1) for name, change in transforms.items()}
+
+
+def choose(search: list[dict], condition: str = "pgd 0.1", allowance: float = 0.01) -> dict[str, dict]:
+    """Of each method the setting with the lowest validation error under an attack, among those whose natural error is not more
+    than `allowance` above that of plain training (method ``"none"``); where there are none, the one with the lowest natural error.
+
+    Taught in :doc:`chapter 8 </book/training>`.
+    """
+
+    def error(row: dict, condition: str) -> float:
+        return row["wrong"][condition] / row["n"][condition]
+
+    limit = min(error(row, "natural") for row in search if row["method"] == "none") + allowance
+    chosen = {}
+    for method in dict.fromkeys(row["method"] for row in search):
+        rows = [row for row in search if row["method"] == method]
+        allowed = [row for row in rows if error(row, "natural") <= limit]
+        best = min(allowed, key=lambda row: error(row, condition)) if allowed else min(rows, key=lambda row: error(row, "natural"))
+        chosen[method] = best["setting"]
+    return chosen
+
+
+def robust_digits(
+    dataset: data.Dataset,
+    *,
+    training: dict,
+    search: dict,
+    candidates: dict[str, list[dict]],
+    also: dict[str, dict],
+    seeds: list[int],
+    judged: int,
+    folder: Path | None = None,
+) -> dict:
+    """Digits classified by networks trained plainly, with penalties, with noise and on adversarial examples.
+
+    For each method the candidates are trained on the part ``fit`` and judged on ``validation``; :func:`choose` picks one,
+    which is trained on the whole part ``train`` from several seeds and judged on ``test``.
+
+    Parameters
+    ----------
+    dataset : Dataset
+    training : dict
+        Fields of :class:`~wdtr_lite.train.Config` that all networks share.
+    search : dict
+        Fields that differ while choosing.
+    candidates : dict of str to list of dict
+        The settings tried, by method of :class:`~wdtr_lite.train.Config`.
+    also : dict of str to dict
+        Further methods by name: a chosen ``method`` with other fields.
+    seeds : list of int
+    judged : int
+        Images, drawn at random, that are attacked and varied. Natural errors are on the whole part.
+    folder : path, optional
+        Where networks and their errors are kept; what is there is not done again. With it the networks are trained in parallel,
+        a process on each core; without it one after the other.
+
+    Returns
+    -------
+    dict
+        ``search`` and ``rows``, a row for each network: its method, setting and seed, how many of n images it got ``wrong``
+        under each condition, and its training's last metrics; ``chosen``, the settings.
+
+    References
+    ----------
+    Taught in :doc:`chapter 8 </book/training>`.
+    """
+    jobs = [
+        (method, setting, {**training, **search, "part": "fit", "method": method, **setting, "seed": seeds[0]})
+        for method, settings in candidates.items()
+        for setting in settings
+    ]
+    found = _judged(dataset, "validation", jobs, judged, folder) if any(len(s) > 1 for s in candidates.values()) else []
+    chosen = choose(found) if found else {method: settings[0] for method, settings in candidates.items()}
+    methods = {method: {"method": method, **setting} for method, setting in chosen.items()}
+    for name, changes in also.items():
+        methods[name] = {**methods[changes["method"]], **changes}
+    jobs = [(name, fields, {**training, **fields, "seed": seed}) for name, fields in methods.items() for seed in seeds]
+    return {"search": found, "chosen": chosen, "rows": _judged(dataset, "test", jobs, judged, folder)}
+
+
+def _judged(dataset: data.Dataset, part: str, jobs: list[tuple], judged: int, folder: Path | None) -> list[dict]:
+    """A row for each job (method, setting, fields of its Config)."""
+    cases = _cases(dataset, part, judged)
+    configs = [train.Config(data=dataset.name, **options) for _, _, options in jobs]
+    arguments = [(dataset, config, cases, folder and folder / _key(config)) for config in configs]
+    if folder is None:
+        outcomes = [_train_and_judge(*each) for each in arguments]
+    else:
+        spawn = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(os.cpu_count(), spawn, torch.set_num_threads, (1,)) as pool:
+            outcomes = list(pool.map(_train_and_judge, *zip(*arguments, strict=True)))
+    return [
+        {"method": method, "setting": setting, "seed": config.seed, **outcome}
+        for (method, setting, _), config, outcome in zip(jobs, configs, outcomes, strict=True)
+    ]
+
+
+def _key(config: train.Config) -> str:
+    return hashlib.md5(json.dumps(asdict(config)).encode()).hexdigest()[:12]
+
+
+def _cases(dataset: data.Dataset, part: str, judged: int) -> dict[str, tuple[Tensor, Tensor]]:
+    """Images and labels: the whole part, as many drawn from it as are judged, and these varied."""
+    images, labels = dataset.part(part)
+    chosen = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))[:judged]
+    drawn = images[chosen][:, None].float() / 255
+    cases = {"natural": images, "drawn": drawn, **variations(drawn, seed=0)}
+    return {name: (case, labels if name == "natural" else labels[chosen]) for name, case in cases.items()}
+
+
+def _train_and_judge(dataset: data.Dataset, config: train.Config, cases: dict, folder: Path | None) -> dict:
+    done = folder and folder / "outcome.json"
+    if done and done.exists():
+        return json.loads(done.read_text())
+    run = train.fit(config, folder=folder, dataset=dataset, device="cpu", checkpoint_every=1, progress=False)
+    images, labels = cases["drawn"]
+    wrong = {name: robustness.mistakes(run.model, *case) for name, case in cases.items() if name != "drawn"}
+    for name, attack in _attacks(images.shape[-2:]).items():
+        wrong[name] = robustness.mistakes(run.model, images, labels, attack)
+    outcome = {
+        "wrong": {name: int(each.sum()) for name, each in wrong.items()},
+        "n": {name: len(each) for name, each in wrong.items()},
+        "training": {**run.history[-1], "seconds": round(sum(epoch["seconds"] for epoch in run.history), 1)},
+    }
+    if done:
+        part = done.with_suffix(".part")
+        part.write_text(json.dumps(outcome))
+        part.replace(done)
+        print(f"{config.method} {config.part} seed {config.seed}: {outcome['wrong']}", flush=True)
+    return outcome
+
+
+def _attacks(size: tuple[int, int]) -> dict[str, Callable]:
+    graph = PixelGraph(*size, 4)
+
+    def pgd(epsilon: float) -> Callable:
+        return lambda model, x, y: attacks.pgd(
+            model, x, y, epsilon, alpha=epsilon / 8, steps=20, generator=torch.Generator().manual_seed(0)
+        )
+
+    return {
+        "fgsm 0.1": lambda model, x, y: attacks.fgsm(model, x, y, 0.1),
+        "pgd 0.05": pgd(0.05),
+        "pgd 0.1": pgd(0.1),
+        "pgd 0.2": pgd(0.2),
+        "wasserstein 4": lambda model, x, y: attacks.wasserstein_attack(model, x, y, graph, 4.0),
+    }
+
+
 def _euclidean(x: np.ndarray, y: np.ndarray) -> float:
     return float(np.linalg.norm(x - y))
 
@@ -287,6 +493,37 @@ EXPERIMENTS = {
             "seed": 0,
         },
     },
+    "robust_digits": {
+        "quick": {
+            "dataset": "mnist5k",
+            "training": {"model": "small_cnn", "epochs": 5, "milestones": [4], "learning_rate": 0.05},
+            "search": {},
+            "candidates": {
+                "none": [{}],
+                "euclidean": [{"eta": 0.5}],
+                "wasserstein": [{"eta": 0.5, "radius": 4}],
+            },
+            "also": {},
+            "seeds": [0],
+            "judged": 200,
+        },
+        "full": {
+            "dataset": "mnist",
+            "training": {"model": "small_cnn", "epochs": 8, "milestones": [5, 7], "learning_rate": 0.05},
+            "search": {"images": 20_000},
+            "candidates": {
+                "none": [{}],
+                "euclidean": [{"eta": eta} for eta in (0.25, 0.5, 1.0, 2.0)],
+                "wasserstein": [{"eta": eta, "radius": radius} for radius in (1, 2, 4, 8) for eta in (0.25, 0.5, 1.0, 2.0)],
+                "wasserstein_noise": [{"eta": eta, "radius": radius} for radius in (1, 2) for eta in (0.1, 0.2, 0.4)],
+                "gaussian_noise": [{"eta": eta} for eta in (0.1, 0.2, 0.4)],
+                "pgd": [{"epsilon": epsilon} for epsilon in (0.05, 0.1, 0.2)],
+            },
+            "also": {"wasserstein, finite difference": {"method": "wasserstein", "mode": "finite_difference"}},
+            "seeds": [0, 1, 2],
+            "judged": 2000,
+        },
+    },
 }
 """The configuration of each experiment, by profile."""
 
@@ -324,12 +561,12 @@ def run(name: str, profile: str = "quick") -> dict:
     config = EXPERIMENTS[name][profile]
     dataset = data.load(config["dataset"])
     options = {key: value for key, value in config.items() if key != "dataset"}
-    if name == "nearest_neighbours" and profile == "full":
-        key = hashlib.md5(repr((config, dataset)).encode()).hexdigest()[:8]  # never another run's distances
-        options["checkpoint"] = RUNS / f"{name}-{key}"
+    kept = {"nearest_neighbours": "checkpoint", "robust_digits": "folder"}
+    if name in kept and profile == "full":
+        key = hashlib.md5(repr((config, dataset)).encode()).hexdigest()[:8]  # never another run's
+        options[kept[name]] = RUNS / f"{name}-{key}"
     began = time.monotonic()
-    measure = {"nearest_neighbours": nearest_neighbours, "label_keeping": label_keeping}[name]
-    result = measure(dataset, **options)
+    result = globals()[name](dataset, **options)
     command = f"python -m wdtr_lite experiment {name} --profile {profile}"
     report = {
         "experiment": name,

@@ -303,7 +303,11 @@ def _check_tensor(graph: PixelGraph, v: Tensor, name: str, shape: torch.Size | N
 def _check_image(graph: PixelGraph, x: Tensor, name: str = "x", *, interior: bool = False) -> None:
     """An image: as above, non-negative and finite, in the interior positive. Values are checked when eager only."""
     _check_tensor(graph, x, name)
-    if torch.compiler.is_compiling() or (x.is_cuda and torch.cuda.is_current_stream_capturing()):
+    if (
+        torch.compiler.is_compiling()
+        or torch._C._are_functorch_transforms_active()
+        or (x.is_cuda and torch.cuda.is_current_stream_capturing())
+    ):
         return
     low, high = torch.aminmax(x.detach()) if x.numel() else (1.0, 1.0)
     if not (low >= 0 and high < float("inf")):  # NaN fails both

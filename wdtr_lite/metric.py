@@ -27,6 +27,7 @@ __all__ = [
     "inner",
     "laplacian",
     "laplacian_sparse",
+    "mean_diagonal",
     "mobility",
     "potential",
     "tangent_norm_sq",
@@ -132,6 +133,37 @@ def _dense_laplacian(graph: PixelGraph, x: Tensor) -> Tensor:
 def _laplacian_of(weights: Tensor, density: Tensor) -> Tensor:
     edges = weights * (density[..., :, None] + density[..., None, :]) / 2
     return torch.diag_embed(edges.sum(-1)) - edges
+
+
+def mean_diagonal(graph: PixelGraph, x: Tensor) -> Tensor:
+    r"""The mean of the diagonal of L(x) over all pixels, channels and images, a number.
+
+    .. math:: \frac1n \operatorname{tr} L(x) = \Bigl(\sum_{i=1}^n \sum_{j \in N(i)} \omega_{ij}\Bigr) \cdot \frac1n \sum_{i=1}^n x_i
+
+    L(x) divided by it has, on average, the diagonal of the identity: penalties of different radii, and the Euclidean one,
+    compare.
+
+    Parameters
+    ----------
+    graph : PixelGraph
+    x : tensor, (..., H, W)
+        Non-negative intensities.
+
+    Returns
+    -------
+    tensor, ()
+
+    Raises
+    ------
+    ValueError, TypeError
+        If x does not fit the graph, or has a negative or non-finite pixel.
+
+    References
+    ----------
+    Taught in :doc:`chapter 7 </book/fast_penalty>`.
+    """
+    _check_image(graph, x)
+    return graph.degree.sum() * x.mean()
 
 
 def laplacian_sparse(graph: PixelGraph, x: Tensor) -> Tensor:

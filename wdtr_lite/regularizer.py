@@ -1,22 +1,34 @@
-"""What training with noise penalises: the expansions of Theorem 1.
+"""The penalties for training, and what training with noise penalises: the expansions of Theorem 1.
 
-Here f is a classifier, images (B, C, H, W) -> outputs (B,) or (B, k), each image on its own; a loss takes
-outputs and labels to one number per image, (B,), each from its own row. f is evaluated several times: it must be deterministic and
-not couple images (no dropout, batch normalisation in evaluation mode).
+Here f is a classifier, images (B, C, H, W) -> outputs (B,) or (B, k); a loss takes outputs and labels to one number per
+image, (B,), each from its own row. The expansions evaluate f several times: it must be deterministic and not couple images
+(no dropout, batch normalisation in evaluation mode). The penalties take any model, in training mode too.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from numbers import Real
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.modules.batchnorm import _NormBase
 
 from wdtr_lite import calculus
-from wdtr_lite.calculus import Estimate, _check_point
-from wdtr_lite.graph import PixelGraph, _check_floating
-from wdtr_lite.metric import _apply
+from wdtr_lite.calculus import Estimate, _check_point, _derivative, _hessian_trace
+from wdtr_lite.graph import PixelGraph, _check_floating, _check_generator, _check_whole
+from wdtr_lite.metric import _apply, _grad_norm_sq, mean_diagonal
 
-__all__ = ["SecondOrder", "first_order_expansion", "perturbed_loss", "second_order_expansion"]
+__all__ = [
+    "GradientPenalty",
+    "SecondOrder",
+    "Terms",
+    "first_order_expansion",
+    "laplacian_penalty",
+    "perturbed_loss",
+    "second_order_expansion",
+]
 
 Classifier = Callable[[Tensor], Tensor]
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -146,18 +158,28 @@ def second_order_expansion(
         jacobian = _rows(flat, leaf)  # (B, k, C, H, W)
         raised = jacobian if graph is None else _apply(graph, x.detach()[:, None], jacobian)
         gradient = (second * (jacobian.flatten(2) @ raised.flatten(2).mT)).sum((1, 2))
-        weight = first.detach()
-        if create_graph:  # l' must depend on the parameters of f but not on the leaf
-            fixed = f(x.detach())
-            if fixed.requires_grad:
-                weight = _rows(_values(loss, fixed, y)[:, None], fixed)[:, 0]
+        slope = _slope(loss, f, x, y) if create_graph else first.detach()
     if not create_graph:
         value, gradient = value.detach(), gradient.detach()
     laplacian = calculus.laplace_beltrami(
-        lambda image: (weight * f(image)).reshape(len(image), -1).sum(1),  # its Laplacian is sum_a l'_a Delta f_a
-        graph, x.detach(), volume=volume, estimator=estimator, samples=samples, generator=generator, create_graph=create_graph,
+        _weighted(f, slope), graph, x.detach(),
+        volume=volume, estimator=estimator, samples=samples, generator=generator, create_graph=create_graph,
     )  # fmt: skip
     return SecondOrder(value, gradient, laplacian.value, laplacian.standard_error)
+
+
+def _slope(loss: Loss, f: Classifier, x: Tensor, y: Tensor) -> Tensor:
+    """The derivative l' of the loss in the outputs at x, which depends on the parameters of f but not on x."""
+    with torch.enable_grad():
+        outputs = _outputs(f, x.detach())
+        at = outputs if outputs.requires_grad else outputs.detach().requires_grad_()
+        slope = _rows(_values(loss, at, y)[:, None], at)[:, 0]
+    return slope if outputs.requires_grad else slope.detach()
+
+
+def _weighted(f: Classifier, slope: Tensor) -> Classifier:
+    r"""The function whose Laplacian is :math:`\sum_a l'_a \Delta f_a`."""
+    return lambda image: (slope * f(image)).reshape(len(image), -1).sum(1)
 
 
 def first_order_expansion(
@@ -247,3 +269,324 @@ def perturbed_loss(
     draws = torch.stack([_values(loss, _outputs(f, x + step), truth(x + step)) for step in xi])
     error = draws.std(0) if len(draws) > 1 else torch.full_like(draws[0], float("nan"))
     return Estimate(draws.mean(0), error / len(draws) ** 0.5)
+
+
+class Terms(NamedTuple):
+    """What one pass through the model gives.
+
+    Taught in :doc:`chapter 7 </book/fast_penalty>`.
+    """
+
+    outputs: Tensor  # (B,) or (B, k)
+    loss: Tensor  # (B,)
+    penalty: Tensor  # (B,)
+
+
+def _cross_entropy(outputs: Tensor, y: Tensor) -> Tensor:
+    return F.cross_entropy(outputs, y, reduction="none")
+
+
+class GradientPenalty:
+    r"""The squared norm of a classifier's input gradient, one number per image, ready to be trained with.
+
+    .. math:: \nabla^\top G(x)^{-1} \nabla, \qquad \nabla = \frac{\partial\, \ell(f(x), y)}{\partial x}, \quad
+       G(x)^{-1} = L(x) \text{ or } I
+
+    is what Appendix D adds to the loss, times η². With a :class:`~wdtr_lite.graph.PixelGraph` this is Wasserstein
+    regularisation, at the price of the Euclidean penalty.
+
+    Parameters
+    ----------
+    metric : PixelGraph or "euclidean"
+    of : {"loss", "logits", "margin"}
+        Whose gradient: the loss's; each output's, the k squared norms summed (a discriminator has one output); or that
+        of the true class's output minus the largest other.
+    mode : {"double_backprop", "finite_difference"}
+        How the penalty is differentiated in the parameters. Double back-propagation is exact. The finite difference
+        needs first derivatives only: with :math:`w = 2 L g` held fixed, the derivative of :math:`g^\top L g` is that of
+        :math:`[\ell(x + h w) - \ell(x)] / h`, one pass in one joint direction of the whole batch, so that
+        batch normalisation sees the same mixture of images as g did. Its value is exact too.
+    scale : {"trace", None}
+        "trace" divides L(x) by its mean diagonal over the batch, so that radii and the Euclidean metric compare at the
+        same η. None is the paper's.
+    loss : function of outputs and y -> (B,)
+        By default the cross-entropy.
+    central : bool
+        The difference :math:`[\ell(x + h w) - \ell(x - h w)] / 2 h`: more exact, two passes.
+    step : float
+        The largest Euclidean length of :math:`h w` among the images of a batch.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If an option is none of these; when called, if x does not fit the graph, has a negative or non-finite pixel, or
+        the model or the loss returns another shape.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from wdtr_lite import PixelGraph
+    >>> from wdtr_lite.regularizer import GradientPenalty
+    >>> x, y = torch.rand(8, 1, 28, 28), torch.arange(8)
+    >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(784, 10))
+    >>> penalty = GradientPenalty(PixelGraph(28, 28, radius=4))
+    >>> loss = torch.nn.functional.cross_entropy(model(x), y)
+    >>> (loss + 0.1**2 * penalty(model, x, y).mean()).backward()
+
+    Notes
+    -----
+    The images are taken as constants: nothing flows back to x. A model with batch normalisation is evaluated in the mode it
+    is in, without moving its running statistics. Under ``torch.no_grad()`` no graph is kept. Under autocast the finite
+    difference runs in the type of x. Finite differences are right for the sum, the mean and any equal weights of the
+    numbers returned; with unequal weights only where the model does not couple the images.
+
+    References
+    ----------
+    Equation (7) and Appendix D of Lin et al. (2019); Drucker and LeCun (1992) for double back-propagation. Taught in
+    :doc:`chapter 7 </book/fast_penalty>`.
+    """
+
+    def __init__(
+        self,
+        metric: PixelGraph | str,
+        *,
+        of: str = "loss",
+        mode: str = "double_backprop",
+        scale: str | None = "trace",
+        loss: Loss = _cross_entropy,
+        central: bool = False,
+        step: float = 1e-2,
+    ):
+        self._graph = _graph(metric)
+        _check_option(of, "of", ("loss", "logits", "margin"))
+        _check_option(mode, "mode", ("double_backprop", "finite_difference"))
+        _check_option(scale, "scale", ("trace", None))
+        if not callable(loss):
+            raise TypeError(f"loss must be a function, got {type(loss).__name__}")
+        if isinstance(step, bool) or not isinstance(step, Real) or not 0 < step < float("inf"):
+            raise ValueError(f"step must be a positive number, got {step!r}")
+        if central and mode != "finite_difference":
+            raise ValueError("central is an option of mode='finite_difference'")
+        self.metric, self.of, self.mode, self.scale = metric, of, mode, scale
+        self.loss, self.central, self.step = loss, bool(central), float(step)
+
+    def __repr__(self) -> str:
+        return f"GradientPenalty({self.metric!r}, of={self.of!r}, mode={self.mode!r}, scale={self.scale!r})"
+
+    def __call__(self, model: Classifier, x: Tensor, y: Tensor | None = None) -> Tensor:
+        """The penalty of each image, (B,), of a model, images (B, C, H, W) and labels; `of="logits"` needs none."""
+        with _fixed_statistics(model):
+            return self._evaluate(model, x, y)[-1]
+
+    def terms(self, model: Classifier, x: Tensor, y: Tensor) -> Terms:
+        """Outputs, loss and penalty from one pass: a training step's fastest form; running statistics move once."""
+        outputs, penalty = self._evaluate(model, x, y)
+        return Terms(outputs, _values(self.loss, outputs, y), penalty)
+
+    def _evaluate(self, model: Classifier, x: Tensor, y: Tensor | None) -> tuple[Tensor, Tensor]:
+        """The model's outputs and the penalty."""
+        _check_batch(self._graph, x)
+        if y is None and self.of != "logits":
+            raise ValueError(f"y, the labels, must be given for of={self.of!r}")
+        keep, difference = torch.is_grad_enabled(), self.mode == "finite_difference"
+        with torch.autocast(x.device.type, enabled=False) if difference else nullcontext():
+            again = _replay(x.device) if difference else nullcontext
+
+            def columns(image):
+                return self._columns(model, image, y)
+
+            def perturbed(image):
+                with again(), _fixed_statistics(model):
+                    return columns(image)[0]
+
+            outputs, values, gradients = _gradients(columns, x, create_graph=keep and not difference)
+            if not keep:
+                outputs, gradients = outputs.detach(), [g.detach() for g in gradients]
+            if not keep or not difference:
+                return outputs, sum(self._norm_sq(x, g) for g in gradients)
+            penalty = x.new_zeros(len(x))
+            for k, g in enumerate(g.detach() for g in gradients):
+                change = self._change(lambda image, k=k: perturbed(image)[:, k], values[:, k], x, g)
+                penalty = penalty + self._norm_sq(x, g) + (change - change.detach())
+            return outputs, penalty
+
+    def _change(self, at: Callable[[Tensor], Tensor], value: Tensor, x: Tensor, g: Tensor) -> Tensor:
+        """The difference quotient of a function, of known value at x, along the joint direction 2 L g, (B,)."""
+        w = 2 * g if self._graph is None else 2 * (_apply(self._graph, x, g) / self._unit(x)).detach()
+        longest = w.flatten(1).norm(dim=1).amax()
+        w = w * (self.step / longest.where(longest > 0, 1))
+        ahead = at(x.detach() + w)
+        difference = (ahead - at(x.detach() - w)) / 2 if self.central else ahead - value
+        return difference * (longest / self.step)
+
+    def _columns(self, model: Classifier, x: Tensor, y: Tensor | None) -> tuple[Tensor, Tensor]:
+        """The functions whose gradients are penalised, (B, k), and the model's outputs."""
+        outputs = _outputs(model, x)
+        if self.of == "loss":
+            return _values(self.loss, outputs, y)[:, None], outputs
+        if self.of == "logits":
+            return outputs.reshape(len(outputs), -1), outputs
+        if outputs.dim() != 2 or outputs.shape[1] < 2:
+            raise ValueError(f"of='margin' needs at least two outputs per image, got {tuple(outputs.shape)}")
+        true = F.one_hot(y, outputs.shape[1]).bool()
+        return (outputs.where(true, 0).sum(1) - outputs.where(~true, -torch.inf).amax(1))[:, None], outputs
+
+    def _norm_sq(self, x: Tensor, g: Tensor) -> Tensor:
+        if self._graph is None:
+            return (g * g).flatten(1).sum(1)
+        return _grad_norm_sq(self._graph, x, g) / self._unit(x)
+
+    def _unit(self, x: Tensor) -> Tensor | float:
+        return _mean_diagonal(self._graph, x) if self.scale else 1.0
+
+
+def laplacian_penalty(
+    metric: PixelGraph | str,
+    model: Classifier,
+    x: Tensor,
+    y: Tensor,
+    *,
+    generator: torch.Generator,
+    samples: int = 1,
+    scale: str | None = "trace",
+    loss: Loss = _cross_entropy,
+) -> Tensor:
+    r"""The second term of Theorem 1, by random projections, one number per image, differentiable in the parameters.
+
+    .. math:: \sum_k \frac{\partial \ell}{\partial f_k}\, \Delta f_k, \qquad
+       \Delta f_k = \operatorname{tr}(L(x) \nabla^2 f_k) \text{ or } \operatorname{tr}(\nabla^2 f_k)
+
+    Parameters
+    ----------
+    metric : PixelGraph or "euclidean"
+    model : function of images -> (B,) or (B, k)
+        Twice differentiable: with ReLU the term is 0.
+    x : tensor, (B, C, H, W)
+        Non-negative images.
+    y : tensor
+        Labels, handed to the loss.
+    generator : torch.Generator
+        Of the projections, on the device of x.
+    samples : int
+        Projections per image. The result is unbiased whatever their number, and may be negative.
+    scale : {"trace", None}
+        As in :class:`GradientPenalty`.
+    loss : function of outputs and y -> (B,)
+        By default the cross-entropy.
+
+    Returns
+    -------
+    tensor, (B,)
+
+    Raises
+    ------
+    ValueError, TypeError
+        If an argument is none of these, or as :func:`~wdtr_lite.calculus.laplace_beltrami`.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from wdtr_lite.regularizer import laplacian_penalty
+    >>> square = lambda x: (x**2).sum((1, 2, 3))  # its Laplacian is 2 n
+    >>> identity = lambda outputs, y: outputs
+    >>> generator = torch.Generator().manual_seed(0)
+    >>> laplacian_penalty("euclidean", square, torch.ones(1, 1, 2, 2), None, generator=generator, loss=identity)
+    tensor([8.])
+
+    References
+    ----------
+    Theorem 1 of Lin et al. (2019); Hutchinson (1989) for the trace. Taught in :doc:`chapter 7 </book/fast_penalty>`.
+    """
+    graph = _graph(metric)
+    _check_option(scale, "scale", ("trace", None))
+    _check_batch(graph, x)
+    _check_whole(samples, "samples")
+    _check_generator(generator, x)
+    keep = torch.is_grad_enabled()
+    with _fixed_statistics(model):
+        slope = _slope(loss, model, x, y)
+        leaf, grad = _derivative(_weighted(model, slope if keep else slope.detach()), x.detach(), create_graph=True)
+        trace = _hessian_trace(grad, leaf, _signs(graph, leaf.detach(), samples, generator), keep) / samples
+    return trace if graph is None or scale is None else trace / _mean_diagonal(graph, x)
+
+
+def _signs(graph: PixelGraph | None, x: Tensor, samples: int, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
+    """Pairs z, L z of random signs z: the expectation of z'L H z is the trace of L H."""
+    for _ in range(samples):
+        z = torch.randint(2, x.shape, generator=generator, device=x.device).to(x.dtype) * 2 - 1
+        yield z, z if graph is None else _apply(graph, x, z)
+
+
+def _gradients(columns, x: Tensor, *, create_graph: bool) -> tuple[Tensor, Tensor, list[Tensor]]:
+    """Outputs, columns (B, k), and the gradient in x of each column's sum, k times (B, C, H, W)."""
+    if torch._C._are_functorch_transforms_active():
+        values, pull, outputs = torch.func.vjp(columns, x.detach(), has_aux=True)
+        units = torch.eye(values.shape[1], dtype=values.dtype, device=values.device)
+        return outputs, values, [pull(unit.expand_as(values))[0] for unit in units]
+    with torch.enable_grad():
+        leaf = x.detach().requires_grad_()
+        values, outputs = columns(leaf)
+        if not values.requires_grad:
+            return outputs, values, [torch.zeros_like(x) for _ in values.T]
+        gradients = [
+            torch.autograd.grad(column.sum(), leaf, create_graph=create_graph, retain_graph=True, materialize_grads=True)[0]
+            for column in values.unbind(1)
+        ]
+    return outputs, values, gradients
+
+
+@contextmanager
+def _fixed_statistics(model: Classifier) -> Iterator[None]:
+    """Normalisation layers in training mode use the batch's statistics and leave their running ones alone."""
+    layers = [m for m in model.modules() if isinstance(m, _NormBase) and m.training] if isinstance(model, nn.Module) else []
+    before = [(layer, layer.track_running_stats, layer.momentum) for layer in layers]
+    for layer in layers:
+        layer.track_running_stats, layer.momentum = False, 0.0
+    try:
+        yield
+    finally:
+        for layer, layer.track_running_stats, layer.momentum in before:
+            pass
+
+
+def _replay(device: torch.device) -> Callable[[], AbstractContextManager]:
+    """A context in which torch's global generators repeat what they give from here on: the same dropout masks."""
+    cuda = device.type == "cuda"
+    if torch._C._are_functorch_transforms_active() or (cuda and torch.cuda.is_current_stream_capturing()):
+        return nullcontext
+    state, device_state = torch.get_rng_state(), torch.cuda.get_rng_state(device) if cuda else None
+
+    @contextmanager
+    def again():
+        with torch.random.fork_rng([device] if cuda else []):
+            torch.set_rng_state(state)
+            if cuda:
+                torch.cuda.set_rng_state(device_state, device)
+            yield
+
+    return again
+
+
+def _mean_diagonal(graph: PixelGraph, x: Tensor) -> Tensor:
+    """The mean diagonal of L(x), or 1 where all is black."""
+    unit = mean_diagonal(graph, x)
+    return unit.where(unit > 0, 1)
+
+
+def _graph(metric: PixelGraph | str) -> PixelGraph | None:
+    if isinstance(metric, PixelGraph):
+        return metric
+    if metric != "euclidean":
+        raise ValueError(f"metric must be a PixelGraph or 'euclidean', got {metric!r}")
+    return None
+
+
+def _check_option(value: str | None, name: str, allowed: tuple) -> None:
+    if value not in allowed:
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, allowed))}, got {value!r}")
+
+
+def _check_batch(graph: PixelGraph | None, x: Tensor) -> None:
+    _check(graph, x)
+    if x.is_inference():
+        raise RuntimeError("x is an inference tensor, which has no gradient: use torch.no_grad() for evaluation")

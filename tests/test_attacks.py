@@ -1,0 +1,560 @@
+"""The attacks: foolbox's images, closed forms for linear models, the balls, and what they leave alone."""
+
+import copy
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from oracles import generator, gpu, graph_of, images, laplacian, seeds, weight_matrix
+from torch.nn import functional as F
+
+from wdtr_lite import data, metric
+from wdtr_lite.attacks import _gradient, _to_box, _uniform, fgsm, ifgsm, pgd, wasserstein_attack
+from wdtr_lite.models import resnet8, small_cnn
+
+EPSILON = 8 / 255
+LINEAR = torch.tensor(np.random.default_rng(0).standard_normal((3, 2 * 3 * 4)))  # three classes, images (2, 3, 4)
+
+
+def linear(x):
+    return x.flatten(1) @ LINEAR.to(x.dtype).T
+
+
+def loss(model, x, y):
+    return F.cross_entropy(model(x), y, reduction="none").detach()
+
+
+def norm_of(v, norm):
+    return v.abs().amax((1, 2, 3)) if norm == "linf" else v.flatten(1).norm(dim=1)
+
+
+@pytest.fixture(scope="module")
+def digits():
+    part = data.load("mnist5k").part("test")
+    return part[0][::10].float()[:, None] / 255, part[1][::10]
+
+
+@pytest.fixture(scope="module")
+def trained():
+    """A small network after one pass through mnist5k."""
+    torch.manual_seed(0)
+    model, (x, y) = small_cnn(), data.load("mnist5k").part("train")
+    optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
+    for batch in torch.randperm(len(x), generator=generator()).split(64):
+        optimizer.zero_grad()
+        F.cross_entropy(model(x[batch].float()[:, None] / 255), y[batch]).backward()
+        optimizer.step()
+    return model.eval()
+
+
+@pytest.fixture(scope="module")
+def untrained():
+    torch.manual_seed(0)
+    return resnet8(channels=1, mean=0.1307, std=0.3081, width=8).eval()
+
+
+@pytest.fixture(params=["trained", "untrained"])
+def model(request):
+    return request.getfixturevalue(request.param)
+
+
+# ---------------------------------------------------------------- against foolbox
+
+
+def foolbox_images(name, model, x, y, epsilon, **how):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        import foolbox
+
+        wrapped = foolbox.PyTorchModel(model, bounds=(0, 1), device="cpu")
+        attack = getattr(foolbox.attacks, name)(random_start=False, **how)
+        return attack(wrapped, x, y, epsilons=epsilon)[1]
+
+
+@pytest.mark.parametrize("epsilon", [EPSILON, 0.1, 0.3])
+def test_fgsm_is_foolbox(model, digits, epsilon):
+    x, y = digits
+    assert torch.equal(fgsm(model, x, y, epsilon), foolbox_images("LinfFastGradientAttack", model, x, y, epsilon))
+
+
+@pytest.mark.parametrize("epsilon", [0.1, 2.0])
+def test_fgsm_l2_is_foolbox(model, digits, epsilon):
+    x, y = digits
+    expected = foolbox_images("L2FastGradientAttack", model, x, y, epsilon)
+    torch.testing.assert_close(fgsm(model, x, y, epsilon, norm="l2"), expected, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(("epsilon", "alpha", "steps"), [(EPSILON, 2 / 255, 7), (0.3, 0.1, 4)])
+def test_ifgsm_is_foolbox(model, digits, epsilon, alpha, steps):
+    x, y = digits
+    expected = foolbox_images("LinfBasicIterativeAttack", model, x, y, epsilon, abs_stepsize=alpha, steps=steps)
+    assert torch.equal(ifgsm(model, x, y, epsilon, alpha=alpha, steps=steps), expected)
+    expected = foolbox_images("LinfProjectedGradientDescentAttack", model, x, y, epsilon, abs_stepsize=alpha, steps=steps)
+    found = pgd(model, x, y, epsilon, alpha=alpha, steps=steps)
+    with torch.no_grad():
+        wrong, wrong_expected = (int((model(z).argmax(1) != y).sum()) for z in (found, expected))
+    assert abs(wrong - wrong_expected) <= 1
+
+
+@pytest.mark.parametrize(("epsilon", "alpha", "steps"), [(0.5, 0.2, 5), (3.0, 1.0, 4)])
+def test_ifgsm_l2_is_foolbox(model, digits, epsilon, alpha, steps):
+    x, y = digits
+    expected = foolbox_images("L2BasicIterativeAttack", model, x, y, epsilon, abs_stepsize=alpha, steps=steps)
+    found = ifgsm(model, x, y, epsilon, alpha=alpha, steps=steps, norm="l2")
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)  # roundings of a step are steps of the next gradient
+
+
+# ---------------------------------------------------------------- what each attack promises
+
+ATTACKS = {
+    "fgsm": lambda m, x, y, e, **how: fgsm(m, x, y, e, **how),
+    "ifgsm": lambda m, x, y, e, **how: ifgsm(m, x, y, e, alpha=e / 2 + 1e-3, steps=3, **how),
+    "pgd": lambda m, x, y, e, **how: pgd(m, x, y, e, alpha=e / 2 + 1e-3, steps=3, **how),
+    "pgd_random": lambda m, x, y, e, **how: pgd(
+        m, x, y, e, alpha=e + 1e-3, steps=3, restarts=2, generator=generator(), **how
+    ),
+}
+BALLS = [(name, norm) for name in ATTACKS for norm in ("linf", "l2")]
+
+
+@given(seed=seeds, epsilon=st.sampled_from([1e-4, 0.03, 0.5, 2.0]), which=st.sampled_from(BALLS))
+def test_in_the_ball_and_in_range(seed, epsilon, which):
+    """And, on a linear model, a larger loss wherever the model may be fooled at all: three steps of half the radius."""
+    name, norm = which
+    x = images(5, 2, 3, 4, seed=seed)
+    y = torch.tensor(np.random.default_rng(seed).integers(0, 3, 5))
+    found = ATTACKS[name](linear, x, y, epsilon, norm=norm)
+    assert bool((norm_of(found - x, norm) <= epsilon * (1 + 1e-12) + 1e-15).all())
+    assert bool(((found >= 0) & (found <= 1)).all()) and not found.requires_grad
+    assert bool((loss(linear, found, y) >= loss(linear, x, y) - 1e-9).all()) or name == "pgd_random"
+
+
+def test_linear_models_are_attacked_at_best():
+    """Two classes: the loss rises with the margin w x, which the box's corner sign(w) or the ball's w / |w| raise most."""
+    w = torch.tensor(np.random.default_rng(1).standard_normal(12)).view(1, 1, 3, 4)
+    x, y = 0.4 + 0.2 * images(4, 1, 3, 4, black=0), torch.tensor([0, 1, 0, 1])
+    side = torch.tensor([1, -1, 1, -1]).view(-1, 1, 1, 1).double()
+
+    def two(z):
+        margin = (z * w).sum((1, 2, 3))
+        return torch.stack([torch.zeros_like(margin), margin], 1)
+
+    for norm, best in (("linf", w.sign()), ("l2", w / w.norm())):
+        for attack in ATTACKS.values():
+            found, expected = attack(two, x, y, 0.1, norm=norm), x + 0.1 * side * best
+            if (attack, norm) == (ATTACKS["pgd_random"], "l2"):  # on its way there
+                assert bool((loss(two, found, y) > 0.9 * loss(two, expected, y) + 0.1 * loss(two, x, y)).all())
+            else:
+                torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("which", BALLS, ids="-".join)
+def test_nothing_to_do(which):
+    """A radius of 0 gives x, a gradient of 0 too, and no NaN."""
+    name, norm = which
+    x, y = images(3, 2, 3, 4), torch.tensor([0, 1, 2])
+    assert torch.equal(ATTACKS[name](linear, x, y, 0.0, norm=norm), x)
+    found = ATTACKS[name](lambda z: 0 * linear(z), x, y, 0.1, norm=norm)
+    assert bool(found.isfinite().all()) and (torch.equal(found, x) or name == "pgd_random")
+
+
+def test_tiny_gradients_have_a_direction():
+    """Of squares that underflow in float32."""
+    x, y = images(3, 2, 3, 4, black=0).float(), torch.tensor([0, 1, 2])
+    found = fgsm(lambda z: 1e-25 * linear(z), x, y, 0.01, norm="l2") - x
+    torch.testing.assert_close(found.flatten(1).norm(dim=1), torch.full((3,), 0.01), rtol=1e-3, atol=0)
+    graph = graph_of(3, 4, 1).to(dtype=torch.float32)
+    tiny, plain = (wasserstein_attack(lambda z, c=c: c * linear(z), x, y, graph, 0.05) for c in (1e-25, 1e-2))
+    torch.testing.assert_close(tiny, plain, rtol=0, atol=1e-3)
+    assert float((tiny - x).abs().max()) > 5e-3
+
+
+def test_images_are_attacked_one_by_one(trained, digits):
+    """In a batch as alone."""
+    x, y = digits[0][:4], digits[1][:4]
+    graph = graph_of(28, 28, 2).to(dtype=torch.float32)
+    attacks = [
+        lambda x, y: fgsm(trained, x, y, 0.1),
+        lambda x, y: ifgsm(trained, x, y, 1.0, alpha=0.5, steps=3, norm="l2"),
+        lambda x, y: wasserstein_attack(trained, x, y, graph, 0.5, steps=2),
+    ]
+    for attack in attacks:
+        alone = torch.cat([attack(x[k : k + 1], y[k : k + 1]) for k in range(4)])
+        torch.testing.assert_close(attack(x, y), alone, rtol=0, atol=1e-3)
+
+
+@pytest.mark.parametrize("mode", [True, False], ids=["train", "eval"])
+def test_the_model_is_left_alone(mode):
+    """Mode, parameters, their gradients and what of them requires one; in evaluation mode the running statistics too."""
+    torch.manual_seed(0)
+    model = resnet8(channels=1, mean=0.5, std=0.5, width=2).train(mode)
+    model.linear.weight.requires_grad_(False)
+    model.conv.weight.grad = torch.ones_like(model.conv.weight)
+    before = copy.deepcopy(model)
+    x, y = images(2, 1, 8, 8).float(), torch.tensor([0, 1])
+    graph = graph_of(8, 8, 2).to(dtype=torch.float32)
+    with torch.no_grad():  # gradients are asked for whatever the caller does
+        for attack in ATTACKS.values():
+            assert not torch.equal(attack(model, x, y, 0.1), x)
+        assert not torch.equal(wasserstein_attack(model, x, y, graph, 0.1, steps=2), x)
+    assert all(a.training == b.training for a, b in zip(model.modules(), before.modules(), strict=True))
+    for a, b in zip(model.parameters(), before.parameters(), strict=True):
+        assert torch.equal(a, b) and a.requires_grad == b.requires_grad
+        assert torch.equal(a.grad, torch.ones_like(a)) if a is model.conv.weight else a.grad is None
+    same = all(torch.equal(a, b) for a, b in zip(model.buffers(), before.buffers(), strict=True))
+    assert same is not mode
+    assert not x.requires_grad and x.grad is None
+
+
+def test_images_that_require_grad():
+    """Get none, and the result has no graph."""
+    x, y = images(2, 2, 3, 4).requires_grad_(), torch.tensor([0, 1])
+    for attack in (*ATTACKS.values(), lambda m, x, y, e: wasserstein_attack(m, x, y, graph_of(3, 4, 1), e)):
+        assert not attack(linear, x, y, 0.1).requires_grad and x.grad is None
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_type_is_kept(dtype):
+    x, y = images(2, 2, 3, 4).to(dtype), torch.tensor([0, 1])
+    for attack in ATTACKS.values():
+        assert attack(linear, x, y, 0.1).dtype == attack(linear, x, y, 0.1, norm="l2").dtype == dtype
+    assert wasserstein_attack(linear, x, y, graph_of(3, 4, 1).to(dtype=dtype), 0.1).dtype == dtype
+
+
+# ---------------------------------------------------------------- random starts
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_starts_are_uniform_in_the_ball(norm):
+    """Of radius R in dimension n: R^n is uniform, and so is, in the mean 0, each pixel."""
+    n = 20_000
+    v = _uniform(torch.zeros(n, 1, 2, 3, dtype=torch.float64), norm, generator())
+    radius = norm_of(v, norm)
+    assert float(radius.max()) <= 1
+    u = radius**6
+    for power in (1, 2, 3):
+        assert float((u**power).mean()) == pytest.approx(1 / (power + 1), abs=5 * float((u**power).std()) / n**0.5)
+    flat = v.flatten(1)
+    assert bool((flat.mean(0).abs() <= 5 * flat.std(0) / n**0.5).all())
+    variance = 1 / 3 if norm == "linf" else 1 / 8
+    assert bool(((flat**2).mean(0) - variance).abs().max() <= 5 * float((flat**2).std(0).max()) / n**0.5)
+
+
+def test_starts_come_from_the_generator(trained, digits):
+    x, y = digits
+
+    def attack(seed):
+        return pgd(trained, x, y, 0.1, alpha=0.02, steps=2, generator=generator(seed))
+
+    torch.manual_seed(5)
+    first, state = attack(1), torch.get_rng_state()
+    torch.manual_seed(6)
+    assert torch.equal(first, attack(1)) and not torch.equal(first, attack(2))
+    torch.manual_seed(5)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_the_best_restart_is_kept(trained, digits):
+    """Against all runs one by one with the same generator: a misclassified one if any, of equals the largest loss."""
+    x, y = digits
+    how = {"alpha": 0.05, "steps": 1}
+    for epsilon in (0.05, 0.15):
+        runs = generator(3)
+        found = torch.stack([pgd(trained, x, y, epsilon, generator=runs, **how) for _ in range(4)])
+        with torch.no_grad():
+            logits = torch.stack([trained(z) for z in found])
+        outcomes = [
+            [(bool(logits[k, i].argmax() != y[i]), float(F.cross_entropy(logits[k, i], y[i]))) for k in range(4)]
+            for i in range(len(x))
+        ]
+        best = [max(range(4), key=outcome.__getitem__) for outcome in outcomes]
+        assert len(set(best)) == 4
+        expected = found[best, torch.arange(len(x))]
+        assert torch.equal(pgd(trained, x, y, epsilon, restarts=4, generator=generator(3), **how), expected)
+
+
+def test_a_wrong_label_beats_a_larger_loss():
+    """Where the label changes the loss is 0.69, elsewhere up to 1.10."""
+    logits = torch.tensor([[2.0, 1.0, 0.0], [2.0, 2.001, -9.0], [2.0, 1.999, 1.999]], dtype=torch.float64)
+
+    def lookup(x):
+        return logits[(x[:, 0, 0, 0] * 2.999).long()] + 0 * x.sum((1, 2, 3))[:, None]
+
+    x, y = torch.full((64, 1, 1, 2), 0.5, dtype=torch.float64), torch.zeros(64, dtype=torch.int64)
+    found = pgd(lookup, x, y, 0.5, alpha=0.1, steps=1, restarts=30, generator=generator())
+    assert bool((lookup(found).argmax(1) == 1).all())
+    logits[1, 1] = 1.5
+    found = pgd(lookup, x, y, 0.5, alpha=0.1, steps=1, restarts=30, generator=generator())
+    assert bool((loss(lookup, found, y) > 1.09).all())
+
+
+# ---------------------------------------------------------------- the Wasserstein ball
+
+GRAPHS = {"3x4": (3, 4, 1), "4x3_wide": (4, 3, 2, 0.5), "row": (1, 12, 2)}
+
+
+def dense_metric(size, image, floor=1 / 255, scale="pixel"):
+    """The metric of one channel, float64, from the loops of the paper; "pixel" divides by 2 / (n S)."""
+    weights = weight_matrix(*size)
+    height, width = size[:2]
+    factor = 1.0
+    if scale == "pixel":
+        radius, weight = size[2], size[3] if len(size) > 3 else 1.0
+        moment = sum(
+            weight * (dy**2 + dx**2)
+            for dy in range(-min(radius, height - 1), min(radius, height - 1) + 1)
+            for dx in range(-min(radius, width - 1), min(radius, width - 1) + 1)
+        ) / ((height > 1) + (width > 1))
+        factor = 2 / (height * width * moment)
+    matrix = factor * laplacian(weights, np.maximum(image.flatten(), floor))
+    return matrix, np.linalg.pinv(matrix, hermitian=True)
+
+
+@pytest.mark.parametrize("size", GRAPHS.values(), ids=GRAPHS)
+@pytest.mark.parametrize("scale", [None, "pixel"])
+@pytest.mark.parametrize("steps", [1, 4])
+def test_wasserstein_ball(size, scale, steps):
+    """In [0, 1], the masses of x, and no longer than epsilon in the dense metric; at length epsilon where nothing stops it."""
+    height, width = size[:2]
+    x, y = images(6, 2, height, width, black=0.3), torch.arange(6) % 3
+    epsilon = torch.tensor([0.0, 1e-3, 0.05, 0.3, 1.0, 5.0], dtype=torch.float64) * (1 if scale else 0.05)
+    found = wasserstein_attack(linear, x, y, graph_of(*size), epsilon, steps=steps, scale=scale)
+    assert bool(((found >= 0) & (found <= 1)).all()) and torch.equal(found[0], x[0])
+    torch.testing.assert_close(found.sum((-2, -1)), x.sum((-2, -1)), rtol=0, atol=1e-12)
+    lengths = []
+    for k in range(6):
+        xi = (found - x)[k].flatten(1).numpy()
+        inverses = [dense_metric(size, channel, scale=scale)[1] for channel in x[k].numpy()]
+        lengths.append(sum(v @ g @ v for v, g in zip(xi, inverses, strict=True)) ** 0.5)
+    lengths = torch.tensor(np.array(lengths))
+    assert bool((lengths <= epsilon * (1 + 1e-6)).all())
+    assert bool((lengths[1:4] > 0.5 * epsilon[1:4]).all())
+    assert bool((loss(linear, found, y) > loss(linear, x, y))[1:].all())
+
+
+@pytest.mark.parametrize("size", GRAPHS.values(), ids=GRAPHS)
+def test_wasserstein_step_is_the_best(size):
+    """Interior image, linear loss of gradient w: xi = epsilon L w / sqrt(w' L w) over both channels, by dense matrices; none of
+    2,000 random tangent vectors of that length raises the loss more."""
+    height, width = size[:2]
+    x, y = 0.3 + 0.4 * images(3, 2, height, width, black=0), torch.tensor([0, 1, 0])
+    w = torch.tensor(np.random.default_rng(2).standard_normal((2, height, width)))
+
+    def two(z):
+        margin = (z * w).sum((1, 2, 3))
+        return torch.stack([torch.zeros_like(margin), margin], 1)
+
+    epsilon = 0.02
+    found = (wasserstein_attack(two, x, y, graph_of(*size), epsilon) - x).flatten(2).numpy()
+    rng, flat = np.random.default_rng(3), w.flatten(1).numpy()
+    for k, sign in enumerate((1, -1, 1)):
+        matrices, inverses = zip(*(dense_metric(size, channel) for channel in x[k].numpy()), strict=True)
+        raised = np.stack([matrix @ v for matrix, v in zip(matrices, flat, strict=True)])
+        best = epsilon * raised / (raised * flat).sum() ** 0.5
+        np.testing.assert_allclose(found[k], sign * best, rtol=0, atol=1e-12)
+        others = rng.standard_normal((2000, *flat.shape))
+        others[1000:] = sign * best + best.std() * rng.standard_normal((1000, *flat.shape)) * rng.random((1000, 1, 1))
+        others -= others.mean(-1, keepdims=True)
+        lengths = sum(np.einsum("ki,ij,kj->k", others[:, c], inverses[c], others[:, c]) for c in range(2)) ** 0.5
+        others *= (epsilon / lengths)[:, None, None]
+        gain = sign * (others * flat).sum((1, 2))
+        best_gain = sign * (found[k] * flat).sum()
+        assert gain.max() < best_gain and gain.max() > 0.5 * best_gain
+
+
+def test_several_steps_of_a_linear_loss():
+    """End at the same place as one: 0.5, then 1, of the radius along one direction, and shrunk to the ball from then on."""
+    x, y = 0.3 + 0.4 * images(3, 2, 3, 4, black=0), torch.tensor([0, 1, 0])
+
+    seen = []
+
+    def two(z):
+        seen.append(z.detach())
+        return linear(z)[:, :2]
+
+    once, often = (wasserstein_attack(two, x, y, graph_of(3, 4, 1), 0.02, steps=k) for k in (1, 5))
+    torch.testing.assert_close(often, once, rtol=0, atol=1e-10)
+    for share, at in zip((0, 0, 0.5, 1, 1, 1), seen, strict=True):
+        torch.testing.assert_close(at, x + share * (once - x), rtol=0, atol=1e-10)
+
+
+def test_black_pixels_are_linked_by_the_floor():
+    """A lit pixel three pixels away: with the floor, ink may go there; the image itself has none there to link it."""
+    x = torch.zeros(1, 1, 1, 8, dtype=torch.float64)
+    x[..., :3] = 0.6
+
+    def far(z):
+        return torch.stack([0 * z.sum((1, 2, 3)), z[:, 0, 0, 7]], 1)
+
+    y, graph = torch.tensor([0]), graph_of(1, 8, 1)
+    found = wasserstein_attack(far, x, y, graph, 1.0, steps=5, floor=0.05)
+    assert float(found[0, 0, 0, 7]) > 0.01
+    smaller = wasserstein_attack(far, x, y, graph, 1.0, steps=5, floor=0.01)
+    assert 0 < float(smaller[0, 0, 0, 7]) < float(found[0, 0, 0, 7])
+
+
+def test_wasserstein_attack_fools(trained, digits):
+    """Float32 and 28 x 28: masses to rounding, the length, by the metric in float64, to 1e-4; more errors with the radius."""
+    x, y = digits
+    graph = graph_of(28, 28, 2)
+    wrong = []
+    with torch.no_grad():
+        wrong.append(int((trained(x).argmax(1) != y).sum()))
+        for epsilon, steps in ((1.0, 1), (1.0, 3), (4.0, 3)):
+            found = wasserstein_attack(trained, x, y, graph.to(dtype=torch.float32), epsilon, steps=steps)
+            wrong.append(int((trained(found).argmax(1) != y).sum()))
+            xi = (found - x).double()
+            assert float(xi.sum((-2, -1)).abs().max()) < 1e-5 and float(found.min()) >= 0 and float(found.max()) <= 1
+            xi = xi - xi.mean((-2, -1), keepdim=True)
+            size = metric.tangent_norm_sq(graph, x.double().clamp_min(1 / 255), xi, scale="pixel").sqrt()
+            assert float(size.max()) <= epsilon * (1 + 1e-4)
+    assert wrong[0] < wrong[1] <= wrong[2] < wrong[3]
+
+
+@given(seed=seeds, size=st.sampled_from([1e-6, 0.1, 1.0, 30.0]))
+def test_projection_to_the_box(seed, size):
+    """Feasible; and optimal, for the residual makes an obtuse angle with every way into the set."""
+    rng = np.random.default_rng(seed)
+    x, z = images(2, 3, 4, seed=seed), images(50, 2, 3, 4, seed=seed + 1)
+    v = torch.tensor(size * rng.standard_normal((2, 3, 4)))
+    xi = _to_box(x, v)
+    assert bool((xi >= -x).all() and (x + xi <= 1 + 1e-12).all())
+    assert float(xi.sum((-2, -1)).abs().max()) <= 1e-12 * max(1, size)
+    other = _to_box(x, z - x)  # feasible changes
+    angle = ((v - xi) * (other - xi)).sum((-2, -1))
+    assert float(angle.max()) <= 1e-10 * max(1, size)
+    torch.testing.assert_close(_to_box(x, xi), xi, rtol=0, atol=1e-12)
+
+
+def test_gradient_is_of_the_sum():
+    """Not of the mean: each image's own, whatever the batch; a linear model's is (softmax - one-hot) W."""
+    x, y = images(4, 2, 3, 4), torch.tensor([0, 1, 2, 0])
+    expected = (linear(x).softmax(1) - F.one_hot(y, 3)) @ LINEAR
+    torch.testing.assert_close(_gradient(linear, x, y).flatten(1), expected)
+
+
+# ---------------------------------------------------------------- bad input
+
+GOOD = {"x": images(2, 2, 3, 4), "y": torch.tensor([0, 1]), "epsilon": 0.1}
+CALLS = {
+    "fgsm": (fgsm, {}),
+    "ifgsm": (ifgsm, {"alpha": 0.1, "steps": 2}),
+    "pgd": (pgd, {"alpha": 0.1, "steps": 2}),
+    "wasserstein": (wasserstein_attack, {"graph": graph_of(3, 4, 1)}),
+}
+
+
+def outside(value):
+    x = GOOD["x"].clone()
+    x[0, 0, 0, 0] = value
+    return x
+
+
+COMMON = [
+    ({"x": GOOD["x"][0]}, ValueError, r"^x must be \(B, C, H, W\), got \(2, 3, 4\)"),
+    ({"x": GOOD["x"].long()}, TypeError, "^x must be a floating tensor"),
+    ({"x": GOOD["x"].numpy()}, TypeError, "^x must be a tensor"),
+    ({"x": outside(1.01)}, ValueError, r"^x must be in \[0, 1\]"),
+    ({"x": outside(-0.01)}, ValueError, r"^x must be (in \[0, 1\]|non-negative)"),
+    ({"x": outside(float("nan"))}, ValueError, r"^x must be (in \[0, 1\]|non-negative)"),
+    ({"x": GOOD["x"][:0], "y": GOOD["y"][:0]}, ValueError, "^x must hold an image"),
+    ({"y": GOOD["y"].int()}, TypeError, "^y must be an int64 tensor, got torch.int32"),
+    ({"y": [0, 1]}, TypeError, "^y must be an int64 tensor, got list"),
+    ({"y": GOOD["y"][:1]}, ValueError, r"^y must have one label for each image, \(2,\), got \(1,\)"),
+    ({"y": -GOOD["y"]}, ValueError, "^y must be non-negative"),
+    ({"epsilon": -0.1}, ValueError, "^epsilon must be non-negative and finite"),
+    ({"epsilon": float("nan")}, ValueError, "^epsilon must be non-negative and finite"),
+    ({"epsilon": "8/255"}, TypeError, "^epsilon must be a number"),
+    ({"epsilon": True}, TypeError, "^epsilon must be a number"),
+    ({"model": lambda x: linear(x)[0]}, ValueError, r"^model must return \(2, K\) logits, got \(3,\)"),
+    ({"model": lambda x: None}, TypeError, "^model must return a tensor"),
+]
+NORM = [({"norm": "l1"}, ValueError, "^norm must be 'linf' or 'l2', got 'l1'")]
+STEPS = [
+    ({"steps": 0}, ValueError, "^steps must be at least 1"),
+    ({"steps": 2.0}, TypeError, "^steps must be a whole number"),
+]
+ALPHA = [
+    ({"alpha": 0}, ValueError, "^alpha must be positive and finite"),
+    ({"alpha": float("inf")}, ValueError, "^alpha must be positive and finite"),
+    ({"alpha": None}, TypeError, "^alpha must be a number"),
+]
+BAD = {
+    "fgsm": COMMON + NORM,
+    "ifgsm": COMMON + NORM + STEPS + ALPHA,
+    "pgd": COMMON
+    + NORM
+    + STEPS
+    + ALPHA
+    + [
+        ({"restarts": 0}, ValueError, "^restarts must be at least 1"),
+        ({"restarts": 2}, ValueError, "^restarts must be 1 without a generator"),
+        ({"generator": 0}, TypeError, "^generator must be a torch.Generator"),
+    ],
+    "wasserstein": COMMON
+    + STEPS
+    + [
+        ({"graph": graph_of(4, 3, 1)}, ValueError, r"^x must be \(\.\.\., 4, 3\)"),
+        ({"x": GOOD["x"].float()}, TypeError, "^x is torch.float32 but the graph is torch.float64"),
+        ({"graph": None}, TypeError, "^graph must be a PixelGraph"),
+        ({"floor": 0}, ValueError, "^floor must be positive"),
+        ({"floor": None}, TypeError, "^floor must be a number"),
+        ({"scale": "trace"}, ValueError, "^scale must be None or 'pixel'"),
+        ({"epsilon": torch.tensor([0.1])}, ValueError, r"^epsilon must be one number or \(2,\), got \(1,\)"),
+        ({"epsilon": torch.tensor([0.1, -0.1])}, ValueError, "^epsilon must be non-negative and finite"),
+        ({"epsilon": torch.tensor([0.1, float("nan")])}, ValueError, "^epsilon must be non-negative and finite"),
+    ],
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "bad", "error", "message"), [(name, *case) for name, some in BAD.items() for case in some]
+)
+def test_bad_input(name, bad, error, message):
+    attack, how = CALLS[name]
+    with pytest.raises(error, match=message):
+        attack(**{"model": linear, **GOOD, **how, **bad})
+
+
+# ---------------------------------------------------------------- on a GPU
+
+
+@gpu
+def test_on_the_gpu():
+    """The same images as on the CPU in float64, with a generator of the device."""
+    torch.manual_seed(0)
+    model = small_cnn().double()
+    x, y = images(8, 1, 28, 28), torch.arange(8)
+    graph = graph_of(28, 28, 2)
+    attacks = [
+        lambda m, x, y, g: fgsm(m, x, y, 0.1),
+        lambda m, x, y, g: ifgsm(m, x, y, 1.0, alpha=0.5, steps=3, norm="l2"),
+        lambda m, x, y, g: wasserstein_attack(m, x, y, g, 0.5, steps=2),
+    ]
+    expected = [attack(model, x, y, graph) for attack in attacks]
+    model, x, y, graph = model.cuda(), x.cuda(), y.cuda(), graph.to("cuda")
+    for attack, there in zip(attacks, expected, strict=True):
+        torch.testing.assert_close(attack(model, x, y, graph).cpu(), there, rtol=0, atol=1e-6)
+    start = torch.Generator("cuda").manual_seed(0)
+    found = pgd(model, x, y, 0.1, alpha=0.05, steps=2, restarts=2, generator=start)
+    assert found.is_cuda and float((found - x).abs().max()) <= 0.1 + 1e-12
+
+
+@gpu
+def test_on_the_gpu_attacks_are_captured():
+    """In a CUDA graph: neither FGSM nor PGD waits for the device."""
+    torch.manual_seed(0)
+    model = small_cnn().cuda()
+    x, y = images(8, 1, 28, 28).float().cuda(), torch.arange(8).cuda()
+    side = torch.cuda.Stream()
+    with torch.cuda.stream(side):
+        expected = ifgsm(model, x, y, 0.1, alpha=0.05, steps=3)
+    torch.cuda.current_stream().wait_stream(side)
+    captured = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(captured):
+        found = ifgsm(model, x, y, 0.1, alpha=0.05, steps=3)
+    captured.replay()
+    torch.testing.assert_close(found, expected)

@@ -1,0 +1,227 @@
+"""The networks: their sizes, the normalisation inside, smoothness, double back-propagation, and bad input."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from wdtr_lite import data
+from wdtr_lite.models import MODELS, resnet8, resnet20, small_cnn
+
+SIZES = {"resnet20": 269_722, "resnet8": 75_290, "small_cnn": 52_138}
+
+
+def network(name="resnet8", seed=0, **how):
+    torch.manual_seed(seed)
+    return MODELS[name](**how)
+
+
+def count(model):
+    return sum(p.numel() for p in model.parameters())
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_size(name):
+    """The published number of parameters for ResNet-20, 0.27 million: 3 + 3 x 2 n convolutions and the linear layer."""
+    assert count(network(name)) == SIZES[name]
+    assert count(network(name, channels=5, mean=0.5, std=1.0)) > SIZES[name] - 1000
+
+
+def test_resnet20_layers():
+    """19 convolutions without bias, each followed by a batch normalisation, and one linear layer; no parameter elsewhere."""
+    modules = list(network("resnet20").modules())
+    convolutions = [m for m in modules if isinstance(m, nn.Conv2d)]
+    assert len(convolutions) == 19 and all(m.bias is None for m in convolutions)
+    assert sum(isinstance(m, nn.BatchNorm2d) for m in modules) == 19
+    assert [m.out_features for m in modules if isinstance(m, nn.Linear)] == [10]
+    assert [m.out_channels for m in convolutions] == [16] * 7 + [32] * 6 + [64] * 6
+    assert [m.stride[0] for m in convolutions] == [1] * 7 + [2] + [1] * 5 + [2] + [1] * 5
+
+
+@pytest.mark.parametrize(("name", "blocks"), [("resnet20", 3), ("resnet8", 1)])
+@pytest.mark.parametrize("activation", ["softplus", "relu"])
+def test_resnet_by_hand(name, blocks, activation):
+    """Written out from the paper, with the network's own weights: option-A shortcuts take every second pixel and pad the
+    channels with zeros."""
+    model, x = network(name, activation=activation, width=4).double(), torch.rand(3, 3, 9, 8, dtype=torch.float64)
+    act = {"softplus": lambda t: (1 + t.exp()).log(), "relu": lambda t: t * (t > 0)}[activation]
+    weights = iter([p for p in model.parameters()])
+
+    def conv_bn(h, stride):
+        h = F.conv2d(h, next(weights), stride=stride, padding=1)
+        mean, var = h.mean((0, 2, 3), keepdim=True), h.var((0, 2, 3), unbiased=False, keepdim=True)
+        gain, bias = next(weights), next(weights)
+        return (h - mean) / (var + 1e-5).sqrt() * gain[:, None, None] + bias[:, None, None]
+
+    mean, std = (torch.tensor(v)[:, None, None].double() for v in ([0.4914, 0.4822, 0.4465], [0.2470, 0.2435, 0.2616]))
+    h = act(conv_bn((x - mean) / std, 1))
+    for stage in range(3):
+        for block in range(blocks):
+            stride = 2 if stage and not block else 1
+            shortcut = h
+            if stride == 2:
+                half = torch.zeros(3, h.shape[1] // 2, *h[:, :, ::2, ::2].shape[2:], dtype=torch.float64)
+                shortcut = torch.cat([half, h[:, :, ::2, ::2], half], 1)
+            h = act(conv_bn(act(conv_bn(h, stride)), 1) + shortcut)
+    expected = h.mean((2, 3)) @ next(weights).T + next(weights)
+    torch.testing.assert_close(model(x), expected, rtol=1e-6, atol=1e-6)  # its means and deviations are float32 numbers
+
+
+def test_small_cnn_by_hand():
+    model, x = network("small_cnn", activation="relu").double(), torch.rand(4, 1, 28, 28, dtype=torch.float64)
+    a, b, c, d, e, f, g, h = model.parameters()
+    z = (x - 0.1307) / 0.3081
+    z = F.conv2d(F.conv2d(z, a, b, stride=2, padding=1).relu(), c, d, stride=2, padding=1).relu()
+    assert z.shape[1:] == (16, 7, 7)
+    expected = (z.flatten(1) @ e.T + f).relu() @ g.T + h
+    torch.testing.assert_close(model(x), expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_convolutions_start_as_in_he_et_al(name):
+    """Normal of variance 2 / fan-in: the fourth standardised moment is 3, the variance 1."""
+    model = network(name, width=32)
+    weights = [m.weight.detach() for m in model.modules() if isinstance(m, nn.Conv2d)]
+    draws = torch.cat([(w * (w[0].numel() / 2) ** 0.5).flatten() for w in weights])
+    n = len(draws)
+    assert float(draws.square().mean()) == pytest.approx(1, abs=5 * (2 / n) ** 0.5)
+    assert float((draws**4).mean()) == pytest.approx(3, abs=5 * (96 / n) ** 0.5)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_weights_are_of_the_global_generator(name):
+    x = torch.rand(2, 3, 28, 28)
+    models = [network(name, seed, channels=3).eval() for seed in (1, 1, 2)]
+    first, again, other = (model(x) for model in models)
+    assert torch.equal(first, again) and not torch.equal(first, other)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_normalisation_is_the_first_layer(name):
+    """Images normalised outside give what a network without normalisation gives; no mean or deviation is a parameter."""
+    x = torch.rand(2, 3, 28, 28)
+    mean, std = (0.1, 0.5, 0.9), (0.2, 0.4, 0.8)
+    inside = network(name, channels=3, mean=mean, std=std)
+    outside = network(name, channels=3, mean=0.0, std=1.0)
+    z = (x - torch.tensor(mean)[:, None, None]) / torch.tensor(std)[:, None, None]
+    torch.testing.assert_close(inside(x), outside(z))
+    assert count(inside) == count(outside) and "normalize.mean" in inside.state_dict()
+
+
+def test_default_normalisation_is_of_cifar10():
+    """Of all pixels of the 50,000 training images, to the digits given; where the images are at hand."""
+    try:
+        images = data.load("cifar10", split="holdout").images[:50_000]
+    except FileNotFoundError:
+        pytest.skip("no CIFAR-10 here")
+    level = torch.arange(256).double() / 255
+    for k, (mean, std) in enumerate(zip(network().normalize.mean, network().normalize.std, strict=True)):
+        share = torch.bincount(images[:, k].flatten(), minlength=256) / images[:, k].numel()
+        expected = (share * level).sum()
+        assert abs(float(mean - expected)) < 6e-5
+        assert abs(float(std - ((share * level**2).sum() - expected**2).sqrt())) < 6e-5
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("size", [(28, 28), (32, 32), (8, 12), (33, 5)])
+def test_images_of_other_sizes(name, size):
+    logits = network(name, channels=3, classes=7)(torch.rand(2, 3, *size))
+    assert logits.shape == (2, 7) and bool(logits.isfinite().all())
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_derivatives(name):
+    """First and second, in images and parameters, against finite differences: nothing is changed in place, and softplus has
+    slope 1/2 at 0 and beta 1."""
+    model = network(name, channels=1, mean=0.5, std=0.5, width=2).double().eval()
+    x = torch.rand(1, 1, 8, 8, dtype=torch.float64, requires_grad=True)
+    v = torch.randn(x.shape, dtype=torch.float64)
+
+    def along(x):
+        return (torch.autograd.grad(model(x)[:, 0].sum(), x, create_graph=True)[0] * v).sum()
+
+    def slope(x):
+        return along(x).item()
+
+    h = 1e-4
+    ahead, behind = (float(model(x + s * v)[:, 0].detach()) for s in (h, -h))
+    assert slope(x) == pytest.approx((ahead - behind) / (2 * h), rel=1e-5)
+    second = torch.autograd.grad(along(x), x)[0]
+    assert float((second * v).sum()) == pytest.approx((slope(x + h * v) - slope(x - h * v)) / (2 * h), rel=1e-4)
+    weight = next(model.parameters())
+    mixed = torch.autograd.grad(along(x), weight)[0]
+    w = torch.randn(weight.shape, dtype=torch.float64)
+
+    def moved(s):
+        with torch.no_grad():
+            weight.add_(s * w)
+        value = slope(x)
+        with torch.no_grad():
+            weight.sub_(s * w)
+        return value
+
+    assert float((mixed * w).sum()) == pytest.approx((moved(h) - moved(-h)) / (2 * h), rel=1e-4)
+    t = torch.zeros(1)
+    assert float(model.activation(t)) == pytest.approx(np.log(2)) and float(model.activation(t + 1)) == pytest.approx(1.313262)
+
+
+def test_small_cnn_does_not_couple_images():
+    model = network("small_cnn")
+    assert model.training
+    x = torch.rand(6, 1, 28, 28)
+    torch.testing.assert_close(model(x)[:2], model(x[:2]))
+    assert not any(isinstance(m, nn.BatchNorm2d) for m in model.modules())
+
+
+def test_small_cnn_learns():
+    """Nine of ten other digits after three passes through mnist5k's 4,000."""
+    model, digits = network("small_cnn"), data.load("mnist5k")
+    (x, y), (test_x, test_y) = (
+        (images.float()[:, None] / 255, labels) for images, labels in (digits.part("train"), digits.part("test"))
+    )
+    optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(3):
+        for batch in torch.randperm(len(x), generator=generator).split(64):
+            optimizer.zero_grad()
+            F.cross_entropy(model(x[batch]), y[batch]).backward()
+            optimizer.step()
+    with torch.no_grad():
+        assert float((model(test_x).argmax(1) == test_y).float().mean()) > 0.88
+
+
+def test_resnet8_learns():
+    """Its loss on one batch falls below a fifth in thirty steps."""
+    model, digits = network(width=8, channels=1, mean=0.1307, std=0.3081), data.load("mnist5k")
+    x, y = digits.images[::100].float()[:, None] / 255, digits.labels[::100]
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
+    losses = []
+    for _ in range(30):
+        optimizer.zero_grad()
+        loss = F.cross_entropy(model(x), y)
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.2 * losses[0]
+
+
+@pytest.mark.parametrize("make", [resnet20, resnet8, small_cnn])
+@pytest.mark.parametrize(
+    ("how", "error", "message"),
+    [
+        ({"activation": "tanh"}, ValueError, r"^activation must be one of \['relu', 'softplus'\], got 'tanh'"),
+        ({"width": 0}, ValueError, "^width must be at least 1, got 0"),
+        ({"width": 1.5}, TypeError, "^width must be a whole number"),
+        ({"classes": 0}, ValueError, "^classes must be at least 1"),
+        ({"channels": 0}, ValueError, "^channels must be at least 1"),
+        ({"channels": 2, "mean": (0.1, 0.2, 0.3)}, ValueError, "^mean must be one number or 2, one for each channel, got 3"),
+        ({"channels": 2, "mean": 0.0, "std": (1.0, 1.0, 1.0)}, ValueError, "^std must be one number or 2"),
+        ({"mean": float("nan")}, ValueError, "^mean must be finite"),
+        ({"std": 0.0}, ValueError, "^std must be positive"),
+        ({"std": -1.0}, ValueError, "^std must be positive"),
+    ],
+)
+def test_bad_input(make, how, error, message):
+    with pytest.raises(error, match=message):
+        make(**how)

@@ -1,0 +1,408 @@
+"""Errors, attacked and not, translated images and label flips, against loops; what they leave alone, and bad input."""
+
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from oracles import gpu, images, seeds
+
+from wdtr_lite import data
+from wdtr_lite.attacks import fgsm
+from wdtr_lite.models import resnet8
+from wdtr_lite.robustness import (
+    error,
+    label_flips,
+    mistakes,
+    predictions,
+    robust_error,
+    translation_sequence,
+)
+
+PADDINGS = ("zeros", "edge", "reflect", "circular")
+
+
+def network():
+    torch.manual_seed(0)
+    return resnet8(channels=1, mean=0.1307, std=0.3081, width=4)
+
+
+@pytest.fixture(scope="module")
+def digits():
+    part = data.load("mnist5k").part("test")
+    return part[0][::40], part[1][::40]  # uint8 (25, 28, 28)
+
+
+def brightest(x):
+    """Class: which quarter of the first channel is brightest; no network, no rounding."""
+    h, w = x.shape[-2] // 2, x.shape[-1] // 2
+    return torch.stack([x[:, 0, a, b].sum((1, 2)) for a in (slice(h), slice(h, None)) for b in (slice(w), slice(w, None))], 1)
+
+
+def class_of(image):
+    """`brightest` for one image, a NumPy array (C, H, W)."""
+    h, w = image.shape[1] // 2, image.shape[2] // 2
+    one = image[0]
+    return int(np.argmax([one[:h, :w].sum(), one[:h, w:].sum(), one[h:, :w].sum(), one[h:, w:].sum()]))
+
+
+def moved(image, axis, shift, padding):
+    """An image (C, H, W) moved pixel by pixel."""
+    result = np.zeros_like(image)
+    for c, r, k in np.ndindex(*image.shape):
+        side = image.shape[2] if axis == "horizontal" else image.shape[1]
+        source = (k if axis == "horizontal" else r) - shift
+        if padding == "circular":
+            source %= side
+        elif padding == "edge":
+            source = min(max(source, 0), side - 1)
+        elif padding == "reflect":
+            source = -source if source < 0 else source
+            source = 2 * (side - 1) - source if source >= side else source
+        elif not 0 <= source < side:
+            continue
+        result[c, r, k] = image[c, r, source] if axis == "horizontal" else image[c, source, k]
+    return result
+
+
+# ---------------------------------------------------------------- predictions and errors
+
+
+def test_predictions_by_hand():
+    x = images(17, 2, 5, 6)
+    expected = [class_of(image) for image in x.numpy()]
+    assert len(set(expected)) == 4
+    found = predictions(brightest, x, batch_size=5)
+    assert found.dtype == torch.int64 and found.tolist() == expected
+    labels = torch.tensor(expected)
+    labels[[2, 3, 16]] = (labels[[2, 3, 16]] + 1) % 4
+    wrong = mistakes(brightest, x, labels)
+    assert wrong.dtype == torch.bool and wrong.nonzero().flatten().tolist() == [2, 3, 16]
+    assert error(brightest, x, labels, batch_size=3) == 3 / 17
+
+
+def test_ties_are_the_first():
+    assert predictions(lambda x: torch.zeros(len(x), 3), images(2, 1, 3, 3)).tolist() == [0, 0]
+
+
+def test_no_images():
+    x, y = torch.zeros(0, 4, 4, dtype=torch.uint8), torch.zeros(0, dtype=torch.int64)
+    assert predictions(brightest, x).shape == (0,) and predictions(brightest, x).dtype == torch.int64
+    assert mistakes(brightest, x, y).dtype == torch.bool
+    assert label_flips(brightest, x, "vertical", [1], "zeros").consecutive.shape == (0,)
+
+
+@pytest.mark.parametrize("batch_size", [1, 4, 25])
+def test_batch_size_does_not_matter(digits, batch_size):
+    """Nor does it that batch normalisation has seen nothing: it is in evaluation mode."""
+    model, x = network(), digits[0]
+    y, attack = predictions(model, x), partial(fgsm, epsilon=0.01)
+    assert 0 < robust_error(model, x, y, attack) < 1
+    for call in (
+        lambda size: predictions(model, x, batch_size=size),
+        lambda size: mistakes(model, x, y, batch_size=size),
+        lambda size: mistakes(model, x, y, attack, batch_size=size),
+        lambda size: torch.stack(label_flips(model, x, "vertical", [-3, 0, 2], "edge", batch_size=size)),
+    ):
+        assert torch.equal(call(batch_size), call(500))
+    assert len(set(predictions(model, x).tolist())) > 1
+
+
+def test_the_model_never_sees_more_than_a_batch(digits):
+    seen = []
+
+    def watch(x):
+        seen.append(tuple(x.shape))
+        return brightest(x)
+
+    x, y = digits
+    predictions(watch, x, batch_size=10)
+    mistakes(watch, x, y, lambda m, x, y: x, batch_size=20)
+    label_flips(watch, x, "vertical", [1, 2], "edge", batch_size=20)
+    sizes = [10, 10, 5, 20, 5, 20, 20, 20, 5, 5, 5]
+    assert seen == [(size, 1, 28, 28) for size in sizes]
+
+
+def test_bytes_and_floats_are_the_same(digits):
+    """uint8 (N, H, W) and (N, 1, H, W), and floats of both shapes; the model always sees (B, C, H, W) in [0, 1]."""
+    model, (x, y) = brightest, (digits[0], digits[1] % 4)
+    forms = [x, x[:, None], x.float() / 255, x[:, None].float() / 255]
+    attack = partial(fgsm, epsilon=0.05)
+    for call in (
+        lambda x: predictions(model, x),
+        lambda x: mistakes(model, x, y, attack),
+        lambda x: torch.stack(label_flips(model, x, "horizontal", [-3, 2], "reflect")),
+    ):
+        first, *others = (call(form) for form in forms)
+        assert len(first.unique()) > 1 and all(torch.equal(first, other) for other in others)
+
+
+def test_errors_are_of_the_attacked_images(digits):
+    """By hand: the attack's own images through the model in evaluation mode."""
+    model, (x, y) = network(), digits
+    attack = partial(fgsm, epsilon=0.1)
+    wrong = mistakes(model, x, y, attack, batch_size=7)
+    rate, clean = robust_error(model, x, y, attack), error(model, x, y)
+    model.eval()
+    images = x[:, None].float() / 255
+    with torch.no_grad():
+        expected = model(attack(model, images, y)).argmax(1) != y
+        expected_clean = (model(images).argmax(1) != y).sum().item() / 25
+    assert torch.equal(wrong, expected) and rate == expected.sum().item() / 25
+    assert clean == expected_clean and rate >= clean
+
+
+def test_a_mistake_that_the_attack_mends_is_none(digits):
+    x, y = digits
+    right = torch.zeros(25, 1, 28, 28)
+    corner = [(slice(14), slice(14)), (slice(14), slice(14, 28)), (slice(14, 28), slice(14)), (slice(14, 28), slice(14, 28))]
+    y = y % 4
+    for k, label in enumerate(y.tolist()):
+        right[(k, 0, *corner[label])] = 1.0
+    assert error(brightest, x, y) > 0
+    assert robust_error(brightest, x, y, lambda m, x, y: right) == 0
+
+
+@pytest.mark.parametrize("mode", [True, False], ids=["train", "eval"])
+def test_modes_are_restored(digits, mode):
+    """Of each module, even where the attack or the model fails, and the running statistics are untouched."""
+    model, (x, y) = network().train(mode), digits
+    model.stages[0].bn1.train(not mode)
+    modes = [m.training for m in model.modules()]
+    buffers = [b.clone() for b in model.buffers()]
+    seen = []
+
+    def attack(m, x, y):
+        seen.extend(module.training for module in m.modules())
+        return fgsm(m, x, y, 0.1)
+
+    def broken(m, x, y):
+        raise KeyError("attack")
+
+    predictions(model, x)
+    mistakes(model, x, y, attack)
+    label_flips(model, x, "vertical", [1], "zeros")
+    with pytest.raises(KeyError):
+        mistakes(model, x, y, broken)
+    with pytest.raises(RuntimeError):
+        predictions(model, images(2, 3, 8, 8).float())
+    assert [m.training for m in model.modules()] == modes
+    assert not any(seen) and seen
+    assert all(torch.equal(a, b) for a, b in zip(model.buffers(), buffers, strict=True))
+    assert all(p.grad is None and p.requires_grad for p in model.parameters())
+
+
+def test_no_gradients_are_kept():
+    """The model is evaluated without a graph, the attack as the caller has it."""
+    enabled = []
+
+    def model(x):
+        enabled.append(torch.is_grad_enabled())
+        return brightest(x)
+
+    def attack(m, x, y):
+        enabled.append(torch.is_grad_enabled())
+        return x
+
+    x, y = images(2, 1, 4, 4), torch.tensor([0, 1])
+    predictions(model, x)
+    mistakes(model, x, y, attack)
+    with torch.no_grad():
+        mistakes(model, x, y, attack)
+    assert enabled == [False, True, False, False, False]
+
+
+# ---------------------------------------------------------------- translations
+
+
+@given(
+    seed=seeds,
+    padding=st.sampled_from(PADDINGS),
+    axis=st.sampled_from(["horizontal", "vertical"]),
+    size=st.sampled_from([(3, 4), (4, 3), (1, 5), (5, 1), (2, 2)]),
+)
+def test_translations_are_the_loops(seed, padding, axis, size):
+    """Every allowed shift, twice and out of order, exactly; and the limit is where the docstring has it."""
+    side = size[axis == "horizontal"]
+    limit = side - 1 if padding == "reflect" else side
+    shifts = [*range(limit, -limit - 1, -1), 0, -limit]
+    x = images(2, *size, seed=seed)
+    found = translation_sequence(x, axis, shifts, padding)
+    expected = np.stack([moved(x.numpy(), axis, shift, padding) for shift in shifts])
+    assert found.shape == (len(shifts), 2, *size) and found.dtype == x.dtype
+    np.testing.assert_array_equal(found.numpy(), expected)
+    for shift in (limit + 1, -limit - 1):
+        with pytest.raises(ValueError, match="^shifts must be at (most|least)"):
+            translation_sequence(x, axis, [shift], padding)
+
+
+@pytest.mark.parametrize("padding", PADDINGS)
+def test_translation_is_numpys_padding(padding):
+    """Of numpy.pad, cut out again."""
+    x = images(1, 4, 6).numpy()
+    mode = {"zeros": "constant", "edge": "edge", "reflect": "reflect", "circular": "wrap"}[padding]
+    padded = np.pad(x, ((0, 0), (3, 3), (3, 3)), mode=mode)
+    for shift in range(-3, 4):
+        across, down = (translation_sequence(torch.tensor(x), axis, [shift], padding)[0] for axis in ("horizontal", "vertical"))
+        np.testing.assert_array_equal(across, padded[:, 3:7, 3 - shift : 9 - shift])
+        np.testing.assert_array_equal(down, padded[:, 3 - shift : 7 - shift, 3:9])
+
+
+def test_positive_is_right_and_down():
+    x = torch.zeros(1, 5, 5)
+    x[0, 2, 2] = 1
+    assert translation_sequence(x, "horizontal", [1], "zeros")[0, 0].nonzero().tolist() == [[2, 3]]
+    assert translation_sequence(x, "vertical", [1], "zeros")[0, 0].nonzero().tolist() == [[3, 2]]
+
+
+def test_sequences_of_many_images():
+    """Leading dimensions are kept behind the shifts; each image moves on its own."""
+    x, shifts = images(2, 3, 2, 4, 5), (np.int64(-2), 0, 3)
+    found = translation_sequence(x, "vertical", shifts, "reflect")
+    assert found.shape == (3, 2, 3, 2, 4, 5) and torch.equal(found[1], x)
+    for i, j in np.ndindex(2, 3):
+        assert torch.equal(found[:, i, j], translation_sequence(x[i, j], "vertical", shifts, "reflect"))
+
+
+# ---------------------------------------------------------------- label flips
+
+
+@pytest.mark.parametrize("padding", PADDINGS)
+@pytest.mark.parametrize("axis", ["horizontal", "vertical"])
+@pytest.mark.parametrize("shifts", [[-2, -1, 0, 1, 2], [3, 1, -3], [2], range(-3, 4)], ids=str)
+def test_flips_are_counted(padding, axis, shifts):
+    """Image by image and shift by shift, with a classifier made by hand."""
+    x = images(12, 2, 6, 5, seed=4)
+    found = label_flips(brightest, x, axis, shifts, padding, batch_size=5)
+    for k, image in enumerate(x.numpy()):
+        labels = [class_of(moved(image, axis, shift, padding)) for shift in shifts]
+        assert found.consecutive[k] == sum(a != b for a, b in zip(labels, labels[1:], strict=False))
+        assert found.from_unshifted[k] == sum(label != class_of(image) for label in labels)
+    assert found.consecutive.dtype == found.from_unshifted.dtype == torch.int64
+    assert found.consecutive.shape == found.from_unshifted.shape == (12,)
+    assert bool((found.from_unshifted > 0).any())
+
+
+def test_both_counts_differ():
+    """A bright pixel that crosses the middle once and stays: one consecutive flip, two labels that are not the first."""
+    x = torch.zeros(1, 1, 1, 6)
+    x[..., 1] = 1
+    left_or_right = lambda z: torch.stack([z[..., :3].sum((1, 2, 3)), z[..., 3:].sum((1, 2, 3))], 1)  # noqa: E731
+    flips = label_flips(left_or_right, x, "horizontal", [0, 1, 2, 3], "zeros")
+    assert flips.consecutive.tolist() == [1] and flips.from_unshifted.tolist() == [2]
+    assert label_flips(left_or_right, x, "horizontal", [2, 3], "zeros") == (0, 2)
+
+
+def test_an_invariant_classifier_never_flips():
+    x = images(5, 1, 6, 6)
+    mean = lambda z: torch.stack([z.sum((1, 2, 3)), torch.full((len(z),), 15.0)], 1)  # noqa: E731
+    flips = label_flips(mean, x, "vertical", range(-6, 7), "circular")
+    assert int(torch.stack(flips).sum()) == 0
+    assert len(predictions(mean, x).unique()) == 2
+
+
+# ---------------------------------------------------------------- bad input
+
+X, Y = images(3, 1, 4, 5).float(), torch.tensor([0, 1, 2])
+NAN = X.clone()
+NAN[0, 0, 0, 0] = float("nan")
+
+BAD_IMAGES = [
+    (X[0, 0], ValueError, r"^images must be \(N, C, H, W\) or \(N, H, W\), got \(4, 5\)"),
+    (X[None], ValueError, r"^images must be \(N, C, H, W\)"),
+    (X[..., :0], ValueError, r"^images must be \(N, C, H, W\)"),
+    (X.long(), TypeError, "^images must be uint8 or floating, got torch.int64"),
+    (X.numpy(), TypeError, "^images must be a tensor, got ndarray"),
+    (X + 0.5, ValueError, r"^images must be in \[0, 1\]"),
+    (X - 0.5, ValueError, r"^images must be in \[0, 1\]"),
+    (NAN, ValueError, r"^images must be in \[0, 1\]"),
+]
+ON_IMAGES = {
+    "predictions": lambda x: predictions(brightest, x),
+    "mistakes": lambda x: mistakes(brightest, x, Y),
+    "error": lambda x: error(brightest, x, Y),
+    "robust_error": lambda x: robust_error(brightest, x, Y, lambda m, x, y: x),
+    "label_flips": lambda x: label_flips(brightest, x, "vertical", [1], "zeros"),
+}
+
+
+@pytest.mark.parametrize("call", ON_IMAGES.values(), ids=ON_IMAGES)
+@pytest.mark.parametrize(("value", "kind", "message"), BAD_IMAGES)
+def test_bad_images(call, value, kind, message):
+    with pytest.raises(kind, match=message):
+        call(value)
+
+
+@pytest.mark.parametrize(
+    ("call", "kind", "message"),
+    [
+        (lambda: mistakes(brightest, X, Y.int()), TypeError, "^labels must be an int64 tensor, got torch.int32"),
+        (lambda: mistakes(brightest, X, [0, 1, 2]), TypeError, "^labels must be an int64 tensor, got list"),
+        (lambda: error(brightest, X, Y[:2]), ValueError, r"^labels must have one for each image, \(3,\), got \(2,\)"),
+        (lambda: error(brightest, X[:0], Y[:0]), ValueError, "^images must hold at least one image"),
+        (lambda: predictions(brightest, X, batch_size=0), ValueError, "^batch_size must be at least 1"),
+        (lambda: mistakes(brightest, X, Y, batch_size=2.5), TypeError, "^batch_size must be a whole number"),
+        (lambda: label_flips(brightest, X, "vertical", [1], "edge", batch_size=0), ValueError, "^batch_size must be"),
+        (lambda: predictions(lambda x: x, X), ValueError, r"^model must return \(3, K\) logits, got \(3, 1, 4, 5\)"),
+        (lambda: predictions(lambda x: brightest(x)[:1], X), ValueError, r"^model must return \(3, K\) logits"),
+        (lambda: predictions(lambda x: 0, X), TypeError, "^model must return a tensor, got int"),
+        (lambda: robust_error(brightest, X, Y, None), TypeError, "^attack must be a function"),
+        (lambda: mistakes(brightest, X, Y, lambda m, x, y: x + 1), ValueError, r"^attack must return images in \[0, 1\]"),
+        (lambda: mistakes(brightest, X, Y, lambda m, x, y: x - 1), ValueError, r"^attack must return images in \[0, 1\]"),
+        (lambda: mistakes(brightest, X, Y, lambda m, x, y: NAN), ValueError, r"^attack must return images in \[0, 1\]"),
+        (lambda: mistakes(brightest, X, Y, lambda m, x, y: x[:1]), ValueError, "^attack must return images like x"),
+        (lambda: mistakes(brightest, X, Y, lambda m, x, y: x.double()), ValueError, "^attack must return images like x"),
+        (lambda: mistakes(brightest, X, Y, lambda m, x, y: None), ValueError, "^attack must return .*got NoneType"),
+    ],
+)
+def test_bad_evaluations(call, kind, message):
+    with pytest.raises(kind, match=message):
+        call()
+
+
+@pytest.mark.parametrize(
+    ("how", "kind", "message"),
+    [
+        ({"axis": "diagonal"}, ValueError, r"^axis must be one of \['horizontal', 'vertical'\], got 'diagonal'"),
+        ({"padding": "mirror"}, ValueError, "^padding must be one of .*got 'mirror'"),
+        ({"shifts": []}, ValueError, "^shifts must hold at least one shift"),
+        ({"shifts": [0, 0.5]}, TypeError, "^shifts must be a whole number, got 0.5"),
+        ({"shifts": [5]}, ValueError, "^shifts must be at most 4 with 'edge' and 4 pixels, got 5"),
+        ({"shifts": [-5]}, ValueError, "^shifts must be at least -4, got -5"),
+        ({"shifts": [4], "padding": "reflect"}, ValueError, "^shifts must be at most 3 with 'reflect'"),
+    ],
+)
+def test_bad_translations(how, kind, message):
+    how = {"axis": "vertical", "shifts": [0, 1], "padding": "edge", **how}
+    with pytest.raises(kind, match=message):
+        translation_sequence(X, **how)
+    with pytest.raises(kind, match=message):
+        label_flips(brightest, X, **how)
+
+
+@pytest.mark.parametrize(
+    ("image", "kind", "message"),
+    [
+        (X[0, 0], ValueError, r"^image must be \(\.\.\., C, H, W\), got \(4, 5\)"),
+        (X.long(), TypeError, "^image must be a floating tensor"),
+        (X.numpy(), TypeError, "^image must be a tensor"),
+    ],
+)
+def test_bad_image_to_translate(image, kind, message):
+    with pytest.raises(kind, match=message):
+        translation_sequence(image, "vertical", [1], "edge")
+
+
+@gpu
+def test_on_the_gpu(digits):
+    """Images on the device, answers on the device, the same as on the CPU with a classifier without rounding."""
+    x, y = digits
+    x, y, there = x.double() / 255, y % 4, (x.double() / 255).cuda()
+    assert torch.equal(predictions(brightest, there).cpu(), predictions(brightest, x))
+    wrong = mistakes(brightest, there, y.cuda(), partial(fgsm, epsilon=0.05))
+    assert wrong.is_cuda and torch.equal(wrong.cpu(), mistakes(brightest, x, y, partial(fgsm, epsilon=0.05)))
+    for padding in PADDINGS:
+        flips, expected = (label_flips(brightest, z, "vertical", [-2, 3], padding) for z in (there, x))
+        assert all(torch.equal(a.cpu(), b) for a, b in zip(flips, expected, strict=True))
