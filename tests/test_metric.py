@@ -63,6 +63,24 @@ def test_laplacian_is_the_papers(size):
             np.testing.assert_allclose(matrix, expected, rtol=1e-12, atol=1e-12 * abs(expected).max())
 
 
+def test_mean_diagonal(size):
+    """Over all pixels, channels and images: L over it has diagonal 1 on average."""
+    graph, x = graph_of(*size), images(2, 3, *size[:2])
+    value = metric.mean_diagonal(graph, x)
+    assert value.shape == () and value.dtype == torch.float64
+    assert float(value) == pytest.approx(loop(size, x).diagonal(axis1=-2, axis2=-1).mean(), rel=1e-12)
+    scaled = metric.laplacian(graph, x[0, 0] / metric.mean_diagonal(graph, x[0, 0]))
+    assert float(scaled.trace()) == pytest.approx(graph.size, rel=1e-12)
+    assert float(metric.mean_diagonal(graph, 0 * x)) == 0
+
+
+def test_mean_diagonal_is_differentiable():
+    def value(half, x):
+        return metric.mean_diagonal(PixelGraph(3, 4, 2, weight=half + half.flip(0, 1)), x)
+
+    assert torch.autograd.gradcheck(value, (kernel(2).requires_grad_(), inside(2, 3, 4).requires_grad_()))
+
+
 def test_laplacian_is_definition_1(size):
     """D' Lambda(x) D, with Lambda the mean of both ends' x / d on each edge."""
     graph, x = graph_of(*size), images(2, *size[:2])
@@ -808,6 +826,7 @@ WITH_IMAGE = {
     "laplacian": lambda x: metric.laplacian(GRAPH, x),
     "laplacian_sparse": lambda x: metric.laplacian_sparse(GRAPH, x),
     "apply_laplacian": lambda x: metric.apply_laplacian(GRAPH, x, XI),
+    "mean_diagonal": lambda x: metric.mean_diagonal(GRAPH, x),
     "grad_norm_sq": lambda x: grad_norm_sq(GRAPH, x, XI),
     "grad_norm_sq_algorithm1": lambda x: grad_norm_sq_algorithm1(GRAPH, x, XI),
     "potential": lambda x: potential(GRAPH, x, XI),

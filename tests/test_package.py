@@ -10,6 +10,7 @@ import pytest
 import wdtr_lite
 
 CORE = ["data", "transport", "graph", "metric", "noise", "calculus", "regularizer"]
+CORE += ["models", "attacks", "train", "robustness"]
 
 
 def test_the_core_imports_without_the_book():

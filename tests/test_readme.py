@@ -8,6 +8,7 @@ import re
 from pathlib import Path
 
 import pytest
+from test_package import CORE
 
 README = Path(__file__).parent.parent / "README.md"
 
@@ -26,7 +27,7 @@ def test_links_lead_to_files():
         assert target.startswith("http") or (README.parent / target).exists(), target
 
 
-@pytest.mark.parametrize("module", ["data", "transport", "graph", "metric", "noise", "calculus", "regularizer"])
+@pytest.mark.parametrize("module", CORE)
 def test_reference_examples_need_no_names_of_the_module(module):
     finder, runner = doctest.DocTestFinder(), doctest.DocTestRunner(optionflags=doctest.ELLIPSIS)
     loaded = importlib.import_module(f"wdtr_lite.{module}")

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from wdtr_lite.graph import PixelGraph, _check_floating, _check_generator, _check_image, _check_whole
+from wdtr_lite.graph import PixelGraph, _check_floating, _check_generator, _check_image, _check_whole, _eager
 from wdtr_lite.metric import _apply, _grad_norm_sq, _length_factor, tangent_norm_sq
 
 __all__ = ["fgsm", "ifgsm", "pgd", "wasserstein_attack"]
@@ -371,10 +371,6 @@ def _check_radius(epsilon: float | Tensor, x: Tensor) -> None:
         raise ValueError(f"epsilon must be one number or ({len(x)},), got {tuple(epsilon.shape)}")
     if _eager(x) and not bool(((epsilon >= 0) & epsilon.isfinite()).all()):
         raise ValueError("epsilon must be non-negative and finite")
-
-
-def _eager(x: Tensor) -> bool:
-    return not (torch.compiler.is_compiling() or (x.is_cuda and torch.cuda.is_current_stream_capturing()))
 
 
 def _check(x: Tensor, y: Tensor, epsilon: float = 0.0, norm: str = "linf", alpha: float = 1.0, steps: int = 1) -> None:

@@ -259,7 +259,7 @@ def across_seeds(rows: list[dict], method: str, condition: str) -> dict:
 
 
 def variations(images: Tensor, seed: int) -> dict[str, Tensor]:
-    """Natural variations of digits, each image by its own random draw: moved by up to 3 pixels along both axes, turned by up to
+    """Natural variations of digits, each image by its own random draw: moved by up to 2 pixels along both axes, turned by up to
     30 degrees, bent elastically (torchvision's, displacements of strength 60 smoothed over 4 pixels).
 
     Parameters
@@ -280,7 +280,7 @@ def variations(images: Tensor, seed: int) -> dict[str, Tensor]:
     height, width = images.shape[-2:]
     bilinear = v2.InterpolationMode.BILINEAR
     transforms = {
-        "translation": v2.RandomAffine(0, translate=(3 / width, 3 / height)),
+        "translation": v2.RandomAffine(0, translate=(2 / width, 2 / height)),
         "rotation": v2.RandomRotation(30, interpolation=bilinear),
         "elastic": v2.ElasticTransform(60.0, 4.0, interpolation=bilinear),
     }
@@ -358,20 +358,27 @@ def robust_digits(
         for method, settings in candidates.items()
         for setting in settings
     ]
-    found = _judged(dataset, "validation", jobs, judged, folder) if any(len(s) > 1 for s in candidates.values()) else []
+    found = _judged(dataset, "validation", jobs, ["pgd 0.1"], judged, folder) if any(len(s) > 1 for s in candidates.values()) else []
     chosen = choose(found) if found else {method: settings[0] for method, settings in candidates.items()}
-    methods = {method: {"method": method, **setting} for method, setting in chosen.items()}
+    settings = {method: (method, setting) for method, setting in chosen.items()}
     for name, changes in also.items():
-        methods[name] = {**methods[changes["method"]], **changes}
-    jobs = [(name, fields, {**training, **fields, "seed": seed}) for name, fields in methods.items() for seed in seeds]
-    return {"search": found, "chosen": chosen, "rows": _judged(dataset, "test", jobs, judged, folder)}
+        method, setting = settings[changes["method"]]
+        settings[name] = method, {**setting, **{key: value for key, value in changes.items() if key != "method"}}
+    jobs = [
+        (name, setting, {**training, "method": method, **setting, "seed": seed})
+        for name, (method, setting) in settings.items()
+        for seed in seeds
+    ]
+    return {"search": found, "chosen": chosen, "rows": _judged(dataset, "test", jobs, list(ATTACKS), judged, folder)}
 
 
-def _judged(dataset: data.Dataset, part: str, jobs: list[tuple], judged: int, folder: Path | None) -> list[dict]:
+def _judged(
+    dataset: data.Dataset, part: str, jobs: list[tuple], names: list[str], judged: int, folder: Path | None
+) -> list[dict]:
     """A row for each job (method, setting, fields of its Config)."""
     cases = _cases(dataset, part, judged)
     configs = [train.Config(data=dataset.name, **options) for _, _, options in jobs]
-    arguments = [(dataset, config, cases, folder and folder / _key(config)) for config in configs]
+    arguments = [(dataset, config, cases, names, folder and folder / _key(config)) for config in configs]
     if folder is None:
         outcomes = [_train_and_judge(*each) for each in arguments]
     else:
@@ -397,15 +404,17 @@ def _cases(dataset: data.Dataset, part: str, judged: int) -> dict[str, tuple[Ten
     return {name: (case, labels if name == "natural" else labels[chosen]) for name, case in cases.items()}
 
 
-def _train_and_judge(dataset: data.Dataset, config: train.Config, cases: dict, folder: Path | None) -> dict:
+def _train_and_judge(
+    dataset: data.Dataset, config: train.Config, cases: dict, names: list[str], folder: Path | None
+) -> dict:
     done = folder and folder / "outcome.json"
     if done and done.exists():
         return json.loads(done.read_text())
     run = train.fit(config, folder=folder, dataset=dataset, device="cpu", checkpoint_every=1, progress=False)
     images, labels = cases["drawn"]
     wrong = {name: robustness.mistakes(run.model, *case) for name, case in cases.items() if name != "drawn"}
-    for name, attack in _attacks(images.shape[-2:]).items():
-        wrong[name] = robustness.mistakes(run.model, images, labels, attack)
+    for name in names:
+        wrong[name] = robustness.mistakes(run.model, images, labels, ATTACKS[name])
     outcome = {
         "wrong": {name: int(each.sum()) for name, each in wrong.items()},
         "n": {name: len(each) for name, each in wrong.items()},
@@ -419,21 +428,22 @@ def _train_and_judge(dataset: data.Dataset, config: train.Config, cases: dict, f
     return outcome
 
 
-def _attacks(size: tuple[int, int]) -> dict[str, Callable]:
-    graph = PixelGraph(*size, 4)
+def _pgd(epsilon: float) -> Callable:
+    def attack(model, x, y):
+        generator = torch.Generator().manual_seed(0)
+        return attacks.pgd(model, x, y, epsilon, alpha=epsilon / 8, steps=20, generator=generator)
 
-    def pgd(epsilon: float) -> Callable:
-        return lambda model, x, y: attacks.pgd(
-            model, x, y, epsilon, alpha=epsilon / 8, steps=20, generator=torch.Generator().manual_seed(0)
-        )
+    return attack
 
-    return {
-        "fgsm 0.1": lambda model, x, y: attacks.fgsm(model, x, y, 0.1),
-        "pgd 0.05": pgd(0.05),
-        "pgd 0.1": pgd(0.1),
-        "pgd 0.2": pgd(0.2),
-        "wasserstein 4": lambda model, x, y: attacks.wasserstein_attack(model, x, y, graph, 4.0),
-    }
+
+ATTACKS = {
+    "fgsm 0.1": lambda model, x, y: attacks.fgsm(model, x, y, 0.1),
+    "pgd 0.05": _pgd(0.05),
+    "pgd 0.1": _pgd(0.1),
+    "pgd 0.2": _pgd(0.2),
+    "wasserstein 4": lambda model, x, y: attacks.wasserstein_attack(model, x, y, PixelGraph(*x.shape[-2:], 4), 4.0),
+}
+"""The attacks of :func:`robust_digits` by name: largest change of a pixel, or length in the Wasserstein metric."""
 
 
 def _euclidean(x: np.ndarray, y: np.ndarray) -> float:
@@ -517,7 +527,7 @@ EXPERIMENTS = {
                 "wasserstein": [{"eta": eta, "radius": radius} for radius in (1, 2, 4, 8) for eta in (0.25, 0.5, 1.0, 2.0)],
                 "wasserstein_noise": [{"eta": eta, "radius": radius} for radius in (1, 2) for eta in (0.1, 0.2, 0.4)],
                 "gaussian_noise": [{"eta": eta} for eta in (0.1, 0.2, 0.4)],
-                "pgd": [{"epsilon": epsilon} for epsilon in (0.05, 0.1, 0.2)],
+                "pgd": [{"epsilon": epsilon, "warmup": 3} for epsilon in (0.05, 0.1, 0.2)],
             },
             "also": {"wasserstein, finite difference": {"method": "wasserstein", "mode": "finite_difference"}},
             "seeds": [0, 1, 2],
@@ -526,6 +536,9 @@ EXPERIMENTS = {
     },
 }
 """The configuration of each experiment, by profile."""
+
+
+_MEASURES = {"nearest_neighbours": nearest_neighbours, "label_keeping": label_keeping, "robust_digits": robust_digits}
 
 
 def run(name: str, profile: str = "quick") -> dict:
@@ -566,7 +579,7 @@ def run(name: str, profile: str = "quick") -> dict:
         key = hashlib.md5(repr((config, dataset)).encode()).hexdigest()[:8]  # never another run's
         options[kept[name]] = RUNS / f"{name}-{key}"
     began = time.monotonic()
-    result = globals()[name](dataset, **options)
+    result = _MEASURES[name](dataset, **options)
     command = f"python -m wdtr_lite experiment {name} --profile {profile}"
     report = {
         "experiment": name,

@@ -303,14 +303,16 @@ def _check_tensor(graph: PixelGraph, v: Tensor, name: str, shape: torch.Size | N
 def _check_image(graph: PixelGraph, x: Tensor, name: str = "x", *, interior: bool = False) -> None:
     """An image: as above, non-negative and finite, in the interior positive. Values are checked when eager only."""
     _check_tensor(graph, x, name)
-    if (
-        torch.compiler.is_compiling()
-        or torch._C._are_functorch_transforms_active()
-        or (x.is_cuda and torch.cuda.is_current_stream_capturing())
-    ):
+    if not _eager(x):
         return
     low, high = torch.aminmax(x.detach()) if x.numel() else (1.0, 1.0)
     if not (low >= 0 and high < float("inf")):  # NaN fails both
         raise ValueError(f"{name} must be non-negative and finite")
     if interior and not low > 0:
         raise ValueError(f"{name} must be positive on every pixel: this holds in the interior of the simplex only")
+
+
+def _eager(x: Tensor) -> bool:
+    """Whether the values of x may be looked at: not under compilation, a ``torch.func`` transform or CUDA-graph capture."""
+    capturing = x.is_cuda and torch.cuda.is_current_stream_capturing()
+    return not (torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active() or capturing)

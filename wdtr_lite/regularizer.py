@@ -342,8 +342,8 @@ class GradientPenalty:
 
     References
     ----------
-    Equation (7) and Appendix D of Lin et al. (2019); Drucker and LeCun (1992) for double back-propagation. Taught in
-    :doc:`chapter 7 </book/fast_penalty>`.
+    Equation (7) and Appendix D of Lin et al. (2019); Drucker and LeCun (1992) for double back-propagation.
+    Taught in :doc:`chapter 7 </book/fast_penalty>`.
     """
 
     def __init__(
@@ -490,8 +490,8 @@ def laplacian_penalty(
     >>> square = lambda x: (x**2).sum((1, 2, 3))  # its Laplacian is 2 n
     >>> identity = lambda outputs, y: outputs
     >>> generator = torch.Generator().manual_seed(0)
-    >>> laplacian_penalty("euclidean", square, torch.ones(1, 1, 2, 2), None, generator=generator, loss=identity)
-    tensor([8.])
+    >>> laplacian_penalty("euclidean", square, torch.ones(1, 1, 2, 2), None, generator=generator, loss=identity).item()
+    8.0
 
     References
     ----------
