@@ -523,8 +523,8 @@ EXPERIMENTS = {
             "search": {"images": 20_000},
             "candidates": {
                 "none": [{}],
-                "euclidean": [{"eta": eta} for eta in (0.25, 0.5, 1.0, 2.0)],
-                "wasserstein": [{"eta": eta, "radius": radius} for radius in (1, 2, 4, 8) for eta in (0.25, 0.5, 1.0, 2.0)],
+                "euclidean": [{"eta": eta} for eta in (0.5, 1.0, 2.0, 4.0)],
+                "wasserstein": [{"eta": eta, "radius": radius} for radius in (1, 2, 4, 8) for eta in (0.5, 1.0, 2.0, 4.0)],
                 "wasserstein_noise": [{"eta": eta, "radius": radius} for radius in (1, 2) for eta in (0.1, 0.2, 0.4)],
                 "gaussian_noise": [{"eta": eta} for eta in (0.1, 0.2, 0.4)],
                 "pgd": [{"epsilon": epsilon, "warmup": 3} for epsilon in (0.05, 0.1, 0.2)],
