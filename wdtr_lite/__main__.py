@@ -123,7 +123,10 @@ def _evaluate(options: argparse.Namespace) -> None:
     dataset = data.load(run.config.data, **({"split": run.config.split} if run.config.split else {}))
     images, labels = (part[: options.images].to(options.device) for part in dataset.part(options.part))
     wrong = robustness.mistakes(run.model, images, labels, ATTACKS[options.attack](options)).cpu().numpy()
-    print(json.dumps({"folder": options.folder, "part": options.part, "attack": options.attack} | experiments.summary(wrong)))
+    used = {"none": [], "fgsm": ["norm", "epsilon"], "ifgsm": ["norm", "epsilon", "steps"]}
+    settings = used.get(options.attack, ["norm", "epsilon", "steps", "restarts", "seed"])
+    shown = {name: getattr(options, name) for name in ("folder", "part", "attack", *settings)}
+    print(json.dumps(shown | experiments.summary(wrong)))
 
 
 def _alpha(options: argparse.Namespace) -> float:

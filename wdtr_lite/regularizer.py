@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.utils.parametrizations import _SpectralNorm
 
 from wdtr_lite import calculus
 from wdtr_lite.calculus import Estimate, _check_point, _derivative, _hessian_trace
@@ -336,9 +337,13 @@ class GradientPenalty:
     Notes
     -----
     The images are taken as constants: nothing flows back to x. A model with batch normalisation is evaluated in the mode it
-    is in, without moving its running statistics. Under ``torch.no_grad()`` no graph is kept. Under autocast the finite
-    difference runs in the type of x. Finite differences are right for the sum, the mean and any equal weights of the
-    numbers returned; with unequal weights only where the model does not couple the images.
+    is in, and a call does not move its running statistics; this needs the :class:`torch.nn.Module` itself, not a function
+    around it. Under ``torch.no_grad()`` no graph is kept.
+
+    Finite differences are right for the sum, the mean and any equal weights of the numbers returned; with unequal weights
+    only where the model does not couple the images. They ask for intensities in [0, 1] and a smooth model: with ReLU a step
+    that crosses a kink adds an error of order 1/h. Under autocast they run in the type of x. All passes share their dropout
+    masks, except under ``torch.func`` and CUDA-graph capture.
 
     References
     ----------
@@ -355,7 +360,7 @@ class GradientPenalty:
         scale: str | None = "trace",
         loss: Loss = _cross_entropy,
         central: bool = False,
-        step: float = 1e-2,
+        step: float = 5e-3,
     ):
         self._graph = _graph(metric)
         _check_option(of, "of", ("loss", "logits", "margin"))
@@ -385,7 +390,7 @@ class GradientPenalty:
 
     def _evaluate(self, model: Classifier, x: Tensor, y: Tensor | None) -> tuple[Tensor, Tensor]:
         """The model's outputs and the penalty."""
-        _check_batch(self._graph, x)
+        x = _checked_batch(self._graph, x)
         if y is None and self.of != "logits":
             raise ValueError(f"y, the labels, must be given for of={self.of!r}")
         keep, difference = torch.is_grad_enabled(), self.mode == "finite_difference"
@@ -413,10 +418,10 @@ class GradientPenalty:
     def _change(self, at: Callable[[Tensor], Tensor], value: Tensor, x: Tensor, g: Tensor) -> Tensor:
         """The difference quotient of a function, of known value at x, along the joint direction 2 L g, (B,)."""
         w = 2 * g if self._graph is None else 2 * (_apply(self._graph, x, g) / self._unit(x)).detach()
-        longest = w.flatten(1).norm(dim=1).amax()
+        longest = F.pad(w.flatten(1).norm(dim=1), (0, 1)).amax()  # 0 of no images
         w = w * (self.step / longest.where(longest > 0, 1))
-        ahead = at(x.detach() + w)
-        difference = (ahead - at(x.detach() - w)) / 2 if self.central else ahead - value
+        ahead = at(x + w)
+        difference = (ahead - at(x - w)) / 2 if self.central else ahead - value
         return difference * (longest / self.step)
 
     def _columns(self, model: Classifier, x: Tensor, y: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -428,7 +433,7 @@ class GradientPenalty:
             return outputs.reshape(len(outputs), -1), outputs
         if outputs.dim() != 2 or outputs.shape[1] < 2:
             raise ValueError(f"of='margin' needs at least two outputs per image, got {tuple(outputs.shape)}")
-        true = F.one_hot(y, outputs.shape[1]).bool()
+        true = y[:, None] == torch.arange(outputs.shape[1], device=outputs.device)
         return (outputs.where(true, 0).sum(1) - outputs.where(~true, -torch.inf).amax(1))[:, None], outputs
 
     def _norm_sq(self, x: Tensor, g: Tensor) -> Tensor:
@@ -499,13 +504,13 @@ def laplacian_penalty(
     """
     graph = _graph(metric)
     _check_option(scale, "scale", ("trace", None))
-    _check_batch(graph, x)
+    x = _checked_batch(graph, x)
     _check_whole(samples, "samples")
     _check_generator(generator, x)
     keep = torch.is_grad_enabled()
     with _fixed_statistics(model):
         slope = _slope(loss, model, x, y)
-        leaf, grad = _derivative(_weighted(model, slope if keep else slope.detach()), x.detach(), create_graph=True)
+        leaf, grad = _derivative(_weighted(model, slope if keep else slope.detach()), x, create_graph=True)
         trace = _hessian_trace(grad, leaf, _signs(graph, leaf.detach(), samples, generator), keep) / samples
     return trace if graph is None or scale is None else trace / _mean_diagonal(graph, x)
 
@@ -520,7 +525,7 @@ def _signs(graph: PixelGraph | None, x: Tensor, samples: int, generator: torch.G
 def _gradients(columns, x: Tensor, *, create_graph: bool) -> tuple[Tensor, Tensor, list[Tensor]]:
     """Outputs, columns (B, k), and the gradient in x of each column's sum, k times (B, C, H, W)."""
     if torch._C._are_functorch_transforms_active():
-        values, pull, outputs = torch.func.vjp(columns, x.detach(), has_aux=True)
+        values, pull, outputs = torch.func.vjp(columns, x, has_aux=True)
         units = torch.eye(values.shape[1], dtype=values.dtype, device=values.device)
         return outputs, values, [pull(unit.expand_as(values))[0] for unit in units]
     with torch.enable_grad():
@@ -537,16 +542,20 @@ def _gradients(columns, x: Tensor, *, create_graph: bool) -> tuple[Tensor, Tenso
 
 @contextmanager
 def _fixed_statistics(model: Classifier) -> Iterator[None]:
-    """Normalisation layers in training mode use the batch's statistics and leave their running ones alone."""
-    layers = [m for m in model.modules() if isinstance(m, _NormBase) and m.training] if isinstance(model, nn.Module) else []
-    before = [(layer, layer.track_running_stats, layer.momentum) for layer in layers]
-    for layer in layers:
-        layer.track_running_stats, layer.momentum = False, 0.0
+    """Normalisation layers in training mode use the batch's statistics, and neither their running ones nor the singular
+    vectors of spectral normalisation move."""
+    fixed = {_NormBase: {"track_running_stats": False, "momentum": 0.0}, _SpectralNorm: {"training": False}}
+    before = []
+    for layer in model.modules() if isinstance(model, nn.Module) else []:
+        for kind, changes in fixed.items():
+            if isinstance(layer, kind) and layer.training:
+                before.append((layer, {name: getattr(layer, name) for name in changes}))
+                vars(layer).update(changes)
     try:
         yield
     finally:
-        for layer, layer.track_running_stats, layer.momentum in before:
-            pass
+        for layer, values in before:
+            vars(layer).update(values)
 
 
 def _replay(device: torch.device) -> Callable[[], AbstractContextManager]:
@@ -586,7 +595,9 @@ def _check_option(value: str | None, name: str, allowed: tuple) -> None:
         raise ValueError(f"{name} must be one of {', '.join(map(repr, allowed))}, got {value!r}")
 
 
-def _check_batch(graph: PixelGraph | None, x: Tensor) -> None:
+def _checked_batch(graph: PixelGraph | None, x: Tensor) -> Tensor:
+    """The images as constants."""
     _check(graph, x)
-    if x.is_inference():
-        raise RuntimeError("x is an inference tensor, which has no gradient: use torch.no_grad() for evaluation")
+    if x.is_inference() or torch.is_inference_mode_enabled():
+        raise RuntimeError("there are no gradients in inference mode: use torch.no_grad() for evaluation")
+    return x.detach()

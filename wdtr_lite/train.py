@@ -219,6 +219,9 @@ def fit_together(
     folders = [None] * len(configs) if folders is None else list(folders)
     if len(folders) != len(configs):
         raise ValueError(f"folders must be one for each of the {len(configs)} configurations, got {len(folders)}")
+    given = [Path(folder).resolve() for folder in folders if folder]
+    if len(set(given)) < len(given):
+        raise ValueError("folders must differ from each other")
     device = _device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     trainings = [
         _Training(config, folder and Path(folder), device, dataset, checkpoint_every)
@@ -319,7 +322,7 @@ class _Training:
                     self._step(k)
                 if k < len(batches):
                     yield _Step(len(batch), None)
-            yield _Step(len(batch), self._end_epoch(len(batches), time.perf_counter() - start))
+            yield _Step(len(batch), self._end_epoch(len(batches), start))
 
     def run(self) -> Run:
         return Run(self.model.eval(), self.history, self.config)
@@ -365,11 +368,12 @@ class _Training:
         with torch.cuda.stream(self.stream) if self.stream else nullcontext():
             yield
 
-    def _end_epoch(self, batches: int, seconds: float) -> dict:
+    def _end_epoch(self, batches: int, start: float) -> dict:
         with self._streamed():
             finite = torch.stack([value.isfinite().all() for value in self.model.state_dict().values()]).all()
             loss, penalty, error = (self.totals / (batches * self.config.batch_size)).tolist()
             self.totals.zero_()
+        seconds = time.perf_counter() - start
         self.epoch += 1
         if not (bool(finite) and loss + penalty < float("inf")):
             kept = f"the last good one is {self.folder / 'checkpoint.pt'}" if self._has_checkpoint() else "there is no checkpoint"

@@ -1,0 +1,1118 @@
+"""The penalties for training: values against loops in float64, parameter gradients against differences, what a call leaves
+as it was, and the ways a training step is run."""
+
+import copy
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+import torch
+from oracles import (
+    SIZES,
+    bad_images,
+    cases,
+    generator,
+    gpu,
+    graph_of,
+    images,
+    inside,
+    kernel,
+    laplacian,
+    weight_matrix,
+)
+from torch import nn
+from torch.func import functional_call
+from torch.nn import functional as F
+
+from wdtr_lite import PixelGraph, data, regularizer
+from wdtr_lite.metric import apply_laplacian, mean_diagonal
+from wdtr_lite.models import MODELS
+from wdtr_lite.regularizer import GradientPenalty, Terms, laplacian_penalty, second_order_expansion
+
+BOTH = pytest.mark.parametrize("mode", ["double_backprop", "finite_difference"])
+
+
+@pytest.fixture(params=SIZES.values(), ids=SIZES)
+def size(request):
+    return request.param
+
+
+# ---------------------------------------------------------------- networks and brute force
+
+
+def network(name="small_cnn", dtype=torch.float64, **how):
+    torch.manual_seed(0)
+    return MODELS[name](**{"channels": 1, "mean": 0.3, "std": 0.5, "width": 4, "classes": 5, **how}).to(dtype)
+
+
+def small(dropout=0.0, norm=None):
+    """Two layers of convolutions on 6 x 6 images, with what a test asks for in between, 4 classes, float64."""
+    torch.manual_seed(0)
+    between = [norm] if norm else [nn.Dropout(dropout)] if dropout else []
+    layers = [nn.Conv2d(1, 6, 3), *between, nn.Softplus(), nn.Conv2d(6, 8, 3, stride=2), nn.Softplus(), nn.Flatten()]
+    return nn.Sequential(*layers, nn.Linear(8, 4)).double()
+
+
+GRAPH, X, Y = graph_of(6, 6, 2, kernel(2)), images(5, 1, 6, 6), torch.arange(5) % 4
+METRICS = pytest.mark.parametrize("metric", [GRAPH, "euclidean"], ids=["wasserstein", "euclidean"])
+
+
+def cross_entropy(outputs, y):
+    return F.cross_entropy(outputs, y, reduction="none")
+
+
+def margin(outputs, y):
+    best = [max(row[j] for j in range(len(row)) if j != label) for row, label in zip(outputs, y)]
+    return torch.stack([row[label] - other for row, label, other in zip(outputs, y, best)])
+
+
+COLUMNS = {
+    "loss": lambda outputs, y: cross_entropy(outputs, y)[:, None],
+    "logits": lambda outputs, y: outputs.view(len(outputs), -1),
+    "margin": lambda outputs, y: margin(outputs, y)[:, None],
+}
+
+
+def matrices(size, x):
+    """The paper's L of each channel, (B, C, n, n), or the identity."""
+    n = size[0] * size[1]
+    if size[2] is None:
+        return torch.eye(n, dtype=torch.float64).expand(*x.shape[:2], n, n)
+    weights = weight_matrix(*size)
+    dense = [laplacian(weights, channel.numpy()) for channel in x.reshape(-1, n)]
+    return torch.tensor(np.stack(dense)).view(*x.shape[:2], n, n)
+
+
+def brute_force(size, model, columns, x, y, scale=None):
+    """g' L g column by column, one image at a time, over the mean of all diagonals."""
+    every, values = matrices(size, x), []
+    for image, label, matrix in zip(x, y, every):
+        leaf, total = image[None].clone().requires_grad_(), 0.0
+        for column in columns(model(leaf), label[None])[0]:
+            g = torch.autograd.grad(column, leaf, retain_graph=True)[0][0].flatten(1)
+            total += float(torch.einsum("ci,cij,cj->", g, matrix, g))
+        values.append(total)
+    unit = every.diagonal(dim1=-2, dim2=-1).mean() if scale else 1.0
+    return torch.tensor(values, dtype=torch.float64) / unit
+
+
+def grads(value, model):
+    """The gradient of a number in all parameters, one vector."""
+    wanted = [p for p in model.parameters() if p.requires_grad]
+    parts = torch.autograd.grad(value, wanted, retain_graph=True, materialize_grads=True)
+    return torch.cat([part.flatten() for part in parts]).detach()
+
+
+def error(a, b):
+    a, b = a.detach(), b.detach()
+    return float((a - b).norm() / b.norm())
+
+
+def close(a, b, rtol=1e-9, atol=1e-13):
+    torch.testing.assert_close(a, b, rtol=rtol, atol=atol)
+
+
+# ---------------------------------------------------------------- values
+
+
+@BOTH
+@pytest.mark.parametrize("scale", [None, "trace"])
+@pytest.mark.parametrize("of", COLUMNS)
+def test_values_by_brute_force(size, of, scale, mode):
+    """In both modes the value is that of g itself; colour images, some black pixels."""
+    graph, x, y = graph_of(*size), images(3, 2, *size[:2]), torch.tensor([4, 0, 2])
+    model = network(channels=2)
+    penalty = GradientPenalty(graph, of=of, scale=scale, mode=mode)(model, x, y)
+    assert penalty.shape == (3,) and penalty.dtype == torch.float64
+    close(penalty.detach(), brute_force(size, model, COLUMNS[of], x, y, scale))
+
+
+@BOTH
+@pytest.mark.parametrize("of", COLUMNS)
+def test_euclidean_values_by_brute_force(of, mode):
+    """The scale of the trace is 1 there, and any real image goes."""
+    model, x, y = network(channels=2), images(3, 2, 5, 4) - 0.5, torch.tensor([4, 0, 2])
+    for scale in (None, "trace"):
+        penalty = GradientPenalty("euclidean", of=of, scale=scale, mode=mode)(model, x, y)
+        close(penalty.detach(), brute_force((5, 4, None), model, COLUMNS[of], x, y))
+
+
+@pytest.mark.parametrize("shape", [(3,), (3, 1)])
+def test_one_output(shape):
+    """A discriminator: no labels, or a loss of its own."""
+    size, x, y = (3, 4, 2, kernel(2)), images(3, 1, 3, 4), torch.tensor([1.0, 0.0, 1.0]).double()
+    net = network(classes=1)
+
+    def model(image):
+        return net(image).view(len(image), *shape[1:])
+
+    def square(outputs, y):
+        return (outputs.view(-1) - y) ** 2
+
+    for mode in ("double_backprop", "finite_difference"):
+        penalty = GradientPenalty(graph_of(*size), of="logits", mode=mode)
+        close(penalty(model, x).detach(), brute_force(size, model, COLUMNS["logits"], x, y, "trace"))
+        own = GradientPenalty(graph_of(*size), loss=square, mode=mode, scale=None)
+        close(own(model, x, y).detach(), brute_force(size, model, lambda o, y: square(o, y)[:, None], x, y))
+
+
+@METRICS
+@BOTH
+def test_values_under_batch_normalisation(metric, mode):
+    """Images that share statistics: g is the derivative of the batch's sum, and the others count."""
+    model = network("resnet8")
+    leaf = X.clone().requires_grad_()
+    g = torch.autograd.grad(cross_entropy(model(leaf), Y).sum(), leaf)[0].flatten(2)
+    matrix = matrices((6, 6, 2, kernel(2)) if metric is GRAPH else (6, 6, None), X)
+    expected = torch.einsum("bci,bcij,bcj->b", g, matrix, g)
+    close(GradientPenalty(metric, scale=None, mode=mode)(model, X, Y).detach(), expected)
+    with torch.no_grad():
+        assert error(GradientPenalty(metric, scale=None)(model, X[:4], Y[:4]), expected[:4]) > 1e-3
+
+
+@pytest.mark.parametrize("scale", [None, "trace"])
+@BOTH
+def test_differentiable_in_a_kernel(mode, scale):
+    model, x, y = network(), images(3, 1, 3, 4), torch.tensor([4, 0, 2])
+
+    def value(half):
+        graph = PixelGraph(3, 4, 2, weight=half + half.flip(0, 1))
+        return GradientPenalty(graph, mode=mode, scale=scale)(model, x, y)
+
+    assert torch.autograd.gradcheck(value, (kernel(2) / 2).requires_grad_())
+
+
+def test_repr_names_the_choices():
+    text = repr(GradientPenalty("euclidean", of="margin", mode="finite_difference", scale=None))
+    assert text == "GradientPenalty('euclidean', of='margin', mode='finite_difference', scale=None)"
+
+
+# ---------------------------------------------------------------- gradients in the parameters
+
+
+def difference(value, model, direction, h=1e-5):
+    """The central difference of a number along a direction in the parameters."""
+    ends = []
+    for sign in (1, -1):
+        moved = copy.deepcopy(model)
+        with torch.no_grad():
+            for p, v in zip(moved.parameters(), direction):
+                p += sign * h * v
+        ends.append(float(value(moved).detach()))
+    return (ends[0] - ends[1]) / (2 * h)
+
+
+@METRICS
+@pytest.mark.parametrize("name", ["small_cnn", "resnet8"])
+@pytest.mark.parametrize("of", COLUMNS)
+def test_double_backprop_by_differences(metric, name, of):
+    """Along a random direction of each parameter, in training mode."""
+    model, penalty = network(name, width=2), GradientPenalty(metric, of=of)
+    weights = torch.linspace(0.5, 2, 5).double()
+
+    def value(model):
+        return (weights * penalty(model, X, Y)).sum()
+
+    exact = torch.autograd.grad(value(model), list(model.parameters()), materialize_grads=True)
+    largest = max(float(g.norm()) for g in exact)
+    rng = generator()
+    for k, (p, g) in enumerate(zip(model.parameters(), exact)):
+        v = torch.randn(p.shape, generator=rng, dtype=p.dtype)
+        direction = [v if k == j else torch.zeros_like(q) for j, q in enumerate(model.parameters())]
+        assert float((g * v).sum()) == pytest.approx(difference(value, model, direction), rel=1e-6, abs=1e-7 * largest)
+
+
+@METRICS
+@pytest.mark.parametrize("of", COLUMNS)
+@pytest.mark.parametrize(("central", "order"), [(False, 1), (True, 2)])
+def test_finite_differences_converge(metric, of, central, order):
+    """In float64 the error falls as h, of the central difference as h^2, in training mode."""
+    model = network("resnet8")
+    exact = grads(GradientPenalty(metric, of=of)(model, X, Y).sum(), model)
+    steps = [1e-2, 3e-3, 1e-3, 3e-4]
+    errors = [
+        error(
+            grads(
+                GradientPenalty(metric, of=of, mode="finite_difference", central=central, step=h)(model, X, Y).sum(), model
+            ),
+            exact,
+        )
+        for h in steps
+    ]
+    slope = np.polyfit(np.log(steps), np.log(errors), 1)[0]
+    assert slope == pytest.approx(order, abs=0.1) and errors[-1] < 1e-2
+
+
+def naive(metric, model, x, y, h=1e-2):
+    """Each image's squared difference along its own normalised direction, all taken at once."""
+    leaf = x.clone().requires_grad_()
+    loss = cross_entropy(model(leaf), y)
+    g = torch.autograd.grad(loss.sum(), leaf, retain_graph=True)[0]
+    raised = g if metric == "euclidean" else apply_laplacian(metric, x, g) / mean_diagonal(metric, x)
+    size = raised.flatten(1).norm(dim=1)
+    ahead = cross_entropy(model(x + h * raised / size[:, None, None, None]), y)
+    return ((ahead - loss) / h * size) ** 2 / (g * raised).sum((1, 2, 3))
+
+
+@pytest.fixture(scope="module")
+def digits():
+    """The first 320 of the shuffled training digits, as a data loader of batches of 32."""
+    x, y = data.load("mnist5k").part("train")
+    chosen = torch.randperm(len(x), generator=generator())[:320]
+    pairs = torch.utils.data.TensorDataset(x[chosen, None] / 255, y[chosen])
+    return torch.utils.data.DataLoader(pairs, batch_size=32)
+
+
+@pytest.mark.parametrize("metric", [PixelGraph(28, 28, 4), "euclidean"], ids=["wasserstein", "euclidean"])
+def test_finite_differences_in_float32(digits, metric):
+    """1 % in the whole gradient of a resnet20 in training mode, to which squared differences of each image come nowhere
+    near."""
+    model = network("resnet20", torch.float32, width=16, classes=10, mean=0.1307, std=0.3081)
+    x, y = next(iter(digits))
+    exact = grads(GradientPenalty(metric)(model, x, y).mean(), model)
+    for central, bound in ((False, 0.01), (True, 0.005)):
+        penalty = GradientPenalty(metric, mode="finite_difference", central=central)
+        assert error(grads(penalty(model, x, y).mean(), model), exact) <= bound
+    assert error(grads(naive(metric, model, x, y).mean(), model), exact) > 0.1
+
+
+@METRICS
+@pytest.mark.parametrize("central", [False, True])
+def test_passes_and_their_steps(metric, central):
+    """One pass and one or two perturbed, whose longest step is `step`, in the direction L g; one alone without grad."""
+    seen, net = [], small()
+
+    def model(x):
+        seen.append(x.detach())
+        return net(x)
+
+    GradientPenalty(metric)(model, X, Y)
+    assert len(seen) == 1 and torch.equal(seen.pop(), X)
+    penalty = GradientPenalty(metric, mode="finite_difference", central=central, step=0.03)
+    with torch.no_grad():
+        penalty(model, X, Y)
+    assert len(seen) == 1 and torch.equal(seen.pop(), X)
+    penalty(model, X, Y)
+    steps = [x - X for x in seen]
+    assert len(steps) == 2 + central and torch.equal(seen[0], X)
+    leaf = X.clone().requires_grad_()
+    (g,) = torch.autograd.grad(cross_entropy(net(leaf), Y).sum(), leaf)
+    direction = g if metric == "euclidean" else apply_laplacian(metric, X, g)
+    expected = 0.03 * direction / direction.flatten(1).norm(dim=1).max()
+    close(steps[1], expected, atol=1e-12)
+    close(steps[-1], -expected if central else expected, atol=1e-12)
+
+
+@METRICS
+@pytest.mark.parametrize("of", COLUMNS)
+def test_each_image_has_its_gradient_where_nothing_is_coupled(metric, of):
+    model = small()
+    exact, close_to = (
+        GradientPenalty(metric, of=of, **how)(model, X, Y)
+        for how in ({}, {"mode": "finite_difference", "central": True, "step": 1e-4})
+    )
+    for a, b in zip(close_to, exact):
+        assert error(*(grads(value, model) for value in (a, b))) < 1e-5 if b > 0 else not float(a)
+    weights = torch.tensor([3.0, -1.0, 0.0, 0.5, 2.0]).double()
+    assert error(*(grads((weights * value).sum(), model) for value in (close_to, exact))) < 1e-5
+
+
+# ---------------------------------------------------------------- what a call leaves as it was
+
+
+NORMS = {
+    "batch": lambda: nn.BatchNorm2d(6),
+    "cumulative": lambda: nn.BatchNorm2d(6, momentum=None),
+    "untracked": lambda: nn.BatchNorm2d(6, track_running_stats=False),
+    "instance": lambda: nn.InstanceNorm2d(6, track_running_stats=True, affine=True),
+    "group": lambda: nn.GroupNorm(2, 6),
+}
+
+
+def state_of(model):
+    """A copy of parameters and buffers, and the settings of each layer."""
+    settings = [
+        (m.training, getattr(m, "momentum", None), getattr(m, "track_running_stats", None)) for m in model.modules()
+    ]
+    return {name: value.clone() for name, value in model.state_dict().items()}, settings
+
+
+def unchanged(model, before):
+    state, settings = state_of(model)
+    return settings == before[1] and all(torch.equal(value, before[0][name]) for name, value in state.items())
+
+
+@METRICS
+@BOTH
+@pytest.mark.parametrize("norm", NORMS)
+def test_terms_is_one_pass(metric, mode, norm):
+    """The plain outputs and loss, the penalty of a call; statistics move as in one plain pass, in a call not at all."""
+    model, plain = small(norm=NORMS[norm]()), small(norm=NORMS[norm]())
+    penalty, before = GradientPenalty(metric, mode=mode, central=mode == "finite_difference"), state_of(model)
+    alone = penalty(model, X, Y)
+    gradient = grads(alone.sum(), model)
+    assert unchanged(model, before)
+    outputs = plain(X)
+    if norm in ("batch", "cumulative", "instance"):
+        assert not unchanged(plain, before)
+    terms = penalty.terms(model, X, Y)
+    assert unchanged(model, state_of(plain))
+    assert isinstance(terms, Terms) and terms._fields == ("outputs", "loss", "penalty")
+    close(terms.outputs, outputs), close(terms.loss, cross_entropy(outputs, Y)), close(terms.penalty, alone)
+    close(grads(terms.penalty.sum(), model), gradient)
+    close(grads(terms.loss.sum(), model), grads(cross_entropy(plain(X), Y).sum(), plain))
+
+
+@BOTH
+def test_terms_of_other_outputs_and_losses(mode):
+    """The loss is the penalty's own, whatever is penalised."""
+    model = small()
+    for of in COLUMNS:
+        terms = GradientPenalty(GRAPH, of=of, mode=mode, loss=lambda o, y: (o[:, 0] - y) ** 2).terms(model, X, Y)
+        close(terms.loss, (model(X)[:, 0] - Y) ** 2)
+        close(terms.outputs, model(X))
+
+
+@METRICS
+@BOTH
+@pytest.mark.parametrize("norm", ["batch", "instance"])
+def test_evaluation_mode(metric, mode, norm):
+    """By the running statistics, which rest; each image alone."""
+    model = small(norm=NORMS[norm]())
+    for _ in range(3):
+        model(X)
+    model.eval()
+    before, penalty = state_of(model), GradientPenalty(metric, mode=mode, scale=None)
+    size = (6, 6, 2, kernel(2)) if metric is GRAPH else (6, 6, None)
+    for value in (penalty(model, X, Y), penalty.terms(model, X, Y).penalty):
+        assert unchanged(model, before)
+        close(value.detach(), brute_force(size, model, COLUMNS["loss"], X, Y))
+
+
+class Refuses(nn.BatchNorm2d):
+    """Raises on the pass of the given number."""
+
+    def __init__(self, passes):
+        super().__init__(6)
+        self.passes = passes
+
+    def forward(self, x):
+        if not self.passes:
+            raise ArithmeticError("enough")
+        self.passes -= 1
+        return super().forward(x)
+
+
+def test_settings_return_after_an_error():
+    for passes, call in ((0, GradientPenalty.__call__), (1, GradientPenalty.__call__), (1, GradientPenalty.terms)):
+        model = small(norm=Refuses(passes))
+        before, rng = state_of(model), torch.get_rng_state()
+        with pytest.raises(ArithmeticError, match="enough"):
+            call(GradientPenalty(GRAPH, mode="finite_difference"), model, X, Y)
+        assert state_of(model)[1] == before[1] and torch.equal(torch.get_rng_state(), rng)
+        if call is GradientPenalty.__call__:
+            assert unchanged(model, before)
+    model = small(norm=Refuses(1))
+    before = state_of(model)
+    with pytest.raises(ArithmeticError, match="enough"):
+        laplacian_penalty(GRAPH, model, X, Y, generator=generator())
+    assert unchanged(model, before)
+
+
+@METRICS
+@BOTH
+def test_nothing_else_changes(metric, mode):
+    """No .grad, no requires_grad, no image, no mode, no hook."""
+    model, x = small(), X.clone()
+    old = x.clone()
+    GradientPenalty(metric, mode=mode)(model, x, Y)
+    assert not x.requires_grad and x.grad is None and x.is_leaf and torch.equal(x, old)
+    assert all(p.grad is None and p.requires_grad for p in model.parameters()) and model.training
+
+
+@METRICS
+@BOTH
+def test_nothing_flows_back_to_the_images(metric, mode):
+    """Not where x requires grad either, nor to what x was made from."""
+    model, x = small(), X.clone().requires_grad_()
+    for value in (
+        GradientPenalty(metric, mode=mode)(model, x, Y),
+        GradientPenalty(metric, mode=mode)(model, x * 1, Y),
+        GradientPenalty(metric, mode=mode).terms(model, x, Y).penalty,
+    ):
+        value.sum().backward()
+        assert x.grad is None and x.requires_grad
+    assert all(p.grad is not None for p in model.parameters())
+
+
+@METRICS
+@BOTH
+def test_without_grad_there_is_no_graph(metric, mode):
+    model, penalty = small(), GradientPenalty(metric, mode=mode)
+    expected = penalty(model, X, Y).detach()
+    with torch.no_grad():
+        value, terms = penalty(model, X, Y), penalty.terms(model, X, Y)
+    assert torch.equal(value, expected) and torch.equal(terms.penalty, expected)
+    assert not any(part.requires_grad for part in (value, *terms))
+    close(terms.outputs, model(X).detach()), close(terms.loss, cross_entropy(model(X), Y).detach())
+
+
+@METRICS
+@BOTH
+def test_inference_tensors_are_refused(metric, mode):
+    with torch.inference_mode():
+        x = X.clone()
+    with pytest.raises(RuntimeError, match="inference mode.*torch.no_grad"):
+        GradientPenalty(metric, mode=mode)(small(), x, Y)
+    with pytest.raises(RuntimeError, match="inference mode.*torch.no_grad"):
+        laplacian_penalty(metric, small(), x, Y, generator=generator())
+
+
+@METRICS
+@BOTH
+def test_inference_mode_is_refused(metric, mode):
+    """Of an image from outside: never zeros."""
+    with torch.inference_mode(), pytest.raises(RuntimeError, match="inference mode.*torch.no_grad"):
+        GradientPenalty(metric, mode=mode)(small(), X, Y)
+    with torch.inference_mode(), pytest.raises(RuntimeError, match="inference mode.*torch.no_grad"):
+        laplacian_penalty(metric, small(), X, Y, generator=generator())
+
+
+# ---------------------------------------------------------------- dropout
+
+
+@METRICS
+def test_dropout_repeats_its_mask(metric, monkeypatch):
+    """In the perturbed passes; with other masks the difference would be far off."""
+    model = small(dropout=0.5)
+
+    def gradient(**how):
+        torch.manual_seed(1)
+        return grads(GradientPenalty(metric, **how)(model, X, Y).sum(), model)
+
+    exact = gradient()
+    for central, bound in ((False, 1e-3), (True, 1e-6)):
+        how = {"mode": "finite_difference", "central": central, "step": 1e-4}
+        assert error(gradient(**how), exact) < bound
+    monkeypatch.setattr(regularizer, "_replay", lambda device: lambda: torch.random.fork_rng(enabled=False))
+    assert error(gradient(**how), exact) > 1
+
+
+@pytest.mark.parametrize("how", [{}, {"mode": "finite_difference"}, {"mode": "finite_difference", "central": True}], ids=str)
+def test_the_global_generator_moves_as_in_one_pass(how):
+    model = small(dropout=0.5)
+    torch.manual_seed(1)
+    outputs = model(X)
+    after = torch.get_rng_state()
+    for call in (GradientPenalty.__call__, GradientPenalty.terms):
+        torch.manual_seed(1)
+        result = call(GradientPenalty(GRAPH, **how), model, X, Y)
+        assert torch.equal(torch.get_rng_state(), after)
+    close(result.outputs, outputs)
+
+
+@METRICS
+@BOTH
+def test_spectral_normalisation(metric, mode):
+    """A power iteration on every pass in training: none in a call, and the perturbed pass has the same weight."""
+    model = small()
+    model[0], model[-1] = (nn.utils.parametrizations.spectral_norm(layer) for layer in (model[0], model[-1]))
+    resting = copy.deepcopy(model).eval()
+    before, exact = state_of(model), grads(GradientPenalty(metric)(resting, X, Y).sum(), resting)
+    penalty = GradientPenalty(metric, mode=mode, **({"step": 1e-4} if mode == "finite_difference" else {}))
+    gradient = grads(penalty(model, X, Y).sum(), model)
+    assert unchanged(model, before)
+    assert error(gradient, exact) < 1e-3
+
+
+# ---------------------------------------------------------------- frozen parameters, no dependence, zeros
+
+
+@METRICS
+@BOTH
+def test_frozen_parameters(metric, mode):
+    """The value is the same; of some frozen, the others' gradients; of all, no error."""
+    model, penalty = small(), GradientPenalty(metric, mode=mode)
+    expected = penalty(model, X, Y)
+    full = torch.autograd.grad(expected.sum(), list(model.parameters()), materialize_grads=True)
+    model[0].requires_grad_(False)
+    value = penalty(model, X, Y)
+    close(value, expected)
+    value.sum().backward()
+    for p, g in zip(model.parameters(), full):
+        if p.requires_grad:
+            close(p.grad, g)
+        else:
+            assert p.grad is None
+    model.requires_grad_(False).zero_grad(set_to_none=True)
+    value = penalty(model, X, Y)
+    close(value.detach(), expected.detach())
+    if value.requires_grad:
+        value.sum().backward()
+    assert all(p.grad is None for p in model.parameters())
+
+
+def finite_step(penalty, model, x, y):
+    """All gradients of a step that has the penalty are finite; its value."""
+    terms = penalty.terms(model, x, y)
+    gradient = grads((terms.loss + terms.penalty).sum(), model)
+    assert gradient.isfinite().all()
+    return terms.penalty.detach(), gradient
+
+
+@METRICS
+@BOTH
+@pytest.mark.parametrize("of", COLUMNS)
+def test_a_model_that_does_not_look(metric, mode, of):
+    """Its penalty is zero, with or without parameters."""
+    bias = nn.ParameterList([torch.ones(4, dtype=torch.float64)])
+
+    class Blind(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.bias = bias
+
+        def forward(self, x):
+            return self.bias[0].expand(len(x), 4)
+
+    value, gradient = finite_step(GradientPenalty(metric, of=of, mode=mode), Blind(), X, Y)
+    assert torch.equal(value, torch.zeros(5).double()) and gradient.norm() > 0
+    constant = GradientPenalty(metric, of=of, mode=mode)(lambda x: x.new_ones(len(x), 4), X, Y)
+    assert torch.equal(constant.detach(), torch.zeros(5).double())
+
+
+@METRICS
+@BOTH
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_zero_gradients_and_black_images(metric, mode, dtype):
+    """Zero, not NaN: of a linear layer of weight 0, and of images without mass."""
+    model, metric = small().to(dtype), metric if metric == "euclidean" else metric.to(dtype=dtype)
+    penalty, x = GradientPenalty(metric, mode=mode), X.to(dtype)
+    value, gradient = finite_step(penalty, model, torch.zeros_like(x), Y)
+    if metric != "euclidean":
+        assert torch.equal(value, torch.zeros_like(value))
+        plain = grads(cross_entropy(model(torch.zeros_like(x)), Y).sum(), model)
+        torch.testing.assert_close(gradient, plain)
+    one = torch.cat([torch.zeros_like(x[:1]), x[1:]])
+    assert (finite_step(penalty, model, one, Y)[0][0] == 0) == (metric != "euclidean")
+    with torch.no_grad():
+        model[-1].weight.zero_()
+    value, _ = finite_step(penalty, model, x, Y)
+    assert torch.equal(value, torch.zeros_like(value))
+
+
+@METRICS
+@BOTH
+def test_no_images(metric, mode):
+    """As plain training has them: a penalty of no numbers."""
+    value = GradientPenalty(metric, mode=mode, of="margin")(small(), X[:0], Y[:0])
+    assert value.shape == (0,)
+    assert value.sum().detach() == 0
+
+
+# ---------------------------------------------------------------- torch.func
+
+
+def penalised(penalty, model, parameters, x, y):
+    return penalty(lambda image: functional_call(model, parameters, (image,)), x, y)
+
+
+def vector(parts):
+    return torch.cat([part.flatten() for part in parts])
+
+
+@METRICS
+@BOTH
+@pytest.mark.parametrize("of", COLUMNS)
+def test_functional_call(metric, mode, of):
+    """Ordinary autograd of a model with its parameters given, and torch.func.grad."""
+    model, penalty = small(), GradientPenalty(metric, mode=mode, of=of)
+    expected = penalty(model, X, Y)
+    gradient = grads(expected.sum(), model)
+    parameters = {name: p.detach().clone().requires_grad_() for name, p in model.named_parameters()}
+    value = penalised(penalty, model, parameters, X, Y)
+    close(value, expected)
+    close(vector(torch.autograd.grad(value.sum(), list(parameters.values()), materialize_grads=True)), gradient)
+    pure = {name: p.detach() for name, p in parameters.items()}
+    transformed, value = torch.func.grad_and_value(lambda p: penalised(penalty, model, p, X, Y).sum())(pure)
+    close(value, expected.sum().detach())
+    close(vector(transformed.values()), gradient)
+
+
+@pytest.mark.filterwarnings("ignore:There is a performance drop.*unfold_backward:UserWarning")
+@METRICS
+@BOTH
+@pytest.mark.parametrize("of", COLUMNS)
+def test_vmap_over_examples(metric, mode, of):
+    """The gradient of each image's penalty at once, as a loop of batches of one."""
+    model, penalty = network(), GradientPenalty(metric, mode=mode, of=of)
+    pure = {name: p.detach() for name, p in model.named_parameters()}
+
+    def one(parameters, image, label):
+        return penalised(penalty, model, parameters, image[None], label[None])[0]
+
+    together = torch.func.vmap(torch.func.grad(one), (None, 0, 0))(pure, X, Y)
+    for k in range(len(X)):
+        alone = grads(penalty(model, X[k : k + 1], Y[k : k + 1]).sum(), model)
+        close(vector(part[k] for part in together.values()), alone, rtol=1e-6, atol=1e-9)
+
+
+# ---------------------------------------------------------------- types, memory formats, compiling
+
+
+@METRICS
+@BOTH
+def test_types(metric, mode):
+    """As x: float64 in, float64 out, float32 near it."""
+    penalty = GradientPenalty(metric, mode=mode)
+    wide = penalty(small(), X, Y)
+    single = GradientPenalty(metric if metric == "euclidean" else metric.to(dtype=torch.float32), mode=mode)
+    narrow = single(small().float(), X.float(), Y)
+    assert wide.dtype == torch.float64 and narrow.dtype == torch.float32
+    torch.testing.assert_close(narrow, wide.float(), rtol=1e-4, atol=1e-6)
+
+
+@METRICS
+def test_autocast(metric):
+    """Double back-propagation follows it; the difference runs in the type of x, as without it."""
+    model, x = small().float(), X.float()
+    metric = metric if metric == "euclidean" else metric.to(dtype=torch.float32)
+
+    def result(autocast, **how):
+        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+            terms = GradientPenalty(metric, **how).terms(model, x, Y)
+        return terms, grads(terms.penalty.sum(), model)
+
+    (plain, gradient), (cast, cast_gradient) = result(False), result(True)
+    assert cast.outputs.dtype == torch.bfloat16 and cast.penalty.dtype == torch.float32
+    assert 0 < error(cast.penalty, plain.penalty) < 0.05 and error(cast_gradient, gradient) < 0.1
+    how = {"mode": "finite_difference"}
+    (plain, gradient), (cast, cast_gradient) = result(False, **how), result(True, **how)
+    assert cast.outputs.dtype == torch.float32
+    assert all(torch.equal(a, b) for a, b in zip(cast, plain)) and torch.equal(cast_gradient, gradient)
+
+
+@METRICS
+@BOTH
+def test_channels_last(metric, mode):
+    """The same numbers of images and weights in the other order in memory, colour images, in training mode."""
+    x = images(4, 3, 6, 6)
+    model, penalty = network("resnet8", channels=3), GradientPenalty(metric, mode=mode)
+    expected = penalty(model, x, Y[:4])
+    gradient = grads(expected.sum(), model)
+    other = copy.deepcopy(model).to(memory_format=torch.channels_last)
+    for image in (x.contiguous(memory_format=torch.channels_last), x.mT.contiguous().mT, x):
+        value = penalty(other, image, Y[:4])
+        close(value.detach(), expected.detach(), rtol=1e-9)
+        assert error(grads(value.sum(), other), gradient) < 1e-6
+
+
+@contextmanager
+def compiled(model):
+    torch._dynamo.reset()
+    yield torch.compile(model, backend="aot_eager")
+    torch._dynamo.reset()
+
+
+def test_a_compiled_model():
+    """The difference needs first derivatives alone, which torch.compile has; second ones it refuses."""
+    model = small(norm=nn.BatchNorm2d(6))
+    before, how = state_of(model), {"mode": "finite_difference", "step": 1e-4}
+    with compiled(model) as fast:
+        for metric in (GRAPH, "euclidean"):
+            penalty = GradientPenalty(metric, **how)
+            expected, value = penalty(model, X, Y), penalty(fast, X, Y)
+            close(value.detach(), expected.detach(), rtol=1e-8)
+            assert error(grads(value.sum(), model), grads(expected.sum(), model)) < 1e-6
+            assert unchanged(model, before)
+        plain = copy.deepcopy(model)
+        penalty.terms(fast, X, Y), plain(X)
+        for name, value in state_of(plain)[0].items():
+            close(model.state_dict()[name], value)
+        with pytest.raises(RuntimeError, match="does not currently support double backward"):
+            GradientPenalty("euclidean")(fast, X, Y).sum().backward()
+
+
+# ---------------------------------------------------------------- training
+
+
+@BOTH
+def test_critic_of_a_gan(mode):
+    """The gradient penalty (||grad D|| - 1)^2 at points between real and generated images, as it is usually written."""
+    critic, real, made = network(classes=1), images(6, 1, 8, 8), images(6, 1, 8, 8, seed=1)
+    share = torch.rand(6, 1, 1, 1, generator=generator(), dtype=torch.float64)
+    between = share * real + (1 - share) * made
+    leaf = between.clone().requires_grad_()
+    (g,) = torch.autograd.grad(critic(leaf).sum(), leaf, create_graph=True)
+    expected = ((g.flatten(1).norm(dim=1) - 1) ** 2).mean()
+    how = {} if mode == "double_backprop" else {"mode": mode, "central": True, "step": 1e-4}
+    value = ((GradientPenalty("euclidean", of="logits", **how)(critic, between).sqrt() - 1) ** 2).mean()
+    close(value.detach(), expected.detach())
+    assert error(grads(value, critic), grads(expected, critic)) < 1e-6
+
+
+def train_one_epoch(model, criterion, optimizer, loader, device, scaler=None, penalty=None, eta=0.0):
+    """An epoch as torchvision's reference recipe for classification runs it, and three lines."""
+    model.train()
+    for image, target in loader:
+        image, target = image.to(device), target.to(device)
+        with torch.autocast(device, torch.bfloat16, enabled=scaler is not None):
+            output = model(image)
+            loss = criterion(output, target)
+            if penalty is not None:
+                value = penalty(model, image, target)
+                loss = loss + eta**2 * value.mean()
+        optimizer.zero_grad()
+        if scaler is not None:
+            scaler.scale(loss).backward()
+            scaler.unscale_(optimizer)
+            nn.utils.clip_grad_norm_(model.parameters(), 5.0)
+            scaler.step(optimizer)
+            scaler.update()
+        else:
+            loss.backward()
+            optimizer.step()
+    return loss.item()
+
+
+@pytest.mark.parametrize("amp", [False, True])
+@BOTH
+def test_a_training_recipe(digits, mode, amp):
+    """The penalty and not the loss is what falls below that of training without."""
+    measure = GradientPenalty(PixelGraph(28, 28, 2))
+    penalty = GradientPenalty(PixelGraph(28, 28, 2), mode=mode)
+    reached = {}
+    for eta in (0.0, 0.3):
+        model = network("small_cnn", torch.float32, width=8, classes=10)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9, weight_decay=1e-4)
+        scaler = torch.amp.GradScaler("cpu", enabled=False) if amp else None
+        criterion = nn.CrossEntropyLoss(label_smoothing=0.1)
+        for _ in range(3):
+            train_one_epoch(model, criterion, optimizer, digits, "cpu", scaler, penalty if eta else None, eta)
+        terms = [measure.terms(model, x, y) for x, y in digits]
+        reached[eta] = [float(torch.cat(part).mean().detach()) for part in zip(*terms)][1:]
+    (loss, free), (penalised_loss, held) = reached.values()
+    assert held < 0.6 * free and penalised_loss < 1.5 and loss < 1.5
+
+
+# ---------------------------------------------------------------- the Laplacian
+
+
+TINY = (2, 3, 1, kernel(1))
+
+
+def tiny():
+    """A twice differentiable network for images of 6 pixels, three outputs, float64."""
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Flatten(), nn.Linear(6, 5), nn.Tanh(), nn.Linear(5, 3)).double()
+
+
+def exact_laplacian(graph, model, x, y, scale, loss=cross_entropy):
+    value = second_order_expansion(loss, model, graph, x, y).laplacian
+    return value if graph is None or scale is None else value / matrices(TINY, x).diagonal(dim1=-2, dim2=-1).mean()
+
+
+def feed_signs(monkeypatch, n):
+    """All 2^n sign patterns in the place of random ones, one for each image of a batch of that many."""
+    patterns = torch.cartesian_prod(*(torch.tensor([0, 1]),) * n)
+    monkeypatch.setattr(torch, "randint", lambda high, shape, **_: patterns.view(shape))
+    return len(patterns)
+
+
+@pytest.mark.parametrize("scale", [None, "trace"])
+@pytest.mark.parametrize("euclidean", [False, True])
+def test_laplacian_penalty_has_the_trace_for_mean(euclidean, scale, monkeypatch):
+    """The mean over all signs is the exact trace, and so are the gradients in the parameters."""
+    graph, model, y = graph_of(*TINY), tiny(), torch.tensor([2])
+    x = inside(1, 1, 2, 3)
+    every = feed_signs(monkeypatch, 6)
+    metric = "euclidean" if euclidean else graph
+    batch, labels = x.expand(every, 1, 2, 3), y.expand(every)
+    values = laplacian_penalty(metric, model, batch, labels, generator=generator(), scale=scale)
+    expected = exact_laplacian(None if euclidean else graph, model, x, y, scale)
+    assert values.shape == (every,) and values.detach().std() > 1e-3
+    close(values.mean().detach(), expected[0].detach())
+    exact = second_order_expansion(cross_entropy, model, None if euclidean else graph, x, y, create_graph=True).laplacian
+    unit = float(expected / exact.detach())
+    close(grads(values.mean(), model), unit * grads(exact[0], model))
+
+
+@pytest.mark.parametrize("samples", [1, 5])
+@pytest.mark.parametrize("euclidean", [False, True])
+def test_laplacian_penalty_by_sampling(euclidean, samples):
+    """Of torch's generator: unbiased within four standard errors, and its variance falls as 1 / samples."""
+    graph, model, n = graph_of(*TINY), tiny(), 3000
+    x, y = inside(2, 1, 2, 3), torch.tensor([2, 0])
+    batch, labels = x.repeat(n, 1, 1, 1), y.repeat(n)
+    metric = "euclidean" if euclidean else graph
+    with torch.no_grad():
+        draws, one = (
+            laplacian_penalty(metric, model, batch, labels, generator=generator(3), samples=k).view(n, 2)
+            for k in (samples, 1)
+        )
+    expected = exact_laplacian(None if euclidean else graph, model, x, y, "trace")
+    assert ((draws.mean(0) - expected).abs() <= 4 * draws.std(0) / n**0.5).all()
+    torch.testing.assert_close(draws.var(0), one.var(0) / samples, rtol=0.25, atol=0)
+
+
+@METRICS
+@pytest.mark.parametrize("name", ["small_cnn", "resnet8"])
+def test_laplacian_penalty_by_differences(metric, name):
+    """Its gradient in each parameter, of the same signs; batch normalisation in evaluation mode."""
+    model = network(name, width=2).eval()
+
+    def value(model):
+        return laplacian_penalty(metric, model, X, Y, generator=generator(1), samples=2).sum()
+
+    exact = torch.autograd.grad(value(model), list(model.parameters()), materialize_grads=True)
+    largest, rng = max(float(g.norm()) for g in exact), generator()
+    for k, (p, g) in enumerate(zip(model.parameters(), exact)):
+        v = torch.randn(p.shape, generator=rng, dtype=p.dtype)
+        direction = [v if k == j else torch.zeros_like(q) for j, q in enumerate(model.parameters())]
+        assert float((g * v).sum()) == pytest.approx(difference(value, model, direction), rel=1e-6, abs=1e-7 * largest)
+
+
+@pytest.mark.parametrize("shape", [(), (1,)])
+def test_laplacian_penalty_of_one_output(shape):
+    """With an axis and without, of a loss of its own that needs no labels."""
+    x, graph, n = inside(1, 1, 2, 3), graph_of(*TINY), 3000
+
+    def model(image):
+        return (image.flatten(1) ** 3).sum(1).view(len(image), *shape)
+
+    def cubic(outputs, y):
+        return (outputs.view(-1) + 1) ** 3
+
+    batch = x.expand(n, 1, 2, 3)
+    draws = laplacian_penalty(graph, model, batch, None, generator=generator(), loss=cubic, scale=None).detach()
+    expected = second_order_expansion(cubic, model, graph, x, None).laplacian
+    assert abs(draws.mean() - expected) <= 4 * draws.std() / n**0.5 and draws.std() > 0
+
+
+@METRICS
+def test_laplacian_penalty_without_curvature(metric):
+    """Of ReLU it is zero, and of a linear network."""
+    model = network(activation="relu", width=2)
+    value = laplacian_penalty(metric, model, X, Y, generator=generator())
+    assert torch.equal(value.detach(), torch.zeros(5).double())
+    linear = nn.Sequential(nn.Flatten(), nn.Linear(36, 4)).double()
+    value = laplacian_penalty(metric, linear, X, Y, generator=generator())
+    assert torch.equal(value.detach(), torch.zeros(5).double())
+    black = laplacian_penalty(metric, small(), torch.zeros_like(X), Y, generator=generator()).detach()
+    assert black.isfinite().all() and (black == 0).all() == (metric is GRAPH)
+
+
+@METRICS
+def test_laplacian_penalty_leaves_things_as_they_were(metric):
+    """Statistics, .grad, the global generator, the images; without grad no graph; the same seed, the same numbers."""
+    model, x = small(norm=nn.BatchNorm2d(6)), X.clone().requires_grad_()
+    before, rng = state_of(model), torch.get_rng_state()
+    value = laplacian_penalty(metric, model, x, Y, generator=generator())
+    assert unchanged(model, before) and torch.equal(torch.get_rng_state(), rng)
+    with torch.no_grad():
+        again = laplacian_penalty(metric, model, x, Y, generator=generator())
+        other = laplacian_penalty(metric, model, x, Y, generator=generator(1))
+    assert torch.equal(again, value.detach()) and not again.requires_grad and not torch.equal(other, again)
+    assert all(p.grad is None for p in model.parameters())
+    value.sum().backward()
+    assert all(p.grad is not None for p in model.parameters())
+
+
+@METRICS
+def test_nothing_flows_back_to_the_images_of_laplacian_penalty(metric):
+    x = X.clone().requires_grad_()
+    laplacian_penalty(metric, small(), x, Y, generator=generator()).sum().backward()
+    assert x.grad is None
+
+
+# ---------------------------------------------------------------- on a GPU
+
+
+@gpu
+@METRICS
+@BOTH
+def test_on_the_gpu(metric, mode):
+    """The CPU's values and gradients; dropout's masks repeat there too."""
+    where = metric if metric == "euclidean" else metric.to("cuda")
+    model = small()
+    penalty, expected = GradientPenalty(where, mode=mode), GradientPenalty(metric, mode=mode)(model, X, Y)
+    gradient = grads(expected.sum(), model)
+    value = penalty(model.cuda(), X.cuda(), Y.cuda())
+    assert value.is_cuda
+    close(value.detach().cpu(), expected.detach(), rtol=1e-8)
+    assert error(grads(value.sum(), model).cpu(), gradient) < 1e-6
+    model = small(dropout=0.5).cuda()
+    how = {"central": True, "step": 1e-4} if mode == "finite_difference" else {}
+    found = []
+    for choice in ({}, {"mode": mode, **how}):
+        torch.cuda.manual_seed(1)
+        found.append(grads(GradientPenalty(where, **choice)(model, X.cuda(), Y.cuda()).sum(), model))
+    assert error(*found) < 1e-5
+    value = laplacian_penalty(where, small().cuda(), X.cuda(), Y.cuda(), generator=torch.Generator("cuda").manual_seed(0))
+    assert value.is_cuda and value.isfinite().all()
+
+
+@gpu
+@METRICS
+@BOTH
+def test_on_the_gpu_captured_in_a_graph(metric, mode):
+    """A whole training step, replayed on other images, gives the parameters of the eager steps."""
+    metric = metric if metric == "euclidean" else metric.to("cuda")
+    penalty, batches = GradientPenalty(metric, mode=mode), [images(5, 1, 6, 6, seed=k).cuda() for k in range(3)]
+    y = Y.cuda()
+
+    def trained(advance):
+        model = small(norm=nn.BatchNorm2d(6)).cuda()
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+
+        def step(x):
+            optimizer.zero_grad(set_to_none=True)
+            terms = penalty.terms(model, x, y)
+            (terms.loss + terms.penalty).mean().backward()
+            optimizer.step()
+
+        start = copy.deepcopy(model.state_dict())
+        advance(step, lambda: model.load_state_dict(start))
+        return state_of(model)[0]
+
+    def eager(step, reset):
+        for x in batches:
+            step(x)
+
+    def captured(step, reset):
+        x, side, graph = batches[0].clone(), torch.cuda.Stream(), torch.cuda.CUDAGraph()
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):
+            for _ in range(3):
+                step(x)
+        torch.cuda.current_stream().wait_stream(side)
+        with torch.cuda.graph(graph):
+            step(x)
+        reset()
+        for batch in batches:
+            x.copy_(batch)
+            graph.replay()
+        torch.cuda.synchronize()
+
+    expected, found = trained(eager), trained(captured)
+    for name, value in found.items():
+        close(value, expected[name], rtol=1e-8, atol=1e-12)
+
+
+# ---------------------------------------------------------------- bad input
+
+
+LOW_GRAPH, LOW_X = graph_of(3, 4, 1), images(5, 1, 3, 4)
+
+
+def laplacian_of(x=X, **how):
+    return laplacian_penalty(**{"metric": GRAPH, "model": small(), "x": x, "y": Y, "generator": generator(), **how})
+
+
+@pytest.mark.parametrize(
+    ("call", "value", "error", "message"),
+    cases(
+        {
+            "call": (lambda x: GradientPenalty(LOW_GRAPH)(network(), x, Y), bad_images("x", LOW_X)),
+            "difference": (
+                lambda x: GradientPenalty(LOW_GRAPH, mode="finite_difference")(network(), x, Y),
+                bad_images("x", LOW_X),
+            ),
+            "terms": (lambda x: GradientPenalty(LOW_GRAPH).terms(network(), x, Y), bad_images("x", LOW_X)),
+            "laplacian": (lambda x: laplacian_of(x, metric=LOW_GRAPH, model=network()), bad_images("x", LOW_X)),
+        }
+    ),
+)
+def test_bad_images(call, value, error, message):
+    with pytest.raises(error, match=message):
+        call(value)
+
+
+EUCLIDEAN = GradientPenalty("euclidean")
+
+
+def gives(x):
+    return GradientPenalty(GRAPH)(small(), x, Y)
+
+
+
+BAD_CALLS = {
+    "metric_name": (lambda: GradientPenalty("wasserstein"), ValueError, "metric must be a PixelGraph or 'euclidean', got"),
+    "metric_none": (lambda: GradientPenalty(None), (ValueError, TypeError), "metric must be .*got None"),
+    "of": (lambda: GradientPenalty(GRAPH, of="logit"), ValueError, "of must be one of 'loss', 'logits', 'margin', got"),
+    "of_none": (lambda: GradientPenalty(GRAPH, of=None), ValueError, "of must be .*got None"),
+    "mode": (lambda: GradientPenalty(GRAPH, mode="exact"), ValueError, "mode must be .*finite_difference', got 'exact'"),
+    "scale": (lambda: GradientPenalty(GRAPH, scale="pixel"), ValueError, "scale must be .*'trace', None, got 'pixel'"),
+    "scale_number": (lambda: GradientPenalty(GRAPH, scale=1.0), ValueError, "scale must be .*got 1.0"),
+    "loss_name": (lambda: GradientPenalty(GRAPH, loss="mse"), TypeError, "loss must be a function, got str"),
+    "loss_none": (lambda: GradientPenalty(GRAPH, loss=None), TypeError, "loss must be a function, got NoneType"),
+    "central": (lambda: GradientPenalty(GRAPH, central=True), ValueError, "central is an option of mode='finite_diff"),
+    **{
+        f"step_{step}": (
+            lambda step=step: GradientPenalty(GRAPH, mode="finite_difference", step=step),
+            (ValueError, TypeError),
+            "step must be a positive number, got",
+        )
+        for step in (0, -1e-2, np.inf, np.nan, True, "a", None)
+    },
+    "x_of_three_axes": (lambda: gives(X[0]), ValueError, r"x must be \(B, C, H, W\), got \(1, 6, 6\)"),
+    "x_of_two_axes": (lambda: gives(X[0, 0]), ValueError, r"x must be \(B, C, H, W\), got \(6, 6\)"),
+    "x_of_five_axes": (lambda: gives(X[None]), ValueError, r"x must be \(B, C, H, W\)"),
+    "x_of_integers": (lambda: EUCLIDEAN(small(), X.long(), Y), TypeError, "x must be a floating tensor, got torch.int64"),
+    "x_of_a_list": (lambda: EUCLIDEAN(small(), X.tolist(), Y), TypeError, "x must be a tensor, got list"),
+    "euclidean_x_of_three_axes": (lambda: EUCLIDEAN(small(), X[0], Y), ValueError, r"x must be \(B, C, H, W\)"),
+    "no_labels": (lambda: GradientPenalty(GRAPH)(small(), X), ValueError, "y, the labels, must be given for of='loss'"),
+    "no_labels_margin": (
+        lambda: GradientPenalty(GRAPH, of="margin")(small(), X),
+        ValueError,
+        "y, the labels, must be given for of='margin'",
+    ),
+    "loss_of_the_batch": (
+        lambda: GradientPenalty(GRAPH, loss=F.cross_entropy)(small(), X, Y),
+        ValueError,
+        r"loss must return one number per image, \(5,\), got \(\)",
+    ),
+    "loss_of_the_batch_in_terms": (
+        lambda: GradientPenalty(GRAPH, of="logits", loss=F.cross_entropy).terms(small(), X, Y),
+        ValueError,
+        r"loss must return one number per image, \(5,\), got \(\)",
+    ),
+    "margin_of_one_output": (
+        lambda: GradientPenalty("euclidean", of="margin")(lambda x: x.sum((1, 2, 3)), X, Y),
+        ValueError,
+        r"of='margin' needs at least two outputs per image, got \(5,\)",
+    ),
+    "margin_of_one_column": (
+        lambda: GradientPenalty("euclidean", of="margin")(lambda x: x.sum((1, 2, 3))[:, None], X, Y * 0),
+        ValueError,
+        r"of='margin' needs at least two outputs per image, got \(5, 1\)",
+    ),
+    "outputs_of_other_images": (lambda: EUCLIDEAN(lambda x: x[:2, 0, 0], X, Y), ValueError, r"f must return \(5,\) or"),
+    "outputs_of_images": (lambda: EUCLIDEAN(lambda x: x, X, Y), ValueError, r"f must return \(5,\) or"),
+    "outputs_of_numbers": (lambda: EUCLIDEAN(lambda x: x.tolist(), X, Y), TypeError, "f must return a tensor, got list"),
+    "laplacian_metric": (lambda: laplacian_of(metric="l2"), ValueError, "metric must be a PixelGraph or 'euclidean'"),
+    "laplacian_scale": (lambda: laplacian_of(scale="pixel"), ValueError, "scale must be one of 'trace', None, got 'pixel'"),
+    "laplacian_samples_zero": (lambda: laplacian_of(samples=0), ValueError, "samples must be at least 1, got 0"),
+    "laplacian_samples": (lambda: laplacian_of(samples=1.5), TypeError, "samples must be a whole number, got 1.5"),
+    "laplacian_generator": (lambda: laplacian_of(generator=0), TypeError, "generator must be a torch.Generator, got int"),
+    "laplacian_x": (lambda: laplacian_of(x=X[0]), ValueError, r"x must be \(B, C, H, W\), got \(1, 6, 6\)"),
+    "laplacian_euclidean_x": (lambda: laplacian_of(metric="euclidean", x=X[0]), ValueError, r"x must be \(B, C, H, W\)"),
+    "laplacian_loss": (lambda: laplacian_of(loss=F.cross_entropy), ValueError, "loss must return one number per image"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_CALLS)
+def test_bad_calls(case):
+    call, kind, says = BAD_CALLS[case]
+    with pytest.raises(kind, match=f"^{says}"):
+        call()
+
+
+def test_the_generator_has_no_default():
+    with pytest.raises(TypeError, match="generator"):
+        laplacian_penalty(GRAPH, small(), X, Y)
+
+
+def test_another_device():
+    with pytest.raises(ValueError, match="^generator is on cpu but x is on meta"):
+        laplacian_penalty("euclidean", small().to("meta"), X.to("meta"), Y.to("meta"), generator=generator())
