@@ -249,12 +249,13 @@ def label_keeping(
     }
 
 
-def across_seeds(rows: list[dict], method: str, condition: str) -> dict:
-    """Mean error of a method's networks under a condition, and its standard deviation over their n seeds.
+def across_seeds(rows: list[dict], method: str, condition: str, chosen_for: str = "attack") -> dict:
+    """Mean error of a method's networks, chosen for one criterion, under a condition; its standard deviation over n seeds.
 
     Taught in :doc:`chapter 8 </book/training>`.
     """
-    errors = [row["wrong"][condition] / row["n"][condition] for row in rows if row["method"] == method]
+    chosen = [row for row in rows if (row["method"], row["chosen_for"]) == (method, chosen_for)]
+    errors = [row["wrong"][condition] / row["n"][condition] for row in chosen]
     return {"mean": float(np.mean(errors)), "sd": float(np.std(errors, ddof=1)) if len(errors) > 1 else None, "n": len(errors)}
 
 
@@ -289,23 +290,23 @@ def variations(images: Tensor, seed: int) -> dict[str, Tensor]:
         return {name: torch.stack([change(image) for image in images]).clamp(0, 1) for name, change in transforms.items()}
 
 
-def choose(search: list[dict], condition: str = "pgd 0.1", allowance: float = 0.01) -> dict[str, dict]:
-    """Of each method the setting with the lowest validation error under an attack, among those whose natural error is not more
-    than `allowance` above that of plain training (method ``"none"``); where there are none, the one with the lowest natural error.
+def choose(search: list[dict], conditions: list[str], allowance: float = 0.01) -> dict[str, dict]:
+    """Of each method the setting with the lowest validation error, on average over the conditions, among those whose natural
+    error is at most `allowance` above that of plain training (method ``"none"``); without any, that of the lowest natural error.
 
     Taught in :doc:`chapter 8 </book/training>`.
     """
 
-    def error(row: dict, condition: str) -> float:
-        return row["wrong"][condition] / row["n"][condition]
+    def error(row: dict, *conditions: str) -> float:
+        return sum(row["wrong"][name] / row["n"][name] for name in conditions)
 
     limit = min(error(row, "natural") for row in search if row["method"] == "none") + allowance
     chosen = {}
-    for method in dict.fromkeys(row["method"] for row in search):
-        rows = [row for row in search if row["method"] == method]
-        allowed = [row for row in rows if error(row, "natural") <= limit]
-        best = min(allowed, key=lambda row: error(row, condition)) if allowed else min(rows, key=lambda row: error(row, "natural"))
-        chosen[method] = best["setting"]
+    for row in sorted(search, key=lambda row: error(row, *conditions)):
+        if error(row, "natural") <= limit:
+            chosen.setdefault(row["method"], row["setting"])
+    for row in sorted(search, key=lambda row: error(row, "natural")):
+        chosen.setdefault(row["method"], row["setting"])
     return chosen
 
 
@@ -315,6 +316,7 @@ def robust_digits(
     training: dict,
     search: dict,
     candidates: dict[str, list[dict]],
+    criteria: dict[str, list[str]],
     also: dict[str, dict],
     seeds: list[int],
     judged: int,
@@ -322,8 +324,8 @@ def robust_digits(
 ) -> dict:
     """Digits classified by networks trained plainly, with penalties, with noise and on adversarial examples.
 
-    For each method the candidates are trained on the part ``fit`` and judged on ``validation``; :func:`choose` picks one,
-    which is trained on the whole part ``train`` from several seeds and judged on ``test``.
+    For each method the candidates are trained on the part ``fit`` and judged on ``validation``; for each criterion
+    :func:`choose` picks one, which is trained on the whole part ``train`` from several seeds and judged on ``test``.
 
     Parameters
     ----------
@@ -334,8 +336,10 @@ def robust_digits(
         Fields that differ while choosing.
     candidates : dict of str to list of dict
         The settings tried, by method of :class:`~wdtr_lite.train.Config`.
+    criteria : dict of str to list of str
+        The conditions whose mean error decides, by the criterion's name.
     also : dict of str to dict
-        Further methods by name: a chosen ``method`` with other fields.
+        Further methods by name: a ``method``, as chosen for the first criterion, with other fields.
     seeds : list of int
     judged : int
         Images, drawn at random, that are attacked and varied. Natural errors are on the whole part.
@@ -346,49 +350,51 @@ def robust_digits(
     Returns
     -------
     dict
-        ``search`` and ``rows``, a row for each network: its method, setting and seed, how many of n images it got ``wrong``
-        under each condition, and its training's last metrics; ``chosen``, the settings.
+        ``search`` and ``rows``, a row for each network: its method, setting and seed, the criterion it was ``chosen_for``, how
+        many of n images it got ``wrong`` under each condition, and its training's last metrics.
 
     References
     ----------
     Taught in :doc:`chapter 8 </book/training>`.
     """
-    jobs = [
-        (method, setting, {**training, **search, "part": "fit", "method": method, **setting, "seed": seeds[0]})
+    tried = [
+        ({"method": method, "setting": setting}, {**training, **search, "part": "fit", "method": method, **setting, "seed": seeds[0]})
         for method, settings in candidates.items()
         for setting in settings
     ]
-    found = _judged(dataset, "validation", jobs, ["pgd 0.1"], judged, folder) if any(len(s) > 1 for s in candidates.values()) else []
-    chosen = choose(found) if found else {method: settings[0] for method, settings in candidates.items()}
-    settings = {method: (method, setting) for method, setting in chosen.items()}
-    for name, changes in also.items():
-        method, setting = settings[changes["method"]]
-        settings[name] = method, {**setting, **{key: value for key, value in changes.items() if key != "method"}}
-    jobs = [
-        (name, setting, {**training, "method": method, **setting, "seed": seed})
-        for name, (method, setting) in settings.items()
-        for seed in seeds
-    ]
-    return {"search": found, "chosen": chosen, "rows": _judged(dataset, "test", jobs, list(ATTACKS), judged, folder)}
+    found = _judged(dataset, "validation", tried, ["pgd 0.1"], judged, folder)
+    jobs = []
+    for k, (criterion, conditions) in enumerate(criteria.items()):
+        chosen = {method: (method, setting) for method, setting in choose(found, conditions).items()}
+        for name, changes in also.items() if k == 0 else ():
+            method, setting = chosen[changes["method"]]
+            chosen[name] = method, {**setting, **{key: value for key, value in changes.items() if key != "method"}}
+        jobs += [
+            (
+                {"chosen_for": criterion, "method": name, "setting": setting, "seed": seed},
+                {**training, "method": method, **setting, "seed": seed},
+            )
+            for name, (method, setting) in chosen.items()
+            for seed in seeds
+        ]
+    return {"search": found, "rows": _judged(dataset, "test", jobs, list(ATTACKS), judged, folder)}
 
 
 def _judged(
     dataset: data.Dataset, part: str, jobs: list[tuple], names: list[str], judged: int, folder: Path | None
 ) -> list[dict]:
-    """A row for each job (method, setting, fields of its Config)."""
+    """A row for each job (what to say of it, fields of its Config)."""
     cases = _cases(dataset, part, judged)
-    configs = [train.Config(data=dataset.name, **options) for _, _, options in jobs]
-    arguments = [(dataset, config, cases, names, folder and folder / _key(config)) for config in configs]
+    configs = [train.Config(data=dataset.name, **options) for _, options in jobs]
+    arguments = [(dataset, config, cases, names, folder and folder / _key(config)) for config in dict.fromkeys(configs)]
     if folder is None:
         outcomes = [_train_and_judge(*each) for each in arguments]
     else:
         spawn = multiprocessing.get_context("spawn")
         with ProcessPoolExecutor(os.cpu_count(), spawn, torch.set_num_threads, (1,)) as pool:
             outcomes = list(pool.map(_train_and_judge, *zip(*arguments, strict=True)))
-    return [
-        {"method": method, "setting": setting, "seed": config.seed, **outcome}
-        for (method, setting, _), config, outcome in zip(jobs, configs, outcomes, strict=True)
-    ]
+    outcome_of = {config: outcome for (_, config, *_), outcome in zip(arguments, outcomes, strict=True)}
+    return [{**label, **outcome_of[config]} for (label, _), config in zip(jobs, configs, strict=True)]
 
 
 def _key(config: train.Config) -> str:
@@ -507,12 +513,13 @@ EXPERIMENTS = {
         "quick": {
             "dataset": "mnist5k",
             "training": {"model": "small_cnn", "epochs": 5, "milestones": [4], "learning_rate": 0.05},
-            "search": {},
+            "search": {"images": 1000},
             "candidates": {
                 "none": [{}],
                 "euclidean": [{"eta": 0.5}],
                 "wasserstein": [{"eta": 0.5, "radius": 4}],
             },
+            "criteria": {"attack": ["pgd 0.1"]},
             "also": {},
             "seeds": [0],
             "judged": 200,
@@ -529,6 +536,7 @@ EXPERIMENTS = {
                 "gaussian_noise": [{"eta": eta} for eta in (0.1, 0.2, 0.4)],
                 "pgd": [{"epsilon": epsilon, "warmup": 3} for epsilon in (0.05, 0.1, 0.2)],
             },
+            "criteria": {"attack": ["pgd 0.1"], "variation": ["translation", "rotation", "elastic"]},
             "also": {"wasserstein, finite difference": {"method": "wasserstein", "mode": "finite_difference"}},
             "seeds": [0, 1, 2],
             "judged": 2000,
