@@ -1,0 +1,343 @@
+"""What a training step costs with each penalty, each noise and each attack: medians, interleaved, in one run.
+
+``OMP_NUM_THREADS=1 python benchmarks/training.py [--write]`` prints the tables; with ``--write`` it stores
+``results/benchmark_training.json``. About ten minutes on one core, and three more where there is a GPU.
+
+ResNet-20 with softplus, batches of 128 images 3 x 32 x 32 of uniform random intensities, random labels, momentum. The learning
+rate is 0, so that every step does the same work: it computes the update and leaves the weights as they are.
+"""
+
+import os
+import tempfile
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+import torch
+from common import interleaved, main, milliseconds, timed
+from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
+
+from wdtr_lite import PixelGraph, data, metric, train
+from wdtr_lite.regularizer import GradientPenalty
+
+ETA, EPSILON = 0.1, 8 / 255
+PEAK_TFLOPS = {"float32": 67, "tf32": 494}  # dense, of an NVIDIA H100 or H200 SXM by its datasheet
+DIFFERENCE = {"mode": "finite_difference"}
+
+
+def wasserstein(radius, **options):
+    return {"method": "wasserstein", "eta": ETA, "radius": radius, **options}
+
+
+# The step of each row: options of train.Config, and "form" where it is not the engine's own step.
+STEPS = {
+    "plain": {},
+    "euclidean": {"method": "euclidean", "eta": ETA},
+    **{f"W r={r}": wasserstein(r) for r in (2, 4, 6, 8)},
+    "euclidean, FD": {"method": "euclidean", "eta": ETA, **DIFFERENCE},
+    "W r=8, FD": wasserstein(8, **DIFFERENCE),
+    "W r=8, FD central": wasserstein(8, **DIFFERENCE, form="central"),
+    "W r=8, drop-in": wasserstein(8, form="drop-in"),
+    "W r=8, FD, drop-in": wasserstein(8, **DIFFERENCE, form="drop-in"),
+    "gaussian noise": {"method": "gaussian_noise", "eta": ETA},
+    "W noise r=2": {"method": "wasserstein_noise", "eta": ETA, "radius": 2},
+    "fgsm": {"method": "fgsm", "epsilon": EPSILON},
+    "pgd-7": {"method": "pgd", "epsilon": EPSILON, "steps": 7},
+    "plain, bf16": {"precision": "bfloat16"},
+    "W r=8, bf16": wasserstein(8, precision="bfloat16"),
+    "plain, compiled": {"form": "compiled"},
+    "W r=8, FD, compiled": wasserstein(8, **DIFFERENCE, form="compiled"),
+}
+WITHIN = (  # a step, the one it is held against, and the largest ratio of their times
+    *((f"W r={r}", "euclidean", 1.05) for r in (2, 4, 6, 8)),
+    ("W r=8, FD", "W r=8", 0.75),
+    ("W r=8, FD", "pgd-7", 0.4),
+    ("W r=8", "pgd-7", 0.6),
+)
+
+
+def significant(value, digits=4):
+    return float(f"{float(value):.{digits}g}")
+
+
+def devices():
+    return ["cpu"] + ["cuda"] * torch.cuda.is_available()
+
+
+def device_name(device):
+    return torch.cuda.get_device_name() if device == "cuda" else device
+
+
+def random_data(images, shape=(3, 32, 32)):
+    """A stand-in for a data set: uint8 images of uniform intensities and labels, all for training."""
+    rng = torch.Generator().manual_seed(0)
+    pixels = torch.randint(256, (images, *shape), generator=rng, dtype=torch.uint8)
+    labels = torch.randint(10, (images,), generator=rng)
+    return data.Dataset("random", pixels, labels, "torch.randint", {"train": torch.arange(images), "test": torch.arange(0)})
+
+
+def drop_in(penalty, config):
+    """The three lines added to a loop that is there already, in place of the engine's one pass for all."""
+
+    def terms(model, x, y, *_):
+        outputs = model(x)
+        return outputs, F.cross_entropy(outputs, y, reduction="none"), config.eta**2 * penalty(model, x, y)
+
+    return terms
+
+
+def central(penalty, config):
+    def terms(model, x, y, *_):
+        outputs, loss, value = penalty.terms(model, x, y)
+        return outputs, loss, config.eta**2 * value
+
+    return terms
+
+
+def training(name, device="cpu", model="resnet20", batch=128, **changes):
+    """The engine's training with its batch in place, ready for its step."""
+    options = STEPS[name] | changes
+    form = options.pop("form", None)
+    config = train.Config(model=model, batch_size=batch, learning_rate=0.0, **options)
+    run = train._Training(config, None, torch.device(device), random_data(batch), 10)
+    if form in ("drop-in", "central"):
+        graph = PixelGraph(32, 32, config.radius).to(device)
+        penalty = GradientPenalty(graph, mode=config.mode, central=form == "central")
+        run.terms = {"drop-in": drop_in, "central": central}[form](penalty, config)
+    elif form == "compiled":
+        run.model.compile(dynamic=False)
+    run.model.train()
+    run._begin_epoch()
+    run.batch.copy_(run._batches()[0])
+    return run
+
+
+def step(run):
+    with run._streamed():
+        run._eager_step()
+
+
+def compiled_step(run):
+    """Seconds of the first two steps, which compile with nothing cached; None where that fails."""
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["TORCHINDUCTOR_CACHE_DIR"] = folder
+        try:
+            return timed(lambda: [step(run) for _ in range(2)])[1]
+        except Exception as error:  # noqa: BLE001
+            print(f"torch.compile: {type(error).__name__}: {str(error).splitlines()[0][:100]}")
+            return None
+
+
+class Counter(TorchDispatchMode):
+    """Counts as torch's FlopCounterMode does, whose hooks on modules do not bear gradients of gradients."""
+
+    total = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        if func._overloadpacket in flop_registry:
+            self.total += flop_registry[func._overloadpacket](*args, **(kwargs or {}), out_val=out)
+        return out
+
+
+def operations(run):
+    """Floating-point operations of the convolutions and matrix products of a step, of all derivatives too."""
+    with Counter() as counter:
+        step(run)
+    return counter.total
+
+
+def resident_peak(name, steps, sizes):
+    """VmHWM of this process in MiB, the largest resident memory it had, after so many steps.
+
+    Not ru_maxrss, which starts at that of the process that started this one.
+    """
+    run = training(name, **sizes)
+    for _ in range(steps):
+        step(run)
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return int(next(line for line in lines if line.startswith("VmHWM")).split()[1]) / 1024
+
+
+def cpu_memory(names, sizes):
+    """MiB by which a step raises the peak of a fresh process above that of one which only built network and batch."""
+    if not Path("/proc/self/status").exists():
+        return {}
+    with ProcessPoolExecutor(1, get_context("spawn"), max_tasks_per_child=1) as pool:
+        built = pool.submit(resident_peak, "plain", 0, sizes).result()
+        return {name: pool.submit(resident_peak, name, 1, sizes).result() - built for name in names}
+
+
+def cuda_memory(run):
+    """MiB allocated at most during an eager step."""
+    torch.cuda.reset_peak_memory_stats()
+    step(run)
+    torch.cuda.synchronize()
+    return torch.cuda.max_memory_allocated() / 2**20
+
+
+def step_costs(rounds=5, memory=True, **sizes):
+    """(a, b) Time of one eager step of each kind, its ratio to a plain one, operations and peak memory.
+
+    W is the Wasserstein penalty, FD its finite difference, one-sided where not central. "Drop-in" steps call the
+    penalty beside a forward pass of their own. Compiled steps were compiled before; `compile_s` has the seconds of the
+    two steps that compile, and their memory is not measured. On the CPU `peak_mib` is what the step adds to the largest
+    resident memory of a fresh process, on a GPU the most that was allocated.
+    """
+    rows, counts = [], {}
+    for device in devices():
+        runs = {name: training(name, device, **sizes) for name in STEPS}
+        compiled = {name: compiled_step(run) for name, run in runs.items() if STEPS[name].get("form") == "compiled"}
+        failed = {name for name, seconds in compiled.items() if seconds is None}
+        ready = {name: run for name, run in runs.items() if name not in failed}
+        eager = {name: run for name, run in ready.items() if name not in compiled}
+        counts = counts or {name: operations(run) for name, run in eager.items()}
+        peak = {}
+        if memory:
+            peak = {k: cuda_memory(v) for k, v in eager.items()} if device == "cuda" else cpu_memory(eager, sizes)
+        calls = dict.fromkeys(ready, 10) if device == "cuda" else None
+        times = interleaved({name: partial(step, run) for name, run in ready.items()}, rounds, calls)
+        plain = np.median(times["plain"])
+        for name in STEPS:
+            taken = times.get(name)
+            rows.append({
+                "device": device_name(device),
+                "step": name,
+                "ms": milliseconds(taken) if taken else None,
+                "ratio": significant(np.median(taken) / plain) if taken else None,
+                "ratio_range": [significant(k(taken) / plain) for k in (np.min, np.max)] if taken else None,
+                "gflop": significant(counts[name] / 1e9) if name in counts else None,
+                "peak_mib": round(peak[name]) if name in peak else None,
+                "compile_s": round(compiled[name], 1) if compiled.get(name) else None,
+            })  # fmt: skip
+    return rows
+
+
+def penalty_alone(radii=(1, 2, 4, 8), by_algorithm1=(2, 8), shape=(128, 3, 32, 32), rounds=3, **sizes):
+    """(d) The squared gradient norm (7) of a batch with its derivative in the gradient, by radius, beside a plain step."""
+    rows = []
+    for device in devices():
+        x, grad = (draw(shape, generator=torch.Generator().manual_seed(0)).to(device) for draw in (torch.rand, torch.randn))
+
+        def both(function, graph, x=x, grad=grad):
+            leaf = grad.clone().requires_grad_()
+            return torch.autograd.grad(function(graph, x, leaf).sum(), leaf)
+
+        graphs = {r: PixelGraph(*shape[-2:], r).to(device) for r in radii}
+        functions = {"plain": partial(step, training("plain", device, batch=shape[0], **sizes))}
+        functions |= {("ours", r): partial(both, metric._grad_norm_sq, graphs[r]) for r in radii}
+        functions |= {("algorithm1", r): partial(both, metric._algorithm1, graphs[r]) for r in by_algorithm1}
+        times = interleaved(functions, rounds, {("ours", r): 9 for r in radii})
+        plain = np.median(times["plain"])
+        for r in radii:
+            row = {"device": device_name(device), "radius": r, "plain_step_ms": milliseconds(times["plain"])}
+            for kind in ("ours", "algorithm1"):
+                taken = times.get((kind, r))
+                row |= {
+                    f"{kind}_ms": milliseconds(taken) if taken else None,
+                    f"{kind}_over_plain_step": significant(np.median(taken) / plain, 3) if taken else None,
+                }
+            rows.append(row)
+    return rows
+
+
+def bfloat16_effect(seeds=3, model="resnet8", width=8, images=1280, epochs=3, batch=64):
+    """(e) What bfloat16 changes: short trainings on mnist5k, the last epoch's mean loss and the test error, by precision.
+
+    Means and standard deviations over seeds; the networks are tested in float32.
+    """
+    digits = data.load("mnist5k")
+    test, labels = digits.part("test")
+    test = test[:, None].float() / 255
+    rows = []
+    for method in ("plain", "W r=2"):
+        for precision in ("float32", "bfloat16"):
+            losses, errors = [], []
+            for seed in range(seeds):
+                config = train.Config(
+                    data="mnist5k", model=model, width=width, images=images, epochs=epochs, batch_size=batch,
+                    precision=precision, seed=seed, **STEPS[method],
+                )  # fmt: skip
+                run = train.fit(config, dataset=digits, device="cpu", progress=False)
+                losses.append(run.history[-1]["loss"])
+                with torch.no_grad():
+                    errors.append(float((run.model(test).argmax(1) != labels).double().mean()))
+            row = {"step": method, "precision": precision, "model": model, "width": width, "images": images}
+            row |= {"epochs": epochs, "n": seeds}
+            for name, values in (("training_loss", losses), ("test_error", errors)):
+                row |= {f"{name}_mean": significant(np.mean(values)), f"{name}_sd": significant(np.std(values, ddof=1), 2)}
+                row[name] = [significant(value) for value in values]
+            rows.append(row)
+    return rows
+
+
+def gpu_throughput(
+    names=("plain", "W r=8", "W r=8, FD"),
+    precisions=("float32", "tf32"),
+    together=(1, 2, 4, 8),
+    images=12_800,
+    peak_tflops=PEAK_TFLOPS,
+    model="resnet20",
+    batch=128,
+):
+    """(f) Images per second on a GPU: eager steps, and the engine's captured ones, of one network and of several at once.
+
+    A captured rate is that of the third epoch, summed over the networks. Hours are those of 200 epochs of 49,920 images
+    for one network of them. `floor_hours` is what the counted operations take at the processor's peak: of one network.
+    Without a GPU there are no rows.
+    """
+    if not torch.cuda.is_available():
+        return []
+    dataset, rows = random_data(images), []
+    for name in names:
+        flops = operations(training(name, "cuda", model=model, batch=batch)) / batch
+        for precision in precisions:
+            options = {"model": model, "precision": precision}
+            run = training(name, "cuda", batch=batch, **options)
+            for _ in range(3):
+                step(run)
+            eager = 20 * batch / timed(lambda run=run: [step(run) for _ in range(20)])[1]
+            rates = {}
+            for n in together:
+                options |= {"batch_size": batch, "learning_rate": 0.0, "epochs": 3, **STEPS[name]}
+                configs = [train.Config(**options, seed=seed) for seed in range(n)]
+                runs = train.fit_together(configs, dataset=dataset, device="cuda", progress=False)
+                rates[n] = sum(run.history[-1]["images_per_second"] for run in runs)
+            for n, rate in rates.items():
+                rows.append({
+                    "device": device_name("cuda"),
+                    "step": name,
+                    "precision": precision,
+                    "networks": n,
+                    "eager_images_per_second": round(eager) if n == 1 else None,
+                    "captured_images_per_second": round(rate),
+                    "captured_over_eager": significant(rate / eager, 3),
+                    "hours_200_epochs": significant(n * 200 * 49_920 / rate / 3600, 3),
+                    "peak_tflops": peak_tflops[precision],
+                    "floor_hours": significant(200 * 49_920 * flops / (peak_tflops[precision] * 1e12) / 3600, 3),
+                })  # fmt: skip
+    return rows
+
+
+def targets(measured):
+    """(c) Each ratio that was promised, of the medians, on each device."""
+    rows = []
+    for device in dict.fromkeys(row["device"] for row in measured["step_costs"]):
+        ms = {row["step"]: row["ms"] for row in measured["step_costs"] if row["device"] == device}
+        for slow, fast, most in WITHIN:
+            ratio = ms[slow] / ms[fast]
+            rows.append({
+                "device": device,
+                "target": f"{slow} / {fast} <= {most}" + (", GPU" if device != "cpu" else ""),
+                "measured": significant(ratio, 3),
+                "met": bool(ratio <= most),
+            })  # fmt: skip
+    return rows
+
+
+if __name__ == "__main__":
+    main("training", __doc__, [step_costs, penalty_alone, bfloat16_effect, gpu_throughput], targets)
