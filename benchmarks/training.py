@@ -245,36 +245,6 @@ def penalty_alone(radii=(1, 2, 4, 8), by_algorithm1=(2, 8), shape=(128, 3, 32, 3
     return rows
 
 
-def bfloat16_effect(seeds=3, model="resnet8", width=8, images=1280, epochs=3, batch=64):
-    """(e) What bfloat16 changes: short trainings on mnist5k, the last epoch's mean loss and the test error, by precision.
-
-    Means and standard deviations over seeds; the networks are tested in float32.
-    """
-    digits = data.load("mnist5k")
-    test, labels = digits.part("test")
-    test = test[:, None].float() / 255
-    rows = []
-    for method in ("plain", "W r=2"):
-        for precision in ("float32", "bfloat16"):
-            losses, errors = [], []
-            for seed in range(seeds):
-                config = train.Config(
-                    data="mnist5k", model=model, width=width, images=images, epochs=epochs, batch_size=batch,
-                    precision=precision, seed=seed, **STEPS[method],
-                )  # fmt: skip
-                run = train.fit(config, dataset=digits, device="cpu", progress=False)
-                losses.append(run.history[-1]["loss"])
-                with torch.no_grad():
-                    errors.append(float((run.model(test).argmax(1) != labels).double().mean()))
-            row = {"step": method, "precision": precision, "model": model, "width": width, "images": images}
-            row |= {"epochs": epochs, "n": seeds}
-            for name, values in (("training_loss", losses), ("test_error", errors)):
-                row |= {f"{name}_mean": significant(np.mean(values)), f"{name}_sd": significant(np.std(values, ddof=1), 2)}
-                row[name] = [significant(value) for value in values]
-            rows.append(row)
-    return rows
-
-
 def gpu_throughput(
     names=("plain", "W r=8", "W r=8, FD"),
     precisions=("float32", "tf32"),
@@ -284,7 +254,7 @@ def gpu_throughput(
     model="resnet20",
     batch=128,
 ):
-    """(f) Images per second on a GPU: eager steps, and the engine's captured ones, of one network and of several at once.
+    """(e) Images per second on a GPU: eager steps, and the engine's captured ones, of one network and of several at once.
 
     A captured rate is that of the third epoch, summed over the networks. Hours are those of 200 epochs of 49,920 images
     for one network of them. `floor_hours` is what the counted operations take at the processor's peak: of one network.
@@ -340,4 +310,4 @@ def targets(measured):
 
 
 if __name__ == "__main__":
-    main("training", __doc__, [step_costs, penalty_alone, bfloat16_effect, gpu_throughput], targets)
+    main("training", __doc__, [step_costs, penalty_alone, gpu_throughput], targets)
