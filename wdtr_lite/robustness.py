@@ -86,7 +86,7 @@ def mistakes(
     labels : tensor, (N,)
         int64.
     attack : function of model, x (B, C, H, W) and y (B,) -> images (B, C, H, W), optional
-        Of :mod:`wdtr_lite.attacks` for instance, the other arguments bound by :func:`functools.partial`. Called with gradients
+        Of :mod:`wdtr_lite.attacks` for instance, the other arguments bound by ``functools.partial``. Called with gradients
         as the caller has them, the model in evaluation mode.
 
     Returns
