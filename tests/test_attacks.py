@@ -558,3 +558,19 @@ def test_on_the_gpu_attacks_are_captured():
         found = ifgsm(model, x, y, 0.1, alpha=0.05, steps=3)
     captured.replay()
     torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_the_model_sees_images_only(norm):
+    """Intensities in [0, 1] on the way too: at the random start, and between the steps."""
+    x = (torch.rand(16, 1, 6, 6, generator=generator()) > 0.5).float()
+    y = torch.arange(16) % 3
+    weight = torch.randn(36, 3, generator=generator(1))
+    seen = []
+
+    def model(image):
+        seen.append(image.detach())
+        return image.flatten(1) @ weight
+
+    pgd(model, x, y, 0.3, alpha=0.2, steps=3, restarts=2, norm=norm, generator=generator())
+    assert len(seen) > 6 and all(image.min() >= 0 and image.max() <= 1 for image in seen)

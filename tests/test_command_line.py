@@ -195,7 +195,7 @@ def test_evaluate(text, part, n, attack, folder, capsys):
     capsys.readouterr()
     call("evaluate", folder, "--device", "cpu", *text.split())
     line = told(capsys)
-    images, labels = (tensor[:n] for tensor in digits("mnist5k").part(part))
+    images, labels = digits("mnist5k").part(part, n)
     model = train.load(folder).model
     expected = robustness.robust_error(model, images, labels, attack()) if attack else robustness.error(model, images, labels)
     assert 0 < expected < 1 and line["n"] == len(images) == (n or {"test": 1000, "validation": 500}[part])
@@ -237,7 +237,7 @@ TRAIN_ERRORS = {
     "learning_rate": ("--learning-rate nan", "learning_rate must be non-negative and finite, got nan"),
     "milestones": ("--milestones 0 5", "milestones must be at least 1, got 0"),
     "batch": ("--batch-size 300", "batch_size must be at most the number of images, 256, got 300"),
-    "images": ("--images 4001", "images must be at most 4000, those of 'train', got 4001"),
+    "images": ("--images 4001", "images must be at least 1 and at most 4000, those of 'train', got 4001"),
     "split": ("--split official", "split must be None for mnist5k, got 'official'"),
     "checkpoint": ("--checkpoint-every 0", "checkpoint_every must be at least 1, got 0"),
     "device": ("--device gpu", "device must be .* here, got 'gpu'"),
@@ -264,8 +264,8 @@ def test_train_keeps_another_configurations_run(folder, tmp_path):
 
 
 EVALUATE_ERRORS = {
-    "images": ("--images 0", "images must be at least 1, got 0"),
-    "images_sign": ("--images -5", "images must be at least 1, got -5"),
+    "images": ("--images 0", "images must be at least 1 and at most 1000, those of 'test', got 0"),
+    "images_sign": ("--images -5", "images must be at least 1 and at most 1000, those of 'test', got -5"),
     "steps": ("--attack pgd --steps 0", "steps must be at least 1, got 0"),
     "alpha": ("--attack pgd --alpha 0", "alpha must be positive and finite, got 0.0"),
     "epsilon": ("--attack fgsm --epsilon -1", "epsilon must be non-negative and finite, got -1.0"),

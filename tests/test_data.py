@@ -611,3 +611,16 @@ def test_real_cifar10_in_the_official_split(no_download):
     else:
         with pytest.raises(ValueError, match="holds 1,000 test images only, .* pass split='holdout'"):
             data.load("cifar10", REAL["cifar10"][0])
+
+
+def test_a_drawn_part_is_random_and_always_the_same():
+    digits = data.load("mnist5k")
+    images, labels = digits.part("test", 200)
+    again, _ = digits.part("test", 200)
+    assert torch.equal(images, again) and images.shape == (200, 28, 28)
+    assert labels.bincount(minlength=10).min() > 5  # not the first, which are all zeros
+    more, _ = digits.part("test", 300)
+    assert torch.equal(more[:200], images)
+    for wrong in (0, 1001):
+        with pytest.raises(ValueError, match="^images must be at least 1 and at most 1000, those of 'test'"):
+            digits.part("test", wrong)

@@ -603,11 +603,69 @@ def test_zero_gradients_and_black_images(metric, mode, dtype):
 
 @METRICS
 @BOTH
-def test_no_images(metric, mode):
+@pytest.mark.parametrize("of", ["loss", "logits", "margin"])
+def test_no_images(metric, mode, of):
     """As plain training has them: a penalty of no numbers."""
-    value = GradientPenalty(metric, mode=mode, of="margin")(small(), X[:0], Y[:0])
+    value = GradientPenalty(metric, mode=mode, of=of)(small(), X[:0], Y[:0])
     assert value.shape == (0,)
     assert value.sum().detach() == 0
+    assert laplacian_penalty(metric, small(), X[:0], Y[:0], generator=generator()).shape == (0,)
+
+
+@METRICS
+def test_margin_wants_classes(metric):
+    model = small()
+    k = model(X).shape[1]
+    for wrong in (Y[:, None], F.one_hot(Y, k), Y[:1], Y.double()):
+        with pytest.raises(ValueError, match="^y must be int64 classes"):
+            GradientPenalty(metric, of="margin")(model, X, wrong)
+    for wrong in (Y + k, Y - k):
+        with pytest.raises(ValueError, match=f"^y must be classes from 0 to {k - 1}"):
+            GradientPenalty(metric, of="margin")(model, X, wrong)
+
+
+@METRICS
+def test_margin_of_very_negative_logits(metric):
+    model = small()
+    with torch.no_grad():
+        expected = GradientPenalty(metric, of="margin")(model, X, Y)
+        close(GradientPenalty(metric, of="margin")(lambda image: model(image) - 1e4, X, Y), expected, rtol=1e-6)
+
+
+@METRICS
+def test_finite_differences_of_small_gradients(metric):
+    """A loss a million times smaller has the same relative error: the step is a length, whatever the gradient."""
+    model = small()
+    for factor in (1.0, 1e-6):
+        def loss(outputs, y, factor=factor):
+            return factor * cross_entropy(outputs, y)
+
+        exact, found = (
+            grads(GradientPenalty(metric, loss=loss, mode=mode)(model, X, Y).sum() / factor**2, model)
+            for mode in ("double_backprop", "finite_difference")
+        )
+        assert error(found, exact) < 0.01
+
+
+@METRICS
+@BOTH
+def test_spectral_normalisation_by_hooks(metric, mode):
+    """The older ``nn.utils.spectral_norm``, as critics use it."""
+    model = small()
+    for k in (0, -1):
+        nn.utils.spectral_norm(model[k])
+    vectors = [(model[k].weight_u.clone(), model[k].weight_v.clone()) for k in (0, -1)]
+    gradient = {}
+    for training in (True, False):
+        model.train(training)
+        penalty = GradientPenalty(metric, mode=mode, **({"step": 1e-4} if mode == "finite_difference" else {}))
+        gradient[training] = grads(penalty(model, X, Y).sum(), model)
+    for k, (u, v) in zip((0, -1), vectors, strict=True):
+        assert torch.equal(model[k].weight_u, u) and torch.equal(model[k].weight_v, v)
+    assert error(gradient[True], gradient[False]) < 1e-9
+    model.train()
+    model(X)
+    assert not torch.equal(model[0].weight_u, vectors[0][0])
 
 
 # ---------------------------------------------------------------- torch.func

@@ -406,3 +406,13 @@ def test_on_the_gpu(digits):
     for padding in PADDINGS:
         flips, expected = (label_flips(brightest, z, "vertical", [-2, 3], padding) for z in (there, x))
         assert all(torch.equal(a.cpu(), b) for a, b in zip(flips, expected, strict=True))
+
+
+def test_a_logit_that_is_no_number_is_no_answer():
+    """NaN is never right, not even where the label is 0."""
+    def broken(x):
+        return torch.full((len(x), 3), float("nan"), dtype=x.dtype)
+
+    images = torch.rand(4, 1, 2, 2)
+    assert predictions(broken, images).tolist() == [-1] * 4
+    assert error(broken, images, torch.tensor([0, 0, 1, 2])) == 1.0

@@ -698,7 +698,7 @@ def test_width_is_the_networks_own_unless_given(tmp_path):
 ERRORS = {
     "batch_size": ({"batch_size": 61}, {}, "batch_size must be at most the number of images, 60, got 61"),
     "batch_size_images": ({"batch_size": 32, "images": 31}, {}, "batch_size must be at most the number of images, 31, got 32"),
-    "images": ({"images": 51, "part": "fit"}, {}, "images must be at most 50, those of 'fit', got 51"),
+    "images": ({"images": 51, "part": "fit"}, {}, "images must be at least 1 and at most 50, those of 'fit', got 51"),
     "radius": ({"method": "wasserstein", "radius": 8}, {}, "radius must be less than the longer side, 8 pixels, got 8"),
     "checkpoint_every": ({}, {"checkpoint_every": 0}, "checkpoint_every must be at least 1, got 0"),
     "device": ({}, {"device": "gpu"}, "device must be cpu.* here, got 'gpu'"),
@@ -807,7 +807,7 @@ def test_progress(tmp_path, capsys, monkeypatch):
     last = run.history[-1]
     for key in ("epoch", "loss", "penalty", "error"):
         assert f"{key}={last[key]:.4g}" in shown
-    assert re.search(r"\d images/s, ", shown) and re.search(r"\d\d:\d\d<\d\d:\d\d, ", shown)
+    assert re.search(r"\d[kM]? images/s, ", shown) and re.search(r"\d\d:\d\d<\d\d:\d\d, ", shown)
     assert fit(asked, folder=tmp_path).history == run.history
     assert capsys.readouterr() == ("", "")
 
@@ -896,3 +896,15 @@ def test_on_the_gpu_stopped_and_continued(tmp_path, monkeypatch):
 def test_on_the_gpu_a_run_that_diverges_stops():
     with pytest.raises(Divergence, match="in epoch"):
         on_the_gpu(config(batch_size=8, epochs=100, learning_rate=1e30, weight_decay=1.0))
+
+
+@pytest.mark.parametrize("file", ["checkpoint.pt", "metrics.jsonl"])
+@pytest.mark.parametrize("how", ["truncated", "empty", "other"])
+def test_a_damaged_run_is_named(file, how, tmp_path):
+    config = train.Config(data="mnist5k", images=32, batch_size=16, model="small_cnn", width=2, epochs=2)
+    train.fit(config, folder=tmp_path, checkpoint_every=1, progress=False)
+    content = (tmp_path / file).read_bytes()
+    (tmp_path / file).write_bytes({"truncated": content[: len(content) // 2], "empty": b"", "other": b"{}"}[how])
+    for use in (train.load, lambda folder: train.fit(config, folder=folder, progress=False)):
+        with pytest.raises(ValueError, match=f"{file} is damaged.*delete"):
+            use(tmp_path)

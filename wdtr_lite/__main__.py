@@ -18,7 +18,7 @@ A run stopped at any time goes on with the same command. Without options: Append
 which takes a GPU minutes and a CPU days. A minute on a CPU:
 
   python -m wdtr_lite train --folder _runs/digits --data mnist5k --model small_cnn --epochs 15 --milestones 10 \\
-      --learning-rate 0.05 --method wasserstein --radius 4 --eta 1
+      --learning-rate 0.05 --method wasserstein --radius 4 --eta 0.5
   python -m wdtr_lite evaluate _runs/digits --attack pgd --epsilon 0.1"""
 
 EVALUATE = """Print the error of a run's network, a JSON line, on images as they are or under an attack in evaluation mode."""
@@ -93,7 +93,7 @@ def _add_evaluate(commands) -> None:
     parser.add_argument("folder", help="of the run")
     parts = ["train", "fit", "validation", "test"]
     parser.add_argument("--part", choices=parts, default="test", help="images to evaluate on (default: test)")
-    parser.add_argument("--images", type=int, help="only the first so many of them (default: all)")
+    parser.add_argument("--images", type=int, help="so many of them, drawn at random, always the same (default: all)")
     parser.add_argument("--attack", choices=ATTACKS, default="none", help="default: none")
     parser.add_argument("--epsilon", type=float, default=8 / 255, help="radius, for images in [0, 1] (default: 8/255)")
     parser.add_argument("--alpha", type=float, help="step length (default: 2.5 epsilon / steps)")
@@ -117,14 +117,13 @@ def _train(options: argparse.Namespace) -> None:
 
 
 def _evaluate(options: argparse.Namespace) -> None:
-    if options.images is not None:
-        _check_whole(options.images, "images")
     run = train.load(options.folder, device=options.device)
     dataset = data.load(run.config.data, **({"split": run.config.split} if run.config.split else {}))
-    images, labels = (part[: options.images].to(options.device) for part in dataset.part(options.part))
+    images, labels = (part.to(options.device) for part in dataset.part(options.part, options.images))
     wrong = robustness.mistakes(run.model, images, labels, ATTACKS[options.attack](options)).cpu().numpy()
-    used = {"none": [], "fgsm": ["norm", "epsilon"], "ifgsm": ["norm", "epsilon", "steps"]}
-    settings = used.get(options.attack, ["norm", "epsilon", "steps", "restarts", "seed"])
+    used = {"none": [], "fgsm": ["norm", "epsilon"], "ifgsm": ["norm", "epsilon", "alpha", "steps"]}
+    settings = used.get(options.attack, ["norm", "epsilon", "alpha", "steps", "restarts", "seed"])
+    options.alpha = _alpha(options) if "alpha" in settings else None
     shown = {name: getattr(options, name) for name in ("folder", "part", "attack", *settings)}
     print(json.dumps(shown | experiments.summary(wrong)))
 

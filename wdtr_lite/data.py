@@ -97,11 +97,15 @@ class Dataset:
     split: dict[str, torch.Tensor]
     split_name: str | None = None
 
-    def part(self, which: str) -> tuple[torch.Tensor, torch.Tensor]:
-        """Images and labels of one part of the split: ``"train"``, ``"test"``, ``"validation"`` or ``"fit"``."""
+    def part(self, which: str, images: int | None = None) -> tuple[torch.Tensor, torch.Tensor]:
+        """Images and labels of one part of the split; of so many images only, drawn at random, always the same."""
         if which not in self.split:
             raise ValueError(f"which must be one of {sorted(self.split)}, got {which!r}")
         index = self.split[which]
+        if images is not None:
+            if not 1 <= images <= len(index):
+                raise ValueError(f"images must be at least 1 and at most {len(index)}, those of {which!r}, got {images}")
+            index = index[torch.randperm(len(index), generator=torch.Generator().manual_seed(0))[:images]]
         return self.images[index], self.labels[index]
 
     def __repr__(self) -> str:

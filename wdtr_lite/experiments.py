@@ -403,11 +403,10 @@ def _key(config: train.Config) -> str:
 
 def _cases(dataset: data.Dataset, part: str, judged: int) -> dict[str, tuple[Tensor, Tensor]]:
     """Images and labels: the whole part, as many drawn from it as are judged, and these varied."""
-    images, labels = dataset.part(part)
-    chosen = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))[:judged]
-    drawn = images[chosen][:, None].float() / 255
-    cases = {"natural": images, "drawn": drawn, **variations(drawn, seed=0)}
-    return {name: (case, labels if name == "natural" else labels[chosen]) for name, case in cases.items()}
+    drawn, labels = dataset.part(part, judged)
+    drawn = drawn[:, None].float() / 255
+    cases = {"drawn": drawn, **variations(drawn, seed=0)}
+    return {"natural": dataset.part(part), **{name: (case, labels) for name, case in cases.items()}}
 
 
 def _train_and_judge(

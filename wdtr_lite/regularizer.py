@@ -15,10 +15,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.utils.parametrizations import _SpectralNorm
+from torch.nn.utils.spectral_norm import SpectralNorm
 
 from wdtr_lite import calculus
 from wdtr_lite.calculus import Estimate, _check_point, _derivative, _hessian_trace
-from wdtr_lite.graph import PixelGraph, _check_floating, _check_generator, _check_whole
+from wdtr_lite.graph import PixelGraph, _check_floating, _check_generator, _check_whole, _eager
 from wdtr_lite.metric import _apply, _grad_norm_sq, mean_diagonal
 
 __all__ = [
@@ -180,7 +181,12 @@ def _slope(loss: Loss, f: Classifier, x: Tensor, y: Tensor) -> Tensor:
 
 def _weighted(f: Classifier, slope: Tensor) -> Classifier:
     r"""The function whose Laplacian is :math:`\sum_a l'_a \Delta f_a`."""
-    return lambda image: (slope * f(image)).reshape(len(image), -1).sum(1)
+    return lambda image: _per_image(slope * f(image)).sum(1)
+
+
+def _per_image(outputs: Tensor) -> Tensor:
+    """Outputs (B,) or (B, k) as (B, k)."""
+    return outputs if outputs.dim() == 2 else outputs[:, None]
 
 
 def first_order_expansion(
@@ -320,8 +326,10 @@ class GradientPenalty:
     Raises
     ------
     ValueError, TypeError
-        If an option is none of these; when called, if x does not fit the graph, has a negative or non-finite pixel, or
-        the model or the loss returns another shape.
+        If an option is none of these; when called, if x does not fit the graph or, with a graph, has a negative or
+        non-finite pixel (normalisation belongs into the model), or the model or the loss returns another shape.
+    RuntimeError
+        In inference mode.
 
     Examples
     --------
@@ -338,12 +346,14 @@ class GradientPenalty:
     -----
     The images are taken as constants: nothing flows back to x. A model with batch normalisation is evaluated in the mode it
     is in, and a call does not move its running statistics; this needs the :class:`torch.nn.Module` itself, not a function
-    around it. Under ``torch.no_grad()`` no graph is kept.
+    around it, and no activation checkpointing around those layers. Under ``torch.no_grad()`` no graph is kept. Double
+    back-propagation needs second derivatives, which torch lacks for compiled models and some fused operations, scaled
+    dot-product attention's among them; finite differences do not.
 
     Finite differences are right for the sum, the mean and any equal weights of the numbers returned; with unequal weights
-    only where the model does not couple the images. They ask for intensities in [0, 1] and a smooth model: with ReLU a step
-    that crosses a kink adds an error of order 1/h. Under autocast they run in the type of x. All passes share their dropout
-    masks, except under ``torch.func`` and CUDA-graph capture.
+    only where the model does not couple the images. They ask for intensities in [0, 1] and a smooth model, without ReLU or
+    max-pooling: a step that crosses a kink adds an error of order 1/h, which can be larger than the gradient. Under autocast
+    they run in the type of x. All passes share their dropout masks, except under ``torch.func`` and CUDA-graph capture.
 
     References
     ----------
@@ -430,9 +440,10 @@ class GradientPenalty:
         if self.of == "loss":
             return _values(self.loss, outputs, y)[:, None], outputs
         if self.of == "logits":
-            return outputs.reshape(len(outputs), -1), outputs
+            return _per_image(outputs), outputs
         if outputs.dim() != 2 or outputs.shape[1] < 2:
             raise ValueError(f"of='margin' needs at least two outputs per image, got {tuple(outputs.shape)}")
+        _check_classes(y, outputs)
         true = y[:, None] == torch.arange(outputs.shape[1], device=outputs.device)
         return (outputs.where(true, 0).sum(1) - outputs.where(~true, -torch.inf).amax(1))[:, None], outputs
 
@@ -544,18 +555,26 @@ def _gradients(columns, x: Tensor, *, create_graph: bool) -> tuple[Tensor, Tenso
 def _fixed_statistics(model: Classifier) -> Iterator[None]:
     """Normalisation layers in training mode use the batch's statistics, and neither their running ones nor the singular
     vectors of spectral normalisation move."""
-    fixed = {_NormBase: {"track_running_stats": False, "momentum": 0.0}, _SpectralNorm: {"training": False}}
     before = []
     for layer in model.modules() if isinstance(model, nn.Module) else []:
-        for kind, changes in fixed.items():
-            if isinstance(layer, kind) and layer.training:
-                before.append((layer, {name: getattr(layer, name) for name in changes}))
-                vars(layer).update(changes)
+        changes = _fixing(layer) if layer.training else {}
+        before.append((layer, {name: getattr(layer, name) for name in changes}))
+        vars(layer).update(changes)
     try:
         yield
     finally:
         for layer, values in before:
             vars(layer).update(values)
+
+
+def _fixing(layer: nn.Module) -> dict:
+    """The attributes with which a layer in training mode moves nothing."""
+    if isinstance(layer, _NormBase):
+        return {"track_running_stats": False, "momentum": 0.0}
+    hooks = layer._forward_pre_hooks.values()
+    if isinstance(layer, _SpectralNorm) or any(isinstance(hook, SpectralNorm) for hook in hooks):
+        return {"training": False}
+    return {}
 
 
 def _replay(device: torch.device) -> Callable[[], AbstractContextManager]:
@@ -593,6 +612,13 @@ def _graph(metric: PixelGraph | str) -> PixelGraph | None:
 def _check_option(value: str | None, name: str, allowed: tuple) -> None:
     if value not in allowed:
         raise ValueError(f"{name} must be one of {', '.join(map(repr, allowed))}, got {value!r}")
+
+
+def _check_classes(y: Tensor, outputs: Tensor) -> None:
+    if not isinstance(y, Tensor) or y.dtype != torch.int64 or y.shape != outputs.shape[:1]:
+        raise ValueError(f"y must be int64 classes ({len(outputs)},)")
+    if _eager(y) and len(y) and not bool(((y >= 0) & (y < outputs.shape[1])).all()):
+        raise ValueError(f"y must be classes from 0 to {outputs.shape[1] - 1}")
 
 
 def _checked_batch(graph: PixelGraph | None, x: Tensor) -> Tensor:

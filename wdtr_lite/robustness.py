@@ -34,7 +34,7 @@ class Flips(NamedTuple):
 
 
 def predictions(model: Classifier, images: Tensor, *, batch_size: int = 500) -> Tensor:
-    """The predicted labels, the first of the largest logits.
+    """The predicted labels, the first of the largest logits; -1 where a logit is NaN.
 
     Parameters
     ----------
@@ -202,7 +202,7 @@ def translation_sequence(image: Tensor, axis: str, shifts: Sequence[int], paddin
 
     Along the axis, of N pixels, the result's pixel k for a shift s is the image's pixel
 
-    .. math:: k - s \text{ where } 0 \le k - s < N, \text{ and elsewhere} \begin{cases}
+    .. math:: \begin{cases} k - s & \text{where } 0 \le k - s < N\text{, and elsewhere} \\
        \text{0, black} & \text{zeros} \\ \text{pixel } 0 \text{ or } N - 1, \text{ the nearer} & \text{edge} \\
        \text{pixel } -(k - s) \text{ or } 2 (N - 1) - (k - s) & \text{reflect} \\
        \text{pixel } (k - s) \bmod N & \text{circular.}
@@ -334,7 +334,7 @@ def _labels(model: Classifier, x: Tensor) -> Tensor:
         raise TypeError(f"model must return a tensor, got {type(logits).__name__}")
     if logits.dim() != 2 or len(logits) != len(x):
         raise ValueError(f"model must return ({len(x)}, K) logits, got {tuple(logits.shape)}")
-    return logits.argmax(1)
+    return logits.argmax(1).where(~logits.isnan().any(1), -1)
 
 
 def _attacked(attack: Attack, model: Classifier, x: Tensor, y: Tensor) -> Tensor:

@@ -98,6 +98,8 @@ class Config:
         given = [name for name in ("images", "radius", "width") if getattr(self, name) is not None]
         for name in ("steps", "warmup", "epochs", "batch_size", "seed", *given):
             _check_whole(getattr(self, name), name, 0 if name in ("seed", "warmup") else 1)
+            if getattr(self, name) >= 2**40:
+                raise ValueError(f"{name} must be less than 2**40, got {getattr(self, name)}")
             object.__setattr__(self, name, int(getattr(self, name)))  # a checkpoint holds no NumPy numbers
         for name in ("eta", "epsilon", "learning_rate", "momentum", "weight_decay"):
             _check_number(getattr(self, name), name)
@@ -259,12 +261,12 @@ def load(folder: str | os.PathLike, *, device: str | torch.device = "cpu") -> Ru
     if not (folder / "checkpoint.pt").exists():
         raise FileNotFoundError(f"{folder} holds no checkpoint.pt: train with folder={str(folder)!r} first")
     device = _device(device)
-    state = torch.load(folder / "checkpoint.pt", map_location=device, weights_only=True)
+    state = _checkpoint(folder, device)
     config = Config(**state["config"])
     channels = state["model"]["normalize.mean"].shape[0]
     model = _network(config, channels, 0.0, 1.0).to(device)
     model.load_state_dict(state["model"])
-    return Run(model.eval(), _metrics(folder)[: state["epoch"]], config)
+    return Run(model.eval(), _metrics(folder, state["epoch"]), config)
 
 
 def _device(device: str | torch.device) -> torch.device:
@@ -404,7 +406,7 @@ class _Training:
     def _restore(self) -> None:
         if not self._has_checkpoint():
             return
-        state = torch.load(self.folder / "checkpoint.pt", map_location=self.device, weights_only=True)
+        state = _checkpoint(self.folder, self.device)
         found, asked = Config(**state["config"]), self.config
         different = [f.name for f in fields(Config) if getattr(found, f.name) != getattr(asked, f.name)]
         if different:
@@ -415,11 +417,27 @@ class _Training:
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.epoch = state["epoch"]
-        self.history = _metrics(self.folder)[: self.epoch]
+        self.history = _metrics(self.folder, self.epoch)
 
 
-def _metrics(folder: Path) -> list[dict]:
-    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+def _checkpoint(folder: Path, device: torch.device) -> dict:
+    path = folder / "checkpoint.pt"
+    try:
+        state = torch.load(path, map_location=device, weights_only=True)
+        return {key: state[key] for key in ("config", "data", "epoch", "model", "optimizer")}
+    except Exception as error:  # a damaged file makes torch raise nearly anything
+        raise ValueError(f"{path} is damaged: delete {folder} and train anew") from error
+
+
+def _metrics(folder: Path, epochs: int) -> list[dict]:
+    path = folder / "metrics.jsonl"
+    try:
+        lines = [json.loads(line) for line in path.read_text().splitlines()]
+    except (OSError, ValueError):
+        lines = []
+    if len(lines) < epochs:
+        raise ValueError(f"{path} is damaged, it lacks some of {epochs} epochs: delete {folder} and train anew")
+    return lines[:epochs]
 
 
 def _replace(path: Path, write: Callable) -> None:
@@ -434,15 +452,8 @@ def _replace(path: Path, write: Callable) -> None:
 
 def _training_images(dataset: data.Dataset, config: Config) -> tuple[Tensor, Tensor]:
     """uint8 images (N, C, H, W) and labels (N,)."""
-    images, labels = dataset.part(config.part)
-    if images.dim() == 3:
-        images = images[:, None]
-    if config.images is not None:
-        if config.images > len(images):
-            raise ValueError(f"images must be at most {len(images)}, those of {config.part!r}, got {config.images}")
-        chosen = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))[: config.images]
-        images, labels = images[chosen], labels[chosen]
-    return images, labels
+    images, labels = dataset.part(config.part, config.images)
+    return images[:, None] if images.dim() == 3 else images, labels
 
 
 def _mean_and_std(images: Tensor) -> tuple[list[float], list[float]]:
