@@ -163,6 +163,10 @@ def mean_diagonal(graph: PixelGraph, x: Tensor) -> Tensor:
     Taught in :doc:`chapter 7 </book/fast_penalty>`.
     """
     _check_image(graph, x)
+    return _mean_diagonal(graph, x)
+
+
+def _mean_diagonal(graph: PixelGraph, x: Tensor) -> Tensor:
     return graph.degree.sum() * x.mean()
 
 

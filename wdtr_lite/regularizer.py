@@ -20,7 +20,7 @@ from torch.nn.utils.spectral_norm import SpectralNorm
 from wdtr_lite import calculus
 from wdtr_lite.calculus import Estimate, _check_point, _derivative, _hessian_trace
 from wdtr_lite.graph import PixelGraph, _check_floating, _check_generator, _check_whole, _eager
-from wdtr_lite.metric import _apply, _grad_norm_sq, mean_diagonal
+from wdtr_lite.metric import _apply, _grad_norm_sq, _mean_diagonal
 
 __all__ = [
     "GradientPenalty",
@@ -453,7 +453,7 @@ class GradientPenalty:
         return _grad_norm_sq(self._graph, x, g) / self._unit(x)
 
     def _unit(self, x: Tensor) -> Tensor | float:
-        return _mean_diagonal(self._graph, x) if self.scale else 1.0
+        return _trace_unit(self._graph, x) if self.scale else 1.0
 
 
 def laplacian_penalty(
@@ -523,7 +523,7 @@ def laplacian_penalty(
         slope = _slope(loss, model, x, y)
         leaf, grad = _derivative(_weighted(model, slope if keep else slope.detach()), x, create_graph=True)
         trace = _hessian_trace(grad, leaf, _signs(graph, leaf.detach(), samples, generator), keep) / samples
-    return trace if graph is None or scale is None else trace / _mean_diagonal(graph, x)
+    return trace if graph is None or scale is None else trace / _trace_unit(graph, x)
 
 
 def _signs(graph: PixelGraph | None, x: Tensor, samples: int, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
@@ -595,9 +595,9 @@ def _replay(device: torch.device) -> Callable[[], AbstractContextManager]:
     return again
 
 
-def _mean_diagonal(graph: PixelGraph, x: Tensor) -> Tensor:
+def _trace_unit(graph: PixelGraph, x: Tensor) -> Tensor:
     """The mean diagonal of L(x), or 1 where all is black."""
-    unit = mean_diagonal(graph, x)
+    unit = _mean_diagonal(graph, x)
     return unit.where(unit > 0, 1)
 
 
