@@ -456,13 +456,13 @@ def test_killed_ten_times_nothing_is_lost(tmp_path, monkeypatch):
         process.start()
         while stamp(folder) == before and process.is_alive() and time.monotonic() < deadline:
             time.sleep(0.001)
-        time.sleep(moments.uniform(0, 0.05))
+        time.sleep(moments.uniform(0, 0.02))
         process.kill()
         process.join()
         assert process.exitcode == -signal.SIGKILL
         epochs.append(checkpoint(folder)["epoch"] if (folder / "checkpoint.pt").exists() else 0)
         assert [line["epoch"] for line in lines(folder)][: epochs[-1]] == list(range(1, epochs[-1] + 1))
-    assert epochs == sorted(epochs) and 0 < epochs[-1] < KILLED_EPOCHS and len(set(epochs)) > 3
+    assert epochs == sorted(set(epochs)) and 0 < epochs[0] and epochs[-1] < KILLED_EPOCHS
     last = processes.Process(target=killed_run, args=(folder,))
     last.start()
     for process in (undisturbed, last):
@@ -474,7 +474,7 @@ def test_killed_ten_times_nothing_is_lost(tmp_path, monkeypatch):
 
 
 def stamp(folder):
-    path = folder / "metrics.jsonl"
+    path = folder / "checkpoint.pt"
     return path.stat().st_mtime_ns if path.exists() else None
 
 
