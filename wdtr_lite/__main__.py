@@ -118,7 +118,7 @@ def _train(options: argparse.Namespace) -> None:
 
 def _evaluate(options: argparse.Namespace) -> None:
     run = train.load(options.folder, device=options.device)
-    dataset = data.load(run.config.data, **({"split": run.config.split} if run.config.split else {}))
+    dataset = data.load(run.config.data, split=run.config.split)
     images, labels = (part.to(options.device) for part in dataset.part(options.part, options.images))
     wrong = robustness.mistakes(run.model, images, labels, ATTACKS[options.attack](options)).cpu().numpy()
     used = {"none": [], "fgsm": ["norm", "epsilon"], "ifgsm": ["norm", "epsilon", "alpha", "steps"]}

@@ -6,13 +6,12 @@ mode it is in: put it in evaluation mode before. Its parameters and their ``.gra
 """
 
 from collections.abc import Callable
-from numbers import Real
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from wdtr_lite.graph import PixelGraph, _check_floating, _check_generator, _check_image, _check_whole, _eager
+from wdtr_lite.graph import PixelGraph, _check_floating, _check_generator, _check_image, _check_number, _check_whole, _eager
 from wdtr_lite.metric import _apply, _grad_norm_sq, _length_factor, tangent_norm_sq
 
 __all__ = ["fgsm", "ifgsm", "pgd", "wasserstein_attack"]
@@ -355,13 +354,6 @@ def _to_box(x: Tensor, xi: Tensor) -> Tensor:
 
 
 # ---------------------------------------------------------------- what comes in
-
-
-def _check_number(value: float, name: str, *, positive: bool = False) -> None:
-    if isinstance(value, bool) or not isinstance(value, Real):
-        raise TypeError(f"{name} must be a number, got {type(value).__name__}")
-    if not (0 < value if positive else 0 <= value) or not value < float("inf"):
-        raise ValueError(f"{name} must be {'positive' if positive else 'non-negative'} and finite, got {value!r}")
 
 
 def _check_radius(epsilon: float | Tensor, x: Tensor) -> None:

@@ -271,6 +271,13 @@ def _check_whole(value: int, name: str, least: int = 1) -> None:
         raise ValueError(f"{name} must be at least {least}, got {value}")
 
 
+def _check_number(value: float, name: str, *, positive: bool = False) -> None:
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(f"{name} must be a number, got {type(value).__name__}")
+    if not (0 < value if positive else 0 <= value) or not value < float("inf"):
+        raise ValueError(f"{name} must be {'positive' if positive else 'non-negative'} and finite, got {value!r}")
+
+
 def _check_floating(v: Tensor, name: str) -> None:
     if not isinstance(v, Tensor):
         raise TypeError(f"{name} must be a tensor, got {type(v).__name__}")

@@ -1,11 +1,9 @@
 """Wasserstein Gaussian noise: additive noise whose covariance is the inverse metric tensor."""
 
-from numbers import Real
-
 import torch
 from torch import Tensor
 
-from wdtr_lite.graph import PixelGraph, _check_floating, _check_generator, _check_image, _check_whole
+from wdtr_lite.graph import PixelGraph, _check_floating, _check_generator, _check_image, _check_number, _check_whole
 
 __all__ = ["project_to_simplex", "sample"]
 
@@ -71,10 +69,7 @@ def sample(
     Section 3 of Lin et al. (2019). Taught in :doc:`chapter 4 </book/wasserstein_noise>`.
     """
     _check_image(graph, x)
-    if isinstance(eta, bool) or not isinstance(eta, Real):
-        raise TypeError(f"eta must be a number, got {type(eta).__name__}")
-    if not 0 <= eta < float("inf"):
-        raise ValueError(f"eta must be non-negative and finite, got {eta!r}")
+    _check_number(eta, "eta")
     _check_whole(n, "n")
     _check_generator(generator, x)
     u = x / graph.volume

@@ -20,8 +20,7 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from wdtr_lite import attacks, data, metric, models, noise
-from wdtr_lite.attacks import _check_number
-from wdtr_lite.graph import PixelGraph, _check_whole
+from wdtr_lite.graph import PixelGraph, _check_number, _check_whole
 from wdtr_lite.regularizer import GradientPenalty
 
 __all__ = ["Config", "Divergence", "Run", "fit", "fit_together", "load"]
@@ -229,7 +228,8 @@ def fit_together(
         _Training(config, folder and Path(folder), device, dataset, checkpoint_every)
         for config, folder in zip(configs, folders, strict=True)
     ]
-    total, done = (sum(t.images_until(epoch(t)) for t in trainings) for epoch in (lambda t: t.config.epochs, lambda t: t.epoch))
+    total = sum(training.images_until(training.config.epochs) for training in trainings)
+    done = sum(training.images_until(training.epoch) for training in trainings)
     with tqdm(total=total, initial=done, unit=" images", unit_scale=True, disable=not progress) as bar:
         turns = [training.steps() for training in trainings]
         for group in [turns] if device.type == "cuda" else [[turn] for turn in turns]:
@@ -286,7 +286,7 @@ class _Training:
 
     def __init__(self, config: Config, folder: Path | None, device: torch.device, dataset: data.Dataset | None, every: int):
         self.config, self.folder, self.device, self.every = config, folder, device, every
-        self.dataset = dataset or data.load(config.data, **({"split": config.split} if config.split else {}))
+        self.dataset = dataset or data.load(config.data, split=config.split)
         images, labels = _training_images(self.dataset, config)
         if len(images) < config.batch_size:
             raise ValueError(f"batch_size must be at most the number of images, {len(images)}, got {config.batch_size}")
