@@ -11,6 +11,7 @@ import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field, fields
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,8 +28,8 @@ __all__ = ["Config", "Divergence", "Run", "fit", "fit_together", "load"]
 
 PENALTIES = ("euclidean", "wasserstein")
 NOISES = ("gaussian_noise", "wasserstein_noise")
-ADVERSARIES = ("fgsm", "pgd")
-METHODS = ("none", *PENALTIES, *NOISES, *ADVERSARIES)
+ADVERSARIES = ("fgsm", "pgd", "trades")
+METHODS = ("none", *PENALTIES, "jacobian", *NOISES, *ADVERSARIES)
 
 
 class Divergence(RuntimeError):
@@ -72,14 +73,16 @@ class Config:
     activation: str = _option("softplus", "activation of the network", ("softplus", "relu"))
     width: int | None = _option(None, "channels of the network's first stage; default the network's own")
     method: str = _option("none", "what is added to plain training", METHODS)
-    eta: float = _option(0.0, "of a penalty: the root of its weight; of noise: its standard deviation per pixel, on average")
+    eta: float = _option(
+        0.0, "of a penalty and of trades: the root of the weight; of noise: its standard deviation per pixel, on average"
+    )
     radius: int | None = _option(None, "neighbourhood of the pixel graph, in pixels, of the wasserstein methods")
     of: str = _option("loss", "whose gradient a penalty takes", ("loss", "logits", "margin"))
     mode: str = _option("double_backprop", "how a penalty is differentiated", ("double_backprop", "finite_difference"))
     scale: str | None = _option("trace", "divide L(x) by its mean diagonal (trace), or take it as it is (none)", ("trace", None))
-    epsilon: float = _option(0.0, "of fgsm and pgd: the largest change of a pixel, of [0, 1]")
-    steps: int = _option(7, "of pgd: steps, each of 2.5 epsilon / steps")
-    warmup: int = _option(0, "of fgsm and pgd: epochs in which epsilon grows to its value; without them training may never start")
+    epsilon: float = _option(0.0, "of fgsm, pgd and trades: the largest change of a pixel, of [0, 1]")
+    steps: int = _option(7, "of pgd and trades: steps, each of 2.5 epsilon / steps")
+    warmup: int = _option(0, "of fgsm, pgd and trades: epochs in which epsilon grows to its value; without them training may never start")
     epochs: int = _option(200, "passes over the images")
     batch_size: int = _option(128, "images per step; what is left over at an epoch's end waits for the next epoch's order")
     learning_rate: float = _option(0.1, "of stochastic gradient descent, until the first milestone")
@@ -116,7 +119,7 @@ class Config:
             raise ValueError(f"method={self.method!r} needs {'a' if graph else 'no'} radius, got radius={self.radius!r}")
         if adversary != (self.epsilon > 0):
             raise ValueError(f"method={self.method!r} needs {'epsilon > 0' if adversary else 'no epsilon'}, got {self.epsilon!r}")
-        if self.eta and self.method not in PENALTIES + NOISES:
+        if self.eta and self.method in ("none", "fgsm", "pgd"):
             raise ValueError(f"method={self.method!r} needs no eta, got eta={self.eta!r}")
 
 
@@ -484,6 +487,10 @@ def _terms(config: Config, size: Sequence[int], device: torch.device) -> Callabl
             return terms.outputs, terms.loss, config.eta**2 * terms.penalty
 
         return penalised
+    if config.method == "jacobian":
+        return partial(_jacobian_terms, config)
+    if config.method == "trades":
+        return partial(_trades_terms, config)
 
     def changed(model, x, y, generator, epsilon):
         if config.method == "gaussian_noise":
@@ -498,6 +505,33 @@ def _terms(config: Config, size: Sequence[int], device: torch.device) -> Callabl
         return outputs, loss, torch.zeros_like(loss)
 
     return changed
+
+
+def _jacobian_terms(config: Config, model: nn.Module, x: Tensor, y: Tensor, generator: torch.Generator, epsilon: float) -> tuple:
+    """Hoffman, Roberts and Yaida (2019): the Jacobian's squared norm from one random projection of the logits."""
+    direction = None
+
+    def projected(outputs: Tensor, _: Tensor) -> Tensor:
+        nonlocal direction  # the same when a finite difference asks again
+        if direction is None:
+            direction = F.normalize(torch.randn(outputs.shape, generator=generator, device=x.device), dim=1)
+        return (outputs * direction).sum(1)
+
+    outputs, _, norm_sq = GradientPenalty("euclidean", loss=projected, mode=config.mode).terms(model, x, y)
+    return outputs, F.cross_entropy(outputs, y, reduction="none"), config.eta**2 * outputs.shape[1] * norm_sq
+
+
+def _trades_terms(config: Config, model: nn.Module, x: Tensor, y: Tensor, generator: torch.Generator, epsilon: float) -> tuple:
+    """Zhang et al. (2019): the Kullback-Leibler divergence from the answers to those on images attacked to make it large."""
+    model.eval()
+    with torch.no_grad():
+        answers = model(x).softmax(1)
+    start = (x + 1e-3 * torch.randn(x.shape, generator=generator, device=x.device)).clamp(0, 1)
+    attacked = attacks._ascend(model, x, answers, start, epsilon, 2.5 * epsilon / config.steps, config.steps, "linf")
+    model.train()
+    outputs = model(x)
+    divergence = F.kl_div(model(attacked).log_softmax(1), outputs.softmax(1), reduction="none").sum(1)
+    return outputs, F.cross_entropy(outputs, y, reduction="none"), config.eta**2 * divergence
 
 
 def _adversarial(config: Config, model: nn.Module, x: Tensor, y: Tensor, generator: torch.Generator, epsilon: float) -> Tensor:

@@ -1,0 +1,292 @@
+"""The networks of a grid: each trained once, and asked each question once, in a folder of its own.
+
+A question is a function of a network that returns numbers for a table. What is in the folder is not done again, by whichever
+experiment it is asked for; a network whose training was killed goes on from its last checkpoint. Networks are independent of
+each other: on a GPU several train at once, on a CPU each core trains one, and a cluster's workers share them out.
+"""
+
+import hashlib
+import json
+import multiprocessing
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor, ProcessPoolExecutor, as_completed
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from functools import cache, partial
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from wdtr_lite import data, train
+from wdtr_lite.data import Dataset
+
+__all__ = ["Network", "across_seeds", "choose", "complete", "expected_seconds", "outcome"]
+
+TOGETHER = 8  # networks that train at once on a GPU
+
+Question = Callable[..., object]
+
+
+class Network(NamedTuple):
+    """What to train, and what to ask of it.
+
+    Taught in :doc:`chapter 9 </book/adversarial>`.
+    """
+
+    config: train.Config
+    questions: dict[str, partial]  # by the answer's name; each a partial of a module's function: model, dataset -> JSON
+
+
+def complete(networks: Sequence[Network], root: str | os.PathLike | None = None, *, cluster: str | None = None) -> list[dict]:
+    """Train what is not trained, ask what is not answered.
+
+    Parameters
+    ----------
+    networks : sequence of Network
+        In the order in which they are to be done. One that occurs twice is trained once.
+    root : path, optional
+        Where networks and answers are kept, a folder for each configuration. Without it all is done here and now, and nothing
+        is kept. With it, on a machine without a GPU, in a process on each core.
+    cluster : str, optional
+        Address of a Dask scheduler. Its workers must see the same `root` and the same data under the same paths: a run whose
+        worker dies goes on from its checkpoint on another.
+
+    Returns
+    -------
+    list of dict
+        As :func:`outcome`.
+
+    References
+    ----------
+    Taught in :doc:`chapter 9 </book/adversarial>`.
+    """
+    if root is None:
+        return [_here(network) for network in networks]
+    root = Path(root)
+    missing = list({_key(n.config, n.questions): n for n in networks if outcome(n, root) is None}.values())
+    if torch.cuda.is_available() and not cluster:
+        _on_gpu(missing, root)
+    elif missing:
+        with _executor(cluster) as executor:
+            for done in as_completed([executor.submit(_work, network, root) for network in missing]):
+                print(done.result(), flush=True)
+    return [outcome(network, root) for network in networks]
+
+
+def outcome(network: Network, root: str | os.PathLike) -> dict | None:
+    """What is kept of a network: its ``answers`` by name, the last metrics of its ``training``, the ``seconds`` that the training
+    and each answer took; None where not all is there. Of a training that diverged, ``diverged`` says how, and nothing else is.
+
+    Taught in :doc:`chapter 9 </book/adversarial>`.
+    """
+    folder = _folder(network.config, root)
+    if (folder / "diverged.json").exists():
+        return {"diverged": json.loads((folder / "diverged.json").read_text())}
+    files = {name: _file(folder, question) for name, question in network.questions.items()}
+    if not (_is_trained(network.config, folder) and all(file.exists() for file in files.values())):
+        return None
+    return _outcome(train.load(folder), {name: json.loads(file.read_text()) for name, file in files.items()})
+
+
+def expected_seconds(networks: Sequence[Network], root: str | os.PathLike) -> list[float]:
+    """How long the training of each network should still take on this machine, from two steps of each kind on one core or GPU.
+
+    Taught in :doc:`chapter 9 </book/adversarial>`.
+    """
+    rates: dict[train.Config, float] = {}
+    found = []
+    for config, _ in networks:
+        kind = replace(config, images=config.batch_size, epochs=2, warmup=0, milestones=(), seed=0, part="train")
+        kind = replace(kind, eta=0.1) if kind.eta else kind
+        epochs = config.epochs - (len(train.load(folder).history) if _has_checkpoint(folder := _folder(config, root)) else 0)
+        if epochs and kind not in rates:
+            threads = torch.get_num_threads()
+            torch.set_num_threads(1)
+            rates[kind] = train.fit(kind, dataset=_dataset(config), progress=False).history[-1]["images_per_second"]
+            torch.set_num_threads(threads)
+        images = config.images or len(_dataset(config).split[config.part])
+        found.append(epochs * images / rates[kind] if epochs else 0.0)
+    return found
+
+
+def across_seeds(rows: list[dict], condition: str, **labels) -> dict:
+    """Mean error under a condition of the networks with these labels, its standard deviation over n seeds.
+
+    Parameters
+    ----------
+    rows : list of dict
+        Each with its labels, and counts ``wrong`` and ``n`` by condition.
+    condition : str
+    **labels
+        What a row must hold, ``method="none"`` for instance.
+
+    Returns
+    -------
+    dict
+        ``mean``, ``sd`` (None of one seed, both of none) and ``n``.
+
+    References
+    ----------
+    Taught in :doc:`chapter 8 </book/training>`.
+    """
+    chosen = [row for row in rows if all(row[name] == value for name, value in labels.items()) and "wrong" in row]
+    errors = [row["wrong"][condition] / row["n"][condition] for row in chosen]
+    return {
+        "mean": float(np.mean(errors)) if errors else None,
+        "sd": float(np.std(errors, ddof=1)) if len(errors) > 1 else None,
+        "n": len(errors),
+    }
+
+
+def choose(search: list[dict], conditions: list[str], allowance: float = 0.01) -> dict[str, dict]:
+    """Of each method the setting with the lowest validation error, on average over the conditions, among those whose natural
+    error is at most `allowance` above that of plain training (method ``"none"``); without any, that of the lowest natural error.
+
+    Taught in :doc:`chapter 8 </book/training>`.
+    """
+
+    def error(row: dict, *conditions: str) -> float:
+        return sum(row["wrong"][name] / row["n"][name] for name in conditions)
+
+    search = [row for row in search if "wrong" in row]
+    limit = min((error(row, "natural") for row in search if row["method"] == "none"), default=0.0) + allowance
+    chosen = {}
+    for row in sorted(search, key=lambda row: error(row, *conditions)):
+        if error(row, "natural") <= limit:
+            chosen.setdefault(row["method"], row["setting"])
+    for row in sorted(search, key=lambda row: error(row, "natural")):
+        chosen.setdefault(row["method"], row["setting"])
+    return chosen
+
+
+# ---------------------------------------------------------------- one network
+
+
+def _work(network: Network, root: Path, device: str | None = None) -> str:
+    """Train a network and ask what is not answered yet; a line about it."""
+    config, folder = network.config, _folder(network.config, root)
+    try:
+        run = _trained(config, folder, device)
+    except train.Divergence as error:
+        _write(folder / "diverged.json", str(error))
+        return f"{_name(config)}: diverged"
+    answers = {name: found["answer"] for name, found in _answers(network, run, folder).items()}
+    return f"{_name(config)}: {json.dumps(answers)[:200]}"
+
+
+def _here(network: Network) -> dict:
+    try:
+        run = _trained(network.config)
+    except train.Divergence as error:
+        return {"diverged": str(error)}
+    return _outcome(run, _answers(network, run))
+
+
+def _trained(config: train.Config, folder: Path | None = None, device: str | None = None) -> train.Run:
+    if folder and _is_trained(config, folder):
+        return train.load(folder, device=device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    return train.fit(config, folder=folder, dataset=_dataset(config), device=device, checkpoint_every=1, progress=False)
+
+
+def _answers(network: Network, run: train.Run, folder: Path | None = None) -> dict[str, dict]:
+    answers = {}
+    for name, question in network.questions.items():
+        file = folder and _file(folder, question)
+        if file and file.exists():
+            answers[name] = json.loads(file.read_text())
+            continue
+        began = time.perf_counter()
+        answer = question(run.model, _dataset(network.config))
+        seconds = round(time.perf_counter() - began, 2)
+        answers[name] = {"question": _described(question), "seconds": seconds, "answer": answer}
+        if file:
+            _write(file, answers[name])
+    return answers
+
+
+def _outcome(run: train.Run, answers: dict[str, dict]) -> dict:
+    seconds = {"training": round(sum(epoch["seconds"] for epoch in run.history), 2)}
+    return {
+        "answers": {name: found["answer"] for name, found in answers.items()},
+        "training": run.history[-1],
+        "seconds": seconds | {name: found["seconds"] for name, found in answers.items()},
+    }
+
+
+def _on_gpu(missing: list[Network], root: Path) -> None:
+    for first in range(0, len(missing), TOGETHER):
+        group = missing[first : first + TOGETHER]
+        configs = list(dict.fromkeys(n.config for n in group if not _is_trained(n.config, _folder(n.config, root))))
+        if configs:
+            try:
+                train.fit_together(configs, folders=[_folder(config, root) for config in configs])
+            except train.Divergence as error:
+                print(f"{error} The others go on one by one.", flush=True)
+        for network in group:
+            print(_work(network, root), flush=True)
+
+
+@contextmanager
+def _executor(cluster: str | None) -> Iterator[Executor]:
+    """A process on each core, or the workers of a Dask cluster, which answer to the same interface."""
+    if cluster is None:
+        spawn = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(os.cpu_count(), spawn, torch.set_num_threads, (1,)) as executor:
+            yield executor
+        return
+    from distributed import Client
+
+    with Client(cluster) as client:
+        yield client.get_executor(pure=False)
+
+
+@cache
+def _load(name: str, split: str | None) -> Dataset:
+    return data.load(name, split=split)
+
+
+def _dataset(config: train.Config) -> Dataset:
+    return _load(config.data, config.split)
+
+
+# ---------------------------------------------------------------- files
+
+
+def _key(config: train.Config, questions: dict[str, partial] | None = None) -> str:
+    described = {name: _described(question) for name, question in (questions or {}).items()}
+    return hashlib.md5(json.dumps([asdict(config), described]).encode()).hexdigest()[:12]
+
+
+def _folder(config: train.Config, root: str | os.PathLike) -> Path:
+    return Path(root) / _key(config)
+
+
+def _described(question: partial) -> str:
+    return f"{question.func.__module__}.{question.func.__qualname__} {json.dumps(question.keywords, sort_keys=True)}"
+
+
+def _file(folder: Path, question: partial) -> Path:
+    return folder / f"{question.func.__name__}-{hashlib.md5(_described(question).encode()).hexdigest()[:8]}.json"
+
+
+def _has_checkpoint(folder: Path) -> bool:
+    return (folder / "checkpoint.pt").exists()
+
+
+def _is_trained(config: train.Config, folder: Path) -> bool:
+    return _has_checkpoint(folder) and len(train.load(folder).history) == config.epochs
+
+
+def _write(file: Path, value: object) -> None:
+    part = file.with_suffix(".part")
+    part.write_text(json.dumps(value))
+    part.replace(file)
+
+
+def _name(config: train.Config) -> str:
+    setting = {name: getattr(config, name) for name in ("eta", "radius", "epsilon") if getattr(config, name)}
+    return f"{config.model} {config.method} {setting} seed {config.seed}"
