@@ -162,9 +162,9 @@ def test_choose_takes_the_most_robust_of_those_that_stay_accurate():
         as_row("pgd", {"epsilon": 1}, 30, pgd=20, moved=20),
         as_row("pgd", {"epsilon": 2}, 20, pgd=30, moved=30),  # all too inaccurate: the least so
     ]
-    assert experiments.choose(search, ["pgd"]) == {"none": {}, "euclidean": {"eta": 2}, "pgd": {"epsilon": 2}}
-    assert experiments.choose(search, ["pgd", "moved"])["euclidean"] == {"eta": 1}
-    assert experiments.choose(search, ["pgd"], allowance=0.02)["euclidean"] == {"eta": 4}
+    assert runs.choose(search, ["pgd"]) == {"none": {}, "euclidean": {"eta": 2}, "pgd": {"epsilon": 2}}
+    assert runs.choose(search, ["pgd", "moved"])["euclidean"] == {"eta": 1}
+    assert runs.choose(search, ["pgd"], allowance=0.02)["euclidean"] == {"eta": 4}
 
 
 def test_across_seeds_by_hand():
@@ -179,12 +179,12 @@ def test_variations_move_turn_and_bend():
     spot = torch.zeros(40, 1, 28, 28)
     spot[:, :, 13, 18] = 1
     before = torch.random.get_rng_state()
-    varied = experiments.variations(spot, seed=0)
+    varied = robustness.variations(spot, seed=0)
     assert torch.equal(torch.random.get_rng_state(), before)
     for name, images in varied.items():
         assert images.shape == spot.shape and images.min() >= 0 and images.max() <= 1, name
-        assert torch.equal(images, experiments.variations(spot, seed=0)[name])
-        assert not torch.equal(images, experiments.variations(spot, seed=1)[name])
+        assert torch.equal(images, robustness.variations(spot, seed=0)[name])
+        assert not torch.equal(images, robustness.variations(spot, seed=1)[name])
     moves = varied["translation"].flatten(1).argmax(1)
     rows, columns = moves // 28 - 13, moves % 28 - 18
     assert set(rows.tolist()) == set(columns.tolist()) == {-2, -1, 0, 1, 2}
@@ -232,7 +232,7 @@ def test_robust_digits_by_hand(split_blobs):
     assert row["wrong"]["natural"] == int((robustness.predictions(model, images) != labels).sum())
     order = torch.randperm(20, generator=torch.Generator().manual_seed(0))[:8]
     drawn, wanted = images[order][:, None] / 255, labels[order]
-    bent = experiments.variations(drawn, seed=0)["elastic"]
+    bent = robustness.variations(drawn, seed=0)["elastic"]
     assert row["wrong"]["elastic"] == int((robustness.predictions(model, bent) != wanted).sum())
     attacked = attacks.fgsm(model, drawn, wanted, 0.1)
     assert row["wrong"]["fgsm 0.1"] == int((robustness.predictions(model, attacked) != wanted).sum())
@@ -260,7 +260,7 @@ def test_robust_digits_table_follows_from_its_counts():
     first = next(iter(config["criteria"]))
     wanted = []
     for criterion, conditions in config["criteria"].items():
-        chosen = experiments.choose(result["search"], conditions)
+        chosen = runs.choose(result["search"], conditions)
         for name, changes in config["also"].items() if criterion == first else ():
             chosen[name] = chosen[changes["method"]] | {k: v for k, v in changes.items() if k != "method"}
         wanted += [(criterion, name, setting, seed) for name, setting in chosen.items() for seed in config["seeds"]]

@@ -23,8 +23,13 @@ which takes a GPU minutes and a CPU days. A minute on a CPU:
 
 EVALUATE = """Print the error of a run's network, a JSON line, on images as they are or under an attack in evaluation mode."""
 
-EXPERIMENT = """Run an experiment of the book. The profile full writes results/NAME.json and, stopped, goes on where it
-was; quick takes seconds and only prints."""
+EXPERIMENT = """Run an experiment of the book. The profile full writes results/NAME.json, cpu writes results/NAME_cpu.json, what
+two cores can do of an experiment whose full scale asks for a GPU; quick takes a minute and only prints. Stopped, a run goes on
+where it was, and no network is trained twice. On a GPU several networks train at once, on a CPU one on each core.
+
+All experiments:  python -m wdtr_lite experiment all --profile cpu
+On a cluster:     dask scheduler; dask worker ADDRESS --nthreads 1 (on each machine, in this folder, on a shared disk);
+                  python -m wdtr_lite experiment table1 --profile full --cluster ADDRESS"""
 
 ATTACKS = {
     "none": lambda o: None,
@@ -107,7 +112,10 @@ def _add_evaluate(commands) -> None:
 def _add_experiment(commands) -> None:
     parser = _add(commands, "experiment", _experiment, EXPERIMENT)
     parser.add_argument("name", choices=[*experiments.EXPERIMENTS, "all"])
-    parser.add_argument("--profile", choices=["quick", "full"], default="quick")
+    parser.add_argument("--profile", choices=["quick", "cpu", "full"], default="quick", help="default: quick")
+    parser.add_argument("--list", action="store_true", help="do nothing but list networks: done, missing, the time each should take")
+    parser.add_argument("--finished", action="store_true", help="train nothing: write a result of what is done, with its holes")
+    parser.add_argument("--cluster", metavar="ADDRESS", help="of a Dask scheduler whose workers train the networks")
 
 
 def _train(options: argparse.Namespace) -> None:
@@ -134,11 +142,30 @@ def _alpha(options: argparse.Namespace) -> float:
 
 
 def _experiment(options: argparse.Namespace) -> None:
-    for name in experiments.EXPERIMENTS if options.name == "all" else [options.name]:
-        report = experiments.run(name, options.profile)
+    for name, profile in _asked(options.name, options.profile):
+        if options.list:
+            _list(name, profile)
+            continue
+        report = experiments.run(name, profile, cluster=options.cluster, finished=options.finished)
         for row in report["result"]["rows"]:
-            print(json.dumps({key: value for key, value in row.items() if key not in ("predictions", "wrong")}))
+            print(json.dumps({key: value for key, value in row.items() if key not in ("predictions", "wrong", "answers")}))
         print(json.dumps(report["provenance"]))
+
+
+def _asked(name: str, profile: str) -> list[tuple[str, str]]:
+    """Experiments and profiles; of all, those without a cpu profile in full, which two cores can do."""
+    if name != "all":
+        return [(name, profile)]
+    return [(each, profile if profile in by else "full") for each, by in experiments.EXPERIMENTS.items()]
+
+
+def _list(name: str, profile: str) -> None:
+    path = experiments.path_of(name, profile)
+    print(f"{name}, {profile}: {path} {'is there' if path.exists() else 'was not run'}")
+    for labels, seconds, expected in experiments.progress(name, profile):
+        state = f"done in {seconds:.0f} s" if not expected else f"missing, about {expected / 60:.0f} min"
+        setting = " ".join(f"{key}={value}" for key, value in labels["setting"].items())
+        print(f"  {labels['method']:20s} {setting:44s} seed {labels['seed']}  {state}")
 
 
 if __name__ == "__main__":

@@ -1,34 +1,61 @@
-"""The paper's Tables 1 and 2 and Figure 2 on CIFAR-10, and a harder trial of the same networks.
+"""The paper's Tables 1 and 2 and Figure 2, and a harder trial of the same networks.
 
-What is asked of a network are functions of the network and the data set, :class:`~wdtr_lite.runs.Network` has their partials;
-the experiments say which networks, and put the answers into rows.
+Questions are functions of a network and a data set, whose partials a :class:`~wdtr_lite.runs.Network` carries. Experiments take
+a study, a dictionary of :data:`~wdtr_lite.experiments.EXPERIMENTS`, say which networks it needs and put the answers into rows.
 """
 
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Callable, Sequence
+from functools import cache, partial
+from itertools import pairwise
 
+import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-from wdtr_lite import attacks, robustness, runs, train
+from wdtr_lite import attacks, robustness, runs, train, transport
 from wdtr_lite.data import Dataset
+from wdtr_lite.graph import PixelGraph
+from wdtr_lite.regularizer import GradientPenalty
 from wdtr_lite.runs import Network
 
-__all__ = ["ATTACKS", "attack", "errors", "table1"]
+__all__ = [
+    "TABLE1",
+    "along_paths",
+    "attack",
+    "autoattack",
+    "errors",
+    "figure2",
+    "flips",
+    "frames",
+    "gradient_norms",
+    "loss_surface",
+    "planned",
+    "sequences",
+    "stress",
+    "table1",
+    "table2",
+    "transfer_errors",
+    "variation",
+    "variation_errors",
+]
 
-ATTACKS = {
+TABLE1 = {
     "natural": None,
     "FGSM 8": {"method": "fgsm", "epsilon": 8},
     "FGSM 25": {"method": "fgsm", "epsilon": 25},
     "I-FGSM-20 8": {"method": "ifgsm", "epsilon": 8, "alpha": 2, "steps": 20},
 }
-"""The rows of Table 1; epsilon and alpha in units of 1/255."""
+"""The rows of Table 1: options of :func:`attack`."""
+
+CRITERION = "I-FGSM-20 8"
+AXES, PADDINGS = ("horizontal", "vertical"), ("zeros", "edge", "reflect")
 
 
 def attack(method: str, epsilon: float, alpha: float | None = None, **options) -> Callable:
     """An attack of :mod:`wdtr_lite.attacks` as a function of model, x and y, its lengths in units of 1/255.
 
-    Random starts are drawn anew from `seed` for each batch of images.
+    The starts of ``"pgd"`` are drawn from seed 0, anew for each batch of images.
 
     Taught in :doc:`chapter 9 </book/adversarial>`.
     """
@@ -36,11 +63,9 @@ def attack(method: str, epsilon: float, alpha: float | None = None, **options) -
         options["alpha"] = alpha / 255
     if method != "pgd":
         return partial(getattr(attacks, method), epsilon=epsilon / 255, **options)
-    seed = options.pop("seed", 0)
 
     def pgd(model, x, y):
-        generator = torch.Generator(x.device).manual_seed(seed)
-        return attacks.pgd(model, x, y, epsilon / 255, generator=generator, **options)
+        return attacks.pgd(model, x, y, epsilon / 255, generator=torch.Generator(x.device).manual_seed(0), **options)
 
     return pgd
 
@@ -49,7 +74,7 @@ def attack(method: str, epsilon: float, alpha: float | None = None, **options) -
 
 
 def errors(model: nn.Module, dataset: Dataset, *, part: str, images: int | None, attack: dict | None) -> dict:
-    """How many of n images of a part are misclassified, ``wrong``, as they are or under :func:`attack`.
+    """How many of ``n`` images of a part are misclassified, ``wrong``, as they are or under :func:`attack`.
 
     Taught in :doc:`chapter 9 </book/adversarial>`.
     """
@@ -57,7 +82,167 @@ def errors(model: nn.Module, dataset: Dataset, *, part: str, images: int | None,
     return {"wrong": int(found.sum()), "n": len(found)}
 
 
-_attack = attack  # the name is a question's option too
+_attack = attack  # a name that the option of a question hides
+
+
+def transfer_errors(
+    model: nn.Module, dataset: Dataset, *, part: str, images: int, attack: dict, source: dict, root: str | None
+) -> dict:
+    """How many of ``n`` images are misclassified, ``wrong``, that were attacked with another network, of these fields of Config.
+
+    Taught in :doc:`chapter 9 </book/adversarial>`.
+    """
+    x, y = _float_part(model, dataset, part, images)
+    other, change = runs.trained(train.Config(**source), root).model.to(x.device), _attack(**attack)
+    found = torch.cat([change(other, *batch) for batch in _batches(x, y)])
+    return {"wrong": int(robustness.mistakes(model, found, y).sum()), "n": len(y)}
+
+
+def autoattack(model: nn.Module, dataset: Dataset, *, part: str, images: int, epsilon: float, only: str | None = None) -> dict:
+    """How many of ``n`` images are misclassified under AutoAttack's standard attacks in L-infinity, ``wrong`` after each of them.
+
+    Each attack goes on with the images that those before it left. ``only="square"`` runs that one, which sees no gradient.
+    Needs the package pyautoattack.
+
+    References
+    ----------
+    Croce and Hein (2020); Andriushchenko et al. (2020) for Square. Taught in :doc:`chapter 9 </book/adversarial>`.
+    """
+    from pyautoattack import AutoAttack
+
+    x, y = _float_part(model, dataset, part, images)
+    judge = AutoAttack(model, eps=epsilon / 255, seed=0, device=x.device)
+    names = [only] if only else list(judge.attacks_to_run)
+    right = ~robustness.mistakes(model, x, y)
+    wrong = {"natural": int((~right).sum())}
+    for name in names:
+        left = right.nonzero().squeeze(1)
+        if len(left):
+            judge.attacks_to_run = [name]
+            _, answers = judge.run_standard_evaluation(x[left], y[left])
+            right[left] = answers == y[left]
+        wrong[name] = int((~right).sum())
+    return {"n": len(y), "wrong": wrong}
+
+
+def flips(model: nn.Module, dataset: Dataset, *, part: str, images: int, axis: str, padding: str, reach: int) -> dict:
+    """Label flips of ``n`` images moved by -S, ..., S pixels, summed over the images: a number for each S up to the reach.
+
+    Both counts of :func:`~wdtr_lite.robustness.label_flips`: ``consecutive`` and ``from_unshifted``.
+
+    Taught in :doc:`chapter 10 </book/natural_variation>`.
+    """
+    x, _ = _part(model, dataset, part, images)
+    labels = robustness.translated_labels(model, x, axis, range(-reach, reach + 1), padding)
+    changes, departures = (labels[1:] != labels[:-1]).sum(1), (labels != labels[reach]).sum(1)
+    spans = range(1, reach + 1)
+    return {
+        "n": len(x),
+        "consecutive": [int(changes[reach - s : reach + s].sum()) for s in spans],
+        "from_unshifted": [int(departures[reach - s : reach + s + 1].sum()) for s in spans],
+    }
+
+
+def sequences(model: nn.Module, dataset: Dataset, *, part: str, images: int, axis: str, padding: str, reach: int) -> dict:
+    """Predicted ``labels`` and their ``confidences`` of images moved by -reach, ..., reach pixels, a list for each image.
+
+    Taught in :doc:`chapter 10 </book/natural_variation>`.
+    """
+    x, _ = _float_part(model, dataset, part, images)
+    moved = robustness.translation_sequence(x, axis, range(-reach, reach + 1), padding)
+    chances = torch.stack([_chances(model, each) for each in moved], 1)
+    confidences, labels = chances.max(2)
+    return {"labels": labels.tolist(), "confidences": _rounded(confidences)}
+
+
+def variation_errors(model: nn.Module, dataset: Dataset, *, part: str, images: int) -> dict:
+    """How many of ``n`` images are misclassified, ``wrong``, as they are and under each of the natural variations of photographs.
+
+    :func:`~wdtr_lite.robustness.variations` by up to 4 pixels and 15 degrees, the image continued by 8 pixels of reflection.
+
+    Taught in :doc:`chapter 10 </book/natural_variation>`.
+    """
+    x, y = _float_part(model, dataset, part, images)
+    varied = robustness.variations(x.cpu(), 0, shift=4, degrees=15, margin=8)
+    cases = {"natural": x, **{name: each.to(x) for name, each in varied.items()}}
+    return {"n": len(y), "wrong": {name: int(robustness.mistakes(model, each, y).sum()) for name, each in cases.items()}}
+
+
+def gradient_norms(model: nn.Module, dataset: Dataset, *, part: str, images: int, radius: int) -> dict:
+    """Norms of the gradient in the image, a list of one for each image, by function and metric: of the ``loss`` and of the
+    ``margin``, ``euclidean`` and ``wasserstein``, the latter of the L(x) that has mean diagonal 1.
+
+    Taught in :doc:`chapter 10 </book/natural_variation>`.
+    """
+    x, y = _float_part(model, dataset, part, images)
+    graph = PixelGraph(*x.shape[-2:], radius).to(x.device, x.dtype)
+    penalties = {
+        f"{of} {name}": GradientPenalty(metric, of=of)
+        for of in ("loss", "margin")
+        for name, metric in (("euclidean", "euclidean"), ("wasserstein", graph))
+    }
+    return {
+        name: _rounded(torch.cat([penalty(model, *batch).detach().sqrt() for batch in _batches(x, y)]))
+        for name, penalty in penalties.items()
+    }
+
+
+def along_paths(model: nn.Module, dataset: Dataset, *, part: str, pairs: int, steps: int) -> dict:
+    r"""How much the answer changes on the way from an image to another, a list of one number for each pair.
+
+    The length of the path of the answers p, the softmax of the logits, at steps + 1 equal times, in total variation:
+
+    .. math:: \sum_k \tfrac12 \|p(x_{t_{k+1}}) - p(x_{t_k})\|_1
+
+    By the pair's classes, ``within`` one or ``between`` two, and the path: ``wasserstein`` is the displacement interpolation of
+    each channel, its mass changing linearly, clipped at 1; ``euclidean`` the straight line.
+
+    References
+    ----------
+    McCann (1997) for displacement interpolation. Taught in :doc:`chapter 10 </book/natural_variation>`.
+    """
+    device = next(model.parameters()).device
+    lengths = {}
+    for name, paths in _paths(dataset, part, pairs, steps).items():
+        chances = torch.stack([_chances(model, path.to(device)) for path in paths])
+        lengths[name] = _rounded((chances[:, 1:] - chances[:, :-1]).abs().sum(2).sum(1) / 2)
+    return lengths
+
+
+def loss_surface(model: nn.Module, dataset: Dataset, *, part: str, images: int, reach: float, points: int) -> dict:
+    """The ``loss`` at x + a s + b u, a list of rows for each image: s the signs of the gradient, u random signs.
+
+    a (of a row) and b (of a column) are ``at``, so many points from -reach to reach in units of 1/255; nothing is clipped.
+
+    Taught in :doc:`chapter 9 </book/adversarial>`.
+    """
+    x, y = _float_part(model, dataset, part, images)
+    at = torch.linspace(-reach, reach, points)
+    generator = torch.Generator().manual_seed(0)
+    surfaces = []
+    for image, label in zip(x, y, strict=True):
+        uphill = attacks.fgsm(model, image[None], label[None], 1.0)[0] - image
+        aside = torch.randint(2, image.shape, generator=generator).to(image) * 2 - 1
+        a, b = (side.reshape(-1, 1, 1, 1).to(image) / 255 for side in torch.meshgrid(at, at, indexing="ij"))
+        grid = image + a * uphill.sign() + b * aside
+        with torch.no_grad():
+            logits = torch.cat([model(part) for part in grid.split(500)])
+        loss = F.cross_entropy(logits, label.expand(len(grid)), reduction="none")
+        surfaces.append(_rounded(loss.reshape(points, points)))
+    return {"at": at.tolist(), "loss": surfaces}
+
+
+def frames(model: nn.Module, dataset: Dataset, *, part: str, images: int, epsilons: Sequence[float]) -> list[list[dict]]:
+    """For each image and each epsilon in units of 1/255 the ``pixels`` after PGD-20, as hexadecimal bytes, and the ``chances``.
+
+    Taught in :doc:`chapter 9 </book/adversarial>`.
+    """
+    x, y = _float_part(model, dataset, part, images)
+    found = [attack(**_pgd(epsilon))(model, x, y) if epsilon else x for epsilon in epsilons]
+    chances = [_rounded(_chances(model, each)) for each in found]
+    return [
+        [{"pixels": _hex(each[k]), "chances": chance[k]} for each, chance in zip(found, chances, strict=True)] for k in range(len(x))
+    ]
 
 
 def _part(model: nn.Module, dataset: Dataset, part: str, images: int | None) -> tuple[Tensor, Tensor]:
@@ -66,18 +251,61 @@ def _part(model: nn.Module, dataset: Dataset, part: str, images: int | None) -> 
     return x.to(device), y.to(device)
 
 
-def _errors(part: str, attacked: int | None) -> dict[str, partial]:
-    """Questions of Table 1: natural errors on a whole part, the others on so many of its images."""
-    return {
-        name: partial(errors, part=part, images=attacked if options else None, attack=options) for name, options in ATTACKS.items()
-    }
+def _float_part(model: nn.Module, dataset: Dataset, part: str, images: int | None) -> tuple[Tensor, Tensor]:
+    x, y = _part(model, dataset, part, images)
+    return x.float() / 255, y
+
+
+def _batches(*tensors: Tensor) -> zip:
+    return zip(*(each.split(250) for each in tensors), strict=True)
+
+
+@torch.no_grad()
+def _chances(model: nn.Module, x: Tensor) -> Tensor:
+    return model(x).softmax(1)
+
+
+def _rounded(values: Tensor) -> list:
+    return np.round(values.detach().double().cpu().numpy(), 4).tolist()
+
+
+def _hex(image: Tensor) -> str:
+    return (image * 255).round().to(torch.uint8).cpu().numpy().tobytes().hex()
+
+
+@cache
+def _paths(dataset: Dataset, part: str, pairs: int, steps: int) -> dict[str, Tensor]:
+    """Images on the way, (pairs, steps + 1, C, H, W), by the pair's classes and the path."""
+    x, y = dataset.part(part)
+    x, times = x.double().numpy() / 255, np.linspace(0, 1, steps + 1)
+    order = torch.randperm(len(x), generator=torch.Generator().manual_seed(0))
+    order = [int(i) for i in order if x[i].sum((1, 2)).min() > 0]  # a channel without light is no measure
+    found = {}
+    for classes in ("within", "between"):
+        chosen = [(i, next(j for j in order[k + 1 :] if (y[i] == y[j]) == (classes == "within"))) for k, i in enumerate(order[:pairs])]
+        for name, path in (("wasserstein", _displacements), ("euclidean", _line)):
+            images = np.stack([path(x[i], x[j], times) for i, j in chosen])
+            found[f"{classes} {name}"] = torch.from_numpy(images).float().clamp(0, 1)
+    return found
+
+
+def _displacements(start: np.ndarray, end: np.ndarray, times: np.ndarray) -> np.ndarray:
+    channels = []
+    for a, b in zip(start, end, strict=True):
+        plan, masses = transport.transport_plan(a, b), (1 - times) * a.sum() + times * b.sum()
+        channels.append([m * transport.displacement_interpolation(a, b, t, plan=plan) for t, m in zip(times, masses, strict=True)])
+    return np.stack(channels, 1)
+
+
+def _line(start: np.ndarray, end: np.ndarray, times: np.ndarray) -> np.ndarray:
+    return np.stack([(1 - t) * start + t * end for t in times])
 
 
 # ---------------------------------------------------------------- experiments
 
 
-def table1(study: dict, *, part: str = "test", **kept) -> dict:
-    """Natural and robust error of networks trained plainly and with both penalties: the paper's Table 1.
+def table1(study: dict, **kept) -> dict:
+    """Natural and robust error of networks trained in several ways: the paper's Table 1.
 
     Each setting is trained once, from the first seed, and judged on validation images. Of each method the setting with the
     lowest error under I-FGSM-20 is chosen, among those whose natural error is at most `allowance` above that of plain training;
@@ -86,57 +314,246 @@ def table1(study: dict, *, part: str = "test", **kept) -> dict:
     Parameters
     ----------
     study : dict
-        As in :data:`~wdtr_lite.experiments.EXPERIMENTS`: ``training``, fields of :class:`~wdtr_lite.train.Config` that all
-        networks share; ``search``, those that differ while choosing; ``candidates``, the settings by method; ``allowance``;
-        ``seeds``; ``attacked``, how many images are attacked.
+        ``dataset`` and ``split``; ``training``, fields of :class:`~wdtr_lite.train.Config` that all networks share; ``search``,
+        those that differ while choosing; ``candidates``, the settings by method; ``likeliest``, the settings to begin with, which
+        also stand in for the choice while the grid is unfinished; ``also``, further methods by name: a method as chosen, with
+        other fields; ``allowance``; ``seeds``; ``attacked``, how many test images are attacked.
     **kept
-        `root` and `cluster` of :func:`~wdtr_lite.runs.complete`.
+        `root`, `cluster`, `finished` of :func:`~wdtr_lite.runs.complete`.
 
     Returns
     -------
     dict
-        ``search``, what was ``chosen`` from it, and ``rows``: for each network its labels, and ``wrong`` of ``n`` by condition.
+        ``search``; ``chosen``, a setting for each method, and whether it is from the whole grid, ``grid_complete``; and ``rows``:
+        for each network its labels, and ``wrong`` of ``n`` by condition, or ``missing``.
 
     References
     ----------
     Section 5.1 of Lin et al. (2019). Taught in :doc:`chapter 9 </book/adversarial>`.
     """
-    search, chosen = _chosen(study, **kept)
-    return {"search": search, "chosen": chosen, "rows": _counted(_rows(_final(study, chosen), _errors(part, study["attacked"]), **kept))}
+    questions = _table1_questions("test", study["attacked"])
+    if study["likeliest"]:
+        _rows(_final(study, study["likeliest"]), questions, **kept)
+    search, chosen = _searched(study, **kept)
+    rows = _counted(_rows(_final(study, chosen), questions, **kept))
+    return {"search": search, "chosen": chosen, "grid_complete": _is_complete(search), "rows": rows}
 
 
-def _chosen(study: dict, **kept) -> tuple[list[dict], dict[str, dict]]:
-    jobs = [
-        ({"method": method, "setting": setting, "seed": study["seeds"][0]}, {**study["training"], **study["search"], **setting})
+def table2(study: dict, **kept) -> dict:
+    """Label flips of the networks of Table 1 along translations, by axis and padding: the paper's Table 2.
+
+    Parameters
+    ----------
+    study : dict
+        As for :func:`table1`; and ``moved``, the options `images` and `reach` of :func:`flips`.
+    **kept
+        As for :func:`table1`.
+
+    Returns
+    -------
+    dict
+        ``rows``, one for each network, whose ``answers`` are :func:`flips` by ``"axis padding"``.
+
+    References
+    ----------
+    Section 5.2 of Lin et al. (2019). Taught in :doc:`chapter 10 </book/natural_variation>`.
+    """
+    questions = {
+        f"{axis} {padding}": partial(flips, part="test", axis=axis, padding=padding, **study["moved"])
+        for axis in AXES
+        for padding in PADDINGS
+    }
+    return {"rows": _rows(_final(study, _searched(study, **kept)[1]), questions, **kept)}
+
+
+def figure2(study: dict, **kept) -> dict:
+    """Single images moved horizontally, and what the networks of Table 1, first seed, take them for: the paper's Figure 2.
+
+    Shown are the first test images, of those drawn, that all the networks classify rightly where they are.
+
+    Parameters
+    ----------
+    study : dict
+        As for :func:`table1`; and ``shown``, how many ``images``, drawn from how many, ``of``, by ``padding`` and ``reach``.
+    **kept
+        As for :func:`table1`.
+
+    Returns
+    -------
+    dict
+        ``images``, each with its ``label`` and ``pixels`` as hexadecimal bytes, and ``rows``, one for each network, with the
+        ``labels`` and ``confidences`` of each image at each shift.
+
+    References
+    ----------
+    Section 5.2 of Lin et al. (2019). Taught in :doc:`chapter 10 </book/natural_variation>`.
+    """
+    options = study["shown"]
+    question = partial(
+        sequences, part="test", images=options["of"], axis="horizontal", padding=options["padding"], reach=options["reach"]
+    )
+    final = [job for job in _final(study, _searched(study, **kept)[1]) if job[0]["seed"] == study["seeds"][0]]
+    rows = [row for row in _rows(final, {"sequences": question}, **kept) if "answers" in row]
+    images, labels = runs.dataset_of(study["dataset"], study["split"]).part("test", options["of"])
+    centre = options["reach"]
+    right = [
+        k for k, label in enumerate(labels.tolist()) if all(r["answers"]["sequences"]["labels"][k][centre] == label for r in rows)
+    ][: options["images"]]
+    return {
+        "images": [{"label": int(labels[k]), "pixels": images[k].numpy().tobytes().hex()} for k in right],
+        "rows": [
+            {**{name: row[name] for name in ("method", "setting", "seed")}, **{name: [answer[k] for k in right] for name, answer in row["answers"]["sequences"].items()}}
+            for row in rows
+        ],
+    }
+
+
+def stress(study: dict, **kept) -> dict:
+    """The networks of Table 1, first seed, under attacks that do not trust one gradient.
+
+    PGD-50 with 10 restarts in L-infinity and L2, AutoAttack, Square, PGD-20 and FGSM of growing epsilon, the loss around images,
+    and examples made with the plain network of the last seed.
+
+    Parameters
+    ----------
+    study : dict
+        As for :func:`table1`; and ``harder``: how many test images are ``attacked`` by PGD and Square, how many by
+        ``autoattack``; the ``epsilons``; ``pictured``, how many images are drawn.
+    **kept
+        As for :func:`table1`.
+
+    Returns
+    -------
+    dict
+        ``rows``, one for each network with its ``answers``; and the ``labels`` of the images pictured.
+
+    References
+    ----------
+    Madry et al. (2018); Croce and Hein (2020); Athalye, Carlini and Wagner (2018). Taught in
+    :doc:`chapter 9 </book/adversarial>`.
+    """
+    options = study["harder"]
+    drawn = {"part": "test", "images": options["attacked"]}
+    pgd50 = {"method": "pgd", "steps": 50, "restarts": 10}
+    questions = {
+        "natural": partial(errors, **drawn, attack=None),
+        "PGD-50 linf": partial(errors, **drawn, attack={**pgd50, "epsilon": 8, "alpha": 2}),
+        "PGD-50 l2": partial(errors, **drawn, attack={**pgd50, "epsilon": 128, "alpha": 16, "norm": "l2"}),
+        **{f"FGSM {e}": partial(errors, **drawn, attack={"method": "fgsm", "epsilon": e}) for e in options["epsilons"]},
+        **{f"PGD-20 {e}": partial(errors, **drawn, attack=_pgd(e)) for e in options["epsilons"]},
+        "surface": partial(loss_surface, part="test", images=options["pictured"], reach=16, points=21),
+        "frames": partial(frames, part="test", images=options["pictured"], epsilons=[0, 2, 4, 8, 16]),
+    }
+    if options["autoattack"]:
+        tested = {"part": "test", "images": options["autoattack"], "epsilon": 8}
+        questions |= {"autoattack": partial(autoattack, **tested), "square": partial(autoattack, **tested, only="square")}
+    final = _final(study, _searched(study, **kept)[1])
+    source = next(fields for labels, fields in reversed(final) if labels["method"] == "none")
+    questions["transfer"] = partial(transfer_errors, **drawn, attack=_pgd(8), source=source, root=kept.get("root"))
+    rows = _rows([job for job in final if job[0]["seed"] == study["seeds"][0]], questions, **kept)
+    _, labels = runs.dataset_of(study["dataset"], study["split"]).part("test", options["pictured"])
+    return {"rows": rows, "labels": labels.tolist()}
+
+
+def variation(study: dict, **kept) -> dict:
+    """The networks of Table 1 on naturally varied images, their gradients, and their answers along paths between images.
+
+    Parameters
+    ----------
+    study : dict
+        As for :func:`table1`; and ``natural``: how many test ``images`` are varied, how many ``gradients`` are taken with which
+        ``radius``, how many ``pairs`` are joined by paths of how many ``steps``.
+    **kept
+        As for :func:`table1`.
+
+    Returns
+    -------
+    dict
+        ``rows``, one for each network with its ``answers``: :func:`variation_errors`, :func:`gradient_norms`,
+        :func:`along_paths`.
+
+    References
+    ----------
+    Section 5.2 of Lin et al. (2019). Taught in :doc:`chapter 10 </book/natural_variation>`.
+    """
+    options = study["natural"]
+    questions = {
+        "variations": partial(variation_errors, part="test", images=options["images"]),
+        "gradients": partial(gradient_norms, part="test", images=options["gradients"], radius=options["radius"]),
+        "paths": partial(along_paths, part="test", pairs=options["pairs"], steps=options["steps"]),
+    }
+    return {"rows": _rows(_final(study, _searched(study, **kept)[1]), questions, **kept)}
+
+
+def planned(study: dict, root: str) -> list[tuple[dict, Network]]:
+    """The networks of :func:`table1`, with their labels: the grid's, then those of the choice so far or, before there is one, of
+    the first candidates in its place.
+
+    Taught in :doc:`chapter 9 </book/adversarial>`.
+    """
+    _, chosen = _searched(study, root=root, finished=True)
+    stand_in = {method: settings[0] for method, settings in study["candidates"].items()}
+    jobs = _grid(study) + _final(study, chosen or study["likeliest"] or stand_in)
+    return [(labels, Network(train.Config(**fields), {})) for labels, fields in jobs]
+
+
+def _table1_questions(part: str, attacked: int | None) -> dict[str, partial]:
+    """Natural errors on the whole part, the others on so many of its images."""
+    return {name: partial(errors, part=part, images=attacked if options else None, attack=options) for name, options in TABLE1.items()}
+
+
+def _pgd(epsilon: float) -> dict:
+    return {"method": "pgd", "epsilon": epsilon, "alpha": epsilon / 8, "steps": 20}
+
+
+def _grid(study: dict) -> list[tuple[dict, dict]]:
+    """Labels and fields of Config of each candidate."""
+    return [
+        _job(study, method, setting, study["seeds"][0], study["search"])
         for method, settings in study["candidates"].items()
         for setting in settings
     ]
-    search = _counted(_rows(jobs, _errors("validation", None), **kept))
-    return search, runs.choose(search, ["I-FGSM-20 8"], study["allowance"])
 
 
 def _final(study: dict, chosen: dict[str, dict]) -> list[tuple[dict, dict]]:
-    return [
-        ({"method": method, "setting": setting, "seed": seed}, {**study["training"], **setting})
-        for seed in study["seeds"]
-        for method, setting in chosen.items()
-    ]
+    """The same of the chosen ones, seed by seed."""
+    named = {method: {"method": method, **setting} for method, setting in chosen.items()}
+    for name, changes in study["also"].items():
+        if changes["method"] in named:
+            named[name] = {**named[changes["method"]], **changes}
+    return [_job(study, name, setting, seed) for seed in study["seeds"] for name, setting in named.items()]
+
+
+def _job(study: dict, name: str, setting: dict, seed: int, changes: dict | None = None) -> tuple[dict, dict]:
+    shared = {"data": study["dataset"], "split": study["split"], **study["training"], **(changes or {})}
+    shown = {key: value for key, value in setting.items() if key != "method"}
+    return {"method": name, "setting": shown, "seed": seed}, {**shared, "method": name, **setting, "seed": seed}
+
+
+def _searched(study: dict, **kept) -> tuple[list[dict], dict[str, dict]]:
+    """The grid's rows and what is chosen from them; while some are missing, the likeliest. No grid where there is no choice."""
+    if all(len(settings) == 1 for settings in study["candidates"].values()):
+        return [], {method: settings[0] for method, settings in study["candidates"].items()}
+    search = _counted(_rows(_grid(study), _table1_questions("validation", None), **kept))
+    return search, runs.choose(search, [CRITERION], study["allowance"]) if _is_complete(search) else study["likeliest"]
+
+
+def _is_complete(rows: list[dict]) -> bool:
+    return not any("missing" in row for row in rows)
 
 
 def _rows(jobs: list[tuple[dict, dict]], questions: dict[str, partial], **kept) -> list[dict]:
-    """A row for each job (labels, fields of its Config): the labels and what became of the network."""
-    networks = [
-        Network(train.Config(**{"method": labels["method"], **fields, "seed": labels["seed"]}), questions) for labels, fields in jobs
-    ]
-    return [{**labels, **outcome} for (labels, _), outcome in zip(jobs, runs.complete(networks, **kept), strict=True)]
+    """A row for each job: the labels and what became of the network."""
+    networks = [Network(train.Config(**fields), questions) for _, fields in jobs]
+    outcomes = runs.complete(networks, **kept)
+    return [{**labels, **({"missing": True} if found is None else found)} for (labels, _), found in zip(jobs, outcomes, strict=True)]
 
 
 def _counted(rows: list[dict]) -> list[dict]:
     """With the answers of :func:`errors` as two columns, ``wrong`` and ``n``."""
-    return [
-        row if "diverged" in row else {
-            **{name: value for name, value in row.items() if name != "answers"},
-            **{count: {name: answer[count] for name, answer in row["answers"].items()} for count in ("wrong", "n")},
-        }
-        for row in rows
-    ]  # fmt: skip
+    counted = []
+    for row in rows:
+        answers = row.pop("answers", None)
+        counts = ("wrong", "n") if answers else ()
+        counted.append({**row, **{count: {name: answer[count] for name, answer in answers.items()} for count in counts}})
+    return counted

@@ -5,16 +5,15 @@
 
 import hashlib
 import json
-import multiprocessing
 import os
 import platform
 import subprocess
 import textwrap
 import time
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
-from dataclasses import asdict
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -23,28 +22,29 @@ import torch
 from scipy.spatial.distance import cdist
 from scipy.stats import mode
 
-from torch import Tensor, nn
-from torchvision.transforms import v2
+from torch import nn
 
-from wdtr_lite import attacks, data, robustness, train, transport
+from wdtr_lite import attacks, data, evidence, robustness, runs, train, transport
 from wdtr_lite.graph import PixelGraph
 
 __all__ = [
     "EXPERIMENTS",
-    "across_seeds",
-    "choose",
     "describe",
+    "digit_errors",
     "label_keeping",
     "nearest_neighbours",
+    "network",
+    "path_of",
+    "progress",
     "provenance",
     "robust_digits",
     "run",
     "stored",
     "summary",
-    "variations",
 ]
 
 RUNS = Path("_runs")
+NETWORKS = str(RUNS / "networks")
 
 
 def provenance(command: str, seconds: float) -> dict:
@@ -249,103 +249,23 @@ def label_keeping(
     }
 
 
-def across_seeds(rows: list[dict], method: str, condition: str, chosen_for: str = "attack") -> dict:
-    """Mean error of a method's networks, chosen for one criterion, under a condition; its standard deviation over n seeds.
-
-    Taught in :doc:`chapter 8 </book/training>`.
-    """
-    chosen = [row for row in rows if (row["method"], row["chosen_for"]) == (method, chosen_for)]
-    errors = [row["wrong"][condition] / row["n"][condition] for row in chosen]
-    return {"mean": float(np.mean(errors)), "sd": float(np.std(errors, ddof=1)) if len(errors) > 1 else None, "n": len(errors)}
-
-
-def variations(images: Tensor, seed: int) -> dict[str, Tensor]:
-    """Natural variations of digits, each image by its own random draw: moved by up to 2 pixels along both axes, turned by up to
-    30 degrees, bent elastically (torchvision's, displacements of strength 60 smoothed over 4 pixels).
-
-    Parameters
-    ----------
-    images : tensor, (N, C, H, W)
-        Floating, in [0, 1].
-    seed : int
-
-    Returns
-    -------
-    dict of str to tensor
-        ``"translation"``, ``"rotation"``, ``"elastic"``; black comes in from outside.
-
-    References
-    ----------
-    Simard, Steinkraus and Platt (2003) for elastic deformations. Taught in :doc:`chapter 8 </book/training>`.
-    """
-    height, width = images.shape[-2:]
-    bilinear = v2.InterpolationMode.BILINEAR
-    transforms = {
-        "translation": v2.RandomAffine(0, translate=(2 / width, 2 / height)),
-        "rotation": v2.RandomRotation(30, interpolation=bilinear),
-        "elastic": v2.ElasticTransform(60.0, 4.0, interpolation=bilinear),
-    }
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return {name: torch.stack([change(image) for image in images]).clamp(0, 1) for name, change in transforms.items()}
-
-
-def choose(search: list[dict], conditions: list[str], allowance: float = 0.01) -> dict[str, dict]:
-    """Of each method the setting with the lowest validation error, on average over the conditions, among those whose natural
-    error is at most `allowance` above that of plain training (method ``"none"``); without any, that of the lowest natural error.
-
-    Taught in :doc:`chapter 8 </book/training>`.
-    """
-
-    def error(row: dict, *conditions: str) -> float:
-        return sum(row["wrong"][name] / row["n"][name] for name in conditions)
-
-    limit = min(error(row, "natural") for row in search if row["method"] == "none") + allowance
-    chosen = {}
-    for row in sorted(search, key=lambda row: error(row, *conditions)):
-        if error(row, "natural") <= limit:
-            chosen.setdefault(row["method"], row["setting"])
-    for row in sorted(search, key=lambda row: error(row, "natural")):
-        chosen.setdefault(row["method"], row["setting"])
-    return chosen
-
-
-def robust_digits(
-    dataset: data.Dataset,
-    *,
-    training: dict,
-    search: dict,
-    candidates: dict[str, list[dict]],
-    criteria: dict[str, list[str]],
-    also: dict[str, dict],
-    seeds: list[int],
-    judged: int,
-    folder: Path | None = None,
-) -> dict:
+def robust_digits(study: dict, **kept) -> dict:
     """Digits classified by networks trained plainly, with penalties, with noise and on adversarial examples.
 
     For each method the candidates are trained on the part ``fit`` and judged on ``validation``; for each criterion
-    :func:`choose` picks one, which is trained on the whole part ``train`` from several seeds and judged on ``test``.
+    :func:`~wdtr_lite.runs.choose` picks one, which is trained on the whole part ``train`` from several seeds and judged on
+    ``test``.
 
     Parameters
     ----------
-    dataset : Dataset
-    training : dict
-        Fields of :class:`~wdtr_lite.train.Config` that all networks share.
-    search : dict
-        Fields that differ while choosing.
-    candidates : dict of str to list of dict
-        The settings tried, by method of :class:`~wdtr_lite.train.Config`.
-    criteria : dict of str to list of str
-        The conditions whose mean error decides, by the criterion's name.
-    also : dict of str to dict
-        Further methods by name: a ``method``, as chosen for the first criterion, with other fields.
-    seeds : list of int
-    judged : int
-        Images, drawn at random, that are attacked and varied. Natural errors are on the whole part.
-    folder : path, optional
-        Where networks and their errors are kept; what is there is not done again. With it the networks are trained in parallel,
-        a process on each core; without it one after the other.
+    study : dict
+        As in :data:`EXPERIMENTS`: the ``dataset``; ``training``, fields of :class:`~wdtr_lite.train.Config` that all networks
+        share; ``search``, fields that differ while choosing; ``candidates``, the settings tried, by method; ``criteria``, the
+        conditions whose mean error decides, by the criterion's name; ``also``, further methods by name: a ``method``, as chosen
+        for the first criterion, with other fields; ``seeds``; ``judged``, how many images, drawn at random, are attacked and
+        varied. Natural errors are on the whole part.
+    **kept
+        `root` and `cluster` of :func:`~wdtr_lite.runs.complete`.
 
     Returns
     -------
@@ -357,80 +277,50 @@ def robust_digits(
     ----------
     Taught in :doc:`chapter 8 </book/training>`.
     """
+    first, shared = study["seeds"][0], {"data": study["dataset"], **study["training"]}
     tried = [
-        ({"method": method, "setting": setting}, {**training, **search, "part": "fit", "method": method, **setting, "seed": seeds[0]})
-        for method, settings in candidates.items()
+        ({"method": method, "setting": setting}, {**shared, **study["search"], "part": "fit", "method": method, **setting, "seed": first})
+        for method, settings in study["candidates"].items()
         for setting in settings
     ]
-    found = _judged(dataset, "validation", tried, ["pgd 0.1"], judged, folder)
+    found = _judged("validation", tried, ["pgd 0.1"], study["judged"], **kept)
     jobs = []
-    for k, (criterion, conditions) in enumerate(criteria.items()):
-        chosen = {method: (method, setting) for method, setting in choose(found, conditions).items()}
-        for name, changes in also.items() if k == 0 else ():
+    for k, (criterion, conditions) in enumerate(study["criteria"].items()):
+        chosen = {method: (method, setting) for method, setting in runs.choose(found, conditions).items()}
+        for name, changes in study["also"].items() if k == 0 else ():
             method, setting = chosen[changes["method"]]
             chosen[name] = method, {**setting, **{key: value for key, value in changes.items() if key != "method"}}
         jobs += [
-            (
-                {"chosen_for": criterion, "method": name, "setting": setting, "seed": seed},
-                {**training, "method": method, **setting, "seed": seed},
-            )
+            ({"chosen_for": criterion, "method": name, "setting": setting, "seed": seed}, {**shared, "method": method, **setting, "seed": seed})
             for name, (method, setting) in chosen.items()
-            for seed in seeds
+            for seed in study["seeds"]
         ]
-    return {"search": found, "rows": _judged(dataset, "test", jobs, list(ATTACKS), judged, folder)}
+    return {"search": found, "rows": _judged("test", jobs, list(ATTACKS), study["judged"], **kept)}
 
 
-def _judged(
-    dataset: data.Dataset, part: str, jobs: list[tuple], names: list[str], judged: int, folder: Path | None
-) -> list[dict]:
+def _judged(part: str, jobs: list[tuple], names: list[str], judged: int, **kept) -> list[dict]:
     """A row for each job (what to say of it, fields of its Config)."""
-    cases = _cases(dataset, part, judged)
-    configs = [train.Config(data=dataset.name, **options) for _, options in jobs]
-    arguments = [(dataset, config, cases, names, folder and folder / _key(config)) for config in dict.fromkeys(configs)]
-    if folder is None:
-        outcomes = [_train_and_judge(*each) for each in arguments]
-    else:
-        spawn = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(os.cpu_count(), spawn, torch.set_num_threads, (1,)) as pool:
-            outcomes = list(pool.map(_train_and_judge, *zip(*arguments, strict=True)))
-    outcome_of = {config: outcome for (_, config, *_), outcome in zip(arguments, outcomes, strict=True)}
-    return [{**label, **outcome_of[config]} for (label, _), config in zip(jobs, configs, strict=True)]
+    question = partial(digit_errors, part=part, judged=judged, names=names)
+    networks = [runs.Network(train.Config(**options), {"errors": question}) for _, options in jobs]
+    return [
+        {**label, **outcome["answers"]["errors"], "training": {**outcome["training"], "seconds": outcome["seconds"]["training"]}}
+        for (label, _), outcome in zip(jobs, runs.complete(networks, **kept), strict=True)
+    ]
 
 
-def _key(config: train.Config) -> str:
-    return hashlib.md5(json.dumps(asdict(config)).encode()).hexdigest()[:12]
+def digit_errors(model: nn.Module, dataset: data.Dataset, *, part: str, judged: int, names: list[str]) -> dict:
+    """How many of ``n`` digits a network gets ``wrong``: the whole part as it is; as many drawn from it as are judged, varied
+    (translation, rotation, elastic) and under the attacks of these names.
 
-
-def _cases(dataset: data.Dataset, part: str, judged: int) -> dict[str, tuple[Tensor, Tensor]]:
-    """Images and labels: the whole part, as many drawn from it as are judged, and these varied."""
-    drawn, labels = dataset.part(part, judged)
-    drawn = drawn[:, None].float() / 255
-    cases = {"drawn": drawn, **variations(drawn, seed=0)}
-    return {"natural": dataset.part(part), **{name: (case, labels) for name, case in cases.items()}}
-
-
-def _train_and_judge(
-    dataset: data.Dataset, config: train.Config, cases: dict, names: list[str], folder: Path | None
-) -> dict:
-    done = folder and folder / "outcome.json"
-    if done and done.exists():
-        return json.loads(done.read_text())
-    run = train.fit(config, folder=folder, dataset=dataset, device="cpu", checkpoint_every=1, progress=False)
-    images, labels = cases["drawn"]
-    wrong = {name: robustness.mistakes(run.model, *case) for name, case in cases.items() if name != "drawn"}
-    for name in names:
-        wrong[name] = robustness.mistakes(run.model, images, labels, ATTACKS[name])
-    outcome = {
-        "wrong": {name: int(each.sum()) for name, each in wrong.items()},
-        "n": {name: len(each) for name, each in wrong.items()},
-        "training": {**run.history[-1], "seconds": round(sum(epoch["seconds"] for epoch in run.history), 1)},
-    }
-    if done:
-        part = done.with_suffix(".part")
-        part.write_text(json.dumps(outcome))
-        part.replace(done)
-        print(f"{config.method} {config.part} seed {config.seed}: {outcome['wrong']}", flush=True)
-    return outcome
+    Taught in :doc:`chapter 8 </book/training>`.
+    """
+    images, labels = dataset.part(part, judged)
+    images = images[:, None].float() / 255
+    varied = robustness.variations(images, seed=0)
+    wrong = {"natural": robustness.mistakes(model, *dataset.part(part))}
+    wrong |= {name: robustness.mistakes(model, varied[name], labels) for name in ("translation", "rotation", "elastic")}
+    wrong |= {name: robustness.mistakes(model, images, labels, ATTACKS[name]) for name in names}
+    return {"wrong": {name: int(each.sum()) for name, each in wrong.items()}, "n": {name: len(each) for name, each in wrong.items()}}
 
 
 def _pgd(epsilon: float) -> Callable:
@@ -481,7 +371,7 @@ def _digits(labels: np.ndarray) -> str:
     return "".join(map(str, labels))
 
 
-EXPERIMENTS = {
+_DIGITS = {
     "nearest_neighbours": {
         "quick": {"dataset": "mnist5k", "train_sizes": [50, 100, 200], "test_size": 50, "neighbours": [1, 3], "seed": 0},
         "full": {
@@ -542,23 +432,140 @@ EXPERIMENTS = {
         },
     },
 }
-"""The configuration of each experiment, by profile."""
+
+_DIFFERENCE = {"mode": "finite_difference"}
+
+_STUDIES = {
+    "quick": {
+        "dataset": "mnist5k_color",
+        "split": None,
+        "training": {"model": "resnet8", "width": 8, "images": 2000, "batch_size": 32, "epochs": 4, "milestones": [3]},
+        "search": {},
+        "candidates": {
+            "none": [{}],
+            "euclidean": [{"eta": 0.5, **_DIFFERENCE}],
+            "wasserstein": [{"eta": 0.5, "radius": 2, **_DIFFERENCE}],
+        },
+        "likeliest": {},
+        "also": {},
+        "allowance": 0.05,
+        "seeds": [0],
+        "attacked": 200,
+    },
+    "cpu": {
+        "dataset": "cifar10",
+        "split": "holdout",
+        "training": {"model": "resnet8", "epochs": 4, "milestones": [2, 3]},
+        "search": {"images": 10_000, "epochs": 6, "milestones": [4, 5]},
+        "candidates": {
+            "none": [{}],
+            "euclidean": [{"eta": eta, **_DIFFERENCE} for eta in (0.25, 0.5, 1.0, 2.0)],
+            "wasserstein": [
+                {"eta": eta, "radius": radius, **_DIFFERENCE} for radius in (2, 4, 6, 8) for eta in (0.5, 1.0, 2.0)
+            ],
+        },
+        "likeliest": {},
+        "also": {},
+        "allowance": 0.05,
+        "seeds": [0, 1, 2],
+        "attacked": 2000,
+    },
+    "full": {
+        "dataset": "cifar10",
+        "split": "holdout",
+        "training": {},
+        "search": {},
+        "candidates": {
+            "none": [{}],
+            "euclidean": [{"eta": eta} for eta in (0.25, 0.5, 1.0, 2.0)],
+            "wasserstein": [{"eta": eta, "radius": radius} for radius in (2, 4, 6, 8) for eta in (0.25, 0.5, 1.0, 2.0)],
+        },
+        "likeliest": {"none": {}, "euclidean": {"eta": 1.0}, "wasserstein": {"eta": 1.0, "radius": 2}},
+        "also": {},
+        "allowance": 0.02,
+        "seeds": [0, 1, 2],
+        "attacked": 5000,
+    },
+}
+
+# What each experiment adds to the study, by profile.
+_ADDED = {
+    "table1": {"quick": {}, "cpu": {}, "full": {}},
+    "table2": {
+        "quick": {"moved": {"images": 200, "reach": 4}},
+        "cpu": {"moved": {"images": 1000, "reach": 16}},
+        "full": {"moved": {"images": 1000, "reach": 16}},
+    },
+    "figure2": {
+        "quick": {"shown": {"images": 2, "of": 20, "padding": "zeros", "reach": 4}},
+        "cpu": {"shown": {"images": 4, "of": 100, "padding": "zeros", "reach": 12}},
+        "full": {"shown": {"images": 4, "of": 100, "padding": "zeros", "reach": 12}},
+    },
+    "stress": {
+        "quick": {"harder": {"attacked": 20, "autoattack": 0, "epsilons": [8], "pictured": 1}},
+        "cpu": {"harder": {"attacked": 500, "autoattack": 250, "epsilons": [1, 2, 4, 8, 16, 24, 32], "pictured": 4}},
+        "full": {"harder": {"attacked": 1000, "autoattack": 1000, "epsilons": [1, 2, 4, 8, 16, 24, 32], "pictured": 4}},
+    },
+    "variation": {
+        "quick": {"natural": {"images": 100, "gradients": 50, "radius": 2, "pairs": 3, "steps": 4}},
+        "cpu": {"natural": {"images": 2000, "gradients": 1000, "radius": 2, "pairs": 60, "steps": 10}},
+        "full": {"natural": {"images": 5000, "gradients": 1000, "radius": 2, "pairs": 200, "steps": 10}},
+    },
+}
+
+_RIVALS = {
+    "gaussian_noise": [{"eta": eta} for eta in (0.05, 0.1, 0.2)],
+    "jacobian": [{"eta": eta, **_DIFFERENCE} for eta in (0.1, 0.3)],
+    "fgsm": [{"epsilon": 8 / 255, "warmup": 2}],
+    "pgd": [{"epsilon": 8 / 255, "warmup": 2}],
+    "trades": [{"epsilon": 8 / 255, "warmup": 2, "eta": 6**0.5}],
+}
 
 
-_MEASURES = {"nearest_neighbours": nearest_neighbours, "label_keeping": label_keeping, "robust_digits": robust_digits}
+def _tradeoff(profile: str, **changes) -> dict:
+    study = _STUDIES[profile]
+    exact = {"wasserstein, exact": {"method": "wasserstein", "mode": "double_backprop"}}
+    return {**study, "candidates": {**study["candidates"], **_RIVALS}, "also": exact, **changes}
 
 
-def run(name: str, profile: str = "quick") -> dict:
+EXPERIMENTS = {
+    **_DIGITS,
+    **{name: {profile: {**_STUDIES[profile], **added} for profile, added in by.items()} for name, by in _ADDED.items()},
+    "tradeoff": {
+        "quick": _tradeoff("quick"),
+        "cpu": _tradeoff("cpu", training={"model": "resnet8", **_STUDIES["cpu"]["search"]}, search={}, seeds=[0]),
+        "full": _tradeoff("full"),
+    },
+}
+"""The configuration of each experiment, by profile: ``quick`` for the live cells of a chapter; ``cpu``, what two cores can do, of
+those whose ``full`` scale asks for a GPU."""
+
+
+_STUDIED = {
+    "robust_digits": robust_digits,
+    "table1": evidence.table1,
+    "table2": evidence.table2,
+    "figure2": evidence.figure2,
+    "stress": evidence.stress,
+    "variation": evidence.variation,
+    "tradeoff": evidence.table1,
+}
+_MEASURED = {"nearest_neighbours": nearest_neighbours, "label_keeping": label_keeping}
+
+
+def run(name: str, profile: str = "quick", *, cluster: str | None = None, finished: bool = False) -> dict:
     """Run an experiment as declared in :data:`EXPERIMENTS`.
 
-    ``quick`` returns the result. ``full`` also writes it to ``results/NAME.json``; a full run that was stopped
-    goes on from ``_runs/``.
+    ``quick`` returns the result. The other profiles also write it, ``full`` to ``results/NAME.json``, ``cpu`` to
+    ``results/NAME_cpu.json``; stopped, they go on from ``_runs/``, where networks are kept for all experiments.
 
     Parameters
     ----------
     name : str
         A key of :data:`EXPERIMENTS`.
-    profile : {"quick", "full"}
+    profile : {"quick", "cpu", "full"}
+    cluster, finished
+        As for :func:`~wdtr_lite.runs.complete`.
 
     Returns
     -------
@@ -568,7 +575,7 @@ def run(name: str, profile: str = "quick") -> dict:
     Raises
     ------
     ValueError
-        If the name or the profile is unknown.
+        If the name is unknown or has no such profile.
 
     References
     ----------
@@ -579,15 +586,18 @@ def run(name: str, profile: str = "quick") -> dict:
     if profile not in EXPERIMENTS[name]:
         raise ValueError(f"profile must be one of {sorted(EXPERIMENTS[name])}, got {profile!r}")
     config = EXPERIMENTS[name][profile]
-    dataset = data.load(config["dataset"])
-    options = {key: value for key, value in config.items() if key != "dataset"}
-    kept = {"nearest_neighbours": "checkpoint", "robust_digits": "folder"}
-    if name in kept and profile == "full":
-        key = hashlib.md5(repr((config, dataset)).encode()).hexdigest()[:8]  # never another run's
-        options[kept[name]] = RUNS / f"{name}-{key}"
+    dataset = runs.dataset_of(config["dataset"], config.get("split"))
     began = time.monotonic()
-    result = _MEASURES[name](dataset, **options)
-    command = f"python -m wdtr_lite experiment {name} --profile {profile}"
+    if name in _STUDIED:
+        kept = {} if profile == "quick" else {"root": NETWORKS, "cluster": cluster, "finished": finished}
+        result = _STUDIED[name](config, **kept)
+    else:
+        options = {key: value for key, value in config.items() if key != "dataset"}
+        if name == "nearest_neighbours" and profile == "full":
+            key = hashlib.md5(repr((config, dataset)).encode()).hexdigest()[:8]  # never another run's
+            options["checkpoint"] = RUNS / f"{name}-{key}"
+        result = _MEASURED[name](dataset, **options)
+    command = f"python -m wdtr_lite experiment {name} --profile {profile}" + " --finished" * finished
     report = {
         "experiment": name,
         "profile": profile,
@@ -596,19 +606,79 @@ def run(name: str, profile: str = "quick") -> dict:
         "result": result,
         "provenance": provenance(command, time.monotonic() - began),
     }
-    if profile == "full":
-        _results().mkdir(exist_ok=True)
-        (_results() / f"{name}.json").write_text(json.dumps(report, indent=1) + "\n")
+    if profile != "quick":
+        path = path_of(name, profile)
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(json.dumps(report, indent=1) + "\n")
+        if name == "table1":
+            _publish(report)
     return report
 
 
-def _results() -> Path:
-    """``results/`` of the checkout, seen from its top or from a notebook in ``book/``."""
-    return next((folder for folder in (Path("results"), Path("../results")) if folder.is_dir()), Path("results"))
+def _publish(report: dict) -> None:
+    """The weights of the networks of the first seed, beside the result."""
+    config, profile = report["config"], report["profile"]
+    for row in report["result"]["rows"]:
+        if row["seed"] == config["seeds"][0] and "wrong" in row:
+            weights = runs.trained(_config_of(report, row), NETWORKS).model.state_dict()
+            torch.save(weights, path_of("table1", profile, f"_{row['method']}.pt"))
 
 
-def stored(name: str) -> dict:
-    """The result file ``results/NAME.json``, as an experiment or a benchmark wrote it.
+def network(method: str, profile: str = "cpu") -> nn.Module:
+    """A network of Table 1, first seed, with its published weights, in evaluation mode on the CPU.
+
+    Parameters
+    ----------
+    method : {"none", "euclidean", "wasserstein"}
+    profile : {"cpu", "full"}
+
+    Raises
+    ------
+    FileNotFoundError
+        Where it was not run.
+
+    References
+    ----------
+    Taught in :doc:`chapter 9 </book/adversarial>`.
+    """
+    report = stored("table1", profile)
+    row = next(row for row in report["result"]["rows"] if row["method"] == method)
+    weights = torch.load(path_of("table1", profile, f"_{method}.pt"), weights_only=True)
+    return train.network(_config_of(report, row), weights)
+
+
+def _config_of(report: dict, row: dict) -> train.Config:
+    config = report["config"]
+    return train.Config(
+        data=config["dataset"], split=config["split"], method=row["method"], seed=row["seed"], **{**config["training"], **row["setting"]}
+    )
+
+
+def path_of(name: str, profile: str = "full", suffix: str = ".json") -> Path:
+    """Where a result is kept: ``results/NAME.json``, ``results/NAME_cpu.json``; of the checkout, seen from its top or ``book/``.
+
+    Taught in :doc:`chapter 9 </book/adversarial>`.
+    """
+    folder = next((folder for folder in (Path("results"), Path("../results")) if folder.is_dir()), Path("results"))
+    return folder / (name + ("" if profile == "full" else f"_{profile}") + suffix)
+
+
+def progress(name: str, profile: str) -> list[tuple[dict, float, float]]:
+    """The networks an experiment trains: labels, seconds trained so far, seconds this machine should still take.
+
+    Seconds of one core or of the GPU. Without networks, or for ``robust_digits``, the list is empty.
+
+    Taught in :doc:`chapter 9 </book/adversarial>`.
+    """
+    if "likeliest" not in EXPERIMENTS[name][profile]:
+        return []
+    planned = evidence.planned(EXPERIMENTS[name][profile], NETWORKS)
+    seconds = runs.progress([network for _, network in planned], NETWORKS)
+    return [(labels, *each) for (labels, _), each in zip(planned, seconds, strict=True)]
+
+
+def stored(name: str, profile: str = "full") -> dict:
+    """The result file ``results/NAME.json``, or ``results/NAME_cpu.json``, as an experiment or a benchmark wrote it.
 
     Raises
     ------
@@ -619,7 +689,7 @@ def stored(name: str) -> dict:
     ----------
     Taught in :doc:`chapter 1 </book/discrete_ot>`.
     """
-    path = _results() / f"{name}.json"
+    path = path_of(name, profile)
     if not path.exists():
         raise FileNotFoundError(f"{path} was not run: make results runs experiments, benchmarks/*.py --write benchmarks")
     return json.loads(path.read_text())

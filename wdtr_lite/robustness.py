@@ -11,10 +11,21 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torchvision.transforms import v2
 
 from wdtr_lite.graph import _check_floating, _check_whole
 
-__all__ = ["Flips", "error", "label_flips", "mistakes", "predictions", "robust_error", "translation_sequence"]
+__all__ = [
+    "Flips",
+    "error",
+    "label_flips",
+    "mistakes",
+    "predictions",
+    "robust_error",
+    "translated_labels",
+    "translation_sequence",
+    "variations",
+]
 
 Classifier = Callable[[Tensor], Tensor]
 Attack = Callable[[Classifier, Tensor, Tensor], Tensor]
@@ -288,17 +299,98 @@ def label_flips(
     Section 5.2 and Table 2 of Lin et al. (2019). Taught in :doc:`chapter 8 </book/training>`.
     """
     _check_images(images)
+    shifts = _checked_shifts(shifts, padding, images.shape[_checked_axis(axis)])
+    labels = translated_labels(model, images, axis, [0, *shifts], padding, batch_size=batch_size)
+    return Flips((labels[2:] != labels[1:-1]).sum(0), (labels[1:] != labels[0]).sum(0))
+
+
+def translated_labels(
+    model: Classifier, images: Tensor, axis: str, shifts: Sequence[int], padding: str, *, batch_size: int = 500
+) -> Tensor:
+    """The predicted labels of the translated versions of each image, which :func:`label_flips` counts.
+
+    Parameters
+    ----------
+    model, images, batch_size
+        As in :func:`predictions`; the model sees as many translated images at a time.
+    axis, shifts, padding
+        As in :func:`translation_sequence`.
+
+    Returns
+    -------
+    tensor, (S, N)
+        int64, a row for each shift.
+
+    Raises
+    ------
+    ValueError, TypeError
+        As :func:`predictions` and :func:`translation_sequence`.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from wdtr_lite.robustness import translated_labels
+    >>> brighter_left = lambda x: x.sum((1, 2))
+    >>> translated_labels(brighter_left, torch.tensor([[[0.0, 1.0, 0.0]]]), "horizontal", [-1, 0, 1], "zeros")
+    tensor([[0],
+            [1],
+            [2]])
+
+    References
+    ----------
+    Section 5.2 of Lin et al. (2019). Taught in :doc:`chapter 10 </book/natural_variation>`.
+    """
+    _check_images(images)
     _check_whole(batch_size, "batch_size")
     dim = _checked_axis(axis)
     shifts = _checked_shifts(shifts, padding, images.shape[dim])
-    consecutive, from_unshifted = ([images.new_zeros(0, dtype=torch.int64)] for _ in range(2))
+    labels = [images.new_zeros((len(shifts), 0), dtype=torch.int64)]
     with _evaluating(model):
         for part in _parts(images, batch_size):
             x = _as_batch(images[part])
-            labels = torch.stack([_labels(model, _moved(x, dim, shift, padding)) for shift in (0, *shifts)])
-            consecutive.append((labels[2:] != labels[1:-1]).sum(0))
-            from_unshifted.append((labels[1:] != labels[0]).sum(0))
-    return Flips(torch.cat(consecutive), torch.cat(from_unshifted))
+            labels.append(torch.stack([_labels(model, _moved(x, dim, shift, padding)) for shift in shifts]))
+    return torch.cat(labels, 1)
+
+
+def variations(images: Tensor, seed: int, *, shift: int = 2, degrees: float = 30, margin: int = 0) -> dict[str, Tensor]:
+    """Natural variations, each image by its own random draw, the blur of all the same.
+
+    Parameters
+    ----------
+    images : tensor, (N, C, H, W)
+        Floating, in [0, 1].
+    seed : int
+    shift : int
+        Pixels by which an image is moved at most, along both axes.
+    degrees : float
+        By which it is turned at most.
+    margin : int
+        Pixels by which the image is continued by reflection at its border before it is varied; what comes in from further
+        outside is black.
+
+    Returns
+    -------
+    dict of str to tensor
+        ``"translation"``; ``"rotation"``; ``"elastic"``, bent by torchvision's displacements of strength 60, smoothed over 4
+        pixels; ``"blur"``, Gaussian with standard deviation 1 pixel.
+
+    References
+    ----------
+    Simard, Steinkraus and Platt (2003) for elastic deformations. Taught in :doc:`chapter 8 </book/training>`.
+    """
+    height, width = (side + 2 * margin for side in images.shape[-2:])
+    bilinear = v2.InterpolationMode.BILINEAR
+    transforms = {
+        "translation": v2.RandomAffine(0, translate=(shift / width, shift / height)),
+        "rotation": v2.RandomRotation(degrees, interpolation=bilinear),
+        "elastic": v2.ElasticTransform(60.0, 4.0, interpolation=bilinear),
+        "blur": v2.GaussianBlur(5, 1.0),
+    }
+    wide = v2.functional.pad(images, margin, padding_mode="reflect") if margin else images
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        varied = {name: torch.stack([change(image) for image in wide]).clamp(0, 1) for name, change in transforms.items()}
+    return {name: v2.functional.center_crop(each, images.shape[-2:]) for name, each in varied.items()}
 
 
 # ---------------------------------------------------------------- batches

@@ -24,7 +24,7 @@ import torch
 from wdtr_lite import data, train
 from wdtr_lite.data import Dataset
 
-__all__ = ["Network", "across_seeds", "choose", "complete", "expected_seconds", "outcome"]
+__all__ = ["Network", "across_seeds", "choose", "complete", "dataset_of", "outcome", "progress", "trained"]
 
 TOGETHER = 8  # networks that train at once on a GPU
 
@@ -41,7 +41,9 @@ class Network(NamedTuple):
     questions: dict[str, partial]  # by the answer's name; each a partial of a module's function: model, dataset -> JSON
 
 
-def complete(networks: Sequence[Network], root: str | os.PathLike | None = None, *, cluster: str | None = None) -> list[dict]:
+def complete(
+    networks: Sequence[Network], root: str | os.PathLike | None = None, *, cluster: str | None = None, finished: bool = False
+) -> list[dict | None]:
     """Train what is not trained, ask what is not answered.
 
     Parameters
@@ -54,11 +56,13 @@ def complete(networks: Sequence[Network], root: str | os.PathLike | None = None,
     cluster : str, optional
         Address of a Dask scheduler. Its workers must see the same `root` and the same data under the same paths: a run whose
         worker dies goes on from its checkpoint on another.
+    finished : bool
+        Do nothing: return what is there already.
 
     Returns
     -------
-    list of dict
-        As :func:`outcome`.
+    list of dict or None
+        As :func:`outcome`, which is None for a network that is not finished.
 
     References
     ----------
@@ -67,8 +71,8 @@ def complete(networks: Sequence[Network], root: str | os.PathLike | None = None,
     if root is None:
         return [_here(network) for network in networks]
     root = Path(root)
-    missing = list({_key(n.config, n.questions): n for n in networks if outcome(n, root) is None}.values())
-    if torch.cuda.is_available() and not cluster:
+    missing = [] if finished else list({_key(n.config, n.questions): n for n in networks if outcome(n, root) is None}.values())
+    if missing and torch.cuda.is_available() and not cluster:
         _on_gpu(missing, root)
     elif missing:
         with _executor(cluster) as executor:
@@ -92,25 +96,54 @@ def outcome(network: Network, root: str | os.PathLike) -> dict | None:
     return _outcome(train.load(folder), {name: json.loads(file.read_text()) for name, file in files.items()})
 
 
-def expected_seconds(networks: Sequence[Network], root: str | os.PathLike) -> list[float]:
-    """How long the training of each network should still take on this machine, from two steps of each kind on one core or GPU.
+def progress(networks: Sequence[Network], root: str | os.PathLike) -> list[tuple[float, float]]:
+    """Of each network the seconds of training done, and those still to come on one core, or the GPU, of this machine: measured
+    on two steps of each kind of training.
 
     Taught in :doc:`chapter 9 </book/adversarial>`.
     """
-    rates: dict[train.Config, float] = {}
+    rate = cache(_images_per_second)
     found = []
     for config, _ in networks:
-        kind = replace(config, images=config.batch_size, epochs=2, warmup=0, milestones=(), seed=0, part="train")
-        kind = replace(kind, eta=0.1) if kind.eta else kind
-        epochs = config.epochs - (len(train.load(folder).history) if _has_checkpoint(folder := _folder(config, root)) else 0)
-        if epochs and kind not in rates:
-            threads = torch.get_num_threads()
-            torch.set_num_threads(1)
-            rates[kind] = train.fit(kind, dataset=_dataset(config), progress=False).history[-1]["images_per_second"]
-            torch.set_num_threads(threads)
-        images = config.images or len(_dataset(config).split[config.part])
-        found.append(epochs * images / rates[kind] if epochs else 0.0)
+        folder = _folder(config, root)
+        history = train.load(folder).history if _has_checkpoint(folder) else []
+        epochs = config.epochs - len(history)
+        images = config.images or len(dataset_of(config.data, config.split).split[config.part])
+        kind = replace(config, images=config.batch_size, epochs=2, warmup=0, milestones=(), seed=0, part="train", eta=min(config.eta, 0.1))
+        found.append((sum(epoch["seconds"] for epoch in history), epochs * images / rate(kind) if epochs else 0.0))
     return found
+
+
+def _images_per_second(config: train.Config) -> float:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        data_set = dataset_of(config.data, config.split)
+        return train.fit(config, dataset=data_set, progress=False).history[-1]["images_per_second"]
+    finally:
+        torch.set_num_threads(threads)
+
+
+@cache
+def trained(config: train.Config, root: str | os.PathLike | None = None, device: str | None = None) -> train.Run:
+    """The network of a configuration, from its folder or trained there; kept in memory, so that it is trained once a process.
+
+    Taught in :doc:`chapter 9 </book/adversarial>`.
+    """
+    folder = root and _folder(config, root)
+    if folder and _is_trained(config, folder):
+        return train.load(folder, device=device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    data_set = dataset_of(config.data, config.split)
+    return train.fit(config, folder=folder, dataset=data_set, device=device, checkpoint_every=1, progress=False)
+
+
+@cache
+def dataset_of(name: str, split: str | None = None) -> Dataset:
+    """:func:`~wdtr_lite.data.load`, kept in memory.
+
+    Taught in :doc:`chapter 9 </book/adversarial>`.
+    """
+    return data.load(name, split=split)
 
 
 def across_seeds(rows: list[dict], condition: str, **labels) -> dict:
@@ -153,7 +186,7 @@ def choose(search: list[dict], conditions: list[str], allowance: float = 0.01) -
         return sum(row["wrong"][name] / row["n"][name] for name in conditions)
 
     search = [row for row in search if "wrong" in row]
-    limit = min((error(row, "natural") for row in search if row["method"] == "none"), default=0.0) + allowance
+    limit = min(error(row, "natural") for row in search if row["method"] == "none") + allowance
     chosen = {}
     for row in sorted(search, key=lambda row: error(row, *conditions)):
         if error(row, "natural") <= limit:
@@ -170,7 +203,7 @@ def _work(network: Network, root: Path, device: str | None = None) -> str:
     """Train a network and ask what is not answered yet; a line about it."""
     config, folder = network.config, _folder(network.config, root)
     try:
-        run = _trained(config, folder, device)
+        run = trained(config, root, device)
     except train.Divergence as error:
         _write(folder / "diverged.json", str(error))
         return f"{_name(config)}: diverged"
@@ -180,16 +213,10 @@ def _work(network: Network, root: Path, device: str | None = None) -> str:
 
 def _here(network: Network) -> dict:
     try:
-        run = _trained(network.config)
+        run = trained(network.config)
     except train.Divergence as error:
         return {"diverged": str(error)}
     return _outcome(run, _answers(network, run))
-
-
-def _trained(config: train.Config, folder: Path | None = None, device: str | None = None) -> train.Run:
-    if folder and _is_trained(config, folder):
-        return train.load(folder, device=device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    return train.fit(config, folder=folder, dataset=_dataset(config), device=device, checkpoint_every=1, progress=False)
 
 
 def _answers(network: Network, run: train.Run, folder: Path | None = None) -> dict[str, dict]:
@@ -200,7 +227,7 @@ def _answers(network: Network, run: train.Run, folder: Path | None = None) -> di
             answers[name] = json.loads(file.read_text())
             continue
         began = time.perf_counter()
-        answer = question(run.model, _dataset(network.config))
+        answer = question(run.model, dataset_of(network.config.data, network.config.split))
         seconds = round(time.perf_counter() - began, 2)
         answers[name] = {"question": _described(question), "seconds": seconds, "answer": answer}
         if file:
@@ -244,15 +271,6 @@ def _executor(cluster: str | None) -> Iterator[Executor]:
         yield client.get_executor(pure=False)
 
 
-@cache
-def _load(name: str, split: str | None) -> Dataset:
-    return data.load(name, split=split)
-
-
-def _dataset(config: train.Config) -> Dataset:
-    return _load(config.data, config.split)
-
-
 # ---------------------------------------------------------------- files
 
 
@@ -266,7 +284,8 @@ def _folder(config: train.Config, root: str | os.PathLike) -> Path:
 
 
 def _described(question: partial) -> str:
-    return f"{question.func.__module__}.{question.func.__qualname__} {json.dumps(question.keywords, sort_keys=True)}"
+    options = {name: value for name, value in question.keywords.items() if name != "root"}
+    return f"{question.func.__module__}.{question.func.__qualname__} {json.dumps(options, sort_keys=True)}"
 
 
 def _file(folder: Path, question: partial) -> Path:

@@ -24,7 +24,7 @@ from wdtr_lite import attacks, data, metric, models, noise
 from wdtr_lite.graph import PixelGraph, _check_number, _check_whole
 from wdtr_lite.regularizer import GradientPenalty
 
-__all__ = ["Config", "Divergence", "Run", "fit", "fit_together", "load"]
+__all__ = ["Config", "Divergence", "Run", "fit", "fit_together", "load", "network"]
 
 PENALTIES = ("euclidean", "wasserstein")
 NOISES = ("gaussian_noise", "wasserstein_noise")
@@ -65,7 +65,7 @@ class Config:
     Appendix D of Lin et al. (2019). Taught in :doc:`chapter 8 </book/training>`.
     """
 
-    data: str = _option("cifar10", "data set, as in wdtr_lite.data.load", ("cifar10", "mnist", "mnist5k"))
+    data: str = _option("cifar10", "data set, as in wdtr_lite.data.load", ("cifar10", "mnist", "mnist5k", "mnist5k_color"))
     split: str | None = _option(None, "which split of the data set, where it has several: official or holdout")
     part: str = _option("train", "train on all training images, or on those that are not kept for validation", ("train", "fit"))
     images: int | None = _option(None, "train on so many images, drawn at random, the same for every seed; default all")
@@ -266,10 +266,25 @@ def load(folder: str | os.PathLike, *, device: str | torch.device = "cpu") -> Ru
     device = _device(device)
     state = _checkpoint(folder, device)
     config = Config(**state["config"])
-    channels = state["model"]["normalize.mean"].shape[0]
-    model = _network(config, channels, 0.0, 1.0).to(device)
-    model.load_state_dict(state["model"])
-    return Run(model.eval(), _metrics(folder, state["epoch"]), config)
+    return Run(network(config, state["model"]).to(device), _metrics(folder, state["epoch"]), config)
+
+
+def network(config: Config, weights: dict[str, Tensor]) -> nn.Module:
+    """The network of a configuration with weights trained before, in evaluation mode on the CPU.
+
+    Parameters
+    ----------
+    config : Config
+    weights : dict of str to tensor
+        Its ``state_dict()``.
+
+    References
+    ----------
+    Taught in :doc:`chapter 9 </book/adversarial>`.
+    """
+    model = _network(config, weights["normalize.mean"].shape[0], 0.0, 1.0)
+    model.load_state_dict(weights)
+    return model.eval()
 
 
 def _device(device: str | torch.device) -> torch.device:
