@@ -95,7 +95,7 @@ notebooks: .venv/.installed
 	@$(RUN) tools/notebooks.py store $(SELECTED:%=book/%.ipynb)
 
 results: .venv/.installed
-	@$(RUN) -m wdtr_lite experiment all --profile full
+	@$(RUN) -m wdtr_lite experiment all --profile cpu
 
 clean:
 	rm -rf _build .pytest_cache .hypothesis

@@ -42,6 +42,6 @@ def test_row_names_what_exists(row):
     file, name = test.strip("`").split("::")
     defined = ast.parse((ROOT / "tests" / file).read_text()).body
     assert name in [node.name for node in defined if isinstance(node, ast.FunctionDef)]
-    number, page = re.fullmatch(r"{doc}`(\d) <(\w+)>`", chapter).groups()
+    number, page = re.fullmatch(r"{doc}`(\d+) <(\w+)>`", chapter).groups()
     assert CHAPTERS[int(number) - 1] == f"book/{page}"
     assert verdict
