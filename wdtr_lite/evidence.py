@@ -21,6 +21,7 @@ from wdtr_lite.runs import Network
 
 __all__ = [
     "CRITERION",
+    "PAPER",
     "TABLE1",
     "along_paths",
     "attack",
@@ -31,6 +32,7 @@ __all__ = [
     "frames",
     "gradient_norms",
     "loss_surface",
+    "photo",
     "planned",
     "sequences",
     "stress",
@@ -48,6 +50,20 @@ TABLE1 = {
     "I-FGSM-20 8": {"method": "ifgsm", "epsilon": 8, "alpha": 2, "steps": 20},
 }
 """The rows of Table 1: options of :func:`attack`."""
+
+PAPER = {
+    "table1": {
+        "natural": {"none": 16.29, "euclidean": 15.61, "wasserstein": 15.35},
+        "FGSM 8": {"none": 82.22, "euclidean": 31.10, "wasserstein": 30.20},
+        "FGSM 25": {"none": 89.72, "euclidean": 66.83, "wasserstein": 44.32},
+        "I-FGSM-20 8": {"none": 90.15, "euclidean": 40.06, "wasserstein": 32.12},
+    },
+    "table2": {
+        "horizontal": {"none": 10.009, "euclidean": 7.898, "wasserstein": 6.488},
+        "vertical": {"none": 9.920, "euclidean": 9.437, "wasserstein": 7.956},
+    },
+}
+"""The numbers that the paper prints: error in percent, mean label flips."""
 
 CRITERION = ["natural", "I-FGSM-20 8"]
 """The rows of Table 1 whose mean on validation images decides which setting of a method is taken."""
@@ -270,6 +286,14 @@ def _chances(model: nn.Module, x: Tensor) -> Tensor:
 
 def _rounded(values: Tensor) -> list:
     return np.round(values.detach().double().cpu().numpy(), 4).tolist()
+
+
+def photo(pixels: str) -> np.ndarray:
+    """The picture (32, 32, 3), uint8, of the hexadecimal bytes in a result.
+
+    Taught in :doc:`chapter 9 </book/adversarial>`.
+    """
+    return np.frombuffer(bytes.fromhex(pixels), np.uint8).reshape(3, 32, 32).transpose(1, 2, 0)
 
 
 def _hex(image: Tensor) -> str:

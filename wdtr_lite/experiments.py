@@ -439,7 +439,7 @@ _STUDIES = {
     "quick": {
         "dataset": "mnist5k_color",
         "split": None,
-        "training": {"model": "resnet8", "width": 8, "images": 2000, "batch_size": 32, "epochs": 4, "milestones": [3]},
+        "training": {"model": "resnet8", "width": 8, "images": 2000, "batch_size": 32, "epochs": 3, "milestones": [2]},
         "search": {},
         "candidates": {
             "none": [{}],
@@ -449,7 +449,7 @@ _STUDIES = {
         "likeliest": {},
         "also": {},
         "seeds": [0],
-        "attacked": 200,
+        "attacked": 100,
     },
     "cpu": {
         "dataset": "cifar10",

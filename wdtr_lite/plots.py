@@ -9,10 +9,23 @@ from matplotlib.figure import Figure
 
 from wdtr_lite.transport import Image, TransportPlan
 
-__all__ = ["COLORS", "error_bars", "image_grid", "mean_error", "show_change", "show_image", "show_plan", "style", "table"]
+__all__ = ["COLORS", "METHODS", "error_bars", "image_grid", "mean_error", "percent", "show_change", "show_image", "show_plan", "style", "table"]
 
 COLORS = {"euclidean": "#D55E00", "wasserstein": "#0072B2", "intensities": "#6F6F6F", "sinkhorn": "#007A5A"}
 """One colour per metric in every figure, distinct to colour-blind readers and in grey (after Okabe and Ito, 2008)."""
+
+METHODS = {
+    "none": "plain",
+    "euclidean": "Euclidean penalty",
+    "wasserstein": "Wasserstein penalty",
+    "wasserstein, exact": "Wasserstein, exact",
+    "gaussian_noise": "Gaussian noise",
+    "jacobian": "Jacobian penalty",
+    "fgsm": "FGSM training",
+    "pgd": "PGD-7 training",
+    "trades": "TRADES",
+}
+"""What the chapters on CIFAR-10 call the methods of :class:`~wdtr_lite.train.Config`."""
 
 _MARKERS = {"euclidean": "s", "wasserstein": "o", "intensities": "^", "sinkhorn": "D"}
 _NAMES = {"euclidean": "L2", "wasserstein": "W2", "intensities": "L2 of intensities", "sinkhorn": "Sinkhorn"}
@@ -141,6 +154,17 @@ def mean_error(values: np.ndarray, places: int = 1, *, sign: str = "") -> str:
     """
     error = values.std(ddof=1) / len(values) ** 0.5
     return f"{values.mean():{sign}.{places}f} ± {error:.{places}f}"
+
+
+def percent(found: dict, places: int = 1) -> str:
+    """A rate of :func:`~wdtr_lite.runs.across_seeds` in percent: mean ± standard deviation over seeds, or "not run".
+
+    Taught in :doc:`chapter 9 </book/adversarial>`.
+    """
+    if found["mean"] is None:
+        return "not run"
+    spread = "" if found["sd"] is None else f" ± {100 * found['sd']:.{places}f}"
+    return f"{100 * found['mean']:.{places}f}{spread}"
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[object]]):
