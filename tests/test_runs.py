@@ -1,0 +1,556 @@
+"""Networks kept run by run: what is there is not done again, whoever is killed, on processes and on a cluster's workers."""
+
+import io
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, redirect_stdout
+from functools import cache, partial, wraps
+from pathlib import Path
+
+import pytest
+import torch
+from oracles import gpu
+
+from wdtr_lite import attacks, data, evidence, robustness, runs, train
+from wdtr_lite.runs import Network, complete, outcome
+
+SMALL = {
+    "data": "mnist5k", "model": "small_cnn", "width": 2, "images": 64, "batch_size": 32, "epochs": 2, "learning_rate": 0.05,
+    "milestones": (),
+}  # fmt: skip
+NATURAL = partial(evidence.errors, part="test", images=40, attack=None)
+FGSM = partial(evidence.errors, part="test", images=20, attack={"method": "fgsm", "epsilon": 25})
+
+
+def network(questions=None, **how):
+    return Network(train.Config(**SMALL | how), {"natural": NATURAL, "FGSM": FGSM} if questions is None else questions)
+
+
+def recorded(model, dataset, *, file, root=None, say="here"):
+    """A question that writes down each time it is asked; here, where other processes find it."""
+    with open(file, "a") as stream:
+        stream.write(say + "\n")
+    return {"label": int(robustness.predictions(model, dataset.images[:1])[0])}
+
+
+def recording(file, **options):
+    return {"recorded": partial(recorded, file=str(file), **options)}
+
+
+def asked(file):
+    return file.read_text().splitlines() if file.exists() else []
+
+
+@pytest.fixture(scope="module", autouse=True)
+def on_a_cpu():
+    """On one thread, as the processes of a pool; on a machine with a GPU too."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CUDA_VISIBLE_DEVICES", "")
+        patch.setenv("PYTHONPATH", os.pathsep.join([str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])]))
+        patch.setattr(torch.cuda, "is_available", lambda: False)
+        patch.setattr(data, "load", cache(data.load))
+        runs.trained.cache_clear()
+        yield
+        runs.trained.cache_clear()
+    torch.set_num_threads(threads)
+
+
+@contextmanager
+def in_this_process(threads=1):
+    """Networks are trained in a thread of this process, or several, where it can be seen: the configurations that were."""
+    fitted, fit = [], train.fit
+
+    def counted(config, **how):
+        fitted.append(config)
+        return fit(config, **how)
+
+    @contextmanager
+    def executor(cluster):
+        with ThreadPoolExecutor(threads) as pool:
+            yield pool
+
+    runs.trained.cache_clear()  # as in a new process
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(train, "fit", counted)
+        patch.setattr(runs, "_executor", executor)
+        yield fitted
+    runs.trained.cache_clear()
+
+
+@pytest.fixture
+def here(request):
+    with in_this_process(getattr(request, "param", 1)) as fitted:
+        yield fitted
+
+
+def nobody(*_):
+    raise AssertionError("there is nothing to do")
+
+
+def stamps(folder):
+    return {path: path.stat().st_mtime_ns for path in Path(folder).rglob("*") if path.is_file()}
+
+
+def folder_of(network, root):
+    """Found by the configuration that its checkpoint holds."""
+    for checkpoint in Path(root).glob("*/checkpoint.pt"):
+        if train.load(checkpoint.parent).config == network.config:
+            return checkpoint.parent
+
+
+def lines(folder):
+    """Of the finished epochs that a checkpoint holds."""
+    return train.load(folder).history
+
+
+def shorten(folder, epochs):
+    """As if the training had been stopped after so many epochs."""
+    state = torch.load(folder / "checkpoint.pt", weights_only=True)
+    torch.save({**state, "epoch": epochs}, folder / "checkpoint.pt")
+
+
+def without_times(outcomes):
+    return [
+        {"answers": found["answers"], "training": {k: v for k, v in found["training"].items() if "second" not in k}}
+        for found in outcomes
+    ]
+
+
+# ---------------------------------------------------------------- with a root, without one
+
+
+NETWORKS = [
+    network(),
+    network(method="euclidean", eta=0.3),
+    network(),
+    network(data="mnist5k_color", model="resnet8", epochs=1),
+    network({"natural": NATURAL, **recording("/dev/null")}, seed=1),
+]
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory):
+    """The folder, the outcomes, what was printed."""
+    root, printed = tmp_path_factory.mktemp("kept") / "networks", io.StringIO()
+    with in_this_process(), redirect_stdout(printed):
+        outcomes = complete(NETWORKS, root)
+    return root, outcomes, printed.getvalue().splitlines()
+
+
+def test_with_a_root_and_without_the_same(kept):
+    root, outcomes, _ = kept
+    assert without_times(outcomes) == without_times(complete(NETWORKS))
+    assert outcomes == [outcome(network, root) for network in NETWORKS] == complete(NETWORKS, root, finished=True)
+    for network, found in zip(NETWORKS, outcomes, strict=True):
+        assert found.keys() == {"answers", "training", "seconds"}
+        assert found["answers"].keys() == network.questions.keys()
+        assert found["seconds"].keys() == {"training", *network.questions} and min(found["seconds"].values()) >= 0
+        history = lines(folder_of(network, root))
+        assert found["training"] == history[-1] and len(history) == network.config.epochs
+        assert found["seconds"]["training"] == pytest.approx(sum(epoch["seconds"] for epoch in history), abs=0.006)
+
+
+def test_answers_by_hand(kept):
+    _, outcomes, _ = kept
+    digits = runs.dataset_of("mnist5k")
+    images, labels = digits.part("test", 40)
+    model = train.fit(NETWORKS[1].config, device="cpu", dataset=digits, progress=False).model
+    wrong = robustness.predictions(model, images) != labels
+    assert outcomes[1]["answers"]["natural"] == {"wrong": int(wrong.sum()), "n": 40}
+    x, y = images[:20], labels[:20]
+    wrong = robustness.predictions(model, attacks.fgsm(model, x[:, None] / 255, y, 25 / 255)) != y
+    assert outcomes[1]["answers"]["FGSM"] == {"wrong": int(wrong.sum()), "n": 20}
+
+
+def test_a_folder_for_each_network_a_line_for_each(kept):
+    root, _, printed = kept
+    assert len(list(root.iterdir())) == len(printed) == len({network.config for network in NETWORKS}) == 4
+    assert sum("small_cnn euclidean {'eta': 0.3} seed 0: [" in line for line in printed) == 1
+    assert not list(root.rglob("*.part"))
+
+
+def test_a_second_call_does_nothing(kept, monkeypatch):
+    root, outcomes, _ = kept
+    written = stamps(root)
+    monkeypatch.setattr(runs, "_executor", nobody)
+    assert complete(NETWORKS, root) == outcomes
+    assert complete(NETWORKS[::-1], str(root)) == outcomes[::-1]
+    assert stamps(root) == written != {}
+
+
+def test_the_folder_may_move(kept, tmp_path, monkeypatch):
+    root, outcomes, _ = kept
+    monkeypatch.setattr(runs, "_executor", nobody)
+    elsewhere = tmp_path / "elsewhere"
+    subprocess.run(["cp", "-r", root, elsewhere], check=True)
+    assert complete(NETWORKS, elsewhere) == outcomes
+
+
+# ---------------------------------------------------------------- once
+
+
+def test_each_is_trained_and_asked_once(here, tmp_path):
+    first, second = (network(recording(tmp_path / "asked", say=str(seed)), seed=seed) for seed in (0, 1))
+    found = complete([first, second, first, first], tmp_path / "root")
+    assert here == [first.config, second.config] and asked(tmp_path / "asked") == ["0", "1"]
+    assert found[0] == found[2] == found[3] != found[1]
+    runs.trained.cache_clear()
+    complete([second, first], tmp_path / "root")
+    assert here == [first.config, second.config] and asked(tmp_path / "asked") == ["0", "1"]
+
+
+@pytest.mark.parametrize("here", [1, 2], indirect=True)
+def test_with_other_questions_it_is_trained_once(here, tmp_path):
+    """Also where two are trained at once."""
+    found = complete([network({"natural": NATURAL}), network({"FGSM": FGSM})], tmp_path)
+    assert len(here) == 1 and [list(each["answers"]) for each in found] == [["natural"], ["FGSM"]]
+
+
+@pytest.mark.parametrize("here", [2], indirect=True)
+def test_a_network_that_attacks_others_is_trained_once(here, tmp_path, monkeypatch):
+    """Also where two ask for it at the same time, before Table 1 was run."""
+    together, transfer = threading.Barrier(2, timeout=30), evidence.transfer_errors
+
+    @wraps(transfer)
+    def at_the_same_time(*arguments, **options):
+        together.wait()
+        return transfer(*arguments, **options)
+
+    monkeypatch.setattr(evidence, "transfer_errors", at_the_same_time)
+    study = {
+        "dataset": "mnist5k_color", "split": None, "training": {k: SMALL[k] for k in SMALL if k != "data"}, "search": {},
+        "candidates": {"none": [{}], "euclidean": [{"eta": 0.1}]}, "likeliest": {}, "also": {}, "seeds": [0, 1], "attacked": 2,
+        "harder": {"attacked": 2, "autoattack": 0, "epsilons": [], "pictured": 1},
+    }  # fmt: skip
+    rows = evidence.stress(study, root=str(tmp_path))["rows"]
+    assert [row["answers"]["transfer"]["n"] for row in rows] == [2, 2]
+    assert sorted((config.method, config.seed) for config in here) == [("euclidean", 0), ("none", 0), ("none", 1)]
+
+
+def test_a_new_question_trains_nothing(here, tmp_path):
+    before, after = ({"natural": NATURAL}, {"natural": NATURAL, "FGSM": FGSM})
+    (first,) = complete([network(before)], tmp_path)
+    written = stamps(tmp_path)
+    assert outcome(network(after), tmp_path) is None
+    runs.trained.cache_clear()
+    (second,) = complete([network(after)], tmp_path)
+    assert len(here) == 1 and written.items() < stamps(tmp_path).items()
+    assert second["answers"]["natural"] == first["answers"]["natural"] and second["training"] == first["training"]
+    assert outcome(network(before), tmp_path) == first
+    renamed = outcome(network({"by another name": NATURAL}), tmp_path)
+    assert renamed["answers"] == {"by another name": first["answers"]["natural"]}
+
+
+def test_what_makes_a_question_another(here, tmp_path):
+    """Its function and its options, but not the folder of networks, which is elsewhere on another machine."""
+    file, root = tmp_path / "asked", tmp_path / "root"
+    complete([network(recording(file, root="here", say="first"))], root)
+    written = stamps(root)
+    complete([network(recording(file, root="there", say="first"))], root)
+    complete([network({"recorded": partial(recorded, say="first", file=str(file))})], root)
+    assert asked(file) == ["first"] and stamps(root) == written
+    complete([network(recording(file, say="other"))], root)
+    assert asked(file) == ["first", "other"] and len(stamps(root)) == len(written) + 1
+
+
+@pytest.mark.parametrize("how", [{"seed": 1}, {"epochs": 3}, {"learning_rate": 0.06}, {"method": "euclidean"}], ids=str)
+def test_another_configuration_is_another_network(how, kept):
+    root, _, _ = kept
+    assert outcome(network(), root) and outcome(network({"FGSM": FGSM}, **how), root) is None
+
+
+def test_finished_does_nothing(here, tmp_path, monkeypatch):
+    done, _ = complete([network(), network(seed=1)], tmp_path)
+    shorten(folder_of(network(seed=1), tmp_path), 1)
+    monkeypatch.setattr(runs, "_executor", nobody)
+    written = stamps(tmp_path)
+    asked_too = network({"natural": NATURAL, "more": partial(NATURAL, images=5)})
+    jobs = [network(), network(seed=1), network(seed=2), asked_too]
+    assert complete(jobs, tmp_path, finished=True) == [done, None, None, None]
+    assert complete([network()], tmp_path / "nowhere", finished=True) == [None]
+    assert stamps(tmp_path) == written and not (tmp_path / "nowhere").exists()
+
+
+# ---------------------------------------------------------------- divergence
+
+
+@pytest.fixture
+def wild():
+    return network(learning_rate=1e30)
+
+
+def test_divergence_is_told_and_remembered(here, wild, tmp_path, capsys):
+    found = complete([wild, network()], tmp_path)
+    assert found[0].keys() == {"diverged"} and "the run diverged in epoch 1 " in found[0]["diverged"]
+    assert "seed 0: diverged" in capsys.readouterr().out
+    assert without_times([found[1]]) == without_times(complete([network()]))
+    trained = list(here)
+    written = stamps(tmp_path)
+    assert complete([wild, network()], tmp_path) == found == complete([wild, network()], tmp_path, finished=True)
+    assert complete([network({}, learning_rate=1e30)], tmp_path) == found[:1], "whatever the question"
+    assert here == trained and stamps(tmp_path) == written
+
+
+def test_divergence_without_a_root(wild):
+    (found,) = complete([wild])
+    assert found.keys() == {"diverged"} and "the run diverged in epoch 1 " in found["diverged"]
+
+
+# ---------------------------------------------------------------- killed
+
+
+LONG = 150  # epochs, some seconds
+KILLED = [network(), network(epochs=LONG, seed=1), network(epochs=LONG, method="euclidean", eta=0.3), network(seed=2)]
+
+
+@pytest.fixture(scope="module")
+def undisturbed():
+    return without_times(complete(KILLED))
+
+
+def until(condition, seconds=60):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.01)
+
+
+def begun(network, root):
+    """Some epochs are kept, not all."""
+    folder = folder_of(network, root)
+    return folder is not None and 3 <= len(lines(folder)) < LONG
+
+
+def histories(root):
+    """Of the long networks that are begun, by folder."""
+    return {folder_of(each, root): lines(folder_of(each, root)) for each in KILLED[1:3] if begun(each, root)}
+
+
+def assert_went_on(root, before, finished):
+    """The epochs of before are there with the times they took: no one trained them again. Nor what was finished."""
+    assert before and finished
+    for folder, history in before.items():
+        assert lines(folder)[: len(history)] == history and len(lines(folder)) == LONG
+    assert finished.items() <= stamps(root).items()
+
+
+@pytest.fixture(scope="module")
+def killed(tmp_path_factory):
+    """An experiment whose process got SIGKILL: its folder, what was there then, whether processes of it outlived it."""
+    root = tmp_path_factory.mktemp("killed")
+    process = subprocess.Popen(
+        [sys.executable, "-c", f"import test_runs; test_runs.complete(test_runs.KILLED, {str(root)!r})"],
+        start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    try:
+        until(lambda: outcome(KILLED[0], root) and histories(root))
+        before, finished = histories(root), stamps(folder_of(KILLED[0], root))
+        process.kill()
+        process.wait()
+        deadline = time.monotonic() + 3
+        while alive(process.pid) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        outlived = alive(process.pid)
+    finally:
+        if alive(process.pid):
+            os.killpg(process.pid, signal.SIGKILL)
+    return root, before, finished, outlived
+
+
+def test_killed_it_goes_on(here, killed, undisturbed):
+    root, before, finished, _ = killed
+    assert without_times(complete(KILLED, root)) == undisturbed
+    assert_went_on(root, before, finished)
+    assert KILLED[0].config not in here
+
+
+def test_killed_it_takes_its_processes_along(killed):
+    """Else they would go on in the folders of the next call."""
+    *_, outlived = killed
+    assert not outlived
+
+
+def alive(group):
+    """Processes of a group that are not zombies."""
+    states = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            state, _, owner = stat.read_text().rpartition(")")[2].split()[:3]
+        except OSError:
+            continue
+        states += [state] if int(owner) == group and state != "Z" else []
+    return bool(states)
+
+
+# ---------------------------------------------------------------- a cluster
+
+
+def test_a_worker_of_a_cluster_is_killed(undisturbed, tmp_path):
+    distributed = pytest.importorskip("distributed")
+    root, found = tmp_path / "root", []
+    with distributed.LocalCluster(
+        n_workers=2, threads_per_worker=1, dashboard_address=None, local_directory=tmp_path / "dask", silence_logs=50
+    ) as cluster:
+        call = threading.Thread(target=lambda: found.extend(complete(KILLED, root, cluster=cluster.scheduler_address)))
+        call.start()
+        until(lambda: outcome(KILLED[0], root) and len(histories(root)) == 2)
+        before, finished = histories(root), stamps(folder_of(KILLED[0], root))
+        with distributed.Client(cluster) as client:
+            os.kill(next(iter(client.run(os.getpid).values())), signal.SIGKILL)
+        call.join(100)
+    assert without_times(found) == undisturbed
+    assert_went_on(root, before, finished)
+
+
+# ---------------------------------------------------------------- progress, trained
+
+
+def test_progress(kept):
+    root, outcomes, _ = kept
+    more = [network(epochs=4), network(epochs=40), network(epochs=4, images=640), network(epochs=4, images=None, part="fit")]
+    done, still = zip(*runs.progress([*NETWORKS, *more], root), strict=True)
+    assert done[: len(NETWORKS)] == pytest.approx([found["seconds"]["training"] for found in outcomes], abs=0.006)
+    assert still[: len(NETWORKS)] == (0.0,) * len(NETWORKS) and done[len(NETWORKS) :] == (0,) * 4
+    short, longer, larger, whole = still[len(NETWORKS) :]
+    assert 0 < short and longer == larger == pytest.approx(10 * short) and whole == pytest.approx(3500 / 64 * short)
+
+
+def test_progress_of_a_network_that_was_stopped(tmp_path):
+    asked = network(epochs=5)
+    runs.trained(asked.config, tmp_path)
+    folder = folder_of(asked, tmp_path)
+    shorten(folder, 2)
+    (done, still), (_, all_of_it) = runs.progress([asked, network(epochs=5, seed=1)], tmp_path)
+    assert done == pytest.approx(sum(epoch["seconds"] for epoch in lines(folder)[:2]))
+    assert still == pytest.approx(0.6 * all_of_it)
+
+
+def test_progress_trains_as_the_network_does(monkeypatch, tmp_path):
+    """Two short epochs of each kind, on one thread; seeds and settings that cost the same are not measured twice."""
+    asked, fit = [], train.fit
+
+    def counted(config, **how):
+        asked.append((config, torch.get_num_threads()))
+        return fit(config, **how)
+
+    monkeypatch.setattr(train, "fit", counted)
+    torch.set_num_threads(2)
+    runs.progress([network(seed=seed, epochs=9, warmup=1, method="fgsm", epsilon=0.1) for seed in range(3)], tmp_path)
+    assert torch.get_num_threads() == 2
+    torch.set_num_threads(1)
+    ((config, threads),) = asked
+    assert threads == 1 and (config.method, config.epochs, config.images) == ("fgsm", 2, config.batch_size)
+    assert not stamps(tmp_path)
+
+
+def test_trained_is_from_the_folder_and_kept_in_memory(kept, here):
+    root, _, _ = kept
+    run = runs.trained(NETWORKS[1].config, root)
+    assert here == [] and run is runs.trained(NETWORKS[1].config, root)
+    expected = train.load(folder_of(NETWORKS[1], root)).model.state_dict()
+    assert all(torch.equal(value, expected[name]) for name, value in run.model.state_dict().items())
+    assert not any(module.training for module in run.model.modules())
+    again = runs.trained(NETWORKS[1].config)
+    assert here == [NETWORKS[1].config] and again is runs.trained(NETWORKS[1].config)
+    assert all(torch.equal(value, expected[name]) for name, value in again.model.state_dict().items())
+
+
+def test_trained_is_kept_in_the_folder(here, tmp_path):
+    run = runs.trained(network().config, tmp_path)
+    runs.trained.cache_clear()
+    assert runs.trained(network().config, tmp_path).history == run.history and len(here) == 1
+    assert outcome(network({}), tmp_path)["training"] == run.history[-1] and outcome(network(), tmp_path) is None
+
+
+def test_dataset_is_loaded_once():
+    assert runs.dataset_of("mnist5k") is runs.dataset_of("mnist5k")
+    assert runs.dataset_of("mnist5k").name == "mnist5k" and runs.dataset_of("mnist5k_color").name == "mnist5k_color"
+    with pytest.raises(ValueError, match="split must be None for mnist5k, got 'official'"):
+        runs.dataset_of("mnist5k", "official")
+
+
+# ---------------------------------------------------------------- on a GPU
+
+
+@gpu
+def test_on_the_gpu_several_train_at_once(monkeypatch, tmp_path):
+    """One that diverges stops no other; a second call does nothing."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    jobs = [network(), network(learning_rate=1e30), network(method="euclidean", eta=0.3), network({"more": FGSM})]
+    found = complete(jobs, tmp_path)
+    assert ["answers" in each for each in found] == [True, False, True, True] and found[1].keys() == {"diverged"}
+    on_cpu = complete(jobs[:1])
+    assert found[0]["training"]["loss"] == pytest.approx(on_cpu[0]["training"]["loss"], rel=1e-3)
+    written = stamps(tmp_path)
+    assert complete(jobs, tmp_path) == found and stamps(tmp_path) == written
+
+
+def test_together_as_one_by_one(kept, here, tmp_path, monkeypatch):
+    """What is done on a GPU, done on this machine; in groups of two."""
+    _, outcomes, _ = kept
+    monkeypatch.setattr(runs, "TOGETHER", 2)
+    jobs = [network(learning_rate=1e30), *NETWORKS]
+    runs._on_gpu(jobs, tmp_path)
+    found = complete(jobs, tmp_path, finished=True)
+    assert found[0].keys() == {"diverged"} and without_times(found[1:]) == without_times(outcomes)
+
+
+# ---------------------------------------------------------------- rows
+
+
+def as_row(method, setting, natural, **wrong):
+    counts = {"natural": natural, **wrong}
+    return {"method": method, "setting": setting, "wrong": counts, "n": {name: 100 for name in counts}}
+
+
+def test_choose_takes_the_most_robust_of_those_that_stay_accurate():
+    search = [
+        as_row("none", {}, 10, pgd=90, moved=30),
+        as_row("euclidean", {"eta": 1}, 11, pgd=50, moved=20),
+        as_row("euclidean", {"eta": 2}, 11, pgd=40, moved=40),
+        as_row("euclidean", {"eta": 4}, 12, pgd=10, moved=10),  # too inaccurate
+        as_row("pgd", {"epsilon": 1}, 30, pgd=20, moved=20),
+        as_row("pgd", {"epsilon": 2}, 20, pgd=30, moved=30),  # all too inaccurate: the least so
+    ]
+    assert runs.choose(search, ["pgd"]) == {"none": {}, "euclidean": {"eta": 2}, "pgd": {"epsilon": 2}}
+    assert runs.choose(search, ["pgd", "moved"])["euclidean"] == {"eta": 1}
+    assert runs.choose(search, ["pgd"], allowance=0.02)["euclidean"] == {"eta": 4}
+    assert runs.choose(search, ["natural", "pgd"], allowance=1.0)["pgd"] == {"epsilon": 1}
+    assert runs.choose(search[::-1], ["natural", "pgd"], allowance=1.0)["pgd"] == {"epsilon": 2}, "the first of equals"
+
+
+def test_choose_counts_errors_of_their_own_images():
+    """Rates are compared, not counts."""
+    search = [as_row("none", {}, 10, pgd=50), as_row("none", {"width": 2}, 10, pgd=49)]
+    search[0]["n"] = {"natural": 100, "pgd": 1000}
+    assert runs.choose(search, ["pgd"]) == {"none": {}}
+
+
+LOST = [
+    {"method": "euclidean", "setting": {"eta": 8}, "diverged": "in epoch 1"},
+    {"method": "fgsm", "setting": {}, "missing": True},
+]
+
+
+def test_choose_leaves_out_what_diverged_or_is_missing():
+    search = [as_row("none", {}, 10, pgd=90), as_row("euclidean", {"eta": 1}, 10, pgd=50), *LOST]
+    assert runs.choose(search, ["pgd"]) == {"none": {}, "euclidean": {"eta": 1}}
+
+
+def test_across_seeds_by_hand():
+    rows = [{**as_row("none", {}, 10, pgd=k), "chosen_for": "attack", "seed": k} for k in (10, 20, 60)]
+    rows.append({**as_row("none", {}, 10, pgd=99), "chosen_for": "variation", "seed": 0})
+    rows += [{**row, "chosen_for": "attack", "seed": 9} for row in LOST]
+    rows.append({**LOST[0], "method": "none", "chosen_for": "attack", "seed": 9})
+    found = runs.across_seeds(rows, "pgd", method="none", chosen_for="attack")
+    assert found == {"mean": pytest.approx(0.3), "sd": pytest.approx(0.2645751), "n": 3}
+    assert runs.across_seeds(rows, "pgd", method="none", chosen_for="variation") == {"mean": 0.99, "sd": None, "n": 1}
+    assert runs.across_seeds(rows, "pgd", method="euclidean") == {"mean": None, "sd": None, "n": 0}
+    assert runs.across_seeds(rows, "natural") == {"mean": pytest.approx(0.1), "sd": pytest.approx(0.0), "n": 4}
