@@ -431,7 +431,7 @@ __main__.main({words!r})"""
     result = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     lines = result.stdout.splitlines()
     names = [f"resnet8 {name} seed {seed}" for name in ("none {}", "euclidean {'eta': 0.1}") for seed in (0, 1)]
-    assert sorted(line.partition(": {\"")[0] for line in lines if line[0] != "{") == sorted(names)
+    assert sorted(line.partition(": [")[0] for line in lines if line[0] != "{") == sorted(names)
     monkeypatch.setattr(train, "fit", None)
     call(*words)
     again = capsys.readouterr().out.splitlines()

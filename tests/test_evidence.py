@@ -741,6 +741,7 @@ def test_planned(table1, root, tmp_path):
         rows = [dict(zip(("method", "setting", "seed"), case, strict=True)) for case in grid + final]
         configs = [config_of(row, epochs=2 if k < len(grid) else 4) for k, row in enumerate(rows)]
         assert [network.config for _, network in found] == configs
+    assert len(evidence.planned({**STUDY, "likeliest": {"none": {}}}, root)) == len(GRID) + 8  # chosen, not the likeliest
     likeliest = evidence.planned({**STUDY, "likeliest": {"none": {}}}, tmp_path)
     assert [tuple(labels.values()) for labels, _ in likeliest] == [*grid, ("none", {}, 3), ("none", {}, 4)]
     assert not any(tmp_path.iterdir())

@@ -185,33 +185,6 @@ def test_full_run_from_the_command_line_writes_its_report(blobs, tmp_path, monke
     assert report["provenance"]["command"] in experiments.describe(report)
 
 
-def test_variations_move_turn_and_bend():
-    spot = torch.zeros(40, 1, 28, 28)
-    spot[:, :, 13, 18] = 1
-    before = torch.random.get_rng_state()
-    varied = robustness.variations(spot, seed=0)
-    assert torch.equal(torch.random.get_rng_state(), before)
-    for name, images in varied.items():
-        assert images.shape == spot.shape and images.min() >= 0 and images.max() <= 1, name
-        assert torch.equal(images, robustness.variations(spot, seed=0)[name])
-        assert torch.equal(images, robustness.variations(spot, seed=1)[name]) == (name == "blur")
-    moves = varied["translation"].flatten(1).argmax(1)
-    rows, columns = moves // 28 - 13, moves % 28 - 18
-    assert set(rows.tolist()) == set(columns.tolist()) == {-2, -1, 0, 1, 2}
-    centre = torch.arange(28.0) - 13.5
-    image = varied["rotation"][:, 0]
-    x, y = ((image * axis).sum((1, 2)) / image.sum((1, 2)) for axis in (centre, centre[:, None]))
-    assert torch.allclose((x**2 + y**2).sqrt(), torch.tensor(4.5**2 + 0.5**2).sqrt(), atol=0.5)
-    turned = torch.rad2deg(torch.atan2(y, x)).abs()
-    assert 15 < turned.max() < 38
-    bell = torch.exp(-(torch.arange(-2.0, 3) ** 2) / 2)
-    blurred = torch.zeros(28, 28)
-    blurred[11:16, 16:21] = torch.outer(bell, bell) / bell.sum() ** 2
-    assert torch.allclose(varied["blur"], blurred.expand(40, 1, 28, 28), atol=1e-6)
-    away = varied["elastic"][:, 0] > 0
-    assert not away[:, 13, 18].all() and away.flatten(1).sum(1).max() < 30
-
-
 DIGITS = {
     "dataset": "mnist5k",
     "training": {

@@ -156,8 +156,11 @@ def _asked(options: argparse.Namespace) -> list[tuple[str, str]]:
     """Experiments and profiles; of all, those without a cpu profile in full, which two cores can do."""
     if options.name != "all":
         return [(options.name, options.profile)]
-    names = experiments.STUDIED if options.finished else experiments.EXPERIMENTS
-    return [(name, options.profile if options.profile in experiments.EXPERIMENTS[name] else "full") for name in names]
+    return [
+        (name, options.profile if options.profile in by else "full")
+        for name, by in experiments.EXPERIMENTS.items()
+        if name in experiments.STUDIED or not options.finished
+    ]
 
 
 def _list(name: str, profile: str) -> None:

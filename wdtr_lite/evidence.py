@@ -189,7 +189,8 @@ def variation_errors(model: nn.Module, dataset: Dataset, *, part: str, images: i
 
 def gradient_norms(model: nn.Module, dataset: Dataset, *, part: str, images: int, radius: int) -> dict:
     """Norms of the gradient in the image, a list of one for each image, by function and metric: of the ``loss`` and of the
-    ``margin``, ``euclidean`` and ``wasserstein``, the latter of the L(x) that has mean diagonal 1.
+    ``margin``, ``euclidean`` and ``wasserstein``, the latter of the L(x) that has mean diagonal 1 over
+    each 250 images.
 
     Taught in :doc:`chapter 10 </book/natural_variation>`.
     """
@@ -240,10 +241,10 @@ def loss_surface(model: nn.Module, dataset: Dataset, *, part: str, images: int, 
     generator = torch.Generator().manual_seed(0)
     surfaces = []
     for image, label in zip(x, y, strict=True):
-        uphill = attacks.fgsm(model, image[None], label[None], 1.0)[0] - image
+        uphill = attacks._gradient(model, image[None], label[None])[0].sign()
         aside = torch.randint(2, image.shape, generator=generator).to(image) * 2 - 1
         a, b = (side.reshape(-1, 1, 1, 1).to(image) / 255 for side in torch.meshgrid(at, at, indexing="ij"))
-        grid = image + a * uphill.sign() + b * aside
+        grid = image + a * uphill + b * aside
         with torch.no_grad():
             logits = torch.cat([model(part) for part in grid.split(500)])
         loss = F.cross_entropy(logits, label.expand(len(grid)), reduction="none")
@@ -474,9 +475,11 @@ def stress(study: dict, **kept) -> dict:
         tested = {"part": "test", "images": options["autoattack"], "epsilon": 8}
         questions |= {"autoattack": partial(autoattack, **tested), "square": partial(autoattack, **tested, only="square")}
     final = _final(study, _searched(study, **kept)[1])
-    source = next(job for job in reversed(final) if job[0]["method"] == "none")
-    _rows([source], {}, **kept)  # before several networks ask for it at once
-    questions["transfer"] = partial(transfer_errors, **drawn, attack=_pgd(8), source=source[1], root=kept.get("root"))
+    sources = [job for job in final if job[0]["method"] == "none"]
+    if not sources:
+        return {"rows": [], "labels": []}
+    _rows(sources[-1:], {}, **kept)  # before several networks ask for it at once
+    questions["transfer"] = partial(transfer_errors, **drawn, attack=_pgd(8), source=sources[-1][1], root=kept.get("root"))
     rows = _rows([job for job in final if job[0]["seed"] == study["seeds"][0]], questions, **kept)
     _, labels = runs.dataset_of(study["dataset"], study["split"]).part("test", options["pictured"])
     return {"rows": rows, "labels": labels.tolist()}
@@ -562,7 +565,10 @@ def _searched(study: dict, **kept) -> tuple[list[dict], dict[str, dict]]:
     if not _has_choice(study):
         return [], {method: settings[0] for method, settings in study["candidates"].items()}
     search = _counted(_rows(_grid(study), _table1_questions("validation", None), **kept))
-    return search, runs.choose(search, CRITERION, allowance=1.0) if _is_complete(search) else study["likeliest"]
+    if not _is_complete(search):
+        return search, study["likeliest"]
+    chosen = runs.choose(search, CRITERION, allowance=1.0)
+    return search, {method: chosen[method] for method in study["candidates"] if method in chosen}
 
 
 def _has_choice(study: dict) -> bool:

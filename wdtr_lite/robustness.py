@@ -388,7 +388,7 @@ def variations(images: Tensor, seed: int, *, shift: int = 2, degrees: float = 30
     }
     wide = v2.functional.pad(images, margin, padding_mode="reflect") if margin else images
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)
         varied = {name: torch.stack([change(image) for image in wide]).clamp(0, 1) for name, change in transforms.items()}
     return {name: v2.functional.center_crop(each, images.shape[-2:]) for name, each in varied.items()}
 
