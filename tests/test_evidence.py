@@ -15,7 +15,7 @@ from oracles import graph_of
 from torch import nn
 from torch.nn import functional as F
 
-from wdtr_lite import attacks, data, evidence, experiments, metric, models, robustness, runs, train, transport
+from wdtr_lite import attacks, data, evidence, experiments, metric, robustness, runs, train, transport
 
 NETWORK = {"data": "mnist5k_color", "model": "resnet8", "width": 2}
 SMALL = {**NETWORK, "images": 1000, "epochs": 3, "batch_size": 25, "milestones": ()}

@@ -12,7 +12,17 @@ import pytest
 import torch
 
 from wdtr_lite import (
-    PixelGraph, __main__, attacks, data, evidence, experiments, models, robustness, runs, train, transport,
+    PixelGraph,
+    __main__,
+    attacks,
+    data,
+    evidence,
+    experiments,
+    models,
+    robustness,
+    runs,
+    train,
+    transport,
 )  # fmt: skip
 
 STORED = Path(__file__).parent.parent / "results"

@@ -113,7 +113,9 @@ def _add_experiment(commands) -> None:
     parser = _add(commands, "experiment", _experiment, EXPERIMENT)
     parser.add_argument("name", choices=[*experiments.EXPERIMENTS, "all"])
     parser.add_argument("--profile", choices=["quick", "cpu", "full"], default="quick", help="default: quick")
-    parser.add_argument("--list", action="store_true", help="do nothing but list networks: done, missing, the time each should take")
+    parser.add_argument(
+        "--list", action="store_true", help="do nothing but list networks: done, missing, the time each should take"
+    )
     parser.add_argument("--finished", action="store_true", help="train nothing: write a result of what is done, with its holes")
     parser.add_argument("--cluster", metavar="ADDRESS", help="of a Dask scheduler whose workers train the networks")
 

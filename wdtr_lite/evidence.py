@@ -6,7 +6,6 @@ a study, a dictionary of :data:`~wdtr_lite.experiments.EXPERIMENTS`, say which n
 
 from collections.abc import Callable, Sequence
 from functools import cache, partial
-from itertools import pairwise
 
 import numpy as np
 import torch
@@ -261,7 +260,8 @@ def frames(model: nn.Module, dataset: Dataset, *, part: str, images: int, epsilo
     found = [attack(**_pgd(epsilon))(model, x, y) if epsilon else x for epsilon in epsilons]
     chances = [_rounded(_chances(model, each)) for each in found]
     return [
-        [{"pixels": _hex(each[k]), "chances": chance[k]} for each, chance in zip(found, chances, strict=True)] for k in range(len(x))
+        [{"pixels": _hex(each[k]), "chances": chance[k]} for each, chance in zip(found, chances, strict=True)]
+        for k in range(len(x))
     ]
 
 
@@ -310,7 +310,9 @@ def _paths(dataset: Dataset, part: str, pairs: int, steps: int) -> dict[str, Ten
     order = [int(i) for i in order if x[i].sum((1, 2)).min() > 0]  # a channel without light is no measure
     found = {}
     for classes in ("within", "between"):
-        chosen = [(i, next(j for j in order[k + 1 :] if (y[i] == y[j]) == (classes == "within"))) for k, i in enumerate(order[:pairs])]
+        chosen = [
+            (i, next(j for j in order[k + 1 :] if (y[i] == y[j]) == (classes == "within"))) for k, i in enumerate(order[:pairs])
+        ]
         for name, path in (("wasserstein", _displacements), ("euclidean", _line)):
             images = np.stack([path(x[i], x[j], times) for i, j in chosen])
             found[f"{classes} {name}"] = torch.from_numpy(images).float().clamp(0, 1)
@@ -321,7 +323,9 @@ def _displacements(start: np.ndarray, end: np.ndarray, times: np.ndarray) -> np.
     channels = []
     for a, b in zip(start, end, strict=True):
         plan, masses = transport.transport_plan(a, b), (1 - times) * a.sum() + times * b.sum()
-        channels.append([m * transport.displacement_interpolation(a, b, t, plan=plan) for t, m in zip(times, masses, strict=True)])
+        channels.append(
+            [m * transport.displacement_interpolation(a, b, t, plan=plan) for t, m in zip(times, masses, strict=True)]
+        )
     return np.stack(channels, 1)
 
 
@@ -424,12 +428,17 @@ def figure2(study: dict, **kept) -> dict:
     images, labels = runs.dataset_of(study["dataset"], study["split"]).part("test", options["of"])
     centre = options["reach"]
     right = [
-        k for k, label in enumerate(labels.tolist()) if all(r["answers"]["sequences"]["labels"][k][centre] == label for r in rows)
+        k
+        for k, label in enumerate(labels.tolist())
+        if all(r["answers"]["sequences"]["labels"][k][centre] == label for r in rows)
     ][: options["images"]]
     return {
         "images": [{"label": int(labels[k]), "pixels": images[k].numpy().tobytes().hex()} for k in right],
         "rows": [
-            {**{name: row[name] for name in ("method", "setting", "seed")}, **{name: [answer[k] for k in right] for name, answer in row["answers"]["sequences"].items()}}
+            {
+                **{name: row[name] for name in ("method", "setting", "seed")},
+                **{name: [answer[k] for k in right] for name, answer in row["answers"]["sequences"].items()},
+            }
             for row in rows
         ],
     }
@@ -456,8 +465,8 @@ def stress(study: dict, **kept) -> dict:
 
     References
     ----------
-    Madry et al. (2018); Croce and Hein (2020); Athalye, Carlini and Wagner (2018). Taught in
-    :doc:`chapter 9 </book/adversarial>`.
+    Madry et al. (2018); Croce and Hein (2020); Athalye, Carlini and Wagner (2018).
+    Taught in :doc:`chapter 9 </book/adversarial>`.
     """
     options = study["harder"]
     drawn = {"part": "test", "images": options["attacked"]}
@@ -529,7 +538,10 @@ def planned(study: dict, root: str) -> list[tuple[dict, Network]]:
 
 def _table1_questions(part: str, attacked: int | None) -> dict[str, partial]:
     """Natural errors on the whole part, the others on so many of its images."""
-    return {name: partial(errors, part=part, images=attacked if options else None, attack=options) for name, options in TABLE1.items()}
+    return {
+        name: partial(errors, part=part, images=attacked if options else None, attack=options)
+        for name, options in TABLE1.items()
+    }
 
 
 def _pgd(epsilon: float) -> dict:
@@ -583,7 +595,9 @@ def _rows(jobs: list[tuple[dict, dict]], questions: dict[str, partial], **kept) 
     """A row for each job: the labels and what became of the network."""
     networks = [Network(train.Config(**fields), questions) for _, fields in jobs]
     outcomes = runs.complete(networks, **kept)
-    return [{**labels, **({"missing": True} if found is None else found)} for (labels, _), found in zip(jobs, outcomes, strict=True)]
+    return [
+        {**labels, **({"missing": True} if found is None else found)} for (labels, _), found in zip(jobs, outcomes, strict=True)
+    ]
 
 
 def _counted(rows: list[dict]) -> list[dict]:

@@ -21,7 +21,6 @@ import numpy as np
 import torch
 from scipy.spatial.distance import cdist
 from scipy.stats import mode
-
 from torch import nn
 
 from wdtr_lite import attacks, data, evidence, robustness, runs, train, transport
@@ -280,7 +279,10 @@ def robust_digits(study: dict, **kept) -> dict:
     """
     first, shared = study["seeds"][0], {"data": study["dataset"], **study["training"]}
     tried = [
-        ({"method": method, "setting": setting}, {**shared, **study["search"], "part": "fit", "method": method, **setting, "seed": first})
+        (
+            {"method": method, "setting": setting},
+            {**shared, **study["search"], "part": "fit", "method": method, **setting, "seed": first},
+        )
         for method, settings in study["candidates"].items()
         for setting in settings
     ]
@@ -292,7 +294,10 @@ def robust_digits(study: dict, **kept) -> dict:
             method, setting = chosen[changes["method"]]
             chosen[name] = method, {**setting, **{key: value for key, value in changes.items() if key != "method"}}
         jobs += [
-            ({"chosen_for": criterion, "method": name, "setting": setting, "seed": seed}, {**shared, "method": method, **setting, "seed": seed})
+            (
+                {"chosen_for": criterion, "method": name, "setting": setting, "seed": seed},
+                {**shared, "method": method, **setting, "seed": seed},
+            )
             for name, (method, setting) in chosen.items()
             for seed in study["seeds"]
         ]
@@ -326,7 +331,10 @@ def digit_errors(model: nn.Module, dataset: data.Dataset, *, part: str, judged: 
     wrong = {"natural": robustness.mistakes(model, *dataset.part(part))}
     wrong |= {name: robustness.mistakes(model, varied[name], labels) for name in ("translation", "rotation", "elastic")}
     wrong |= {name: robustness.mistakes(model, images, labels, ATTACKS[name]) for name in names}
-    return {"wrong": {name: int(each.sum()) for name, each in wrong.items()}, "n": {name: len(each) for name, each in wrong.items()}}
+    return {
+        "wrong": {name: int(each.sum()) for name, each in wrong.items()},
+        "n": {name: len(each) for name, each in wrong.items()},
+    }
 
 
 def _pgd(epsilon: float) -> Callable:
@@ -536,7 +544,7 @@ EXPERIMENTS = {
     **{name: {profile: {**_STUDIES[profile], **added} for profile, added in by.items()} for name, by in _ADDED.items()},
     "tradeoff": {
         "quick": _tradeoff("quick"),
-        "cpu": _tradeoff("cpu", training={"model": "resnet8", **_STUDIES["cpu"]["search"]}, search={}, seeds=[0]),
+        "cpu": _tradeoff("cpu", training={"model": "resnet8", **_STUDIES["cpu"]["search"]}, search={}),
         "full": _tradeoff("full"),
     },
 }
@@ -670,7 +678,11 @@ def network(method: str, profile: str = "cpu") -> nn.Module:
 def _config_of(report: dict, row: dict) -> train.Config:
     config = report["config"]
     return train.Config(
-        data=config["dataset"], split=config["split"], method=row["method"], seed=row["seed"], **{**config["training"], **row["setting"]}
+        data=config["dataset"],
+        split=config["split"],
+        method=row["method"],
+        seed=row["seed"],
+        **{**config["training"], **row["setting"]},
     )
 
 

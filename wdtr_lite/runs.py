@@ -83,8 +83,8 @@ def complete(
 
 
 def outcome(network: Network, root: str | os.PathLike) -> dict | None:
-    """What is kept of a network: its ``answers`` by name, the last metrics of its ``training``, the ``seconds`` that the training
-    and each answer took; None where not all is there. Of a training that diverged, ``diverged`` says how, and nothing else is.
+    """What is kept of a network: its ``answers`` by name, the last metrics of its ``training``, the ``seconds`` that the
+    training and each answer took; None where not all is there. Of a training that diverged, ``diverged`` says how.
 
     Taught in :doc:`chapter 9 </book/adversarial>`.
     """
@@ -110,7 +110,9 @@ def progress(networks: Sequence[Network], root: str | os.PathLike) -> list[tuple
         history = train.load(folder).history if _has_checkpoint(folder) else []
         epochs = 0 if (folder / "diverged.json").exists() else config.epochs - len(history)
         images = config.images or len(dataset_of(config.data, config.split).split[config.part])
-        kind = replace(config, images=config.batch_size, epochs=2, warmup=0, milestones=(), learning_rate=0.0, seed=0, part="train")
+        kind = replace(
+            config, images=config.batch_size, epochs=2, warmup=0, milestones=(), learning_rate=0.0, seed=0, part="train"
+        )
         found.append((sum(epoch["seconds"] for epoch in history), epochs * images / rate(kind) if epochs else 0.0))
     return found
 

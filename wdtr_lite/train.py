@@ -82,7 +82,9 @@ class Config:
     scale: str | None = _option("trace", "divide L(x) by its mean diagonal (trace), or take it as it is (none)", ("trace", None))
     epsilon: float = _option(0.0, "of fgsm, pgd and trades: the largest change of a pixel, of [0, 1]")
     steps: int = _option(7, "of pgd and trades: steps, each of 2.5 epsilon / steps")
-    warmup: int = _option(0, "of fgsm, pgd and trades: epochs in which epsilon grows to its value; without them training may never start")
+    warmup: int = _option(
+        0, "of fgsm, pgd and trades: epochs in which epsilon grows to its value; without them training may never start"
+    )
     epochs: int = _option(200, "passes over the images")
     batch_size: int = _option(128, "images per step; what is left over at an epoch's end waits for the next epoch's order")
     learning_rate: float = _option(0.1, "of stochastic gradient descent, until the first milestone")
