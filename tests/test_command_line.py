@@ -373,23 +373,24 @@ def test_list_of_all(workshop, capsys):
 
 
 @pytest.mark.parametrize(
-    "profile, expected",
+    "profile, more, expected",
     [
-        ("quick", ["nearest_neighbours quick", "table1 quick", "table2 quick"]),
-        ("cpu", ["nearest_neighbours full", "table1 cpu", "table2 cpu"]),
+        ("quick", [], ["nearest_neighbours quick", "table1 quick", "table2 quick"]),
+        ("cpu", [], ["nearest_neighbours full", "table1 cpu", "table2 cpu"]),
+        ("cpu", ["--finished"], ["table1 cpu", "table2 cpu"]),
     ],
 )
-def test_all(profile, expected, workshop, monkeypatch, capsys):
-    """What has no cpu profile is done in full; options go to each."""
+def test_all(profile, more, expected, workshop, monkeypatch, capsys):
+    """What has no cpu profile is done in full, what has no networks has none finished; options go to each."""
     called = []
 
     def run(name, profile, **options):
         called.append(f"{name} {profile}")
-        assert options == {"cluster": "tcp://there:1", "finished": True}
+        assert options == {"cluster": "tcp://there:1", "finished": bool(more)}
         return {"result": {"rows": []}, "provenance": {}}
 
     monkeypatch.setattr(experiments, "run", run)
-    call("experiment", "all", "--profile", profile, "--cluster", "tcp://there:1", "--finished")
+    call("experiment", "all", "--profile", profile, "--cluster", "tcp://there:1", *more)
     assert called == expected
 
 
