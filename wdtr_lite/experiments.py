@@ -290,7 +290,7 @@ def robust_digits(study: dict, **kept) -> dict:
     jobs = []
     for k, (criterion, conditions) in enumerate(study["criteria"].items()):
         chosen = {method: (method, setting) for method, setting in runs.choose(found, conditions).items()}
-        for name, changes in study["also"].items() if k == 0 else ():
+        for name, changes in study["also"].items() if k == 0 and chosen else ():
             method, setting = chosen[changes["method"]]
             chosen[name] = method, {**setting, **{key: value for key, value in changes.items() if key != "method"}}
         jobs += [
