@@ -48,7 +48,7 @@ TABLE1 = {
     "FGSM 25": {"method": "fgsm", "epsilon": 25},
     "I-FGSM-20 8": {"method": "ifgsm", "epsilon": 8, "alpha": 2, "steps": 20},
 }
-"""The rows of Table 1: options of :func:`attack`."""
+"""The rows of Table 1, each with the options of :func:`attack`."""
 
 PAPER = {
     "table1": {
@@ -62,7 +62,7 @@ PAPER = {
         "vertical": {"none": 9.920, "euclidean": 9.437, "wasserstein": 7.956},
     },
 }
-"""The numbers that the paper prints: error in percent, mean label flips."""
+"""The numbers that the paper prints, errors in percent and mean label flips."""
 
 CRITERION = ["natural", "I-FGSM-20 8"]
 """The rows of Table 1 whose mean on validation images decides which setting of a method is taken."""

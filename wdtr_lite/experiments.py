@@ -548,8 +548,8 @@ EXPERIMENTS = {
         "full": _tradeoff("full"),
     },
 }
-"""The configuration of each experiment, by profile: ``quick`` for the live cells of a chapter; ``cpu``, what two cores can do, of
-those whose ``full`` scale asks for a GPU."""
+"""The configuration of each experiment and profile. ``quick`` is for the live cells of a chapter, ``cpu`` is what two cores can do
+of an experiment whose ``full`` scale asks for a GPU."""
 
 
 STUDIED = {

@@ -39,7 +39,7 @@ class Network(NamedTuple):
     """
 
     config: train.Config
-    questions: dict[str, partial]  # by the answer's name; each a partial of a module's function: model, dataset -> JSON
+    questions: dict[str, Question]  # by the answer's name; each a partial of a module's function: model, dataset -> JSON
 
 
 def complete(
