@@ -695,13 +695,16 @@ def test_stress_before_the_grid_is_complete(tmp_path):
 
 def test_variation(root, digits):
     natural = {"images": 20, "gradients": 5, "radius": 2, "pairs": 2, "steps": 2}
-    rows = evidence.variation({**PLAIN, "natural": natural}, root=root)["rows"]
+    moved = {"images": 20, "reach": 2}
+    rows = evidence.variation({**PLAIN, "natural": natural, "moved": moved}, root=root)["rows"]
     assert [(row["method"], row["seed"]) for row in rows] == [("none", 3), ("none", 4)]
     model = network_of(rows[1], root)
     assert rows[1]["answers"] == {
         "variations": evidence.variation_errors(model, digits, part="test", images=20),
         "gradients": evidence.gradient_norms(model, digits, part="test", images=5, radius=2),
         "paths": evidence.along_paths(model, digits, part="test", pairs=2, steps=2),
+        "horizontal edge": evidence.flips(model, digits, part="test", axis="horizontal", padding="edge", **moved),
+        "vertical edge": evidence.flips(model, digits, part="test", axis="vertical", padding="edge", **moved),
     }
     assert rows[0]["answers"] != rows[1]["answers"]
 

@@ -324,12 +324,47 @@ CONDITIONS = list(evidence.TABLE1)
 PARTS = {"validation": 1000, "test": 5000}  # of the split holdout
 
 
+def test_table1_decides_for_the_others(tmp_path, monkeypatch):
+    """Where it was run as declared and to the end, its settings are their only candidates; else they are as declared."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "results").mkdir()
+    names = ["table1", "table2", "figure2", "stress", "variation", "tradeoff"]
+
+    def decided():
+        return {name: experiments._decided(name, "cpu") for name in names}
+
+    def write(**changes):
+        result = {"chosen": chosen, "grid_complete": True} | changes
+        report = {"config": experiments.EXPERIMENTS["table1"]["cpu"], "result": result} | changes
+        (tmp_path / "results" / "table1_cpu.json").write_text(json.dumps(report))
+
+    as_declared = {name: experiments.EXPERIMENTS[name]["cpu"] for name in names}
+    assert decided() == as_declared
+    chosen = {"none": {}, "euclidean": {"eta": 9.0}, "wasserstein": {"eta": 8.0, "radius": 1}}
+    for changes in ({"config": {**as_declared["table1"], "seeds": [7]}}, {"grid_complete": False}):
+        write(**changes)
+        assert decided() == as_declared
+    write()
+    settled = {method: [setting] for method, setting in chosen.items()}
+    rivals = as_declared["tradeoff"]["candidates"]
+    assert decided() == {
+        "table1": as_declared["table1"],
+        **{name: as_declared[name] | {"candidates": settled} for name in names[1:-1]},
+        "tradeoff": as_declared["tradeoff"] | {"candidates": rivals | settled},
+    }
+    assert experiments._decided("stress", "quick") == experiments.EXPERIMENTS["stress"]["quick"]
+    assert experiments._decided("robust_digits", "full") == experiments.EXPERIMENTS["robust_digits"]["full"]
+
+
 def labels_of(row):
     return row["method"], row["setting"], row["seed"]
 
 
-def candidates(config):
-    return [(method, setting) for method, settings in config["candidates"].items() for setting in settings]
+def candidates(name, profile, config):
+    """Those of a method that Table 1 has chosen are one."""
+    settled = {} if name == "table1" else stored("table1", profile)["result"]["chosen"]
+    settings = config["candidates"] | {method: [setting] for method, setting in settled.items()}
+    return [(method, setting) for method, some in settings.items() for setting in some]
 
 
 def final(config, chosen):
@@ -360,7 +395,7 @@ def test_table_follows_from_its_counts(name, profile):
     report = stored(name, profile)
     config, result = report["config"], report["result"]
     searched = any(len(settings) > 1 for settings in config["candidates"].values())
-    grid = [(*candidate, config["seeds"][0]) for candidate in candidates(config)] if searched else []
+    grid = [(*candidate, config["seeds"][0]) for candidate in candidates(name, profile, config)] if searched else []
     assert [labels_of(row) for row in result["search"]] == grid
     assert result["grid_complete"] == (not any("missing" in row for row in result["search"]))
     assert result["grid_complete"] or profile == "full"
@@ -397,43 +432,49 @@ def test_setting_is_chosen_by_its_validation_errors(name, profile):
 
 
 @profiles("tradeoff")
-def test_grid_of_the_trade_off_is_that_of_table1(name, profile):
-    """The same networks, trained once: the same answers, after the same seconds."""
-    grids = [[row for row in stored(each, profile)["result"]["search"] if "missing" not in row] for each in ("table1", name)]
-    shared = [row for row in grids[1] if row["method"] in stored("table1", profile)["config"]["candidates"]]
-    assert grids[0] == shared != []
+def test_penalties_of_the_trade_off_are_those_of_table1(name, profile):
+    """It does not choose them anew."""
+    chosen = stored("table1", profile)["result"]["chosen"]
+    assert {method: stored(name, profile)["result"]["chosen"][method] for method in chosen} == chosen
 
 
 def told(name, profile):
-    """Rows that are answered, by method and seed; they are of the networks of Table 1."""
+    """Rows that are answered, by method and seed; but for those `also` asked they are of the networks of Table 1."""
     report, table1 = stored(name, profile), stored("table1", profile)
-    assert {key: report["config"][key] for key in table1["config"]} == table1["config"]
-    rows, wanted = report["result"]["rows"], final(table1["config"], table1["result"]["chosen"])
+    config = report["config"]
+    assert {key: config[key] for key in table1["config"]} == table1["config"] | {"also": config["also"]}
+    rows, wanted = report["result"]["rows"], final(config, table1["result"]["chosen"])
     if name == "stress":
-        wanted = [labels for labels in wanted if labels[2] == table1["config"]["seeds"][0]]
+        wanted = [labels for labels in wanted if labels[2] == config["seeds"][0]]
     assert [labels_of(row) for row in rows] == wanted
     known = {labels_of(row)[::2]: row for row in table1["result"]["rows"]}
     found = {labels_of(row)[::2]: row for row in rows if is_told(row, profile)}
     for key, row in found.items():
-        assert row["training"] == known[key]["training"]
         assert row["seconds"].keys() == {"training", *row["answers"]} and min(row["seconds"].values()) >= 0
-    return report["config"], found, known
+        if key[0] not in config["also"]:
+            for part in ("epoch", "loss", "penalty", "error"):
+                assert row["training"][part] == known[key]["training"][part], "trained again, they are the same networks"
+    return config, found, known
 
 
 @profiles("table2")
 def test_flips_add_up(name, profile):
     config, rows, _ = told(name, profile)
-    n, reach = config["moved"]["images"], config["moved"]["reach"]
     wanted = pairs_of("horizontal vertical", "zeros edge reflect")
     for row in rows.values():
         assert list(row["answers"]) == wanted
         for answer in row["answers"].values():
-            assert answer["n"] == n and len(answer["consecutive"]) == len(answer["from_unshifted"]) == reach
-            assert answer["consecutive"][0] == answer["from_unshifted"][0], "one pixel away both are the same"
-            for counts in (answer["consecutive"], answer["from_unshifted"]):
-                assert all(0 <= b - a <= 2 * n for a, b in itertools.pairwise([0, *counts])), "two shifts more of n images"
-            for s, (flips, departures) in enumerate(zip(answer["consecutive"], answer["from_unshifted"], strict=True), 1):
-                assert departures <= s * flips, "a label that departed has changed"
+            assert_flips(answer, config["moved"])
+
+
+def assert_flips(answer, moved):
+    n, reach = moved["images"], moved["reach"]
+    assert answer["n"] == n and len(answer["consecutive"]) == len(answer["from_unshifted"]) == reach
+    assert answer["consecutive"][0] == answer["from_unshifted"][0], "one pixel away both are the same"
+    for counts in (answer["consecutive"], answer["from_unshifted"]):
+        assert all(0 <= b - a <= 2 * n for a, b in itertools.pairwise([0, *counts])), "two shifts more of n images"
+    for s, (flips, departures) in enumerate(zip(answer["consecutive"], answer["from_unshifted"], strict=True), 1):
+        assert departures <= s * flips, "a label that departed has changed"
 
 
 def published(method, profile, monkeypatch):
@@ -557,15 +598,21 @@ def pairs_of(first, second):
 @profiles("variation")
 def test_variation_is_what_it_can_be(name, profile):
     config, rows, known = told(name, profile)
+    _, flips, _ = told("table2", profile)
     natural = config["natural"]
     for key, row in rows.items():
         answers = row["answers"]
-        assert list(answers) == ["variations", "gradients", "paths"]
+        assert list(answers) == ["variations", "gradients", "paths", "horizontal edge", "vertical edge"]
         varied = answers["variations"]
         assert varied["n"] == natural["images"]
         assert list(varied["wrong"]) == ["natural", "translation", "rotation", "elastic", "blur"]
         assert all(0 <= wrong <= varied["n"] for wrong in varied["wrong"].values())
-        assert 0 <= known[key]["wrong"]["natural"] - varied["wrong"]["natural"] <= known[key]["n"]["natural"] - varied["n"]
+        for axis in ("horizontal", "vertical"):
+            assert_flips(answers[f"{axis} edge"], config["moved"])
+        if key[0] not in config["also"]:
+            assert 0 <= known[key]["wrong"]["natural"] - varied["wrong"]["natural"] <= known[key]["n"]["natural"] - varied["n"]
+            for axis in ("horizontal", "vertical"):
+                assert answers[f"{axis} edge"] == flips[key]["answers"][f"{axis} edge"], "as Table 2 counts them"
         assert answers["gradients"].keys() == set(pairs_of("loss margin", "euclidean wasserstein"))
         for norms in answers["gradients"].values():
             assert len(norms) == natural["gradients"] and min(norms) >= 0 and 0 < max(norms) < math.inf

@@ -129,8 +129,8 @@ def pgd(
     model, x, y, epsilon, alpha, steps, norm
         As in :func:`ifgsm`.
     restarts : int
-        Runs from different points. Of each image the misclassified result is kept, if there is one, and of equals the one with
-        the larger loss.
+        Runs from different points, with the images that no run before it had misclassified. Of each image the misclassified
+        result is kept or, without one, that of the largest loss.
     generator : torch.Generator, optional
         On the device of x. Starts are uniform in the ball, then clipped to [0, 1]; without a generator the start is x.
 
@@ -165,20 +165,21 @@ def pgd(
             raise ValueError(f"restarts must be 1 without a generator, got {restarts}: all runs would be the same")
         return _ascend(model, x, y, x.detach(), epsilon, alpha, steps, norm)
     _check_generator(generator, x)
-    best = None
-    for _ in range(restarts):
-        start = (x.detach() + epsilon * _uniform(x, norm, generator)).clamp(0, 1)
-        found = _ascend(model, x, y, start, epsilon, alpha, steps, norm)
-        if restarts == 1:
-            return found
-        wrong, loss = _outcome(model, found, y)
-        if best is None:
-            best, best_wrong, best_loss = found, wrong, loss
-            continue
-        better = (wrong & ~best_wrong) | ((wrong == best_wrong) & (loss > best_loss))
-        best = torch.where(_spread(better), found, best)
-        best_wrong, best_loss = wrong | best_wrong, torch.where(better, loss, best_loss)
-    return best
+    found = _ascend(model, x, y, _start(x, epsilon, norm, generator), epsilon, alpha, steps, norm)
+    if restarts == 1:
+        return found
+    wrong, loss = _outcome(model, found, y)
+    for _ in range(restarts - 1):
+        start = _start(x, epsilon, norm, generator)
+        left = (~wrong).nonzero().squeeze(1)
+        if not len(left):
+            break
+        again = _ascend(model, x[left], y[left], start[left], epsilon, alpha, steps, norm)
+        again_wrong, again_loss = _outcome(model, again, y[left])
+        better = again_wrong | (again_loss > loss[left])
+        kept = left[better]
+        found[kept], wrong[kept], loss[kept] = again[better], again_wrong[better], again_loss[better]
+    return found
 
 
 def wasserstein_attack(
@@ -331,6 +332,10 @@ def _to_ball(v: Tensor, radius: float, norm: str) -> Tensor:
         return v.clamp(-radius, radius)
     length = _length(v)
     return v * (radius / length.where(length > 0, 1)).clamp_max(1)
+
+
+def _start(x: Tensor, epsilon: float, norm: str, generator: torch.Generator) -> Tensor:
+    return (x.detach() + epsilon * _uniform(x, norm, generator)).clamp(0, 1)
 
 
 def _uniform(x: Tensor, norm: str, generator: torch.Generator) -> Tensor:

@@ -389,11 +389,7 @@ def table2(study: dict, **kept) -> dict:
     ----------
     Section 5.2 of Lin et al. (2019). Taught in :doc:`chapter 10 </book/natural_variation>`.
     """
-    questions = {
-        f"{axis} {padding}": partial(flips, part="test", axis=axis, padding=padding, **study["moved"])
-        for axis in AXES
-        for padding in PADDINGS
-    }
+    questions = {f"{axis} {padding}": _flips(study, axis, padding) for axis in AXES for padding in PADDINGS}
     return {"rows": _rows(_final(study, _searched(study, **kept)[1]), questions, **kept)}
 
 
@@ -484,12 +480,13 @@ def stress(study: dict, **kept) -> dict:
         tested = {"part": "test", "images": options["autoattack"], "epsilon": 8}
         questions |= {"autoattack": partial(autoattack, **tested), "square": partial(autoattack, **tested, only="square")}
     final = _final(study, _searched(study, **kept)[1])
+    first = [job for job in final if job[0]["seed"] == study["seeds"][0]]
     sources = [job for job in final if job[0]["method"] == "none"]
     if not sources:
         return {"rows": [], "labels": []}
-    _rows(sources[-1:], {}, **kept)  # before several networks ask for it at once
+    _rows([sources[-1], *first], {}, **kept)  # trained before several of them ask for the source at once
     questions["transfer"] = partial(transfer_errors, **drawn, attack=_pgd(8), source=sources[-1][1], root=kept.get("root"))
-    rows = _rows([job for job in final if job[0]["seed"] == study["seeds"][0]], questions, **kept)
+    rows = _rows(first, questions, **kept)
     _, labels = runs.dataset_of(study["dataset"], study["split"]).part("test", options["pictured"])
     return {"rows": rows, "labels": labels.tolist()}
 
@@ -500,7 +497,7 @@ def variation(study: dict, **kept) -> dict:
     Parameters
     ----------
     study : dict
-        As for :func:`table1`; and ``natural``: how many test ``images`` are varied, how many ``gradients`` are taken with which
+        As for :func:`table2`; and ``natural``: how many test ``images`` are varied, how many ``gradients`` are taken with which
         ``radius``, how many ``pairs`` are joined by paths of how many ``steps``.
     **kept
         As for :func:`table1`.
@@ -509,7 +506,7 @@ def variation(study: dict, **kept) -> dict:
     -------
     dict
         ``rows``, one for each network with its ``answers``: :func:`variation_errors`, :func:`gradient_norms`,
-        :func:`along_paths`.
+        :func:`along_paths`, and two of Table 2's :func:`flips`.
 
     References
     ----------
@@ -520,6 +517,7 @@ def variation(study: dict, **kept) -> dict:
         "variations": partial(variation_errors, part="test", images=options["images"]),
         "gradients": partial(gradient_norms, part="test", images=options["gradients"], radius=options["radius"]),
         "paths": partial(along_paths, part="test", pairs=options["pairs"], steps=options["steps"]),
+        **{f"{axis} edge": _flips(study, axis, "edge") for axis in AXES},
     }
     return {"rows": _rows(_final(study, _searched(study, **kept)[1]), questions, **kept)}
 
@@ -534,6 +532,10 @@ def planned(study: dict, root: str) -> list[tuple[dict, Network]]:
     stand_in = {method: settings[0] for method, settings in study["candidates"].items()}
     jobs = (_grid(study) if _has_choice(study) else []) + _final(study, chosen or study["likeliest"] or stand_in)
     return [(labels, Network(train.Config(**fields), {})) for labels, fields in jobs]
+
+
+def _flips(study: dict, axis: str, padding: str) -> partial:
+    return partial(flips, part="test", axis=axis, padding=padding, **study["moved"])
 
 
 def _table1_questions(part: str, attacked: int | None) -> dict[str, partial]:

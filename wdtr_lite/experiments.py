@@ -518,9 +518,19 @@ _ADDED = {
         "full": {"harder": {"attacked": 1000, "autoattack": 1000, "epsilons": [1, 2, 4, 8, 16, 24, 32], "pictured": 4}},
     },
     "variation": {
-        "quick": {"natural": {"images": 100, "gradients": 50, "radius": 2, "pairs": 3, "steps": 4}},
-        "cpu": {"natural": {"images": 2000, "gradients": 1000, "radius": 2, "pairs": 60, "steps": 10}},
-        "full": {"natural": {"images": 5000, "gradients": 1000, "radius": 2, "pairs": 200, "steps": 10}},
+        "quick": {
+            "natural": {"images": 100, "gradients": 50, "radius": 2, "pairs": 3, "steps": 4},
+            "moved": {"images": 200, "reach": 4},
+        },
+        "cpu": {
+            "natural": {"images": 2000, "gradients": 1000, "radius": 2, "pairs": 60, "steps": 10},
+            "moved": {"images": 1000, "reach": 16},
+            "also": {"none, fewer images": {"method": "none", **_STUDIES["cpu"]["search"]}},
+        },
+        "full": {
+            "natural": {"images": 5000, "gradients": 1000, "radius": 2, "pairs": 200, "steps": 10},
+            "moved": {"images": 1000, "reach": 16},
+        },
     },
 }
 
@@ -531,6 +541,9 @@ _RIVALS = {
     "pgd": [{"epsilon": 8 / 255, "warmup": 2}],
     "trades": [{"epsilon": 8 / 255, "warmup": 2, "eta": 6**0.5}],
 }
+
+
+_SHORT = {"model": "resnet8", "images": 10_000, "epochs": 4, "milestones": [2, 3], "precision": "bfloat16"}
 
 
 def _tradeoff(profile: str, **changes) -> dict:
@@ -544,7 +557,7 @@ EXPERIMENTS = {
     **{name: {profile: {**_STUDIES[profile], **added} for profile, added in by.items()} for name, by in _ADDED.items()},
     "tradeoff": {
         "quick": _tradeoff("quick"),
-        "cpu": _tradeoff("cpu", training={"model": "resnet8", **_STUDIES["cpu"]["search"]}, search={}),
+        "cpu": _tradeoff("cpu", training=_SHORT, search={}, attacked=500),
         "full": _tradeoff("full"),
     },
 }
@@ -618,7 +631,7 @@ def run(name: str, profile: str = "quick", *, cluster: str | None = None, finish
     began = time.monotonic()
     if name in STUDIED:
         kept = {} if profile == "quick" else {"root": NETWORKS, "cluster": cluster, "finished": finished}
-        result = STUDIED[name](config, **kept)
+        result = STUDIED[name](_decided(name, profile), **kept)
     else:
         options = {key: value for key, value in config.items() if key != "dataset"}
         if name == "nearest_neighbours" and profile == "full":
@@ -641,6 +654,19 @@ def run(name: str, profile: str = "quick", *, cluster: str | None = None, finish
         if name == "table1":
             _publish(report)
     return report
+
+
+def _decided(name: str, profile: str) -> dict:
+    """An experiment's configuration with the settings that Table 1 chose as its only candidates of those methods, where Table 1
+    was run as declared; else it searches as Table 1 does."""
+    config, table1 = declared(name, profile), path_of("table1", profile)
+    if name == "table1" or "likeliest" not in config or not table1.exists():
+        return config
+    report = json.loads(table1.read_text())
+    if report["config"] != declared("table1", profile) or not report["result"]["grid_complete"]:
+        return config
+    settled = {method: [setting] for method, setting in report["result"]["chosen"].items()}
+    return {**config, "candidates": {**config["candidates"], **settled}}
 
 
 def _publish(report: dict) -> None:
@@ -705,7 +731,7 @@ def progress(name: str, profile: str) -> list[tuple[dict, float, float]]:
     config = declared(name, profile)
     if "likeliest" not in config:
         return []
-    planned = evidence.planned(config, NETWORKS)
+    planned = evidence.planned(_decided(name, profile), NETWORKS)
     seconds = runs.progress([network for _, network in planned], NETWORKS)
     return [(labels, *each) for (labels, _), each in zip(planned, seconds, strict=True)]
 

@@ -16,6 +16,7 @@ COLORS = {"euclidean": "#D55E00", "wasserstein": "#0072B2", "intensities": "#6F6
 
 METHODS = {
     "none": "plain",
+    "none, fewer images": "plain, fewer images",
     "euclidean": "Euclidean penalty",
     "wasserstein": "Wasserstein penalty",
     "wasserstein, exact": "Wasserstein, exact",
