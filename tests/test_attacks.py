@@ -279,6 +279,23 @@ def test_the_best_restart_is_kept(trained, digits):
         assert torch.equal(pgd(trained, x, y, epsilon, restarts=4, generator=generator(3), **how), expected)
 
 
+def test_a_misclassified_image_is_left_alone():
+    """A restart sees the images that still stand, and is not made where none does."""
+    weight = torch.tensor([[0.0, 0.0], [1.0, -1.0]], dtype=torch.float64)
+    x = torch.full((3, 1, 1, 2), 0.5, dtype=torch.float64)
+    y = torch.tensor([0, 1, 0])
+    batches = []
+
+    def model(image):
+        batches.append(len(image))
+        return image.flatten(1) @ weight + torch.tensor([0.01, 0.0], dtype=torch.float64)  # always 0
+
+    for labels, expected in ((y, [3, 3, 2, 2, 2, 2]), (torch.ones_like(y), [3, 3])):
+        batches.clear()
+        pgd(model, x, labels, 1e-4, alpha=1e-4, steps=1, restarts=3, generator=generator())
+        assert batches == expected
+
+
 def test_a_wrong_label_beats_a_larger_loss():
     """Where the label changes the loss is 0.69, elsewhere up to 1.10."""
     logits = torch.tensor([[2.0, 1.0, 0.0], [2.0, 2.001, -9.0], [2.0, 1.999, 1.999]], dtype=torch.float64)
@@ -568,12 +585,12 @@ def test_the_model_sees_images_only(norm):
     """Intensities in [0, 1] on the way too: at the random start, and between the steps."""
     x = (torch.rand(16, 1, 6, 6, generator=generator()) > 0.5).float()
     y = torch.arange(16) % 3
-    weight = torch.randn(36, 3, generator=generator(1))
+    weight, never_fooled = torch.randn(36, 3, generator=generator(1)), torch.tensor([1e3, 0.0, 0.0])  # where y is 0
     seen = []
 
     def model(image):
         seen.append(image.detach())
-        return image.flatten(1) @ weight
+        return image.flatten(1) @ weight + never_fooled
 
     pgd(model, x, y, 0.3, alpha=0.2, steps=3, restarts=2, norm=norm, generator=generator())
     assert len(seen) > 6 and all(image.min() >= 0 and image.max() <= 1 for image in seen)

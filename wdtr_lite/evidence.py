@@ -19,6 +19,7 @@ from wdtr_lite.regularizer import GradientPenalty
 from wdtr_lite.runs import Network
 
 __all__ = [
+    "CLASSES",
     "CRITERION",
     "PAPER",
     "TABLE1",
@@ -66,6 +67,9 @@ PAPER = {
 
 CRITERION = ["natural", "I-FGSM-20 8"]
 """The rows of Table 1 whose mean on validation images decides which setting of a method is taken."""
+
+CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+"""What the labels of CIFAR-10 stand for, in their order."""
 
 AXES, PADDINGS = ("horizontal", "vertical"), ("zeros", "edge", "reflect")
 

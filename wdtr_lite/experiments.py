@@ -31,6 +31,7 @@ __all__ = [
     "declared",
     "describe",
     "digit_errors",
+    "found",
     "label_keeping",
     "nearest_neighbours",
     "network",
@@ -752,6 +753,14 @@ def stored(name: str, profile: str = "full") -> dict:
     if not path.exists():
         raise FileNotFoundError(f"{path} was not run: make results runs experiments, benchmarks/*.py --write benchmarks")
     return json.loads(path.read_text())
+
+
+def found(name: str, profile: str = "full") -> dict | None:
+    """:func:`stored`, or None where it was not run.
+
+    Taught in :doc:`chapter 9 </book/adversarial>`.
+    """
+    return stored(name, profile) if path_of(name, profile).exists() else None
 
 
 def describe(report: dict) -> str:

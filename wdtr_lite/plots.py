@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from wdtr_lite.transport import Image, TransportPlan
 
-__all__ = ["COLORS", "METHODS", "error_bars", "image_grid", "mean_error", "percent", "show_change", "show_image", "show_plan", "style", "table"]
+__all__ = ["COLORS", "METHODS", "error_bars", "image_grid", "mean_error", "mean_sd", "percent", "show_change", "show_image", "show_plan", "style", "table"]
 
 COLORS = {"euclidean": "#D55E00", "wasserstein": "#0072B2", "intensities": "#6F6F6F", "sinkhorn": "#007A5A"}
 """One colour per metric in every figure, distinct to colour-blind readers and in grey (after Okabe and Ito, 2008)."""
@@ -155,6 +155,15 @@ def mean_error(values: np.ndarray, places: int = 1, *, sign: str = "") -> str:
     """
     error = values.std(ddof=1) / len(values) ** 0.5
     return f"{values.mean():{sign}.{places}f} ± {error:.{places}f}"
+
+
+def mean_sd(values: Sequence[float], places: int = 1) -> str:
+    """Mean ± standard deviation of numbers measured over seeds, to `places` digits; of one number, the number.
+
+    Taught in :doc:`chapter 10 </book/natural_variation>`.
+    """
+    spread = f" ± {np.std(values, ddof=1):.{places}f}" if len(values) > 1 else ""
+    return f"{np.mean(values):.{places}f}{spread}"
 
 
 def percent(found: dict, places: int = 1) -> str:
