@@ -35,6 +35,7 @@ __all__ = [
     "label_keeping",
     "nearest_neighbours",
     "network",
+    "network_minutes",
     "path_of",
     "progress",
     "provenance",
@@ -763,12 +764,27 @@ def found(name: str, profile: str = "full") -> dict | None:
     return stored(name, profile) if path_of(name, profile).exists() else None
 
 
+def network_minutes(report: dict) -> float | None:
+    """What training and asking the networks of a result took on one core, or the GPU, by whichever command; None without.
+
+    Taught in :doc:`chapter 9 </book/adversarial>`.
+    """
+    result = report.get("result", {})
+    spent = [row["seconds"] for row in [*result.get("search", []), *result.get("rows", [])] if "seconds" in row]
+    return sum(sum(seconds.values()) for seconds in spent) / 60 if spent else None
+
+
 def describe(report: dict) -> str:
     """How a stored report was measured, a line each: device, time and commit; versions; command.
+
+    The time is that of the command or, where networks were trained, :func:`network_minutes`.
 
     Taught in :doc:`chapter 1 </book/discrete_ot>`.
     """
     origin = report["provenance"]
     versions = ", ".join(f"{name} {number}" for name, number in origin["versions"].items())
-    run = f"{origin['device']}; {origin['wall_seconds'] / 60:.0f} minutes on {origin['date']}; commit {origin['commit']}"
+    minutes, spent = f"{origin['wall_seconds'] / 60:.0f} minutes", network_minutes(report)
+    if spent is not None:
+        minutes = f"{spent:.0f} network-minutes"
+    run = f"{origin['device']}; {minutes} on {origin['date']}; commit {origin['commit']}"
     return "\n".join([run, *textwrap.wrap(versions, 76), origin["command"]])
