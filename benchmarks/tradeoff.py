@@ -4,7 +4,7 @@
 ``results/benchmark_tradeoff.json``. About a minute on one core.
 
 ResNet-8 with softplus, batches of 128 images 3 x 32 x 32 of uniform random intensities, random labels, momentum; the learning
-rate is 0, as in ``training.py``. The Wasserstein penalty has radius 2.
+rate is 0, as in ``training.py``. The Wasserstein penalty has radius 8.
 """
 
 from functools import partial
@@ -18,8 +18,8 @@ from training import DIFFERENCE, EPSILON, ETA, device_name, devices, significant
 METHODS = {
     "plain": {},
     "euclidean, FD": {"method": "euclidean", "eta": ETA, **DIFFERENCE},
-    "wasserstein, FD": wasserstein(2, **DIFFERENCE),
-    "wasserstein": wasserstein(2),
+    "wasserstein, FD": wasserstein(8, **DIFFERENCE),
+    "wasserstein": wasserstein(8),
     "gaussian noise": {"method": "gaussian_noise", "eta": ETA},
     "jacobian, FD": {"method": "jacobian", "eta": ETA, **DIFFERENCE},
     "jacobian": {"method": "jacobian", "eta": ETA},

@@ -11,6 +11,7 @@ from argparse import Namespace
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import fields
+from pathlib import Path
 
 import pytest
 import torch
@@ -286,7 +287,9 @@ def test_experiment_writes_its_result_and_weights(workshop, capsys):
     labels = [("none", 0), ("euclidean", 0), ("none", 1), ("euclidean", 1)]
     assert [(row["method"], row["seed"]) for row in report["result"]["rows"]] == labels
     assert [(row["method"], row["seed"]) for row in found] == labels
-    assert all("wrong" not in row and row["n"]["FGSM 8"] == 5 for row in found)
+    for row, kept in zip(found, report["result"]["rows"], strict=True):
+        assert "wrong" not in row and "n" not in row
+        assert row["percent"]["FGSM 8"] == 20 * kept["wrong"]["FGSM 8"]
     images, truth = digits("mnist5k_color").part("test")
     for row, method in zip(report["result"]["rows"], ("none", "euclidean"), strict=False):
         model = experiments.network(method, "cpu")
@@ -306,16 +309,21 @@ def test_the_networks_of_a_table_are_those_of_the_next(workshop, monkeypatch, ca
     first, second = (experiments.stored(name, "cpu")["result"]["rows"] for name in ("table1", "table2"))
     assert [row["training"] for row in first] == [row["training"] for row in second]
     assert all(row["answers"]["vertical edge"]["n"] == 4 for row in second)
+    shown = rows(capsys)[-4:]
+    for row, kept in zip(shown, second, strict=True):
+        assert "answers" not in row
+        assert row["flips"] == {name: answer["consecutive"][-1] / 4 for name, answer in kept["answers"].items()}
 
 
 def test_finished_writes_what_is_there(workshop, monkeypatch, capsys):
     fit = train.fit
     monkeypatch.setattr(train, "fit", None)
-    call("experiment", "table1", "--profile", "cpu", "--finished")
-    assert all(row["missing"] for row in rows(capsys)) and not list(workshop.glob("results/*.pt"))
+    with pytest.raises(SystemExit, match="less of table1 is finished in _runs/networks than results/table1_cpu.json tells"):
+        call("experiment", "table1", "--profile", "cpu", "--finished")
+    assert not list(workshop.iterdir())
     done = runs.Network(train.Config(data="mnist5k_color", **study()["training"]), evidence._table1_questions("test", 5))
     monkeypatch.setattr(train, "fit", fit)
-    runs.complete([done], experiments.NETWORKS)
+    runs.complete([done], "_runs/networks")
     monkeypatch.setattr(train, "fit", None)
     call("experiment", "table1", "--profile", "cpu", "--finished")
     assert [row.get("missing") for row in rows(capsys)] == [None, True, True, True]
@@ -323,15 +331,28 @@ def test_finished_writes_what_is_there(workshop, monkeypatch, capsys):
     assert report["provenance"]["command"] == "python -m wdtr_lite experiment table1 --profile cpu --finished"
     assert report["result"]["rows"][0]["wrong"].keys() == evidence.TABLE1.keys()
     assert [path.name for path in workshop.glob("results/*.pt")] == ["table1_cpu_none.pt"]
+    (workshop / "_runs").rename(workshop / "elsewhere")
+    before = (workshop / "results/table1_cpu.json").read_text()
+    with pytest.raises(SystemExit, match="less of table1 is finished"):
+        call("experiment", "table1", "--profile", "cpu", "--finished")
+    assert (workshop / "results/table1_cpu.json").read_text() == before
+
+
+def test_finished_and_cluster_are_not_for_quick(workshop):
+    for option in (["--finished"], ["--cluster", "tcp://there:1"]):
+        with pytest.raises(SystemExit, match="finished and cluster are for the profiles cpu and full"):
+            call("experiment", "table1", *option)
 
 
 def test_finished_of_an_unfinished_grid(workshop, capsys):
     """No choice, no networks of a choice."""
+    shared = {"data": "mnist5k_color", **GRID["training"], **GRID["search"]}
+    runs.complete([runs.Network(train.Config(**shared), evidence._table1_questions("validation", None))], "_runs/networks")
     call("experiment", "table1", "--profile", "full", "--finished")
     assert rows(capsys) == []
     result = experiments.stored("table1")["result"]
     assert result["chosen"] == {} and result["grid_complete"] is False
-    assert [row["missing"] for row in result["search"]] == [True] * 3
+    assert [row.get("missing") for row in result["search"]] == [None, True, True]
 
 
 def listed(capsys, *arguments):
@@ -349,7 +370,7 @@ def test_list(workshop, capsys):
         ("none", None, "0"), ("euclidean", "eta=0.1", "0"), ("none", None, "1"), ("euclidean", "eta=0.1", "1"),
     ]  # fmt: skip
     config = train.Config(data="mnist5k_color", **study()["training"], method="euclidean", eta=0.1, seed=1)
-    runs.trained(config, experiments.NETWORKS)
+    runs.trained(config, "_runs/networks")
     states = [line.partition("seed ")[2][3:] for line in listed(capsys, "table1", "--profile", "cpu")[1:]]
     assert re.fullmatch(r"done in \d+ s", states.pop()) and all(state.startswith("missing, about ") for state in states)
     call("experiment", "table1", "--profile", "cpu")
@@ -403,7 +424,17 @@ def test_the_cluster_is_handed_on(workshop, monkeypatch):
 
     monkeypatch.setattr(runs, "complete", complete)
     call("experiment", "table1", "--profile", "cpu", "--cluster", "tcp://there:1")
-    assert set(seen) == {("_runs/networks", "tcp://there:1", False)}
+    assert set(seen) == {(Path("_runs/networks"), "tcp://there:1", False)}
+    assert experiments.stored("table1", "cpu")["provenance"]["command"].endswith(" --profile cpu --cluster ADDRESS")
+
+
+def test_from_the_chapters_folder_the_same_files_are_meant(workshop, monkeypatch):
+    (workshop / "results").mkdir()
+    (workshop / "book").mkdir()
+    monkeypatch.chdir(workshop / "book")
+    call("experiment", "table1", "--profile", "cpu")
+    assert sorted(path.name for path in workshop.iterdir()) == ["_runs", "book", "results"]
+    assert not list((workshop / "book").iterdir())
 
 
 def test_the_experiments_of_the_book():

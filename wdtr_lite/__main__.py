@@ -150,8 +150,23 @@ def _experiment(options: argparse.Namespace) -> None:
             continue
         report = experiments.run(name, profile, cluster=options.cluster, finished=options.finished)
         for row in report["result"]["rows"]:
-            print(json.dumps({key: value for key, value in row.items() if key not in ("predictions", "wrong", "answers")}))
+            print(json.dumps(_shown(row)))
         print(json.dumps(report["provenance"]))
+
+
+def _shown(row: dict) -> dict:
+    """A row in a line: errors in percent, mean label flips; without long lists."""
+    answers = row.get("answers", {}).items()
+    counts = [(name, row["wrong"][name], row["n"][name]) for name in row.get("wrong", ())]
+    counts += [(name, a["wrong"], a["n"]) for name, a in answers if "wrong" in a and isinstance(a["wrong"], int)]
+    flips = [(name, a["consecutive"][-1] / a["n"]) for name, a in answers if "consecutive" in a]
+    hidden = ("predictions", "wrong", "answers", *(["n"] if counts else []))
+    shown = {key: value for key, value in row.items() if key not in hidden}
+    if counts:
+        shown["percent"] = {name: round(100 * wrong / n, 1) for name, wrong, n in counts}
+    if flips:
+        shown["flips"] = {name: round(mean, 2) for name, mean in flips}
+    return shown
 
 
 def _asked(options: argparse.Namespace) -> list[tuple[str, str]]:
@@ -170,7 +185,8 @@ def _list(name: str, profile: str) -> None:
     written = f": {path} {'is there' if path.exists() else 'was not run'}" if profile != "quick" else ""
     print(f"{name}, {profile}{written}")
     for labels, seconds, expected in networks:
-        state = f"done in {seconds:.0f} s" if not expected else f"missing, about {expected / 60:.0f} min"
+        done = f"done in {seconds:.0f} s" if seconds else "diverged"
+        state = f"missing, about {expected / 60:.0f} min" if expected else done
         setting = " ".join(f"{key}={value}" for key, value in labels["setting"].items())
         print(f"  {labels['method']:20s} {setting:44s} seed {labels['seed']}  {state}")
 

@@ -6,6 +6,7 @@ a study, a dictionary of :data:`~wdtr_lite.experiments.EXPERIMENTS`, say which n
 
 from collections.abc import Callable, Sequence
 from functools import cache, partial
+from importlib.util import find_spec
 
 import numpy as np
 import torch
@@ -218,7 +219,8 @@ def along_paths(model: nn.Module, dataset: Dataset, *, part: str, pairs: int, st
     .. math:: \sum_k \tfrac12 \|p(x_{t_{k+1}}) - p(x_{t_k})\|_1
 
     By the pair's classes, ``within`` one or ``between`` two, and the path: ``wasserstein`` is the displacement interpolation of
-    each channel, its mass changing linearly, clipped at 1; ``euclidean`` the straight line.
+    each channel, its mass changing linearly, clipped at 1; ``euclidean`` the straight line. Networks compare on one path; paths do
+    not compare, since the parcels of a displacement are rounded to pixels, which makes its images rougher than those of a line.
 
     References
     ----------
@@ -448,7 +450,7 @@ def stress(study: dict, **kept) -> dict:
     """The networks of Table 1, first seed, under attacks that do not trust one gradient.
 
     PGD-50 with 10 restarts in L-infinity and L2, AutoAttack, Square, PGD-20 and FGSM of growing epsilon, the loss around images,
-    and examples made with the plain network of the last seed.
+    and, with several seeds, examples made with the plain network of the last.
 
     Parameters
     ----------
@@ -481,6 +483,8 @@ def stress(study: dict, **kept) -> dict:
         "frames": partial(frames, part="test", images=options["pictured"], epsilons=[0, 2, 4, 8, 16]),
     }
     if options["autoattack"]:
+        if find_spec("pyautoattack") is None:
+            raise ValueError('AutoAttack needs the package pyautoattack: pip install "wdtr-lite[attack]"')
         tested = {"part": "test", "images": options["autoattack"], "epsilon": 8}
         questions |= {"autoattack": partial(autoattack, **tested), "square": partial(autoattack, **tested, only="square")}
     final = _final(study, _searched(study, **kept)[1])
@@ -489,7 +493,8 @@ def stress(study: dict, **kept) -> dict:
     if not sources:
         return {"rows": [], "labels": []}
     _rows([sources[-1], *first], {}, **kept)  # trained before several of them ask for the source at once
-    questions["transfer"] = partial(transfer_errors, **drawn, attack=_pgd(8), source=sources[-1][1], root=kept.get("root"))
+    if len(study["seeds"]) > 1:  # else the source is the network itself
+        questions["transfer"] = partial(transfer_errors, **drawn, attack=_pgd(8), source=sources[-1][1], root=kept.get("root"))
     rows = _rows(first, questions, **kept)
     _, labels = runs.dataset_of(study["dataset"], study["split"]).part("test", options["pictured"])
     return {"rows": rows, "labels": labels.tolist()}

@@ -45,8 +45,6 @@ __all__ = [
     "summary",
 ]
 
-RUNS = Path("_runs")
-NETWORKS = str(RUNS / "networks")
 
 
 def provenance(command: str, seconds: float) -> dict:
@@ -64,7 +62,8 @@ def provenance(command: str, seconds: float) -> dict:
     Taught in :doc:`chapter 1 </book/discrete_ot>`.
     """
     try:
-        git = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True)
+        command_of_git = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
+        git = subprocess.run(command_of_git, capture_output=True, text=True)
         commit = git.stdout.strip() or "unknown"
     except OSError:
         commit = "unknown"
@@ -73,10 +72,14 @@ def provenance(command: str, seconds: float) -> dict:
         "command": command,
         "date": datetime.now(UTC).date().isoformat(),
         "wall_seconds": round(seconds, 1),
-        "device": f"{_cpu_name()}, {os.cpu_count()} cores",
+        "device": ", ".join([*_gpu_names(), _cpu_name(), f"{os.cpu_count()} cores"]),
         "versions": {"python": platform.python_version(), **{name: version(name) for name in libraries}},
         "commit": commit,
     }
+
+
+def _gpu_names() -> list[str]:
+    return [torch.cuda.get_device_name()] if torch.cuda.is_available() else []
 
 
 def _cpu_name() -> str:
@@ -292,7 +295,9 @@ def robust_digits(study: dict, **kept) -> dict:
     jobs = []
     for k, (criterion, conditions) in enumerate(study["criteria"].items()):
         chosen = {method: (method, setting) for method, setting in runs.choose(found, conditions).items()}
-        for name, changes in study["also"].items() if k == 0 and chosen else ():
+        for name, changes in study["also"].items():
+            if k or changes["method"] not in chosen:
+                continue
             method, setting = chosen[changes["method"]]
             chosen[name] = method, {**setting, **{key: value for key, value in changes.items() if key != "method"}}
         jobs += [
@@ -456,7 +461,7 @@ _STUDIES = {
         "dataset": "mnist5k_color",
         "split": None,
         "training": {"model": "resnet8", "width": 8, "images": 2000, "batch_size": 32, "epochs": 3, "milestones": [2]},
-        "search": {},
+        "search": {"part": "fit"},
         "candidates": {
             "none": [{}],
             "euclidean": [{"eta": 0.5, **_DIFFERENCE}],
@@ -539,19 +544,19 @@ _ADDED = {
 _RIVALS = {
     "gaussian_noise": [{"eta": eta} for eta in (0.05, 0.1, 0.2)],
     "jacobian": [{"eta": eta, **_DIFFERENCE} for eta in (0.1, 0.3)],
-    "fgsm": [{"epsilon": 8 / 255, "warmup": 2}],
-    "pgd": [{"epsilon": 8 / 255, "warmup": 2}],
-    "trades": [{"epsilon": 8 / 255, "warmup": 2, "eta": 6**0.5}],
+    "fgsm": [{"epsilon": 8 / 255, "warmup": 1}],
+    "pgd": [{"epsilon": 8 / 255, "warmup": 1}],
+    "trades": [{"epsilon": 8 / 255, "warmup": 1, "eta": 6**0.5}],
 }
 
 
-_SHORT = {"model": "resnet8", "images": 10_000, "epochs": 4, "milestones": [2, 3], "precision": "bfloat16"}
+_EXACT = {"wasserstein, exact": {"method": "wasserstein", "mode": "double_backprop"}}
+_SHORT = {"model": "resnet8", "images": 6_000, "epochs": 4, "milestones": [3]}
 
 
 def _tradeoff(profile: str, **changes) -> dict:
     study = _STUDIES[profile]
-    exact = {"wasserstein, exact": {"method": "wasserstein", "mode": "double_backprop"}}
-    return {**study, "candidates": {**study["candidates"], **_RIVALS}, "also": exact, **changes}
+    return {**study, "candidates": {**study["candidates"], **_RIVALS}, "also": _EXACT, **changes}
 
 
 EXPERIMENTS = {
@@ -560,7 +565,7 @@ EXPERIMENTS = {
     "tradeoff": {
         "quick": _tradeoff("quick"),
         "cpu": _tradeoff("cpu", training=_SHORT, search={}, attacked=500),
-        "full": _tradeoff("full"),
+        "full": _tradeoff("full", also={"wasserstein, finite difference": {"method": "wasserstein", **_DIFFERENCE}}),
     },
 }
 """The configuration of each experiment and profile. ``quick`` is for the live cells of a chapter, ``cpu`` is what two cores can do
@@ -620,7 +625,8 @@ def run(name: str, profile: str = "quick", *, cluster: str | None = None, finish
     Raises
     ------
     ValueError
-        If the name is unknown or has no such profile, or has no networks that could be `finished`.
+        If the name is unknown or has no such profile; if what is `finished` is less than the result file tells, or there are no
+        networks that could be.
 
     References
     ----------
@@ -629,18 +635,21 @@ def run(name: str, profile: str = "quick", *, cluster: str | None = None, finish
     config = declared(name, profile)
     if finished and name not in STUDIED:
         raise ValueError(f"{name} has no networks that could be finished")
+    if profile == "quick" and (finished or cluster):
+        raise ValueError("finished and cluster are for the profiles cpu and full: quick keeps nothing")
     dataset = runs.dataset_of(config["dataset"], config.get("split"))
     began = time.monotonic()
     if name in STUDIED:
-        kept = {} if profile == "quick" else {"root": NETWORKS, "cluster": cluster, "finished": finished}
+        kept = {} if profile == "quick" else {"root": _kept("networks"), "cluster": cluster, "finished": finished}
         result = STUDIED[name](_decided(name, profile), **kept)
     else:
         options = {key: value for key, value in config.items() if key != "dataset"}
         if name == "nearest_neighbours" and profile == "full":
             key = hashlib.md5(repr((config, dataset)).encode()).hexdigest()[:8]  # never another run's
-            options["checkpoint"] = RUNS / f"{name}-{key}"
+            options["checkpoint"] = _kept(f"{name}-{key}")
         result = _MEASURED[name](dataset, **options)
     command = f"python -m wdtr_lite experiment {name} --profile {profile}" + " --finished" * finished
+    command += " --cluster ADDRESS" if cluster else ""
     report = {
         "experiment": name,
         "profile": profile,
@@ -651,11 +660,17 @@ def run(name: str, profile: str = "quick", *, cluster: str | None = None, finish
     }
     if profile != "quick":
         path = path_of(name, profile)
+        if finished and _told(result) < max(1, _told(stored(name, profile)["result"]) if path.exists() else 0):
+            raise ValueError(f"less of {name} is finished in {_kept('networks')} than {path} tells already")
         path.parent.mkdir(exist_ok=True)
         path.write_text(json.dumps(report, indent=1) + "\n")
         if name == "table1":
             _publish(report)
     return report
+
+
+def _told(result: dict) -> int:
+    return sum("missing" not in row for row in [*result.get("search", []), *result["rows"]])
 
 
 def _decided(name: str, profile: str) -> dict:
@@ -676,7 +691,7 @@ def _publish(report: dict) -> None:
     config, profile = report["config"], report["profile"]
     for row in report["result"]["rows"]:
         if row["seed"] == config["seeds"][0] and "wrong" in row:
-            weights = runs.trained(_config_of(report, row), NETWORKS).model.cpu().state_dict()
+            weights = runs.trained(_config_of(report, row), _kept("networks")).model.cpu().state_dict()
             torch.save(weights, path_of("table1", profile, f"_{row['method']}.pt"))
 
 
@@ -723,6 +738,11 @@ def path_of(name: str, profile: str = "full", suffix: str = ".json") -> Path:
     return folder / (name + ("" if profile == "full" else f"_{profile}") + suffix)
 
 
+def _kept(name: str) -> Path:
+    """A folder of what a stopped run goes on from, beside the results."""
+    return path_of("").parent.parent / "_runs" / name
+
+
 def progress(name: str, profile: str) -> list[tuple[dict, float, float]]:
     """The networks an experiment trains: labels, seconds trained so far, seconds this machine should still take.
 
@@ -733,8 +753,9 @@ def progress(name: str, profile: str) -> list[tuple[dict, float, float]]:
     config = declared(name, profile)
     if "likeliest" not in config:
         return []
-    planned = evidence.planned(_decided(name, profile), NETWORKS)
-    seconds = runs.progress([network for _, network in planned], NETWORKS)
+    root = _kept("networks")
+    planned = evidence.planned(_decided(name, profile), root)
+    seconds = runs.progress([network for _, network in planned], root)
     return [(labels, *each) for (labels, _), each in zip(planned, seconds, strict=True)]
 
 
@@ -765,13 +786,15 @@ def found(name: str, profile: str = "full") -> dict | None:
 
 
 def network_minutes(report: dict) -> float | None:
-    """What training and asking the networks of a result took on one core, or the GPU, by whichever command; None without.
+    """What training and asking the networks of a result took, each on one core, by whichever command; None without.
 
     Taught in :doc:`chapter 9 </book/adversarial>`.
     """
     result = report.get("result", {})
-    spent = [row["seconds"] for row in [*result.get("search", []), *result.get("rows", [])] if "seconds" in row]
-    return sum(sum(seconds.values()) for seconds in spent) / 60 if spent else None
+    rows = [row for row in [*result.get("search", []), *result.get("rows", [])] if "seconds" in row]
+    trained = {(row["method"], row["seed"], row["seconds"]["training"]) for row in rows}  # in search and rows it is one network
+    asked = sum(sum(row["seconds"].values()) - row["seconds"]["training"] for row in rows)
+    return (sum(seconds for *_, seconds in trained) + asked) / 60 if rows else None
 
 
 def describe(report: dict) -> str:

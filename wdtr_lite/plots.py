@@ -9,7 +9,20 @@ from matplotlib.figure import Figure
 
 from wdtr_lite.transport import Image, TransportPlan
 
-__all__ = ["COLORS", "METHODS", "error_bars", "image_grid", "mean_error", "mean_sd", "percent", "show_change", "show_image", "show_plan", "style", "table"]
+__all__ = [
+    "COLORS",
+    "METHODS",
+    "error_bars",
+    "image_grid",
+    "mean_error",
+    "mean_sd",
+    "percent",
+    "show_change",
+    "show_image",
+    "show_plan",
+    "style",
+    "table",
+]
 
 COLORS = {"euclidean": "#D55E00", "wasserstein": "#0072B2", "intensities": "#6F6F6F", "sinkhorn": "#007A5A"}
 """One colour per metric in every figure, distinct to colour-blind readers and in grey (after Okabe and Ito, 2008)."""
@@ -20,6 +33,7 @@ METHODS = {
     "euclidean": "Euclidean penalty",
     "wasserstein": "Wasserstein penalty",
     "wasserstein, exact": "Wasserstein, exact",
+    "wasserstein, finite difference": "Wasserstein, finite difference",
     "gaussian_noise": "Gaussian noise",
     "jacobian": "Jacobian penalty",
     "fgsm": "FGSM training",

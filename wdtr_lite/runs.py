@@ -1,8 +1,9 @@
 """The networks of a grid: each trained once, and asked each question once, in a folder of its own.
 
 A question is a function of a network that returns numbers for a table. What is in the folder is not done again, by whichever
-experiment it is asked for; a network whose training was killed goes on from its last checkpoint. Networks are independent of
-each other: on a GPU several train at once, on a CPU each core trains one, and a cluster's workers share them out.
+experiment it is asked for; a network whose training was killed goes on from its last checkpoint. After a change of the code that
+trains or asks, delete the folder: an answer is known by the question's name and options. Networks are independent of each other:
+on a GPU several train at once, on a CPU each core trains one, and a cluster's workers share them out.
 """
 
 import hashlib
@@ -91,10 +92,10 @@ def outcome(network: Network, root: str | os.PathLike) -> dict | None:
     folder = _folder(network.config, root)
     if (folder / "diverged.json").exists():
         return {"diverged": json.loads((folder / "diverged.json").read_text())}
-    files = {name: _file(folder, question) for name, question in network.questions.items()}
-    if not (_is_trained(network.config, folder) and all(file.exists() for file in files.values())):
+    answers = {name: _answered(_file(folder, question)) for name, question in network.questions.items()}
+    if None in answers.values() or not _is_trained(network.config, folder):
         return None
-    return _outcome(train.load(folder), {name: json.loads(file.read_text()) for name, file in files.items()})
+    return _outcome(train.load(folder), answers)
 
 
 def progress(networks: Sequence[Network], root: str | os.PathLike) -> list[tuple[float, float]]:
@@ -234,8 +235,8 @@ def _answers(network: Network, run: train.Run, folder: Path | None = None) -> di
     answers = {}
     for name, question in network.questions.items():
         file = folder and _file(folder, question)
-        if file and file.exists():
-            answers[name] = json.loads(file.read_text())
+        if file and (known := _answered(file)):
+            answers[name] = known
             continue
         began = time.perf_counter()
         answer = question(run.model, dataset_of(network.config.data, network.config.split))
@@ -308,6 +309,14 @@ def _described(question: partial) -> str:
 
 def _file(folder: Path, question: partial) -> Path:
     return folder / f"{question.func.__name__}-{hashlib.md5(_described(question).encode()).hexdigest()[:8]}.json"
+
+
+def _answered(file: Path) -> dict | None:
+    """What the file says; None where it is not there, or damaged."""
+    try:
+        return json.loads(file.read_text())
+    except (FileNotFoundError, ValueError):
+        return None
 
 
 def _has_checkpoint(folder: Path) -> bool:
