@@ -196,12 +196,14 @@ def test_full_run_from_the_command_line_writes_its_report(blobs, tmp_path, monke
 
 
 def test_minutes_of_networks_add_up():
-    rows = [{"seconds": {"training": 60, "natural": 30}}, {"missing": True}, {"seconds": {"training": 30}}]
-    report = {"result": {"search": rows[:1], "rows": rows}}
-    assert experiments.network_minutes(report) == 3.5
+    one, other = ({"method": "none", "seed": seed} for seed in (0, 1))
+    grid = one | {"seconds": {"training": 60, "natural": 30}}
+    rows = [one | {"seconds": {"training": 60, "flips": 15}}, {"missing": True}, other | {"seconds": {"training": 45}}]
+    report = {"result": {"search": [grid], "rows": rows}}
+    assert experiments.network_minutes(report) == 2.5, "the network of the grid is trained once"
     assert experiments.network_minutes({"result": {"rows": [{}]}}) is None is experiments.network_minutes({})
     origin = {"device": "a CPU", "wall_seconds": 60, "date": "today", "commit": "c", "versions": {}, "command": "run"}
-    assert "; 4 network-minutes on today" in experiments.describe(report | {"provenance": origin})
+    assert "; 2 network-minutes on today" in experiments.describe(report | {"provenance": origin})
     assert "; 1 minutes on today" in experiments.describe({"result": {"rows": []}, "provenance": origin})
 
 
