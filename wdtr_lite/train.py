@@ -91,7 +91,11 @@ class Config:
     milestones: tuple[int, ...] = _option((100, 150), "epochs after which the learning rate is divided by 10")
     momentum: float = _option(0.9, "of stochastic gradient descent")
     weight_decay: float = _option(1e-4, "of stochastic gradient descent")
-    precision: str = _option("float32", "arithmetic of the network; finite differences stay float32, and tf32 differs on a GPU only", ("float32", "tf32", "bfloat16"))
+    precision: str = _option(
+        "float32",
+        "arithmetic of the network; finite differences stay float32, and tf32 differs on a GPU only",
+        ("float32", "tf32", "bfloat16"),
+    )
     seed: int = _option(0, "of the first weights, the order of the images, the noise")
 
     def __post_init__(self):
