@@ -650,7 +650,7 @@ def test_stress(root, digits):
     row = found["rows"][0]
     model, answers = network_of(row, root), row["answers"]
     assert list(answers) == [
-        "natural", "PGD-50 linf", "PGD-50 l2", "FGSM 2", "FGSM 8", "PGD-20 2", "PGD-20 8", "surface", "frames", "transfer",
+        "natural", "confidence", "PGD-50 linf", "PGD-50 l2", "FGSM 2", "FGSM 8", "PGD-20 2", "PGD-20 8", "surface", "frames", "transfer",
     ]  # fmt: skip
     expected = {
         "natural": x,
@@ -663,6 +663,7 @@ def test_stress(root, digits):
     expected["transfer"] = attacks.pgd(source, x, y, 8 / 255, alpha=1 / 255, steps=20, generator=seeded())
     for name, images in expected.items():
         assert answers[name] == {"wrong": wrong(model, images, y), "n": 3}
+    assert answers["confidence"] == pytest.approx(float(chances_of(model, x).amax(1).mean()), abs=6e-5)
     assert answers["surface"] == evidence.loss_surface(model, digits, part="test", images=1, reach=16, points=21)
     assert answers["frames"] == evidence.frames(model, digits, part="test", images=1, epsilons=[0, 2, 4, 8, 16])
 
@@ -685,6 +686,19 @@ def test_stress_asks_harder_questions(monkeypatch):
         question = asked[f"PGD-50 {norm}"]
         assert question.func is evidence.errors
         assert question.keywords == {"part": "test", "images": 9, "attack": {**hard, **lengths}}
+
+
+def test_stress_transfers_from_each_penalised_network(monkeypatch):
+    """Of the first seed, and from the plain one of the last; with one seed not from the plain one, which is its own target."""
+    asked = []
+    monkeypatch.setattr(runs, "complete", lambda networks, **kept: [asked.append(network) for network in networks])
+    harder = {"attacked": 9, "autoattack": 0, "epsilons": [8], "pictured": 1}
+    study = {**PLAIN, "candidates": {"none": [{}], "euclidean": [{"eta": 0.3}]}, "harder": harder}
+    for seeds, sources in (([3, 4], {"transfer euclidean": ("euclidean", 3), "transfer": ("none", 4)}),
+                           ([3], {"transfer euclidean": ("euclidean", 3)})):  # fmt: skip
+        evidence.stress({**study, "seeds": seeds})
+        found = {name: q.keywords["source"] for name, q in asked[-1].questions.items() if q.func is evidence.transfer_errors}
+        assert {name: (source["method"], source["seed"]) for name, source in found.items()} == sources
 
 
 def test_stress_before_the_grid_is_complete(tmp_path):

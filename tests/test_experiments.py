@@ -548,10 +548,13 @@ def test_stress_is_what_it_can_be(name, profile):
     config, rows, known = told(name, profile)
     harder, epsilons = config["harder"], config["harder"]["epsilons"]
     curves = [f"{kind} {epsilon}" for kind in ("FGSM", "PGD-20") for epsilon in epsilons]
-    attacked = ["natural", "PGD-50 linf", "PGD-50 l2", "transfer", *curves]
+    attacked = ["natural", "PGD-50 linf", "PGD-50 l2", "transfer", "transfer euclidean", "transfer wasserstein", *curves]
     for key, row in rows.items():
         answers = row["answers"]
-        assert answers.keys() == {*attacked, "surface", "frames", "autoattack", "square"}
+        assert answers.keys() == {*attacked, "confidence", "surface", "frames", "autoattack", "square"}
+        assert 0.1 <= answers["confidence"] <= 1
+        itself = answers["PGD-20 8"] if key[0] == "none" else answers[f"transfer {key[0]}"]
+        assert abs(itself["wrong"] - answers["PGD-20 8"]["wrong"]) <= 0.02 * itself["n"], "but for the starts"
         for name in attacked:
             assert answers[name]["n"] == harder["attacked"] and 0 <= answers[name]["wrong"] <= harder["attacked"]
         assert_within(answers["natural"], known[key], "natural")

@@ -156,9 +156,9 @@ def _experiment(options: argparse.Namespace) -> None:
 
 def _shown(row: dict) -> dict:
     """A row in a line: errors in percent, mean label flips; without long lists."""
-    answers = row.get("answers", {}).items()
     counts = [(name, row["wrong"][name], row["n"][name]) for name in row.get("wrong", ())]
-    counts += [(name, a["wrong"], a["n"]) for name, a in answers if "wrong" in a and isinstance(a["wrong"], int)]
+    answers = [(name, answer) for name, answer in row.get("answers", {}).items() if isinstance(answer, dict)]
+    counts += [(name, a["wrong"], a["n"]) for name, a in answers if isinstance(a.get("wrong"), int)]
     flips = [(name, a["consecutive"][-1] / a["n"]) for name, a in answers if "consecutive" in a]
     hidden = ("predictions", "wrong", "answers", *(["n"] if counts else []))
     shown = {key: value for key, value in row.items() if key not in hidden}

@@ -27,6 +27,7 @@ __all__ = [
     "along_paths",
     "attack",
     "autoattack",
+    "confidence",
     "errors",
     "figure2",
     "flips",
@@ -146,6 +147,15 @@ def autoattack(model: nn.Module, dataset: Dataset, *, part: str, images: int, ep
             right[left] = answers == y[left]
         wrong[name] = int((~right).sum())
     return {"n": len(y), "wrong": wrong}
+
+
+def confidence(model: nn.Module, dataset: Dataset, *, part: str, images: int) -> float:
+    """The probability of the answer, on average over so many images.
+
+    Taught in :doc:`chapter 9 </book/adversarial>`.
+    """
+    x, _ = _float_part(model, dataset, part, images)
+    return round(float(torch.cat([_chances(model, each) for (each,) in _batches(x)]).amax(1).double().mean()), 4)
 
 
 def flips(model: nn.Module, dataset: Dataset, *, part: str, images: int, axis: str, padding: str, reach: int) -> dict:
@@ -450,7 +460,8 @@ def stress(study: dict, **kept) -> dict:
     """The networks of Table 1, first seed, under attacks that do not trust one gradient.
 
     PGD-50 with 10 restarts in L-infinity and L2, AutoAttack, Square, PGD-20 and FGSM of growing epsilon, the loss around images,
-    and, with several seeds, examples made with the plain network of the last.
+    how sure the answers are, and examples made with each of the penalised networks and, with several seeds, with the plain network
+    of the last.
 
     Parameters
     ----------
@@ -475,6 +486,7 @@ def stress(study: dict, **kept) -> dict:
     pgd50 = {"method": "pgd", "steps": 50, "restarts": 10}
     questions = {
         "natural": partial(errors, **drawn, attack=None),
+        "confidence": partial(confidence, **drawn),
         "PGD-50 linf": partial(errors, **drawn, attack={**pgd50, "epsilon": 8, "alpha": 2}),
         "PGD-50 l2": partial(errors, **drawn, attack={**pgd50, "epsilon": 128, "alpha": 16, "norm": "l2"}),
         **{f"FGSM {e}": partial(errors, **drawn, attack={"method": "fgsm", "epsilon": e}) for e in options["epsilons"]},
@@ -493,8 +505,11 @@ def stress(study: dict, **kept) -> dict:
     if not sources:
         return {"rows": [], "labels": []}
     _rows([sources[-1], *first], {}, **kept)  # trained before several of them ask for the source at once
+    others = {f"transfer {labels['method']}": fields for labels, fields in first if labels["method"] != "none"}
     if len(study["seeds"]) > 1:  # else the source is the network itself
-        questions["transfer"] = partial(transfer_errors, **drawn, attack=_pgd(8), source=sources[-1][1], root=kept.get("root"))
+        others["transfer"] = sources[-1][1]
+    for name, source in others.items():
+        questions[name] = partial(transfer_errors, **drawn, attack=_pgd(8), source=source, root=kept.get("root"))
     rows = _rows(first, questions, **kept)
     _, labels = runs.dataset_of(study["dataset"], study["split"]).part("test", options["pictured"])
     return {"rows": rows, "labels": labels.tolist()}

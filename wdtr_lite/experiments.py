@@ -521,8 +521,8 @@ _ADDED = {
     },
     "stress": {
         "quick": {"harder": {"attacked": 20, "autoattack": 0, "epsilons": [8], "pictured": 1}},
-        "cpu": {"harder": {"attacked": 500, "autoattack": 250, "epsilons": [1, 2, 4, 8, 16, 24, 32], "pictured": 4}},
-        "full": {"harder": {"attacked": 1000, "autoattack": 1000, "epsilons": [1, 2, 4, 8, 16, 24, 32], "pictured": 4}},
+        "cpu": {"harder": {"attacked": 500, "autoattack": 250, "epsilons": [1, 2, 4, 8, 16, 24, 32, 64], "pictured": 4}},
+        "full": {"harder": {"attacked": 1000, "autoattack": 1000, "epsilons": [1, 2, 4, 8, 16, 24, 32, 64], "pictured": 4}},
     },
     "variation": {
         "quick": {
