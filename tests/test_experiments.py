@@ -28,7 +28,7 @@ from wdtr_lite import (
 STORED = Path(__file__).parent.parent / "results"
 MUST = {
     "full": ["nearest_neighbours", "label_keeping", "robust_digits"],
-    "cpu": ["table1", "table2", "figure2"],
+    "cpu": ["table1", "table2", "figure2", "stress", "variation", "tradeoff"],
 }
 
 

@@ -564,7 +564,7 @@ EXPERIMENTS = {
     **{name: {profile: {**_STUDIES[profile], **added} for profile, added in by.items()} for name, by in _ADDED.items()},
     "tradeoff": {
         "quick": _tradeoff("quick"),
-        "cpu": _tradeoff("cpu", training=_SHORT, search={}, seeds=[0, 1], attacked=500),
+        "cpu": _tradeoff("cpu", training=_SHORT, search={}, attacked=500),
         "full": _tradeoff("full", also={"wasserstein, finite difference": {"method": "wasserstein", **_DIFFERENCE}}),
     },
 }
