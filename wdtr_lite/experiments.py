@@ -659,8 +659,8 @@ def run(name: str, profile: str = "quick", *, cluster: str | None = None, finish
         "provenance": provenance(command, time.monotonic() - began),
     }
     if profile != "quick":
-        path = path_of(name, profile)
-        if finished and _told(result) < max(1, _told(stored(name, profile)["result"]) if path.exists() else 0):
+        path, known = path_of(name, profile), found(name, profile)
+        if finished and _told(result) < max(1, _told(known["result"]) if known else 0):
             raise ValueError(f"less of {name} is finished in {_kept('networks')} than {path} tells already")
         path.parent.mkdir(exist_ok=True)
         path.write_text(json.dumps(report, indent=1) + "\n")
@@ -676,13 +676,12 @@ def _told(result: dict) -> int:
 def _decided(name: str, profile: str) -> dict:
     """An experiment's configuration with the settings that Table 1 chose as its only candidates of those methods, where Table 1
     was run as declared; else it searches as Table 1 does."""
-    config, table1 = declared(name, profile), path_of("table1", profile)
-    if name == "table1" or "likeliest" not in config or not table1.exists():
+    config, table1 = declared(name, profile), found("table1", profile)
+    if name == "table1" or "likeliest" not in config or table1 is None:
         return config
-    report = json.loads(table1.read_text())
-    if report["config"] != declared("table1", profile) or not report["result"]["grid_complete"]:
+    if table1["config"] != declared("table1", profile) or not table1["result"]["grid_complete"]:
         return config
-    settled = {method: [setting] for method, setting in report["result"]["chosen"].items()}
+    settled = {method: [setting] for method, setting in table1["result"]["chosen"].items()}
     return {**config, "candidates": {**config["candidates"], **settled}}
 
 
