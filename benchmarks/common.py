@@ -12,8 +12,7 @@ import torch
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from wdtr_lite.experiments import provenance  # noqa: E402
-
+from wdtr_lite.study.experiments import provenance  # noqa: E402
 
 synchronise = torch.cuda.synchronize if torch.cuda.is_available() else lambda: None
 

@@ -58,7 +58,7 @@ def gradient_norm(radii=(1, 2, 4, 6, 8), shape=(64, 3, 32, 32), rounds=5):
         def both(function, graph, x=x, grad=grad):
             leaf = grad.clone().requires_grad_()
             value = function(graph, x, leaf).sum()
-            return torch.autograd.grad(value, [leaf] + [w for w in [graph._kernel] if w is not None])
+            return torch.autograd.grad(value, [leaf] + [w for w in [graph.kernel] if w is not None])
 
         plain = {r: PixelGraph(*shape[-2:], r).to(device) for r in radii}
         learnable = {r: PixelGraph(*shape[-2:], r, weight=random_kernel(r, seed=2, device=device)) for r in radii}

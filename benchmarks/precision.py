@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from common import main
 
-from wdtr_lite import data, robustness, train
+from wdtr_lite import data, evaluation, training
 
 METHODS = {"none": {}, "wasserstein": {"eta": 0.5, "radius": 4}}
 
@@ -23,13 +23,13 @@ def precision(seeds=(0, 1, 2), epochs=8, milestones=(6,)):
         for arithmetic in ["float32", *(["tf32"] if device == "cuda" else []), "bfloat16"]:
             losses, errors = [], []
             for seed in seeds:
-                config = train.Config(
+                config = training.Config(
                     data="mnist5k", model="small_cnn", learning_rate=0.05, epochs=epochs, milestones=milestones,
                     method=method, precision=arithmetic, seed=seed, **options,
                 )  # fmt: skip
-                run = train.fit(config, dataset=digits, device=device, progress=False)
+                run = training.fit(config, dataset=digits, device=device, progress=False)
                 losses.append(run.history[-1]["loss"])
-                errors.append(robustness.error(run.model, images, labels))
+                errors.append(evaluation.error(run.model, images, labels))
             row = {"device": device, "method": method, "precision": arithmetic, "epochs": epochs, "n": len(seeds)}
             for name, values in (("training_loss", losses), ("test_error", errors)):
                 row |= {f"{name}_mean": float(np.mean(values)), f"{name}_sd": float(np.std(values, ddof=1)), name: values}

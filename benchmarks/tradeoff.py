@@ -10,9 +10,18 @@ rate is 0, as in ``training.py``. The Wasserstein penalty has radius 8.
 from functools import partial
 
 import numpy as np
-import training
 from common import interleaved, main, milliseconds
-from training import DIFFERENCE, EPSILON, ETA, device_name, devices, significant, step, wasserstein
+from training import (
+    DIFFERENCE,
+    EPSILON,
+    ETA,
+    device_name,
+    devices,
+    run_of,
+    significant,
+    step,
+    wasserstein,
+)
 
 # The step of each row: options of train.Config. FD is the finite difference, the other penalties double back-propagation.
 METHODS = {
@@ -33,7 +42,7 @@ def step_costs(rounds=9, model="resnet8", batch=128):
     """Time of one eager step of each method, its ratio to a plain one."""
     rows = []
     for device in devices():
-        runs = {name: training.training("plain", device, model, batch, **options) for name, options in METHODS.items()}
+        runs = {name: run_of("plain", device, model, batch, **options) for name, options in METHODS.items()}
         calls = dict.fromkeys(runs, 10) if device == "cuda" else None
         times = interleaved({name: partial(step, run) for name, run in runs.items()}, rounds, calls)
         plain = np.median(times["plain"])

@@ -21,7 +21,8 @@ from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-from wdtr_lite import PixelGraph, data, metric, train
+from wdtr_lite import PixelGraph, data, training
+from wdtr_lite.metric import operators
 from wdtr_lite.regularizer import GradientPenalty
 
 ETA, EPSILON = 0.1, 8 / 255
@@ -98,12 +99,12 @@ def central(penalty, config):
     return terms
 
 
-def training(name, device="cpu", model="resnet20", batch=128, **changes):
+def run_of(name, device="cpu", model="resnet20", batch=128, **changes):
     """The engine's training with its batch in place, ready for its step."""
     options = STEPS[name] | changes
     form = options.pop("form", None)
-    config = train.Config(model=model, batch_size=batch, learning_rate=0.0, **options)
-    run = train._Training(config, None, torch.device(device), random_data(batch), 10)
+    config = training.Config(model=model, batch_size=batch, learning_rate=0.0, **options)
+    run = training.Training(config, None, torch.device(device), random_data(batch), 10)
     if form in ("drop-in", "central"):
         graph = PixelGraph(32, 32, config.radius).to(device)
         penalty = GradientPenalty(graph, mode=config.mode, central=form == "central")
@@ -156,7 +157,7 @@ def resident_peak(name, steps, sizes):
 
     Not ru_maxrss, which starts at that of the process that started this one.
     """
-    run = training(name, **sizes)
+    run = run_of(name, **sizes)
     for _ in range(steps):
         step(run)
     lines = Path("/proc/self/status").read_text().splitlines()
@@ -190,7 +191,7 @@ def step_costs(rounds=5, memory=True, **sizes):
     """
     rows, counts = [], {}
     for device in devices():
-        runs = {name: training(name, device, **sizes) for name in STEPS}
+        runs = {name: run_of(name, device, **sizes) for name in STEPS}
         compiled = {name: compiled_step(run) for name, run in runs.items() if STEPS[name].get("form") == "compiled"}
         failed = {name for name, seconds in compiled.items() if seconds is None}
         ready = {name: run for name, run in runs.items() if name not in failed}
@@ -228,9 +229,9 @@ def penalty_alone(radii=(1, 2, 4, 8), by_algorithm1=(2, 8), shape=(128, 3, 32, 3
             return torch.autograd.grad(function(graph, x, leaf).sum(), leaf)
 
         graphs = {r: PixelGraph(*shape[-2:], r).to(device) for r in radii}
-        functions = {"plain": partial(step, training("plain", device, batch=shape[0], **sizes))}
-        functions |= {("ours", r): partial(both, metric._grad_norm_sq, graphs[r]) for r in radii}
-        functions |= {("algorithm1", r): partial(both, metric._algorithm1, graphs[r]) for r in by_algorithm1}
+        functions = {"plain": partial(step, run_of("plain", device, batch=shape[0], **sizes))}
+        functions |= {("ours", r): partial(both, operators.grad_norm_sq, graphs[r]) for r in radii}
+        functions |= {("algorithm1", r): partial(both, operators.algorithm1, graphs[r]) for r in by_algorithm1}
         times = interleaved(functions, rounds, {("ours", r): 9 for r in radii})
         plain = np.median(times["plain"])
         for r in radii:
@@ -264,18 +265,18 @@ def gpu_throughput(
         return []
     dataset, rows = random_data(images), []
     for name in names:
-        flops = operations(training(name, "cuda", model=model, batch=batch)) / batch
+        flops = operations(run_of(name, "cuda", model=model, batch=batch)) / batch
         for precision in precisions:
             options = {"model": model, "precision": precision}
-            run = training(name, "cuda", batch=batch, **options)
+            run = run_of(name, "cuda", batch=batch, **options)
             for _ in range(3):
                 step(run)
             eager = 20 * batch / timed(lambda run=run: [step(run) for _ in range(20)])[1]
             rates = {}
             for n in together:
                 options |= {"batch_size": batch, "learning_rate": 0.0, "epochs": 3, **STEPS[name]}
-                configs = [train.Config(**options, seed=seed) for seed in range(n)]
-                runs = train.fit_together(configs, dataset=dataset, device="cuda", progress=False)
+                configs = [training.Config(**options, seed=seed) for seed in range(n)]
+                runs = training.fit_together(configs, dataset=dataset, device="cuda", progress=False)
                 rates[n] = sum(run.history[-1]["images_per_second"] for run in runs)
             for n, rate in rates.items():
                 rows.append({

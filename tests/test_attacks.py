@@ -12,7 +12,15 @@ from oracles import generator, gpu, graph_of, images, laplacian, seeds, weight_m
 from torch.nn import functional as F
 
 from wdtr_lite import data, metric
-from wdtr_lite.attacks import _gradient, _to_box, _uniform, fgsm, ifgsm, pgd, wasserstein_attack
+from wdtr_lite.attacks import (
+    _gradient,
+    _to_box,
+    _uniform,
+    fgsm,
+    ifgsm,
+    pgd,
+    wasserstein_attack,
+)
 from wdtr_lite.models import resnet8, small_cnn
 
 EPSILON = 8 / 255
@@ -316,12 +324,12 @@ def test_a_wrong_label_beats_a_larger_loss():
 GRAPHS = {"3x4": (3, 4, 1), "4x3_wide": (4, 3, 2, 0.5), "row": (1, 12, 2)}
 
 
-def dense_metric(size, image, floor=1 / 255, scale="pixel"):
+def dense_metric(size, image, floor=1 / 255, unit="pixel"):
     """The metric of one channel, float64, from the loops of the paper; "pixel" divides by 2 / (n S)."""
     weights = weight_matrix(*size)
     height, width = size[:2]
     factor = 1.0
-    if scale == "pixel":
+    if unit == "pixel":
         radius, weight = size[2], size[3] if len(size) > 3 else 1.0
         moment = sum(
             weight * (dy**2 + dx**2)
@@ -341,7 +349,7 @@ def test_wasserstein_ball(size, scale, steps):
     height, width = size[:2]
     x, y = images(6, 2, height, width, black=0.3), torch.arange(6) % 3
     epsilon = torch.tensor([0.0, 1e-3, 0.05, 0.3, 1.0, 5.0], dtype=torch.float64) * (1 if scale else 0.05)
-    found = wasserstein_attack(linear, x, y, graph_of(*size), epsilon, steps=steps, scale=scale)
+    found = wasserstein_attack(linear, x, y, graph_of(*size), epsilon, steps=steps, unit=scale)
     assert bool(((found >= 0) & (found <= 1)).all()) and torch.equal(found[0], x[0])
     torch.testing.assert_close(found.sum((-2, -1)), x.sum((-2, -1)), rtol=0, atol=1e-12)
     lengths = []
@@ -429,7 +437,7 @@ def test_wasserstein_attack_fools(trained, digits):
             xi = (found - x).double()
             assert float(xi.sum((-2, -1)).abs().max()) < 1e-5 and float(found.min()) >= 0 and float(found.max()) <= 1
             xi = xi - xi.mean((-2, -1), keepdim=True)
-            size = metric.tangent_norm_sq(graph, x.double().clamp_min(1 / 255), xi, scale="pixel").sqrt()
+            size = metric.tangent_norm_sq(graph, x.double().clamp_min(1 / 255), xi, unit="pixel").sqrt()
             assert float(size.max()) <= epsilon * (1 + 1e-4)
     assert wrong[0] < wrong[1] <= wrong[2] < wrong[3]
 

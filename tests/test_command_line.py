@@ -16,7 +16,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from wdtr_lite import __main__, attacks, data, evidence, experiments, robustness, runs, train
+from wdtr_lite import __main__, attacks, data, evaluation, training
+from wdtr_lite.study import evidence, experiments, runs
 
 SMALL = "--data mnist5k --model small_cnn --width 2 --images 256 --epochs 1 --learning-rate 0.02 --device cpu".split()
 digits = functools.cache(data.load)
@@ -48,15 +49,15 @@ def asked(monkeypatch):
 
     def fit(config, **options):
         calls.append((config, options))
-        return train.Run(None, [{"epoch": 1}], config)
+        return training.Run(None, [{"epoch": 1}], config)
 
-    monkeypatch.setattr(train, "fit", fit)
+    monkeypatch.setattr(training, "fit", fit)
     return calls
 
 
 def test_without_options_the_defaults(asked, capsys):
     call("train", "--folder", "runs")
-    assert asked == [(train.Config(), {"folder": "runs", "device": None, "checkpoint_every": 10})]
+    assert asked == [(training.Config(), {"folder": "runs", "device": None, "checkpoint_every": 10})]
     assert told(capsys) == {"epoch": 1}
 
 
@@ -71,12 +72,12 @@ OPTIONS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("field", [field.name for field in fields(train.Config)])
+@pytest.mark.parametrize("field", [field.name for field in fields(training.Config)])
 def test_each_field_is_an_option(field, asked):
     text, value = OPTIONS[field]
     call("train", "--folder", "runs", "--" + field.replace("_", "-"), *text.split())
     found = getattr(asked[0][0], field)
-    assert found == value != getattr(train.Config(), field) and type(found) is type(value)
+    assert found == value != getattr(training.Config(), field) and type(found) is type(value)
 
 
 @pytest.mark.parametrize(
@@ -106,7 +107,7 @@ def help_of(command, capsys):
 def test_help_of_train_explains_every_field(capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "120")
     text = help_of(["train"], capsys).partition("options:")[2]
-    for field in fields(train.Config):
+    for field in fields(training.Config):
         shown = field.default if field.name != "milestones" else "100 150"
         explained = re.escape(field.metadata["help"]) + ("" if shown is None else re.escape(f" (default: {shown})"))
         assert re.search(f"--{field.name.replace('_', '-')} [^-]*{explained}", text), field.name
@@ -153,8 +154,8 @@ def test_train_prints_its_last_epoch(folder, capsys):
     capsys.readouterr()
     call("train", "--folder", folder, *SMALL)
     last = told(capsys)
-    config = train.Config(data="mnist5k", model="small_cnn", width=2, images=256, epochs=1, learning_rate=0.02)
-    run, loaded = train.fit(config, device="cpu", progress=False), train.load(folder)
+    config = training.Config(data="mnist5k", model="small_cnn", width=2, images=256, epochs=1, learning_rate=0.02)
+    run, loaded = training.fit(config, device="cpu", progress=False), training.load(folder)
     assert last == loaded.history[0]
     assert {key: last[key] for key in ("epoch", "loss", "penalty", "error")}.items() <= run.history[0].items()
     for name, value in run.model.state_dict().items():
@@ -200,8 +201,8 @@ def test_evaluate(text, part, n, attack, folder, capsys):
     call("evaluate", folder, "--device", "cpu", *text.split())
     line = told(capsys)
     images, labels = digits("mnist5k").part(part, n)
-    model = train.load(folder).model
-    expected = robustness.robust_error(model, images, labels, attack()) if attack else robustness.error(model, images, labels)
+    model = training.load(folder).model
+    expected = evaluation.robust_error(model, images, labels, attack()) if attack else evaluation.error(model, images, labels)
     assert 0 < expected < 1 and line["n"] == len(images) == (n or {"test": 1000, "validation": 500}[part])
     assert line["mean"] == pytest.approx(expected, abs=1e-12)
     assert line["standard_error"] == pytest.approx((expected * (1 - expected) / line["n"]) ** 0.5)
@@ -293,7 +294,7 @@ def test_experiment_writes_its_result_and_weights(workshop, capsys):
     images, truth = digits("mnist5k_color").part("test")
     for row, method in zip(report["result"]["rows"], ("none", "euclidean"), strict=False):
         model = experiments.network(method, "cpu")
-        assert int(robustness.mistakes(model, images, truth).sum()) == row["wrong"]["natural"], "the very network of the table"
+        assert int(evaluation.misclassified(model, images, truth).sum()) == row["wrong"]["natural"], "the very network of the table"
 
 
 def test_quick_writes_nothing(workshop, capsys):
@@ -304,27 +305,27 @@ def test_quick_writes_nothing(workshop, capsys):
 def test_the_networks_of_a_table_are_those_of_the_next(workshop, monkeypatch, capsys):
     call("experiment", "table1", "--profile", "cpu")
     runs.trained.cache_clear()
-    monkeypatch.setattr(train, "fit", None)
+    monkeypatch.setattr(training, "fit", None)
     call("experiment", "table2", "--profile", "cpu")
     first, second = (experiments.stored(name, "cpu")["result"]["rows"] for name in ("table1", "table2"))
     assert [row["training"] for row in first] == [row["training"] for row in second]
-    assert all(row["answers"]["vertical edge"]["n"] == 4 for row in second)
+    assert all(row["measurements"]["vertical edge"]["n"] == 4 for row in second)
     shown = rows(capsys)[-4:]
     for row, kept in zip(shown, second, strict=True):
-        assert "answers" not in row
-        assert row["flips"] == {name: answer["consecutive"][-1] / 4 for name, answer in kept["answers"].items()}
+        assert "measurements" not in row
+        assert row["flips"] == {name: answer["consecutive"][-1] / 4 for name, answer in kept["measurements"].items()}
 
 
 def test_finished_writes_what_is_there(workshop, monkeypatch, capsys):
-    fit = train.fit
-    monkeypatch.setattr(train, "fit", None)
+    fit = training.fit
+    monkeypatch.setattr(training, "fit", None)
     with pytest.raises(SystemExit, match="less of table1 is finished in _runs/networks than results/table1_cpu.json tells"):
         call("experiment", "table1", "--profile", "cpu", "--finished")
     assert not list(workshop.iterdir())
-    done = runs.Network(train.Config(data="mnist5k_color", **study()["training"]), evidence._table1_questions("test", 5))
-    monkeypatch.setattr(train, "fit", fit)
+    done = runs.Network(training.Config(data="mnist5k_color", **study()["training"]), evidence._table1_questions("test", 5))
+    monkeypatch.setattr(training, "fit", fit)
     runs.complete([done], "_runs/networks")
-    monkeypatch.setattr(train, "fit", None)
+    monkeypatch.setattr(training, "fit", None)
     call("experiment", "table1", "--profile", "cpu", "--finished")
     assert [row.get("missing") for row in rows(capsys)] == [None, True, True, True]
     report = experiments.stored("table1", "cpu")
@@ -347,7 +348,7 @@ def test_finished_and_cluster_are_not_for_quick(workshop):
 def test_finished_of_an_unfinished_grid(workshop, capsys):
     """No choice, no networks of a choice."""
     shared = {"data": "mnist5k_color", **GRID["training"], **GRID["search"]}
-    runs.complete([runs.Network(train.Config(**shared), evidence._table1_questions("validation", None))], "_runs/networks")
+    runs.complete([runs.Network(training.Config(**shared), evidence._table1_questions("validation", None))], "_runs/networks")
     call("experiment", "table1", "--profile", "full", "--finished")
     assert rows(capsys) == []
     result = experiments.stored("table1")["result"]
@@ -369,7 +370,7 @@ def test_list(workshop, capsys):
     assert [re.fullmatch(form, line).groups() for line in lines] == [
         ("none", None, "0"), ("euclidean", "eta=0.1", "0"), ("none", None, "1"), ("euclidean", "eta=0.1", "1"),
     ]  # fmt: skip
-    config = train.Config(data="mnist5k_color", **study()["training"], method="euclidean", eta=0.1, seed=1)
+    config = training.Config(data="mnist5k_color", **study()["training"], method="euclidean", eta=0.1, seed=1)
     runs.trained(config, "_runs/networks")
     states = [line.partition("seed ")[2][3:] for line in listed(capsys, "table1", "--profile", "cpu")[1:]]
     assert re.fullmatch(r"done in \d+ s", states.pop()) and all(state.startswith("missing, about ") for state in states)
@@ -456,7 +457,8 @@ def test_in_processes_from_the_shell(workshop, monkeypatch, capsys):
     """Without a GPU each core trains one; called again, here, nothing is trained."""
     words = ["experiment", "table1", "--profile", "cpu"]
     code = f"""
-from wdtr_lite import __main__, experiments
+from wdtr_lite import __main__
+from wdtr_lite.study import experiments
 experiments.EXPERIMENTS["table1"]["cpu"] = {study()!r}
 __main__.main({words!r})"""
     environment = os.environ | {"CUDA_VISIBLE_DEVICES": ""}
@@ -464,7 +466,7 @@ __main__.main({words!r})"""
     lines = result.stdout.splitlines()
     names = [f"resnet8 {name} seed {seed}" for name in ("none {}", "euclidean {'eta': 0.1}") for seed in (0, 1)]
     assert sorted(line.partition(": [")[0] for line in lines if line[0] != "{") == sorted(names)
-    monkeypatch.setattr(train, "fit", None)
+    monkeypatch.setattr(training, "fit", None)
     call(*words)
     again = capsys.readouterr().out.splitlines()
     assert len(again) == 5 and again[:-1] == [line for line in lines if line[0] == "{"][:-1]

@@ -15,7 +15,8 @@ from oracles import graph_of
 from torch import nn
 from torch.nn import functional as F
 
-from wdtr_lite import attacks, data, evidence, experiments, metric, robustness, runs, train, transport
+from wdtr_lite import attacks, data, evaluation, metric, training, transport
+from wdtr_lite.study import evidence, experiments, runs
 
 NETWORK = {"data": "mnist5k_color", "model": "resnet8", "width": 2}
 SMALL = {**NETWORK, "images": 1000, "epochs": 3, "batch_size": 25, "milestones": ()}
@@ -51,7 +52,7 @@ def in_this_process(cluster):
 
 @pytest.fixture(scope="module")
 def model():
-    return runs.trained(train.Config(**SMALL)).model
+    return runs.trained(training.Config(**SMALL)).model
 
 
 @pytest.fixture(scope="module")
@@ -146,7 +147,7 @@ def test_transfer_errors(model, digits, tmp_path):
     options = {"part": "test", "images": 60, "attack": {"method": "ifgsm", "epsilon": 8, "alpha": 4, "steps": 3}}
     ask = partial(evidence.transfer_errors, model, digits, **options, source=source, root=str(tmp_path))
     found = ask()
-    other = train.fit(train.Config(**source), dataset=digits, progress=False).model
+    other = training.fit(training.Config(**source), dataset=digits, progress=False).model
     x, y = drawn(digits, 60)
     attacked = attacks.ifgsm(other, x, y, 8 / 255, alpha=4 / 255, steps=3)
     assert found == {"wrong": wrong(model, attacked, y), "n": 60}
@@ -207,7 +208,7 @@ def test_flips_are_those_of_every_span(axis, padding, model, digits):
     """-S, ..., S for each S up to the reach, both counts of label_flips."""
     found = evidence.flips(model, digits, part="test", images=30, axis=axis, padding=padding, reach=3)
     x, _ = drawn(digits, 30)
-    counts = [robustness.label_flips(model, x, axis, range(-s, s + 1), padding) for s in (1, 2, 3)]
+    counts = [evaluation.label_flips(model, x, axis, range(-s, s + 1), padding) for s in (1, 2, 3)]
     assert found == {
         "n": 30,
         "consecutive": [int(count.consecutive.sum()) for count in counts],
@@ -219,7 +220,7 @@ def test_flips_are_those_of_every_span(axis, padding, model, digits):
 def test_sequences(model, digits):
     found = evidence.sequences(model, digits, part="test", images=6, axis="vertical", padding="edge", reach=2)
     x, _ = drawn(digits, 6)
-    moved = robustness.translation_sequence(x, "vertical", [-2, -1, 0, 1, 2], "edge")
+    moved = evaluation.translation_sequence(x, "vertical", [-2, -1, 0, 1, 2], "edge")
     for k in range(6):
         confidences, labels = chances_of(model, moved[:, k]).max(1)
         assert found["labels"][k] == labels.tolist()
@@ -230,7 +231,7 @@ def test_sequences(model, digits):
 def test_variation_errors(model, digits):
     found = evidence.variation_errors(model, digits, part="test", images=40)
     x, y = drawn(digits, 40)
-    varied = robustness.variations(x, 0, shift=4, degrees=15, margin=8)
+    varied = evaluation.variations(x, 0, shift=4, degrees=15, margin=8)
     expected = {"natural": wrong(model, x, y), **{name: wrong(model, each, y) for name, each in varied.items()}}
     assert found == {"n": 40, "wrong": expected}
     assert list(expected) == ["natural", "translation", "rotation", "elastic", "blur"] and len({*expected.values()}) > 1
@@ -309,13 +310,13 @@ def test_frames(model, digits):
             pixels = torch.tensor(list(bytes.fromhex(frame["pixels"]))).reshape(3, 32, 32)
             assert torch.equal(pixels, (attacked[k] * 255).round().long())
             assert (pixels / 255 - x[k]).abs().max() <= (epsilon + 1e-3) / 255
-            assert frame["chances"] == pytest.approx(chances_of(model, attacked)[k].tolist(), abs=6e-5)
-            assert sum(frame["chances"]) == pytest.approx(1, abs=5e-4)
+            assert frame["probabilities"] == pytest.approx(chances_of(model, attacked)[k].tolist(), abs=6e-5)
+            assert sum(frame["probabilities"]) == pytest.approx(1, abs=5e-4)
             picture = evidence.photo(frame["pixels"])
             assert picture.dtype == np.uint8 and picture.shape == (32, 32, 3)
             assert (picture.transpose(2, 0, 1) == pixels.numpy()).all()
         assert torch.equal(torch.tensor(list(bytes.fromhex(row[0]["pixels"]))).reshape(3, 32, 32) / 255, x[k])
-        losses = [-np.log(max(frame["chances"][y[k]], 1e-4)) for frame in row]
+        losses = [-np.log(max(frame["probabilities"][y[k]], 1e-4)) for frame in row]
         assert losses[0] < losses[1] and losses[0] < losses[2]
 
 
@@ -392,10 +393,10 @@ def test_along_paths_of_a_linear_model(linear, digits, paths):
         for length, path in zip(found[name], paths[name].double().numpy(), strict=True):
             logits = path.reshape(6, -1) @ weight.T + bias
             odds = np.exp(logits - logits.max(1, keepdims=True))
-            answers = odds / odds.sum(1, keepdims=True)
-            expected = sum(0.5 * np.abs(answers[k + 1] - answers[k]).sum() for k in range(5))
+            measurements = odds / odds.sum(1, keepdims=True)
+            expected = sum(0.5 * np.abs(measurements[k + 1] - measurements[k]).sum() for k in range(5))
             assert length == pytest.approx(expected, abs=1e-4)
-            assert length >= 0.5 * np.abs(answers[-1] - answers[0]).sum() - 1e-4
+            assert length >= 0.5 * np.abs(measurements[-1] - measurements[0]).sum() - 1e-4
     assert min(found["between euclidean"]) > 0.01
 
 
@@ -451,7 +452,7 @@ GRID = [(method, setting) for method, settings in STUDY["candidates"].items() fo
 def config_of(row, **changes):
     method = STUDY["also"].get(row["method"], row)["method"]
     fields = {"data": "mnist5k_color", **STUDY["training"], **changes, **row["setting"], "method": method, "seed": row["seed"]}
-    return train.Config(**fields)
+    return training.Config(**fields)
 
 
 def network_of(row, root=None, **changes):
@@ -494,8 +495,8 @@ def test_table1_choice(table1):
     best = {}
     for row in table1["search"]:
         if "wrong" in row:
-            mistakes = sum(row["wrong"][name] for name in evidence.CRITERION)
-            best[row["method"]] = min(best.get(row["method"], (1000, {})), (mistakes, row["setting"]), key=lambda pair: pair[0])
+            misclassified = sum(row["wrong"][name] for name in evidence.CRITERION)
+            best[row["method"]] = min(best.get(row["method"], (1000, {})), (misclassified, row["setting"]), key=lambda pair: pair[0])
     assert table1["chosen"] == {method: setting for method, (_, setting) in best.items()}
 
 
@@ -515,7 +516,7 @@ def test_table1_choice_by_hand(counts, chosen, monkeypatch):
         return [
             {"diverged": "the run diverged"}
             if each is None
-            else {"answers": {name: {"wrong": w, "n": 100} for name, w in zip(evidence.TABLE1, each, strict=True)}}
+            else {"measurements": {name: {"wrong": w, "n": 100} for name, w in zip(evidence.TABLE1, each, strict=True)}}
             for each in given
         ]
 
@@ -606,13 +607,13 @@ def test_table2(root, table1, digits):
     rows = evidence.table2({**STUDY, "moved": {"images": 20, "reach": 2}}, root=root)["rows"]
     assert [named(row) for row in rows] == [named(row) for row in table1["rows"]]
     cases = [f"{axis} {padding}" for axis in ("horizontal", "vertical") for padding in ("zeros", "edge", "reflect")]
-    assert all(list(row["answers"]) == cases for row in rows)
+    assert all(list(row["measurements"]) == cases for row in rows)
     model = network_of(rows[4], root)
     for case in cases:
         axis, padding = case.split()
         expected = evidence.flips(model, digits, part="test", images=20, axis=axis, padding=padding, reach=2)
-        assert rows[4]["answers"][case] == expected
-    assert len({json.dumps(row["answers"]) for row in rows}) > 1
+        assert rows[4]["measurements"][case] == expected
+    assert len({json.dumps(row["measurements"]) for row in rows}) > 1
 
 
 def test_figure2(root, table1, digits):
@@ -628,7 +629,7 @@ def test_figure2(root, table1, digits):
     for k, image in zip(known, found["images"], strict=False):
         assert image["label"] == y[k]
         np.testing.assert_allclose(evidence.photo(image["pixels"]).transpose(2, 0, 1) / 255, x[k], atol=1e-6)
-    moved = robustness.translation_sequence(x[known[:2]], "horizontal", range(-2, 3), "edge")
+    moved = evaluation.translation_sequence(x[known[:2]], "horizontal", range(-2, 3), "edge")
     for row, model in zip(found["rows"], networks, strict=True):
         assert set(row) == {"method", "setting", "seed", "labels", "confidences"}
         for k in range(2):
@@ -648,8 +649,8 @@ def test_stress(root, digits):
     x, y = drawn(digits, 3)
     assert found["labels"] == y[:1].tolist()
     row = found["rows"][0]
-    model, answers = network_of(row, root), row["answers"]
-    assert list(answers) == [
+    model, measurements = network_of(row, root), row["measurements"]
+    assert list(measurements) == [
         "natural", "confidence", "PGD-50 linf", "PGD-50 l2", "FGSM 2", "FGSM 8", "PGD-20 2", "PGD-20 8", "surface", "frames", "transfer",
     ]  # fmt: skip
     expected = {
@@ -662,10 +663,10 @@ def test_stress(root, digits):
     source = network_of({**row, "seed": 4}, root)
     expected["transfer"] = attacks.pgd(source, x, y, 8 / 255, alpha=1 / 255, steps=20, generator=seeded())
     for name, images in expected.items():
-        assert answers[name] == {"wrong": wrong(model, images, y), "n": 3}
-    assert answers["confidence"] == pytest.approx(float(chances_of(model, x).amax(1).mean()), abs=6e-5)
-    assert answers["surface"] == evidence.loss_surface(model, digits, part="test", images=1, reach=16, points=21)
-    assert answers["frames"] == evidence.frames(model, digits, part="test", images=1, epsilons=[0, 2, 4, 8, 16])
+        assert measurements[name] == {"wrong": wrong(model, images, y), "n": 3}
+    assert measurements["confidence"] == pytest.approx(float(chances_of(model, x).amax(1).mean()), abs=6e-5)
+    assert measurements["surface"] == evidence.loss_surface(model, digits, part="test", images=1, reach=16, points=21)
+    assert measurements["frames"] == evidence.frames(model, digits, part="test", images=1, epsilons=[0, 2, 4, 8, 16])
 
 
 def test_stress_asks_harder_questions(monkeypatch):
@@ -674,7 +675,7 @@ def test_stress_asks_harder_questions(monkeypatch):
 
     def complete(networks, **kept):
         asked.update(networks[0].questions)
-        return [{"answers": {}} for _ in networks]
+        return [{"measurements": {}} for _ in networks]
 
     monkeypatch.setattr(runs, "complete", complete)
     evidence.stress({**PLAIN, "harder": {"attacked": 9, "autoattack": 7, "epsilons": [8], "pictured": 1}})
@@ -713,14 +714,14 @@ def test_variation(root, digits):
     rows = evidence.variation({**PLAIN, "natural": natural, "moved": moved}, root=root)["rows"]
     assert [(row["method"], row["seed"]) for row in rows] == [("none", 3), ("none", 4)]
     model = network_of(rows[1], root)
-    assert rows[1]["answers"] == {
+    assert rows[1]["measurements"] == {
         "variations": evidence.variation_errors(model, digits, part="test", images=20),
         "gradients": evidence.gradient_norms(model, digits, part="test", images=5, radius=2),
         "paths": evidence.along_paths(model, digits, part="test", pairs=2, steps=2),
         "horizontal edge": evidence.flips(model, digits, part="test", axis="horizontal", padding="edge", **moved),
         "vertical edge": evidence.flips(model, digits, part="test", axis="vertical", padding="edge", **moved),
     }
-    assert rows[0]["answers"] != rows[1]["answers"]
+    assert rows[0]["measurements"] != rows[1]["measurements"]
 
 
 def test_the_others_before_the_grid_is_complete(tmp_path):

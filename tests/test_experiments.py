@@ -16,14 +16,12 @@ from wdtr_lite import (
     __main__,
     attacks,
     data,
-    evidence,
-    experiments,
+    evaluation,
     models,
-    robustness,
-    runs,
-    train,
+    training,
     transport,
 )  # fmt: skip
+from wdtr_lite.study import evidence, experiments, runs
 
 STORED = Path(__file__).parent.parent / "results"
 MUST = {
@@ -246,19 +244,19 @@ def test_robust_digits_by_hand(part, digits_result):
         row = next(row for row in digits_result["rows"] if row["method"] == "difference" and row["seed"] == 1)
         changes = {"seed": 1}
         assert row["setting"]["mode"] == "finite_difference"
-    config = train.Config(data="mnist5k", **DIGITS["training"] | {"method": "euclidean"} | row["setting"] | changes)
-    run = train.fit(config, dataset=digits, device="cpu", progress=False)
+    config = training.Config(data="mnist5k", **DIGITS["training"] | {"method": "euclidean"} | row["setting"] | changes)
+    run = training.fit(config, dataset=digits, device="cpu", progress=False)
     images, labels = digits.part(part)
-    assert row["wrong"]["natural"] == int((robustness.predictions(run.model, images) != labels).sum())
+    assert row["wrong"]["natural"] == int((evaluation.predictions(run.model, images) != labels).sum())
     order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))[:8]
     drawn, wanted = images[order][:, None] / 255, labels[order]
-    varied = robustness.variations(drawn, seed=0)
+    varied = evaluation.variations(drawn, seed=0)
     for name in ("translation", "rotation", "elastic"):
-        assert row["wrong"][name] == int((robustness.predictions(run.model, varied[name]) != wanted).sum())
+        assert row["wrong"][name] == int((evaluation.predictions(run.model, varied[name]) != wanted).sum())
     names = list(experiments.ATTACKS) if part == "test" else ["pgd 0.1"]
     for name in names:
         attacked = experiments.ATTACKS[name](run.model, drawn, wanted)
-        assert row["wrong"][name] == int((robustness.predictions(run.model, attacked) != wanted).sum())
+        assert row["wrong"][name] == int((evaluation.predictions(run.model, attacked) != wanted).sum())
     assert row["n"] == {"natural": len(labels)} | dict.fromkeys(["translation", "rotation", "elastic", *names], 8)
     expected = run.history[-1]
     assert {key: row["training"][key] for key in ("epoch", "loss", "penalty", "error")}.items() <= expected.items()
@@ -266,7 +264,7 @@ def test_robust_digits_by_hand(part, digits_result):
 
 def test_attacks_of_digits_are_what_their_names_say(digits_result):
     digits = runs.dataset_of("mnist5k")
-    model = runs.trained(train.Config(data="mnist5k", **DIGITS["training"])).model
+    model = runs.trained(training.Config(data="mnist5k", **DIGITS["training"])).model
     images, labels = digits.part("test", 20)
     x, graph = images[:, None] / 255, PixelGraph(28, 28, 4)
     for name, attack in experiments.ATTACKS.items():
@@ -462,7 +460,7 @@ def told(name, profile):
     known = {labels_of(row)[::2]: row for row in table1["result"]["rows"]}
     found = {labels_of(row)[::2]: row for row in rows if is_told(row, profile)}
     for key, row in found.items():
-        assert row["seconds"].keys() == {"training", *row["answers"]} and min(row["seconds"].values()) >= 0
+        assert row["seconds"].keys() == {"training", *row["measurements"]} and min(row["seconds"].values()) >= 0
         if key[0] not in config["also"]:
             for part in ("epoch", "loss", "penalty", "error"):
                 assert row["training"][part] == known[key]["training"][part], "trained again, they are the same networks"
@@ -474,8 +472,8 @@ def test_flips_add_up(name, profile):
     config, rows, _ = told(name, profile)
     wanted = pairs_of("horizontal vertical", "zeros edge reflect")
     for row in rows.values():
-        assert list(row["answers"]) == wanted
-        for answer in row["answers"].values():
+        assert list(row["measurements"]) == wanted
+        for answer in row["measurements"].values():
             assert_flips(answer, config["moved"])
 
 
@@ -508,7 +506,7 @@ def test_figure2_follows_from_the_published_weights(name, profile, monkeypatch):
     assert [labels_of(row) for row in rows] == [labels for labels in wanted if labels[2] == first]
     assert len(images) == config["shown"]["images"] and len({image["pixels"] for image in images}) == len(images)
     x = torch.stack([image_of(image["pixels"]) for image in images])
-    moved = robustness.translation_sequence(x, "horizontal", range(-reach, reach + 1), padding)
+    moved = evaluation.translation_sequence(x, "horizontal", range(-reach, reach + 1), padding)
     for row in rows:
         model = published(row["method"], profile, monkeypatch)
         for k, image in enumerate(images):
@@ -517,9 +515,9 @@ def test_figure2_follows_from_the_published_weights(name, profile, monkeypatch):
             assert all(0.1 <= confidence <= 1 for confidence in confidences)
             assert labels[reach] == image["label"] in CLASSES
             with torch.no_grad():
-                chances = model(moved[:, k]).softmax(1)
-            assert chances.amax(1).tolist() == pytest.approx(confidences, abs=0.01)
-            assert chances[range(len(labels)), labels].tolist() == pytest.approx(confidences, abs=0.01)
+                probabilities = model(moved[:, k]).softmax(1)
+            assert probabilities.amax(1).tolist() == pytest.approx(confidences, abs=0.01)
+            assert probabilities[range(len(labels)), labels].tolist() == pytest.approx(confidences, abs=0.01)
 
 
 @profiles("table1")
@@ -550,22 +548,22 @@ def test_stress_is_what_it_can_be(name, profile):
     curves = [f"{kind} {epsilon}" for kind in ("FGSM", "PGD-20") for epsilon in epsilons]
     attacked = ["natural", "PGD-50 linf", "PGD-50 l2", "transfer", "transfer euclidean", "transfer wasserstein", *curves]
     for key, row in rows.items():
-        answers = row["answers"]
-        assert answers.keys() == {*attacked, "confidence", "surface", "frames", "autoattack", "square"}
-        assert 0.1 <= answers["confidence"] <= 1
-        itself = answers["PGD-20 8"] if key[0] == "none" else answers[f"transfer {key[0]}"]
-        assert abs(itself["wrong"] - answers["PGD-20 8"]["wrong"]) <= 0.02 * itself["n"], "but for the starts"
+        measurements = row["measurements"]
+        assert measurements.keys() == {*attacked, "confidence", "surface", "frames", "autoattack", "square"}
+        assert 0.1 <= measurements["confidence"] <= 1
+        itself = measurements["PGD-20 8"] if key[0] == "none" else measurements[f"transfer {key[0]}"]
+        assert abs(itself["wrong"] - measurements["PGD-20 8"]["wrong"]) <= 0.02 * itself["n"], "but for the starts"
         for name in attacked:
-            assert answers[name]["n"] == harder["attacked"] and 0 <= answers[name]["wrong"] <= harder["attacked"]
-        assert_within(answers["natural"], known[key], "natural")
-        assert_within(answers["FGSM 8"], known[key], "FGSM 8")
+            assert measurements[name]["n"] == harder["attacked"] and 0 <= measurements[name]["wrong"] <= harder["attacked"]
+        assert_within(measurements["natural"], known[key], "natural")
+        assert_within(measurements["FGSM 8"], known[key], "FGSM 8")
         for judged, names in (("autoattack", AUTOATTACK), ("square", ["natural", "square"])):
-            wrong, n = answers[judged]["wrong"], answers[judged]["n"]
+            wrong, n = measurements[judged]["wrong"], measurements[judged]["n"]
             assert list(wrong) == names and n == harder["autoattack"]
             assert list(wrong.values()) == sorted(wrong.values()) and 0 <= wrong["natural"] <= wrong["square"] <= n
-        assert answers["autoattack"]["wrong"]["natural"] == answers["square"]["wrong"]["natural"]
-        few = answers["autoattack"]
-        assert 0 <= answers["natural"]["wrong"] - few["wrong"]["natural"] <= harder["attacked"] - few["n"], "the first of them"
+        assert measurements["autoattack"]["wrong"]["natural"] == measurements["square"]["wrong"]["natural"]
+        few = measurements["autoattack"]
+        assert 0 <= measurements["natural"]["wrong"] - few["wrong"]["natural"] <= harder["attacked"] - few["n"], "the first of them"
 
 
 def assert_within(answer, row, condition):
@@ -581,29 +579,29 @@ def test_loss_surfaces_and_frames_follow_from_the_published_weights(name, profil
     assert len(labels) == pictured and set(labels) <= set(CLASSES)
     for (method, _), row in rows.items():
         model = published(method, profile, monkeypatch)
-        surface, shown = row["answers"]["surface"], row["answers"]["frames"]
+        surface, shown = row["measurements"]["surface"], row["measurements"]["frames"]
         assert surface["at"] == pytest.approx([-16 + 1.6 * k for k in range(21)], abs=1e-4)
         losses = torch.tensor(surface["loss"])
         assert losses.shape == (pictured, 21, 21) and losses.isfinite().all() and losses.min() >= 0
         assert len(shown) == pictured and all(len(of_image) == 5 for of_image in shown)
         for label, loss, of_image in zip(labels, losses, shown, strict=True):
             x = torch.stack([image_of(frame["pixels"]) for frame in of_image])
-            chances = torch.tensor([frame["chances"] for frame in of_image])
-            assert chances.shape == (5, 10) and torch.allclose(chances.sum(1), torch.ones(5), atol=1e-3) and chances.min() >= 0
+            probabilities = torch.tensor([frame["probabilities"] for frame in of_image])
+            assert probabilities.shape == (5, 10) and torch.allclose(probabilities.sum(1), torch.ones(5), atol=1e-3) and probabilities.min() >= 0
             for epsilon, image in zip((0, 2, 4, 8, 16), x, strict=True):
                 assert (image - x[0]).abs().max() * 255 <= epsilon + 1e-3
                 assert epsilon == 0 or not torch.equal(image, x[0])
             with torch.no_grad():
                 found = model(x).softmax(1)
-            assert torch.allclose(found[0], chances[0], atol=0.01)
-            assert torch.allclose(found[1:], chances[1:], atol=0.1), "but for the rounding of pixels"
-            assert float((-loss[10, 10]).exp()) == pytest.approx(float(chances[0, label]), abs=1e-3)
+            assert torch.allclose(found[0], probabilities[0], atol=0.01)
+            assert torch.allclose(found[1:], probabilities[1:], atol=0.1), "but for the rounding of pixels"
+            assert float((-loss[10, 10]).exp()) == pytest.approx(float(probabilities[0, label]), abs=1e-3)
 
 
 @profiles("stress")
 def test_all_networks_are_shown_the_same_pictures(name, profile):
     _, rows, _ = told(name, profile)
-    assert len({tuple(of_image[0]["pixels"] for of_image in row["answers"]["frames"]) for row in rows.values()}) == 1
+    assert len({tuple(of_image[0]["pixels"] for of_image in row["measurements"]["frames"]) for row in rows.values()}) == 1
 
 
 def pairs_of(first, second):
@@ -616,22 +614,22 @@ def test_variation_is_what_it_can_be(name, profile):
     _, flips, _ = told("table2", profile)
     natural = config["natural"]
     for key, row in rows.items():
-        answers = row["answers"]
-        assert list(answers) == ["variations", "gradients", "paths", "horizontal edge", "vertical edge"]
-        varied = answers["variations"]
+        measurements = row["measurements"]
+        assert list(measurements) == ["variations", "gradients", "paths", "horizontal edge", "vertical edge"]
+        varied = measurements["variations"]
         assert varied["n"] == natural["images"]
         assert list(varied["wrong"]) == ["natural", "translation", "rotation", "elastic", "blur"]
         assert all(0 <= wrong <= varied["n"] for wrong in varied["wrong"].values())
         for axis in ("horizontal", "vertical"):
-            assert_flips(answers[f"{axis} edge"], config["moved"])
+            assert_flips(measurements[f"{axis} edge"], config["moved"])
         if key[0] not in config["also"]:
             assert 0 <= known[key]["wrong"]["natural"] - varied["wrong"]["natural"] <= known[key]["n"]["natural"] - varied["n"]
             for axis in ("horizontal", "vertical"):
-                assert answers[f"{axis} edge"] == flips[key]["answers"][f"{axis} edge"], "as Table 2 counts them"
-        assert answers["gradients"].keys() == set(pairs_of("loss margin", "euclidean wasserstein"))
-        for norms in answers["gradients"].values():
+                assert measurements[f"{axis} edge"] == flips[key]["measurements"][f"{axis} edge"], "as Table 2 counts them"
+        assert measurements["gradients"].keys() == set(pairs_of("loss margin", "euclidean wasserstein"))
+        for norms in measurements["gradients"].values():
             assert len(norms) == natural["gradients"] and min(norms) >= 0 and 0 < max(norms) < math.inf
-        assert answers["paths"].keys() == set(pairs_of("within between", "wasserstein euclidean"))
-        for lengths in answers["paths"].values():
+        assert measurements["paths"].keys() == set(pairs_of("within between", "wasserstein euclidean"))
+        for lengths in measurements["paths"].values():
             assert len(lengths) == natural["pairs"] and 0 <= min(lengths) and 0 < max(lengths) <= natural["steps"] + 1e-3
-    assert len({json.dumps(row["answers"]["gradients"]) for row in rows.values()}) == len(rows), "each network has its own"
+    assert len({json.dumps(row["measurements"]["gradients"]) for row in rows.values()}) == len(rows), "each network has its own"

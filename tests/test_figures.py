@@ -13,7 +13,8 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 from PIL import Image
 
-from wdtr_lite import plots, transport, widgets
+from wdtr_lite import transport
+from wdtr_lite.book import plots, widgets
 
 
 @pytest.fixture(autouse=True)

@@ -8,7 +8,18 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from oracles import SIZES, bad_tensors, cases, gpu, graph_of, images, kernel, seeds, volume, weight_matrix
+from oracles import (
+    SIZES,
+    bad_tensors,
+    cases,
+    gpu,
+    graph_of,
+    images,
+    kernel,
+    seeds,
+    volume,
+    weight_matrix,
+)
 
 from wdtr_lite import PixelGraph, metric
 

@@ -24,7 +24,14 @@ from oracles import (
 from scipy.optimize import minimize
 
 from wdtr_lite import PixelGraph, data, metric, noise, transport
-from wdtr_lite.metric import dynamic_distance, grad_norm_sq, grad_norm_sq_algorithm1, inner, potential, tangent_norm_sq
+from wdtr_lite.metric import (
+    dynamic_distance,
+    grad_norm_sq,
+    grad_norm_sq_algorithm1,
+    inner,
+    potential,
+    tangent_norm_sq,
+)
 
 
 @pytest.fixture(params=SIZES.values(), ids=SIZES)
@@ -341,14 +348,14 @@ def test_pixel_scale(radius, low, high):
     """Moving a smooth blob by one pixel measures about 1, along rows as along columns."""
     x, velocity = blob()
     graph = graph_of(28, 28, radius)
-    length = float(tangent_norm_sq(graph, x, velocity, scale="pixel")) ** 0.5
+    length = float(tangent_norm_sq(graph, x, velocity, unit="pixel")) ** 0.5
     assert low < length < high
-    assert float(tangent_norm_sq(graph, x, velocity.mT, scale="pixel")) ** 0.5 == pytest.approx(length, rel=1e-8)
+    assert float(tangent_norm_sq(graph, x, velocity.mT, unit="pixel")) ** 0.5 == pytest.approx(length, rel=1e-8)
 
 
 def test_pixel_scale_does_not_depend_on_the_weights_size():
     x, velocity = blob()
-    lengths = [tangent_norm_sq(graph_of(28, 28, 2, w), x, velocity, scale="pixel") for w in (1.0, 7.0)]
+    lengths = [tangent_norm_sq(graph_of(28, 28, 2, w), x, velocity, unit="pixel") for w in (1.0, 7.0)]
     lengths.append(tangent_norm_sq(graph_of(28, 28, 2, torch.full((5, 5), 0.1).double()), x, velocity, scale="pixel"))
     torch.testing.assert_close(lengths[1:], lengths[:1] * 2, rtol=1e-9, atol=0)
 
@@ -368,9 +375,9 @@ def test_pixel_scale_is_a_factor():
         graph, x, xi = graph_of(*size), inside(height, width), tangents(height, width)
         y = x + 0.05 * xi / xi.abs().max()
         for plain, scaled in (
-            (tangent_norm_sq(graph, x, xi), tangent_norm_sq(graph, x, xi, scale="pixel")),
-            (inner(graph, x, xi, y - x), inner(graph, x, xi, y - x, scale="pixel")),
-            (dynamic_distance(graph, x, y, 2)[0] ** 2, dynamic_distance(graph, x, y, 2, scale="pixel")[0] ** 2),
+            (tangent_norm_sq(graph, x, xi), tangent_norm_sq(graph, x, xi, unit="pixel")),
+            (inner(graph, x, xi, y - x), inner(graph, x, xi, y - x, unit="pixel")),
+            (dynamic_distance(graph, x, y, 2)[0] ** 2, dynamic_distance(graph, x, y, 2, unit="pixel")[0] ** 2),
         ):
             assert float(scaled) == pytest.approx(float(plain) / factor, rel=1e-9)
 
@@ -863,9 +870,9 @@ BAD_CALLS = {
     "xi_of_another_sum": (lambda: tangent_norm_sq(GRAPH, X, XI + 1e-3), "xi must sum to zero .* 12 pixels at"),
     "xi_nan": (lambda: tangent_norm_sq(GRAPH, X, XI * np.nan), "xi must sum to zero"),
     "zeta_of_another_sum": (lambda: inner(GRAPH, X, XI, XI + 1e-3), "zeta must sum to zero"),
-    "scale": (lambda: tangent_norm_sq(GRAPH, X, XI, scale="pixels"), "scale must be None or 'pixel', got 'pixels'"),
-    "scale_inner": (lambda: inner(GRAPH, X, XI, XI, scale=1), "scale must be None or 'pixel', got 1"),
-    "scale_distance": (lambda: dynamic_distance(GRAPH, X, Y, scale="trace"), "scale must be .*'trace'"),
+    "scale": (lambda: tangent_norm_sq(GRAPH, X, XI, unit="pixels"), "scale must be None or 'pixel', got 'pixels'"),
+    "scale_inner": (lambda: inner(GRAPH, X, XI, XI, unit=1), "scale must be None or 'pixel', got 1"),
+    "scale_distance": (lambda: dynamic_distance(GRAPH, X, Y, unit="trace"), "scale must be .*'trace'"),
     "tol_zero": (lambda: potential(GRAPH, X, XI, tol=0.0), "tol must be between 0 and 1, got 0.0"),
     "tol_nan": (lambda: potential(GRAPH, X, XI, tol=np.nan), "tol must be between 0 and 1, got nan"),
     "tol_one": (lambda: tangent_norm_sq(GRAPH, X, XI, tol=1), "tol must be between 0 and 1, got 1"),

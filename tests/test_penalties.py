@@ -27,7 +27,12 @@ from torch.nn import functional as F
 from wdtr_lite import PixelGraph, data, regularizer
 from wdtr_lite.metric import apply_laplacian, mean_diagonal
 from wdtr_lite.models import MODELS
-from wdtr_lite.regularizer import GradientPenalty, Terms, laplacian_penalty, second_order_expansion
+from wdtr_lite.regularizer import (
+    GradientPenalty,
+    Terms,
+    laplacian_penalty,
+    second_order_expansion,
+)
 
 BOTH = pytest.mark.parametrize("mode", ["double_backprop", "finite_difference"])
 

@@ -3,11 +3,26 @@
 import numpy as np
 import pytest
 import torch
-from oracles import bad_images, cases, generator, gpu, graph_of, inside, kernel, laplacian, tangents, weight_matrix
+from oracles import (
+    bad_images,
+    cases,
+    generator,
+    gpu,
+    graph_of,
+    inside,
+    kernel,
+    laplacian,
+    tangents,
+    weight_matrix,
+)
 from torch.nn import functional as F
 
 from wdtr_lite import PixelGraph, calculus, metric, noise
-from wdtr_lite.regularizer import first_order_expansion, perturbed_loss, second_order_expansion
+from wdtr_lite.regularizer import (
+    first_order_expansion,
+    perturbed_loss,
+    second_order_expansion,
+)
 
 SIZES = {"2x3": (2, 3, 1), "row_weighted": (1, 4, 2, kernel(2))}
 

@@ -16,8 +16,9 @@ import pytest
 import torch
 from oracles import gpu
 
-from wdtr_lite import attacks, data, evidence, robustness, runs, train
-from wdtr_lite.runs import Network, complete, outcome
+from wdtr_lite import attacks, data, evaluation, training
+from wdtr_lite.study import evidence, runs
+from wdtr_lite.study.runs import Network, complete, outcome
 
 SMALL = {
     "data": "mnist5k", "model": "small_cnn", "width": 2, "images": 64, "batch_size": 32, "epochs": 2, "learning_rate": 0.05,
@@ -28,14 +29,14 @@ FGSM = partial(evidence.errors, part="test", images=20, attack={"method": "fgsm"
 
 
 def network(questions=None, **how):
-    return Network(train.Config(**SMALL | how), {"natural": NATURAL, "FGSM": FGSM} if questions is None else questions)
+    return Network(training.Config(**SMALL | how), {"natural": NATURAL, "FGSM": FGSM} if questions is None else questions)
 
 
 def recorded(model, dataset, *, file, root=None, say="here"):
     """A question that writes down each time it is asked; here, where other processes find it."""
     with open(file, "a") as stream:
         stream.write(say + "\n")
-    return {"label": int(robustness.predictions(model, dataset.images[:1])[0])}
+    return {"label": int(evaluation.predictions(model, dataset.images[:1])[0])}
 
 
 def recording(file, **options):
@@ -65,7 +66,7 @@ def on_a_cpu():
 @contextmanager
 def in_this_process(threads=1):
     """Networks are trained in a thread of this process, or several, where it can be seen: the configurations that were."""
-    fitted, fit = [], train.fit
+    fitted, fit = [], training.fit
 
     def counted(config, **how):
         fitted.append(config)
@@ -78,7 +79,7 @@ def in_this_process(threads=1):
 
     runs.trained.cache_clear()  # as in a new process
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(train, "fit", counted)
+        patch.setattr(training, "fit", counted)
         patch.setattr(runs, "_executor", executor)
         yield fitted
     runs.trained.cache_clear()
@@ -101,13 +102,13 @@ def stamps(folder):
 def folder_of(network, root):
     """Found by the configuration that its checkpoint holds."""
     for checkpoint in Path(root).glob("*/checkpoint.pt"):
-        if train.load(checkpoint.parent).config == network.config:
+        if training.load(checkpoint.parent).config == network.config:
             return checkpoint.parent
 
 
 def lines(folder):
     """Of the finished epochs that a checkpoint holds."""
-    return train.load(folder).history
+    return training.load(folder).history
 
 
 def shorten(folder, epochs):
@@ -118,7 +119,7 @@ def shorten(folder, epochs):
 
 def without_times(outcomes):
     return [
-        {"answers": found["answers"], "training": {k: v for k, v in found["training"].items() if "second" not in k}}
+        {"measurements": found["measurements"], "training": {k: v for k, v in found["training"].items() if "second" not in k}}
         for found in outcomes
     ]
 
@@ -149,8 +150,8 @@ def test_with_a_root_and_without_the_same(kept):
     assert without_times(outcomes) == without_times(complete(NETWORKS))
     assert outcomes == [outcome(network, root) for network in NETWORKS] == complete(NETWORKS, root, finished=True)
     for network, found in zip(NETWORKS, outcomes, strict=True):
-        assert found.keys() == {"answers", "training", "seconds"}
-        assert found["answers"].keys() == network.questions.keys()
+        assert found.keys() == {"measurements", "training", "seconds"}
+        assert found["measurements"].keys() == network.questions.keys()
         assert found["seconds"].keys() == {"training", *network.questions} and min(found["seconds"].values()) >= 0
         history = lines(folder_of(network, root))
         assert found["training"] == history[-1] and len(history) == network.config.epochs
@@ -161,12 +162,12 @@ def test_answers_by_hand(kept):
     _, outcomes, _ = kept
     digits = runs.dataset_of("mnist5k")
     images, labels = digits.part("test", 40)
-    model = train.fit(NETWORKS[1].config, device="cpu", dataset=digits, progress=False).model
-    wrong = robustness.predictions(model, images) != labels
-    assert outcomes[1]["answers"]["natural"] == {"wrong": int(wrong.sum()), "n": 40}
+    model = training.fit(NETWORKS[1].config, device="cpu", dataset=digits, progress=False).model
+    wrong = evaluation.predictions(model, images) != labels
+    assert outcomes[1]["measurements"]["natural"] == {"wrong": int(wrong.sum()), "n": 40}
     x, y = images[:20], labels[:20]
-    wrong = robustness.predictions(model, attacks.fgsm(model, x[:, None] / 255, y, 25 / 255)) != y
-    assert outcomes[1]["answers"]["FGSM"] == {"wrong": int(wrong.sum()), "n": 20}
+    wrong = evaluation.predictions(model, attacks.fgsm(model, x[:, None] / 255, y, 25 / 255)) != y
+    assert outcomes[1]["measurements"]["FGSM"] == {"wrong": int(wrong.sum()), "n": 20}
 
 
 def test_a_folder_for_each_network_a_line_for_each(kept):
@@ -210,7 +211,7 @@ def test_each_is_trained_and_asked_once(here, tmp_path):
 def test_with_other_questions_it_is_trained_once(here, tmp_path):
     """Also where two are trained at once."""
     found = complete([network({"natural": NATURAL}), network({"FGSM": FGSM})], tmp_path)
-    assert len(here) == 1 and [list(each["answers"]) for each in found] == [["natural"], ["FGSM"]]
+    assert len(here) == 1 and [list(each["measurements"]) for each in found] == [["natural"], ["FGSM"]]
 
 
 @pytest.mark.parametrize("here", [2], indirect=True)
@@ -230,7 +231,7 @@ def test_a_network_that_attacks_others_is_trained_once(here, tmp_path, monkeypat
         "harder": {"attacked": 2, "autoattack": 0, "epsilons": [], "pictured": 1},
     }  # fmt: skip
     rows = evidence.stress(study, root=str(tmp_path))["rows"]
-    assert [row["answers"]["transfer"]["n"] for row in rows] == [2, 2]
+    assert [row["measurements"]["transfer"]["n"] for row in rows] == [2, 2]
     assert sorted((config.method, config.seed) for config in here) == [("euclidean", 0), ("none", 0), ("none", 1)]
 
 
@@ -242,10 +243,10 @@ def test_a_new_question_trains_nothing(here, tmp_path):
     runs.trained.cache_clear()
     (second,) = complete([network(after)], tmp_path)
     assert len(here) == 1 and written.items() < stamps(tmp_path).items()
-    assert second["answers"]["natural"] == first["answers"]["natural"] and second["training"] == first["training"]
+    assert second["measurements"]["natural"] == first["measurements"]["natural"] and second["training"] == first["training"]
     assert outcome(network(before), tmp_path) == first
     renamed = outcome(network({"by another name": NATURAL}), tmp_path)
-    assert renamed["answers"] == {"by another name": first["answers"]["natural"]}
+    assert renamed["measurements"] == {"by another name": first["measurements"]["natural"]}
 
 
 def test_what_makes_a_question_another(here, tmp_path):
@@ -434,13 +435,13 @@ def test_progress_of_a_network_that_was_stopped(tmp_path):
 
 def test_progress_trains_as_the_network_does(monkeypatch, tmp_path):
     """Two short epochs of each kind, on one thread; seeds and settings that cost the same are not measured twice."""
-    asked, fit = [], train.fit
+    asked, fit = [], training.fit
 
     def counted(config, **how):
         asked.append((config, torch.get_num_threads()))
         return fit(config, **how)
 
-    monkeypatch.setattr(train, "fit", counted)
+    monkeypatch.setattr(training, "fit", counted)
     torch.set_num_threads(2)
     runs.progress([network(seed=seed, epochs=9, warmup=1, method="fgsm", epsilon=0.1) for seed in range(3)], tmp_path)
     assert torch.get_num_threads() == 2
@@ -454,7 +455,7 @@ def test_trained_is_from_the_folder_and_kept_in_memory(kept, here):
     root, _, _ = kept
     run = runs.trained(NETWORKS[1].config, root)
     assert here == [] and run is runs.trained(NETWORKS[1].config, root)
-    expected = train.load(folder_of(NETWORKS[1], root)).model.state_dict()
+    expected = training.load(folder_of(NETWORKS[1], root)).model.state_dict()
     assert all(torch.equal(value, expected[name]) for name, value in run.model.state_dict().items())
     assert not any(module.training for module in run.model.modules())
     again = runs.trained(NETWORKS[1].config)
@@ -485,7 +486,7 @@ def test_on_the_gpu_several_train_at_once(monkeypatch, tmp_path):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     jobs = [network(), network(learning_rate=1e30), network(method="euclidean", eta=0.3), network({"more": FGSM})]
     found = complete(jobs, tmp_path)
-    assert ["answers" in each for each in found] == [True, False, True, True] and found[1].keys() == {"diverged"}
+    assert ["measurements" in each for each in found] == [True, False, True, True] and found[1].keys() == {"diverged"}
     on_cpu = complete(jobs[:1])
     assert found[0]["training"]["loss"] == pytest.approx(on_cpu[0]["training"]["loss"], rel=1e-3)
     written = stamps(tmp_path)

@@ -22,6 +22,7 @@ from wdtr_lite.transport import (
     fixed_distance_interpolate,
     ground_cost,
     pairwise_distances,
+    sinkhorn,
     sinkhorn_distance,
     transport_plan,
     wasserstein_distance,
@@ -469,7 +470,7 @@ def test_log_sums_agree_with_brute_force(epsilon):
     v = 40 * torch.randn(3, 5, 24, dtype=torch.float64, generator=g)
     v[0, :, 6:] = v[1, 1] = -708
     squares = [(torch.arange(k, dtype=torch.float64) - torch.arange(k)[:, None]) ** 2 for k in (5, 24)]
-    for p, log_sum in ((2, transport._separable(*squares)), (1, transport._row_by_row(*squares, 1))):
+    for p, log_sum in ((2, sinkhorn._separable(*squares)), (1, sinkhorn._row_by_row(*squares, 1))):
         cost = torch.tensor(pixel_cost((5, 24), p))
         rates = (torch.full((1, 1, 1), 1 / epsilon), torch.tensor([1.0, 2, 3]).reshape(3, 1, 1) / epsilon)
         for rate, exact in product(rates, (False, True)):
@@ -551,7 +552,7 @@ def test_sinkhorn_gradient_of_batches_in_float32():
 def test_sinkhorn_gradient_does_not_depend_on_how_it_is_summed(digits, monkeypatch):
     """At black pixels of a digit too, whose mass underflows in a matrix product."""
     gradients = []
-    for summed in (transport._separable, lambda rows, cols: transport._row_by_row(rows, cols, 2)):
+    for summed in (sinkhorn._separable, lambda rows, cols: sinkhorn._row_by_row(rows, cols, 2)):
         monkeypatch.setattr(transport, "_separable", summed)
         x, y = torch.tensor(digits[:2]).requires_grad_()
         both = torch.autograd.grad(sinkhorn_distance(x, y, epsilon=1.5, tol=0.1), (x, y))

@@ -1,36 +1,39 @@
 """Wasserstein diffusion Tikhonov regularization, taught and re-tested.
 
-The companion package of the WDTR book. Importing it needs neither matplotlib nor ipywidgets;
-``wdtr_lite.plots`` and ``wdtr_lite.widgets``, which draw the book's figures, do.
+The companion package of the WDTR book. A submodule loads when it is first used.
 """
 
-from wdtr_lite import (
-    attacks,
-    calculus,
-    data,
-    graph,
-    metric,
-    models,
-    noise,
-    regularizer,
-    robustness,
-    train,
-    transport,
-)
-from wdtr_lite.graph import PixelGraph
+from importlib import import_module
 
 __all__ = [
+    "GradientPenalty",
     "PixelGraph",
     "attacks",
+    "book",
     "calculus",
     "data",
+    "evaluation",
     "graph",
     "metric",
     "models",
     "noise",
     "regularizer",
-    "robustness",
-    "train",
+    "study",
+    "training",
     "transport",
 ]
-__version__ = "0.1.0"
+__version__ = "0.2.0"
+
+_HOMES = {"PixelGraph": "graph", "GradientPenalty": "regularizer"}
+
+
+def __getattr__(name: str):
+    if name in _HOMES:
+        return getattr(import_module(f"wdtr_lite.{_HOMES[name]}"), name)
+    if name in __all__:
+        return import_module(f"wdtr_lite.{name}")
+    raise AttributeError(f"module 'wdtr_lite' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -10,8 +10,8 @@ from functools import partial
 
 import torch
 
-from wdtr_lite import attacks, data, experiments, robustness, train
-from wdtr_lite.graph import _check_whole
+from wdtr_lite import attacks, checks, data, evaluation, training
+from wdtr_lite.study import experiments
 
 TRAIN = """Train a network on labelled images, with a gradient penalty, noise or adversarial examples if asked for.
 A run stopped at any time goes on with the same command. Without options: Appendix D's ResNet-20 on CIFAR-10,
@@ -51,7 +51,7 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     try:
         options.run(options)
-    except (ValueError, TypeError, OSError, train.Divergence) as error:
+    except (ValueError, TypeError, OSError, training.Divergence) as error:
         sys.exit(f"{parser.prog} {options.command}: {error}")
 
 
@@ -68,8 +68,8 @@ def _add_train(commands) -> None:
     parser.add_argument("--folder", required=True, help="where checkpoint.pt and metrics.jsonl are kept, and found again")
     parser.add_argument("--device", help="cuda or cpu (default: cuda where there is one)")
     parser.add_argument("--checkpoint-every", type=int, default=10, help="epochs between checkpoints (default: 10)")
-    hints = typing.get_type_hints(train.Config)
-    for option in fields(train.Config):
+    hints = typing.get_type_hints(training.Config)
+    for option in fields(training.Config):
         kind, optional = hints[option.name], isinstance(hints[option.name], types.UnionType)
         several = typing.get_origin(kind) is tuple
         kind = typing.get_args(kind)[0] if optional or several else kind
@@ -121,16 +121,16 @@ def _add_experiment(commands) -> None:
 
 
 def _train(options: argparse.Namespace) -> None:
-    config = train.Config(**{option.name: getattr(options, option.name) for option in fields(train.Config)})
-    run = train.fit(config, folder=options.folder, device=options.device, checkpoint_every=options.checkpoint_every)
+    config = training.Config(**{option.name: getattr(options, option.name) for option in fields(training.Config)})
+    run = training.fit(config, folder=options.folder, device=options.device, checkpoint_every=options.checkpoint_every)
     print(json.dumps(run.history[-1]))
 
 
 def _evaluate(options: argparse.Namespace) -> None:
-    run = train.load(options.folder, device=options.device)
+    run = training.load(options.folder, device=options.device)
     dataset = data.load(run.config.data, split=run.config.split)
     images, labels = (part.to(options.device) for part in dataset.part(options.part, options.images))
-    wrong = robustness.mistakes(run.model, images, labels, ATTACKS[options.attack](options)).cpu().numpy()
+    wrong = evaluation.misclassified(run.model, images, labels, ATTACKS[options.attack](options)).cpu().numpy()
     used = {"none": [], "fgsm": ["norm", "epsilon"], "ifgsm": ["norm", "epsilon", "alpha", "steps"]}
     settings = used.get(options.attack, ["norm", "epsilon", "alpha", "steps", "restarts", "seed"])
     options.alpha = _alpha(options) if "alpha" in settings else None
@@ -139,7 +139,7 @@ def _evaluate(options: argparse.Namespace) -> None:
 
 
 def _alpha(options: argparse.Namespace) -> float:
-    _check_whole(options.steps, "steps")
+    checks.whole(options.steps, "steps")
     return 2.5 * options.epsilon / options.steps if options.alpha is None else options.alpha
 
 
@@ -157,10 +157,10 @@ def _experiment(options: argparse.Namespace) -> None:
 def _shown(row: dict) -> dict:
     """A row in a line: errors in percent, mean label flips; without long lists."""
     counts = [(name, row["wrong"][name], row["n"][name]) for name in row.get("wrong", ())]
-    answers = [(name, answer) for name, answer in row.get("answers", {}).items() if isinstance(answer, dict)]
-    counts += [(name, a["wrong"], a["n"]) for name, a in answers if isinstance(a.get("wrong"), int)]
-    flips = [(name, a["consecutive"][-1] / a["n"]) for name, a in answers if "consecutive" in a]
-    hidden = ("predictions", "wrong", "answers", *(["n"] if counts else []))
+    measurements = [(name, answer) for name, answer in row.get("measurements", {}).items() if isinstance(answer, dict)]
+    counts += [(name, a["wrong"], a["n"]) for name, a in measurements if isinstance(a.get("wrong"), int)]
+    flips = [(name, a["consecutive"][-1] / a["n"]) for name, a in measurements if "consecutive" in a]
+    hidden = ("predictions", "wrong", "measurements", *(["n"] if counts else []))
     shown = {key: value for key, value in row.items() if key not in hidden}
     if counts:
         shown["percent"] = {name: round(100 * wrong / n, 1) for name, wrong, n in counts}

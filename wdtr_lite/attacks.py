@@ -11,10 +11,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from wdtr_lite.graph import PixelGraph, _check_floating, _check_generator, _check_image, _check_number, _check_whole, _eager
-from wdtr_lite.metric import _apply, _grad_norm_sq, _length_factor, tangent_norm_sq
+from wdtr_lite import checks
+from wdtr_lite.graph import PixelGraph
+from wdtr_lite.metric import operators, tangent_norm_sq
 
-__all__ = ["fgsm", "ifgsm", "pgd", "wasserstein_attack"]
+__all__ = ["ascend", "fgsm", "ifgsm", "input_gradient", "pgd", "wasserstein_attack"]
 
 Classifier = Callable[[Tensor], Tensor]
 
@@ -63,7 +64,7 @@ def fgsm(model: Classifier, x: Tensor, y: Tensor, epsilon: float, *, norm: str =
     Goodfellow, Shlens and Szegedy (2015). Taught in :doc:`chapter 8 </book/training>`.
     """
     _check(x, y, epsilon, norm)
-    return _ascend(model, x, y, x.detach(), epsilon, epsilon, 1, norm)
+    return ascend(model, x, y, x.detach(), epsilon, epsilon, 1, norm)
 
 
 def ifgsm(
@@ -107,7 +108,7 @@ def ifgsm(
     Kurakin, Goodfellow and Bengio (2017). Taught in :doc:`chapter 8 </book/training>`.
     """
     _check(x, y, epsilon, norm, alpha, steps)
-    return _ascend(model, x, y, x.detach(), epsilon, alpha, steps, norm)
+    return ascend(model, x, y, x.detach(), epsilon, alpha, steps, norm)
 
 
 def pgd(
@@ -159,13 +160,13 @@ def pgd(
     Madry, Makelov, Schmidt, Tsipras and Vladu (2018). Taught in :doc:`chapter 8 </book/training>`.
     """
     _check(x, y, epsilon, norm, alpha, steps)
-    _check_whole(restarts, "restarts")
+    checks.whole(restarts, "restarts")
     if generator is None:
         if restarts != 1:
             raise ValueError(f"restarts must be 1 without a generator, got {restarts}: all runs would be the same")
-        return _ascend(model, x, y, x.detach(), epsilon, alpha, steps, norm)
-    _check_generator(generator, x)
-    found = _ascend(model, x, y, _start(x, epsilon, norm, generator), epsilon, alpha, steps, norm)
+        return ascend(model, x, y, x.detach(), epsilon, alpha, steps, norm)
+    checks.generator(generator, x)
+    found = ascend(model, x, y, _start(x, epsilon, norm, generator), epsilon, alpha, steps, norm)
     if restarts == 1:
         return found
     wrong, loss = _outcome(model, found, y)
@@ -174,7 +175,7 @@ def pgd(
         left = (~wrong).nonzero().squeeze(1)
         if not len(left):
             break
-        again = _ascend(model, x[left], y[left], start[left], epsilon, alpha, steps, norm)
+        again = ascend(model, x[left], y[left], start[left], epsilon, alpha, steps, norm)
         again_wrong, again_loss = _outcome(model, again, y[left])
         better = again_wrong | (again_loss > loss[left])
         kept = left[better]
@@ -190,7 +191,7 @@ def wasserstein_attack(
     epsilon: float | Tensor,
     *,
     steps: int = 1,
-    scale: str | None = "pixel",
+    unit: str | None = "pixel",
     floor: float = 1 / 255,
 ) -> Tensor:
     r"""Steepest ascent within a ball of the Wasserstein metric: mass is moved, no channel gains or loses any.
@@ -212,10 +213,10 @@ def wasserstein_attack(
         As in :func:`fgsm`. x has the device and type of the graph.
     graph : PixelGraph
     epsilon : float or tensor (B,)
-        Radius, non-negative, in the metric's length. With ``scale="pixel"``, moving a blob of mass m by one pixel
+        Radius, non-negative, in the metric's length. With ``unit="pixel"``, moving a blob of mass m by one pixel
         measures about :math:`\sqrt{m}`.
     steps : int
-    scale : {None, "pixel"}
+    unit : {None, "pixel"}
         As in :func:`~wdtr_lite.metric.tangent_norm_sq`.
     floor : float
         Positive. At x itself no mass can reach a black pixel without lit neighbours; the floor links all pixels. It is in the
@@ -231,7 +232,7 @@ def wasserstein_attack(
     ------
     ValueError, TypeError
         As :func:`fgsm`, or if x does not fit the graph, steps is not a positive whole number, floor is not positive, or the
-        scale is unknown.
+        unit is unknown.
 
     Examples
     --------
@@ -247,24 +248,24 @@ def wasserstein_attack(
     Section 3 of Lin et al. (2019); Wong, Schmidt and Kolter (2019) for the ball of the transport distance.
     Taught in :doc:`chapter 8 </book/training>`.
     """
-    _check_image(graph, x)
+    checks.image(graph, x)
     _check(x, y, steps=steps)
     _check_radius(epsilon, x)
-    _check_number(floor, "floor", positive=True)
-    factor = _length_factor(graph, scale)
+    checks.number(floor, "floor", positive=True)
+    factor = operators.squared_unit(graph, unit)
     x = x.detach()
     at = x.clamp_min(floor)
     radius = torch.as_tensor(epsilon, device=x.device, dtype=x.dtype).detach().expand(len(x))
     length = _spread(radius * (1 if steps == 1 else 2.5 / steps))
     xi = torch.zeros_like(x)
     for _ in range(steps):
-        gradient = _gradient(model, (x + xi).clamp(0, 1), y)
+        gradient = input_gradient(model, (x + xi).clamp(0, 1), y)
         with torch.no_grad():
             gradient = _scaled(gradient)
-            norm = _spread((_grad_norm_sq(graph, at, gradient) * factor).sqrt())
-            step = torch.where(norm > 0, _apply(graph, at, gradient) * factor / norm.where(norm > 0, 1), 0)
+            norm = _spread((operators.grad_norm_sq(graph, at, gradient) * factor).sqrt())
+            step = torch.where(norm > 0, operators.product(graph, at, gradient) * factor / norm.where(norm > 0, 1), 0)
             xi = _to_box(x, xi + length * step)
-            size = tangent_norm_sq(graph, at, xi, scale=scale).sqrt()
+            size = tangent_norm_sq(graph, at, xi, unit=unit).sqrt()
             xi = xi * _spread(torch.where(size > radius, radius / size.where(size > 0, 1), 1))
     return (x + xi).clamp(0, 1)
 
@@ -272,17 +273,17 @@ def wasserstein_attack(
 # ---------------------------------------------------------------- steps
 
 
-def _ascend(model, x: Tensor, y: Tensor, start: Tensor, epsilon: float, alpha: float, steps: int, norm: str) -> Tensor:
+def ascend(model, x: Tensor, y: Tensor, start: Tensor, epsilon: float, alpha: float, steps: int, norm: str) -> Tensor:
     centre, at = x.detach(), start
     for _ in range(steps):
-        gradient = _gradient(model, at, y)
+        gradient = input_gradient(model, at, y)
         with torch.no_grad():
             step = gradient.sign() if norm == "linf" else _unit(gradient)
             at = (centre + _to_ball(at + alpha * step - centre, epsilon, norm)).clamp(0, 1)
     return at
 
 
-def _gradient(model: Classifier, x: Tensor, y: Tensor) -> Tensor:
+def input_gradient(model: Classifier, x: Tensor, y: Tensor) -> Tensor:
     """The gradient in the images of the summed cross-entropy."""
     with torch.enable_grad():
         leaf = x.detach().requires_grad_()
@@ -363,29 +364,29 @@ def _to_box(x: Tensor, xi: Tensor) -> Tensor:
 
 def _check_radius(epsilon: float | Tensor, x: Tensor) -> None:
     if not isinstance(epsilon, Tensor):
-        return _check_number(epsilon, "epsilon")
+        return checks.number(epsilon, "epsilon")
     if epsilon.shape != x.shape[:1]:
         raise ValueError(f"epsilon must be one number or ({len(x)},), got {tuple(epsilon.shape)}")
-    if _eager(x) and not bool(((epsilon >= 0) & epsilon.isfinite()).all()):
+    if checks.eager(x) and not bool(((epsilon >= 0) & epsilon.isfinite()).all()):
         raise ValueError("epsilon must be non-negative and finite")
 
 
 def _check(x: Tensor, y: Tensor, epsilon: float = 0.0, norm: str = "linf", alpha: float = 1.0, steps: int = 1) -> None:
-    _check_floating(x, "x")
+    checks.floating(x, "x")
     if x.dim() != 4:
         raise ValueError(f"x must be (B, C, H, W), got {tuple(x.shape)}")
     if not isinstance(y, Tensor) or y.dtype != torch.int64:
         raise TypeError(f"y must be an int64 tensor, got {y.dtype if isinstance(y, Tensor) else type(y).__name__}")
     if y.shape != x.shape[:1]:
         raise ValueError(f"y must have one label for each image, ({len(x)},), got {tuple(y.shape)}")
-    _check_number(epsilon, "epsilon")
-    _check_number(alpha, "alpha", positive=True)
-    _check_whole(steps, "steps")
+    checks.number(epsilon, "epsilon")
+    checks.number(alpha, "alpha", positive=True)
+    checks.whole(steps, "steps")
     if norm not in ("linf", "l2"):
         raise ValueError(f"norm must be 'linf' or 'l2', got {norm!r}")
     if not x.numel():
         raise ValueError(f"x must hold an image, got {tuple(x.shape)}")
-    if _eager(x):
+    if checks.eager(x):
         low, high = torch.aminmax(x.detach())
         if not (low >= 0 and high <= 1):  # NaN fails both
             raise ValueError("x must be in [0, 1]")

@@ -4,18 +4,19 @@ Tensors given to a graph's methods and to the functions built on it have the gra
 type: :meth:`PixelGraph.to` changes them, nothing is converted in silence.
 """
 
-import copy
 from collections.abc import Iterator
-from numbers import Integral, Real
+from numbers import Real
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
+
+from wdtr_lite import checks
 
 __all__ = ["PixelGraph"]
 
 
-class PixelGraph:
+class PixelGraph(nn.Module):
     r"""Pixels as vertices; edges between each pixel and the others in a square window around it.
 
     Pixels :math:`i = \text{row} \cdot W + \text{column}` are neighbours if their rows and their columns
@@ -31,12 +32,15 @@ class PixelGraph:
     weight : float or tensor (2r + 1, 2r + 1), optional
         The weight of every edge, or a kernel of non-negative weights, one per offset, equal at opposite
         offsets; its centre is not used, an offset of weight 0 is no edge. A kernel may require grad: what is
-        computed with the graph is then differentiable in it.
+        computed with the graph is then differentiable in it. A :class:`torch.nn.Parameter` is the module's parameter.
 
     Attributes
     ----------
     device, dtype : torch.device, torch.dtype
-        The kernel's, or else the CPU and torch's default type.
+        The kernel's, or else the CPU and torch's default type; ``graph.to(...)`` changes them in place, as with
+        every :class:`torch.nn.Module`, and the graph moves with the module that holds it.
+    kernel : tensor (2r + 1, 2r + 1) or None
+        The weights by offset, where they are not all equal.
 
     Raises
     ------
@@ -62,46 +66,61 @@ class PixelGraph:
     """
 
     def __init__(self, height: int, width: int, radius: int, *, weight: float | Tensor = 1.0):
+        super().__init__()
         for name, value in (("height", height), ("width", width), ("radius", radius)):
-            _check_whole(value, name)
+            checks.whole(value, name)
         if radius >= max(height, width):
-            raise ValueError(f"radius must be less than the longer side, {max(height, width)} pixels, got {radius}")
+            raise ValueError(
+                f"radius must be less than the longer side, {max(height, width)} pixels, got {radius}"
+            )
         self.height, self.width, self.radius = int(height), int(width), int(radius)
-        self._weight = _checked_kernel(weight, radius) if isinstance(weight, Tensor) else _checked_weight(weight)
-        kernel = self._kernel
-        self._place(*((kernel.device, kernel.dtype) if kernel is not None else ("cpu", torch.get_default_dtype())))
+        kernel = _checked_kernel(weight, radius) if isinstance(weight, Tensor) else None
+        self._weight = _checked_weight(weight) if kernel is None else None
+        if isinstance(kernel, nn.Parameter):
+            self.kernel = kernel
+        else:
+            self.register_buffer("kernel", kernel, persistent=False)
+        like = torch.empty(0) if kernel is None else kernel.detach()
+        for name, band in (("_rows", _band(height, radius)), ("_columns", _band(width, radius))):
+            self.register_buffer(name, band.to(like), persistent=False)
+        self._degree = self._constant_degree()
+        if not bool(self.degree.sum().isfinite()):
+            raise ValueError(f"weight is too large for {self.dtype}: the sum of all degrees is not finite")
         if not bool((self.degree > 0).all()):
             raise ValueError("weight leaves a pixel without neighbours")
-        if kernel is not None and bool((self._components(torch.ones_like(self.volume)[None]) + 1 < self.size).any()):
+        if kernel is not None and bool((self.components(torch.ones_like(self.volume)[None]) + 1 < self.size).any()):
             raise ValueError("weight leaves the pixels in several unconnected parts")
 
-    def __repr__(self) -> str:
-        weight = "kernel" if self._kernel is not None else self._weight
-        return f"PixelGraph({self.height}, {self.width}, {self.radius}, weight={weight})"
+    def extra_repr(self) -> str:
+        weight = self._weight if self.kernel is None else "kernel"
+        return f"{self.height}, {self.width}, {self.radius}, weight={weight}"
 
-    def to(self, device: str | torch.device | None = None, dtype: torch.dtype | None = None) -> "PixelGraph":
-        """The same graph on another device or with the type float32 or float64; a kernel keeps its gradient."""
-        if isinstance(device, torch.dtype):
-            raise TypeError(f"device must be a device, got the type {device}: write to(dtype={device})")
-        graph = copy.copy(self)
-        graph._place(device or self.device, dtype or self.dtype)
-        return graph
-
-    def _place(self, device, dtype) -> None:
+    def _apply(self, fn, recurse=True):
+        """What every move of a module goes through: refused before anything has moved."""
+        dtype = fn(self._rows).dtype
         if dtype not in (torch.float32, torch.float64):
-            raise TypeError(f"dtype must be torch.float32 or torch.float64, got {dtype!r}")
-        if self._kernel is not None:
-            self._weight = self._kernel.to(device, dtype)
-        self.dtype = dtype
-        self._rows, self._columns = (_band(side, self.radius).to(device, dtype) for side in (self.height, self.width))
-        self.device = self._rows.device
-        self._degree = self._degrees() if self._kernel is None else None
-        if not bool(self.degree.sum().isfinite()):
+            raise TypeError(f"a PixelGraph is torch.float32 or torch.float64, got {dtype}")
+        if not bool(self.degree.detach().double().sum().to(dtype).isfinite()):
             raise ValueError(f"weight is too large for {dtype}: the sum of all degrees is not finite")
+        super()._apply(fn, recurse)
+        self._degree = self._constant_degree()
+        return self
+
+    def converted(self, device: str | torch.device | None = None, dtype: torch.dtype | None = None) -> "PixelGraph":
+        """A copy on another device or of another type; what is computed with it still reaches this graph's kernel."""
+        device, dtype = device or self.device, dtype or self.dtype
+        weight = self._weight if self.kernel is None else self.kernel.to(device, dtype)
+        return PixelGraph(self.height, self.width, self.radius, weight=weight).to(device, dtype)
 
     @property
-    def _kernel(self) -> Tensor | None:
-        return self._weight if isinstance(self._weight, Tensor) else None
+    def device(self) -> torch.device:
+        """Where the graph's tensors are."""
+        return self._rows.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type of the graph's tensors, float32 or float64."""
+        return self._rows.dtype
 
     @property
     def size(self) -> int:
@@ -113,8 +132,11 @@ class PixelGraph:
         r"""Sum of the weights of each pixel's edges, :math:`\sum_{j \in N(i)} \omega_{ij}`, (H, W)."""
         return self._degrees() if self._degree is None else self._degree
 
+    def _constant_degree(self) -> Tensor | None:
+        return self._degrees() if self.kernel is None else None  # a kernel may be learnt
+
     def _degrees(self) -> Tensor:
-        return self.neighbor_sum(torch.ones(self.height, self.width, device=self.device, dtype=self.dtype))
+        return self.neighbor_sum(self._rows.new_ones(self.height, self.width))
 
     @property
     def volume(self) -> Tensor:
@@ -125,12 +147,12 @@ class PixelGraph:
     @property
     def offsets(self) -> Tensor:
         """Offsets (row, column) of a pixel's neighbours, int64 (K, 2), row by row, so that ``offsets[k] == -offsets[-1 - k]``."""
-        half = [offset for offset, _ in self._half()]
+        half = [offset for offset, _ in self.forward_offsets()]
         return torch.tensor([(-dy, -dx) for dy, dx in reversed(half)] + half)
 
-    def _half(self) -> Iterator[tuple[tuple[int, int], float | Tensor]]:
-        """Each pair of opposite offsets once, forwards, with its weight."""
-        r, kernel = self.radius, self._kernel
+    def forward_offsets(self) -> Iterator[tuple[tuple[int, int], float | Tensor]]:
+        """Each pair of opposite offsets once, as the one that leads to the pixel of larger number, with its weight."""
+        r, kernel = self.radius, self.kernel
         for dy in range(min(r, self.height - 1) + 1):
             reach = min(r, self.width - 1)
             for dx in range(-reach if dy else 1, reach + 1):
@@ -138,8 +160,8 @@ class PixelGraph:
                 if weight > 0:
                     yield (dy, dx), weight
 
-    def _ends(self, v: Tensor, offset: tuple[int, int]) -> tuple[Tensor, Tensor]:
-        """Views of v at both ends, j and i > j, of all edges of one forward offset."""
+    def endpoints(self, v: Tensor, offset: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        """Views of v (..., H, W) at both ends, j and i > j, of all edges of one forward offset."""
         dy, dx = offset
         h, w = self.height - dy, self.width - abs(dx)
         left = max(0, -dx)
@@ -159,13 +181,13 @@ class PixelGraph:
         -------
         tensor, (..., H, W)
         """
-        _check_tensor(self, v, "v")
+        checks.on_graph(self, v, "v")
         with torch.autocast(v.device.type, enabled=False):  # half precision would leave nothing of the differences
             return self._neighbor_sum(v)
 
     def _neighbor_sum(self, v: Tensor) -> Tensor:
         r = self.radius
-        if self._kernel is None:
+        if self.kernel is None:
             return self._weight * (self._rows @ v @ self._columns - v)
         column = torch.arange(self.width, device=self.device)
         step = column[:, None] - column  # from the output's column to the input's
@@ -175,9 +197,8 @@ class PixelGraph:
         return torch.einsum("...dwh,dwc->...hc", rows, blocks)
 
     def _centreless(self) -> Tensor:
-        centre = torch.zeros_like(self._kernel)
-        centre[self.radius, self.radius] = 1
-        return torch.where(centre > 0, 0, self._kernel)
+        offset = torch.arange(-self.radius, self.radius + 1, device=self.device).abs()
+        return self.kernel.masked_fill(offset[:, None] + offset == 0, 0)
 
     def incidence(self) -> Tensor:
         r"""The discrete gradient D of Definition 1, sparse, an edge a row.
@@ -189,34 +210,34 @@ class PixelGraph:
         -------
         sparse COO tensor, (number of edges, n)
         """
-        (j, i), weight = self._edges()
+        (j, i), weight = self.edges()
         edge = torch.arange(len(i), device=self.device)
         root = weight.sqrt()
         indices = torch.stack([torch.cat([edge, edge]), torch.cat([i, j])])
-        return _sparse(indices, torch.cat([root, -root]), (len(i), self.size))
+        return sparse_coo(indices, torch.cat([root, -root]), (len(i), self.size))
 
-    def _edges(self) -> tuple[Tensor, Tensor]:
+    def edges(self) -> tuple[Tensor, Tensor]:
         """Pixel pairs (2, edges), the smaller first, and the weight of each, (edges,)."""
         pixel = torch.arange(self.size, device=self.device).view(self.height, self.width)
         pairs, weights = [], []
-        for offset, weight in self._half():
-            ends = torch.stack([end.reshape(-1) for end in self._ends(pixel, offset)])
+        for offset, weight in self.forward_offsets():
+            ends = torch.stack([end.reshape(-1) for end in self.endpoints(pixel, offset)])
             pairs.append(ends)
             weights.append(torch.as_tensor(weight, device=self.device, dtype=self.dtype).expand(ends.shape[1]))
         return torch.cat(pairs, dim=1), torch.cat(weights)
 
     def _neighbor_max(self, v: Tensor) -> Tensor:
         """The largest value among each pixel and its neighbours, (M, H, W)."""
-        if self._kernel is None:
+        if self.kernel is None:
             return F.max_pool2d(v, 2 * self.radius + 1, stride=1, padding=self.radius)
         out = v.clone()
-        for offset, _ in self._half():
-            (low, high), (low_out, high_out) = self._ends(v, offset), self._ends(out, offset)
+        for offset, _ in self.forward_offsets():
+            (low, high), (low_out, high_out) = self.endpoints(v, offset), self.endpoints(out, offset)
             torch.maximum(low_out, high, out=low_out)
             torch.maximum(high_out, low, out=high_out)
         return out
 
-    def _components(self, x: Tensor) -> Tensor:
+    def components(self, x: Tensor) -> Tensor:
         """For each pixel of x (M, H, W) the largest pixel number linked to it, int64 (M, n); two black pixels are no link."""
         lit = (x > 0).double()
         label = torch.arange(self.size, device=x.device, dtype=torch.float64).view(self.height, self.width).expand_as(x)
@@ -227,13 +248,13 @@ class PixelGraph:
                 return label.flatten(1).long()
             label = wider
 
-    def _adjacency(self) -> Tensor:
+    def adjacency(self) -> Tensor:
         """All weights as a dense matrix, (n, n)."""
         identity = torch.eye(self.size, device=self.device, dtype=self.dtype)
         return self.neighbor_sum(identity.view(-1, self.height, self.width)).flatten(-2)
 
 
-def _sparse(indices: Tensor, values: Tensor, shape: tuple[int, ...]) -> Tensor:
+def sparse_coo(indices: Tensor, values: Tensor, shape: tuple[int, ...]) -> Tensor:
     with torch.sparse.check_sparse_tensor_invariants(True):  # torch warns where it is neither on nor off
         return torch.sparse_coo_tensor(indices, values, shape).coalesce()
 
@@ -252,7 +273,7 @@ def _checked_weight(weight: float) -> float:
 
 
 def _checked_kernel(weight: Tensor, radius: int) -> Tensor:
-    _check_floating(weight, "weight")
+    checks.floating(weight, "weight")
     if weight.dtype not in (torch.float32, torch.float64):
         raise TypeError(f"weight must be torch.float32 or torch.float64, got {weight.dtype}")
     if weight.shape != (2 * radius + 1,) * 2:
@@ -262,64 +283,3 @@ def _checked_kernel(weight: Tensor, radius: int) -> Tensor:
     if not torch.equal(weight, weight.flip(0, 1)):
         raise ValueError("weight must be equal at opposite offsets: weight + weight.flip(0, 1) is")
     return weight
-
-
-def _check_whole(value: int, name: str, least: int = 1) -> None:
-    if isinstance(value, bool) or not isinstance(value, Integral):
-        raise TypeError(f"{name} must be a whole number, got {value!r}")
-    if value < least:
-        raise ValueError(f"{name} must be at least {least}, got {value}")
-
-
-def _check_number(value: float, name: str, *, positive: bool = False) -> None:
-    if isinstance(value, bool) or not isinstance(value, Real):
-        raise TypeError(f"{name} must be a number, got {type(value).__name__}")
-    if not (0 < value if positive else 0 <= value) or not value < float("inf"):
-        raise ValueError(f"{name} must be {'positive' if positive else 'non-negative'} and finite, got {value!r}")
-
-
-def _check_floating(v: Tensor, name: str) -> None:
-    if not isinstance(v, Tensor):
-        raise TypeError(f"{name} must be a tensor, got {type(v).__name__}")
-    if not v.is_floating_point():
-        raise TypeError(f"{name} must be a floating tensor, got {v.dtype}")
-
-
-def _check_generator(generator: torch.Generator, x: Tensor) -> None:
-    if not isinstance(generator, torch.Generator):
-        raise TypeError(f"generator must be a torch.Generator, got {type(generator).__name__}")
-    if generator.device.type != x.device.type:
-        raise ValueError(f"generator is on {generator.device} but x is on {x.device}")
-
-
-def _check_tensor(graph: PixelGraph, v: Tensor, name: str, shape: torch.Size | None = None) -> None:
-    """A floating tensor (..., H, W) of the graph's device and type, or of exactly the given shape."""
-    if not isinstance(graph, PixelGraph):
-        raise TypeError(f"graph must be a PixelGraph, got {type(graph).__name__}")
-    _check_floating(v, name)
-    if v.dtype != graph.dtype:
-        raise TypeError(f"{name} is {v.dtype} but the graph is {graph.dtype}: convert it, or use graph.to(dtype=...)")
-    if v.device != graph.device:
-        raise ValueError(f"{name} is on {v.device} but the graph is on {graph.device}: use graph.to(device)")
-    if v.shape[-2:] != (graph.height, graph.width):
-        raise ValueError(f"{name} must be (..., {graph.height}, {graph.width}), got {tuple(v.shape)}")
-    if shape is not None and v.shape != shape:
-        raise ValueError(f"{name} must have the shape of x, {tuple(shape)}, got {tuple(v.shape)}")
-
-
-def _check_image(graph: PixelGraph, x: Tensor, name: str = "x", *, interior: bool = False) -> None:
-    """An image: as above, non-negative and finite, in the interior positive. Values are checked when eager only."""
-    _check_tensor(graph, x, name)
-    if not _eager(x):
-        return
-    low, high = torch.aminmax(x.detach()) if x.numel() else (1.0, 1.0)
-    if not (low >= 0 and high < float("inf")):  # NaN fails both
-        raise ValueError(f"{name} must be non-negative and finite")
-    if interior and not low > 0:
-        raise ValueError(f"{name} must be positive on every pixel: this holds in the interior of the simplex only")
-
-
-def _eager(x: Tensor) -> bool:
-    """Whether the values of x may be looked at: not under compilation, a ``torch.func`` transform or CUDA-graph capture."""
-    capturing = x.is_cuda and torch.cuda.is_current_stream_capturing()
-    return not (torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active() or capturing)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from wdtr_lite.graph import _check_whole
+from wdtr_lite import checks
 
 __all__ = ["resnet20", "resnet8", "small_cnn"]
 
@@ -121,7 +121,7 @@ class _SmallCNN(nn.Module):
 
 def _check_sizes(**sizes: int) -> None:
     for name, value in sizes.items():
-        _check_whole(value, name)
+        checks.whole(value, name)
 
 
 def _kaiming(model: nn.Module) -> None:

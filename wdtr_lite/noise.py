@@ -3,7 +3,8 @@
 import torch
 from torch import Tensor
 
-from wdtr_lite.graph import PixelGraph, _check_floating, _check_generator, _check_image, _check_number, _check_whole
+from wdtr_lite import checks
+from wdtr_lite.graph import PixelGraph
 
 __all__ = ["project_to_simplex", "sample"]
 
@@ -68,22 +69,22 @@ def sample(
     ----------
     Section 3 of Lin et al. (2019). Taught in :doc:`chapter 4 </book/wasserstein_noise>`.
     """
-    _check_image(graph, x)
-    _check_number(eta, "eta")
-    _check_whole(n, "n")
-    _check_generator(generator, x)
+    checks.image(graph, x)
+    checks.number(eta, "eta")
+    checks.whole(n, "n")
+    checks.generator(generator, x)
     u = x / graph.volume
     xi = x.new_zeros(n, *x.shape)
-    for offset, weight in graph._half():
-        low, high = graph._ends(u, offset)
+    for offset, weight in graph.forward_offsets():
+        low, high = graph.endpoints(u, offset)
         variance = (low + high) * (0.5 * weight)
         if variance.requires_grad:  # the square root has no derivative at 0
             deviation = torch.where(variance > 0, variance.where(variance > 0, 1).sqrt(), 0)
         else:
             deviation = variance.sqrt_()
         flux = torch.randn(n, *variance.shape, generator=generator, device=x.device, dtype=x.dtype).mul_(deviation * eta)
-        graph._ends(xi, offset)[1].add_(flux)
-        graph._ends(xi, offset)[0].sub_(flux)
+        graph.endpoints(xi, offset)[1].add_(flux)
+        graph.endpoints(xi, offset)[0].sub_(flux)
     if nonnegative:
         xi = project_to_simplex(x + xi, x.sum((-2, -1))) - x
     return xi
@@ -118,7 +119,7 @@ def project_to_simplex(x: Tensor, mass: Tensor | float) -> Tensor:
     ----------
     Duchi et al. (2008). Taught in :doc:`chapter 4 </book/wasserstein_noise>`.
     """
-    _check_floating(x, "x")
+    checks.floating(x, "x")
     mass = torch.as_tensor(mass, device=x.device, dtype=x.dtype)
     if not bool(((mass >= 0) & mass.isfinite()).all()):
         raise ValueError("mass must be non-negative and finite")

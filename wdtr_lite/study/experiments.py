@@ -23,8 +23,9 @@ from scipy.spatial.distance import cdist
 from scipy.stats import mode
 from torch import nn
 
-from wdtr_lite import attacks, data, evidence, robustness, runs, train, transport
+from wdtr_lite import attacks, data, evaluation, training, transport
 from wdtr_lite.graph import PixelGraph
+from wdtr_lite.study import evidence, runs
 
 __all__ = [
     "EXPERIMENTS",
@@ -258,19 +259,19 @@ def robust_digits(study: dict, **kept) -> dict:
     """Digits classified by networks trained plainly, with penalties, with noise and on adversarial examples.
 
     For each method the candidates are trained on the part ``fit`` and judged on ``validation``; for each criterion
-    :func:`~wdtr_lite.runs.choose` picks one, which is trained on the whole part ``train`` from several seeds and judged on
+    :func:`~wdtr_lite.study.runs.choose` picks one, which is trained on the whole part ``train`` from several seeds and judged on
     ``test``.
 
     Parameters
     ----------
     study : dict
-        As in :data:`EXPERIMENTS`: the ``dataset``; ``training``, fields of :class:`~wdtr_lite.train.Config` that all networks
+        As in :data:`EXPERIMENTS`: the ``dataset``; ``training``, fields of :class:`~wdtr_lite.training.Config` that all networks
         share; ``search``, fields that differ while choosing; ``candidates``, the settings tried, by method; ``criteria``, the
         conditions whose mean error decides, by the criterion's name; ``also``, further methods by name: a ``method``, as chosen
         for the first criterion, with other fields; ``seeds``; ``judged``, how many images, drawn at random, are attacked and
         varied. Natural errors are on the whole part.
     **kept
-        `root` and `cluster` of :func:`~wdtr_lite.runs.complete`.
+        `root` and `cluster` of :func:`~wdtr_lite.study.runs.complete`.
 
     Returns
     -------
@@ -314,7 +315,7 @@ def robust_digits(study: dict, **kept) -> dict:
 def _judged(part: str, jobs: list[tuple], names: list[str], judged: int, **kept) -> list[dict]:
     """A row for each job (what to say of it, fields of its Config)."""
     question = partial(digit_errors, part=part, judged=judged, names=names)
-    networks = [runs.Network(train.Config(**options), {"errors": question}) for _, options in jobs]
+    networks = [runs.Network(training.Config(**options), {"errors": question}) for _, options in jobs]
     return [{**label, **_judgement(outcome)} for (label, _), outcome in zip(jobs, runs.complete(networks, **kept), strict=True)]
 
 
@@ -323,7 +324,7 @@ def _judgement(outcome: dict | None) -> dict:
         return {"missing": True}
     if "diverged" in outcome:
         return outcome
-    return {**outcome["answers"]["errors"], "training": {**outcome["training"], "seconds": outcome["seconds"]["training"]}}
+    return {**outcome["measurements"]["errors"], "training": {**outcome["training"], "seconds": outcome["seconds"]["training"]}}
 
 
 def digit_errors(model: nn.Module, dataset: data.Dataset, *, part: str, judged: int, names: list[str]) -> dict:
@@ -334,10 +335,10 @@ def digit_errors(model: nn.Module, dataset: data.Dataset, *, part: str, judged: 
     """
     images, labels = dataset.part(part, judged)
     images = images[:, None].float() / 255
-    varied = robustness.variations(images, seed=0)
-    wrong = {"natural": robustness.mistakes(model, *dataset.part(part))}
-    wrong |= {name: robustness.mistakes(model, varied[name], labels) for name in ("translation", "rotation", "elastic")}
-    wrong |= {name: robustness.mistakes(model, images, labels, ATTACKS[name]) for name in names}
+    varied = evaluation.variations(images, seed=0)
+    wrong = {"natural": evaluation.misclassified(model, *dataset.part(part))}
+    wrong |= {name: evaluation.misclassified(model, varied[name], labels) for name in ("translation", "rotation", "elastic")}
+    wrong |= {name: evaluation.misclassified(model, images, labels, ATTACKS[name]) for name in names}
     return {
         "wrong": {name: int(each.sum()) for name, each in wrong.items()},
         "n": {name: len(each) for name, each in wrong.items()},
@@ -615,7 +616,7 @@ def run(name: str, profile: str = "quick", *, cluster: str | None = None, finish
         A key of :data:`EXPERIMENTS`.
     profile : {"quick", "cpu", "full"}
     cluster, finished
-        As for :func:`~wdtr_lite.runs.complete`.
+        As for :func:`~wdtr_lite.study.runs.complete`.
 
     Returns
     -------
@@ -714,12 +715,12 @@ def network(method: str, profile: str = "cpu") -> nn.Module:
     report = stored("table1", profile)
     row = next(row for row in report["result"]["rows"] if row["method"] == method)
     weights = torch.load(path_of("table1", profile, f"_{method}.pt"), weights_only=True)
-    return train.network(_config_of(report, row), weights)
+    return training.network(_config_of(report, row), weights)
 
 
-def _config_of(report: dict, row: dict) -> train.Config:
+def _config_of(report: dict, row: dict) -> training.Config:
     config = report["config"]
-    return train.Config(
+    return training.Config(
         data=config["dataset"],
         split=config["split"],
         method=row["method"],

@@ -40,7 +40,7 @@ METHODS = {
     "pgd": "PGD-7 training",
     "trades": "TRADES",
 }
-"""What the chapters on CIFAR-10 call the methods of :class:`~wdtr_lite.train.Config`."""
+"""What the chapters on CIFAR-10 call the methods of :class:`~wdtr_lite.training.Config`."""
 
 _MARKERS = {"euclidean": "s", "wasserstein": "o", "intensities": "^", "sinkhorn": "D"}
 _NAMES = {"euclidean": "L2", "wasserstein": "W2", "intensities": "L2 of intensities", "sinkhorn": "Sinkhorn"}
@@ -181,7 +181,7 @@ def mean_sd(values: Sequence[float], places: int = 1) -> str:
 
 
 def percent(found: dict, places: int = 1) -> str:
-    """A rate of :func:`~wdtr_lite.runs.across_seeds` in percent: mean ± standard deviation over seeds, or "not run".
+    """A rate of :func:`~wdtr_lite.study.runs.across_seeds` in percent: mean ± standard deviation over seeds, or "not run".
 
     Taught in :doc:`chapter 9 </book/adversarial>`.
     """

@@ -12,17 +12,17 @@ from oracles import gpu, images, seeds
 
 from wdtr_lite import data
 from wdtr_lite.attacks import fgsm
-from wdtr_lite.models import resnet8
-from wdtr_lite.robustness import (
+from wdtr_lite.evaluation import (
     error,
     label_flips,
-    mistakes,
+    misclassified,
     predictions,
     robust_error,
     translated_labels,
     translation_sequence,
     variations,
 )
+from wdtr_lite.models import resnet8
 
 PADDINGS = ("zeros", "edge", "reflect", "circular")
 
@@ -81,7 +81,7 @@ def test_predictions_by_hand():
     assert found.dtype == torch.int64 and found.tolist() == expected
     labels = torch.tensor(expected)
     labels[[2, 3, 16]] = (labels[[2, 3, 16]] + 1) % 4
-    wrong = mistakes(brightest, x, labels)
+    wrong = misclassified(brightest, x, labels)
     assert wrong.dtype == torch.bool and wrong.nonzero().flatten().tolist() == [2, 3, 16]
     assert error(brightest, x, labels, batch_size=3) == 3 / 17
 
@@ -93,7 +93,7 @@ def test_ties_are_the_first():
 def test_no_images():
     x, y = torch.zeros(0, 4, 4, dtype=torch.uint8), torch.zeros(0, dtype=torch.int64)
     assert predictions(brightest, x).shape == (0,) and predictions(brightest, x).dtype == torch.int64
-    assert mistakes(brightest, x, y).dtype == torch.bool
+    assert misclassified(brightest, x, y).dtype == torch.bool
     assert label_flips(brightest, x, "vertical", [1], "zeros").consecutive.shape == (0,)
     assert translated_labels(brightest, x, "vertical", [1, 2], "zeros").shape == (2, 0)
 
@@ -106,8 +106,8 @@ def test_batch_size_does_not_matter(digits, batch_size):
     assert 0 < robust_error(model, x, y, attack) < 1
     for call in (
         lambda size: predictions(model, x, batch_size=size),
-        lambda size: mistakes(model, x, y, batch_size=size),
-        lambda size: mistakes(model, x, y, attack, batch_size=size),
+        lambda size: misclassified(model, x, y, batch_size=size),
+        lambda size: misclassified(model, x, y, attack, batch_size=size),
         lambda size: torch.stack(label_flips(model, x, "vertical", [-3, 0, 2], "edge", batch_size=size)),
         lambda size: translated_labels(model, x, "vertical", [-3, 0, 2], "edge", batch_size=size),
     ):
@@ -124,7 +124,7 @@ def test_the_model_never_sees_more_than_a_batch(digits):
 
     x, y = digits
     predictions(watch, x, batch_size=10)
-    mistakes(watch, x, y, lambda m, x, y: x, batch_size=20)
+    misclassified(watch, x, y, lambda m, x, y: x, batch_size=20)
     label_flips(watch, x, "vertical", [1, 2], "edge", batch_size=20)
     sizes = [10, 10, 5, 20, 5, 20, 20, 20, 5, 5, 5]
     assert seen == [(size, 1, 28, 28) for size in sizes]
@@ -137,7 +137,7 @@ def test_bytes_and_floats_are_the_same(digits):
     attack = partial(fgsm, epsilon=0.05)
     for call in (
         lambda x: predictions(model, x),
-        lambda x: mistakes(model, x, y, attack),
+        lambda x: misclassified(model, x, y, attack),
         lambda x: torch.stack(label_flips(model, x, "horizontal", [-3, 2], "reflect")),
         lambda x: translated_labels(model, x, "horizontal", [-3, 2], "reflect"),
     ):
@@ -149,7 +149,7 @@ def test_errors_are_of_the_attacked_images(digits):
     """By hand: the attack's own images through the model in evaluation mode."""
     model, (x, y) = network(), digits
     attack = partial(fgsm, epsilon=0.1)
-    wrong = mistakes(model, x, y, attack, batch_size=7)
+    wrong = misclassified(model, x, y, attack, batch_size=7)
     rate, clean = robust_error(model, x, y, attack), error(model, x, y)
     model.eval()
     images = x[:, None].float() / 255
@@ -188,11 +188,11 @@ def test_modes_are_restored(digits, mode):
         raise KeyError("attack")
 
     predictions(model, x)
-    mistakes(model, x, y, attack)
+    misclassified(model, x, y, attack)
     label_flips(model, x, "vertical", [1], "zeros")
     translated_labels(model, x, "vertical", [1], "zeros")
     with pytest.raises(KeyError):
-        mistakes(model, x, y, broken)
+        misclassified(model, x, y, broken)
     with pytest.raises(RuntimeError):
         predictions(model, images(2, 3, 8, 8).float())
     assert [m.training for m in model.modules()] == modes
@@ -215,9 +215,9 @@ def test_no_gradients_are_kept():
 
     x, y = images(2, 1, 4, 4), torch.tensor([0, 1])
     predictions(model, x)
-    mistakes(model, x, y, attack)
+    misclassified(model, x, y, attack)
     with torch.no_grad():
-        mistakes(model, x, y, attack)
+        misclassified(model, x, y, attack)
     assert enabled == [False, True, False, False, False]
 
 
@@ -427,7 +427,7 @@ BAD_IMAGES = [
 ]
 ON_IMAGES = {
     "predictions": lambda x: predictions(brightest, x),
-    "mistakes": lambda x: mistakes(brightest, x, Y),
+    "misclassified": lambda x: misclassified(brightest, x, Y),
     "error": lambda x: error(brightest, x, Y),
     "robust_error": lambda x: robust_error(brightest, x, Y, lambda m, x, y: x),
     "label_flips": lambda x: label_flips(brightest, x, "vertical", [1], "zeros"),
@@ -445,23 +445,23 @@ def test_bad_images(call, value, kind, message):
 @pytest.mark.parametrize(
     ("call", "kind", "message"),
     [
-        (lambda: mistakes(brightest, X, Y.int()), TypeError, "^labels must be an int64 tensor, got torch.int32"),
-        (lambda: mistakes(brightest, X, [0, 1, 2]), TypeError, "^labels must be an int64 tensor, got list"),
+        (lambda: misclassified(brightest, X, Y.int()), TypeError, "^labels must be an int64 tensor, got torch.int32"),
+        (lambda: misclassified(brightest, X, [0, 1, 2]), TypeError, "^labels must be an int64 tensor, got list"),
         (lambda: error(brightest, X, Y[:2]), ValueError, r"^labels must have one for each image, \(3,\), got \(2,\)"),
         (lambda: error(brightest, X[:0], Y[:0]), ValueError, "^images must hold at least one image"),
         (lambda: predictions(brightest, X, batch_size=0), ValueError, "^batch_size must be at least 1"),
-        (lambda: mistakes(brightest, X, Y, batch_size=2.5), TypeError, "^batch_size must be a whole number"),
+        (lambda: misclassified(brightest, X, Y, batch_size=2.5), TypeError, "^batch_size must be a whole number"),
         (lambda: label_flips(brightest, X, "vertical", [1], "edge", batch_size=0), ValueError, "^batch_size must be"),
         (lambda: predictions(lambda x: x, X), ValueError, r"^model must return \(3, K\) logits, got \(3, 1, 4, 5\)"),
         (lambda: predictions(lambda x: brightest(x)[:1], X), ValueError, r"^model must return \(3, K\) logits"),
         (lambda: predictions(lambda x: 0, X), TypeError, "^model must return a tensor, got int"),
         (lambda: robust_error(brightest, X, Y, None), TypeError, "^attack must be a function"),
-        (lambda: mistakes(brightest, X, Y, lambda m, x, y: x + 1), ValueError, r"^attack must return images in \[0, 1\]"),
-        (lambda: mistakes(brightest, X, Y, lambda m, x, y: x - 1), ValueError, r"^attack must return images in \[0, 1\]"),
-        (lambda: mistakes(brightest, X, Y, lambda m, x, y: NAN), ValueError, r"^attack must return images in \[0, 1\]"),
-        (lambda: mistakes(brightest, X, Y, lambda m, x, y: x[:1]), ValueError, "^attack must return images like x"),
-        (lambda: mistakes(brightest, X, Y, lambda m, x, y: x.double()), ValueError, "^attack must return images like x"),
-        (lambda: mistakes(brightest, X, Y, lambda m, x, y: None), ValueError, "^attack must return .*got NoneType"),
+        (lambda: misclassified(brightest, X, Y, lambda m, x, y: x + 1), ValueError, r"^attack must return images in \[0, 1\]"),
+        (lambda: misclassified(brightest, X, Y, lambda m, x, y: x - 1), ValueError, r"^attack must return images in \[0, 1\]"),
+        (lambda: misclassified(brightest, X, Y, lambda m, x, y: NAN), ValueError, r"^attack must return images in \[0, 1\]"),
+        (lambda: misclassified(brightest, X, Y, lambda m, x, y: x[:1]), ValueError, "^attack must return images like x"),
+        (lambda: misclassified(brightest, X, Y, lambda m, x, y: x.double()), ValueError, "^attack must return images like x"),
+        (lambda: misclassified(brightest, X, Y, lambda m, x, y: None), ValueError, "^attack must return .*got NoneType"),
     ],
 )
 def test_bad_evaluations(call, kind, message):
@@ -509,8 +509,8 @@ def test_on_the_gpu(digits):
     x, y = digits
     x, y, there = x.double() / 255, y % 4, (x.double() / 255).cuda()
     assert torch.equal(predictions(brightest, there).cpu(), predictions(brightest, x))
-    wrong = mistakes(brightest, there, y.cuda(), partial(fgsm, epsilon=0.05))
-    assert wrong.is_cuda and torch.equal(wrong.cpu(), mistakes(brightest, x, y, partial(fgsm, epsilon=0.05)))
+    wrong = misclassified(brightest, there, y.cuda(), partial(fgsm, epsilon=0.05))
+    assert wrong.is_cuda and torch.equal(wrong.cpu(), misclassified(brightest, x, y, partial(fgsm, epsilon=0.05)))
     for padding in PADDINGS:
         flips, expected = (label_flips(brightest, z, "vertical", [-2, 3], padding) for z in (there, x))
         assert all(torch.equal(a.cpu(), b) for a, b in zip(flips, expected, strict=True))

@@ -23,7 +23,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from wdtr_lite import data, train
+from wdtr_lite import data, training
 from wdtr_lite.data import Dataset
 
 __all__ = ["Network", "across_seeds", "choose", "complete", "dataset_of", "outcome", "progress", "trained"]
@@ -39,7 +39,7 @@ class Network(NamedTuple):
     Taught in :doc:`chapter 9 </book/adversarial>`.
     """
 
-    config: train.Config
+    config: training.Config
     questions: dict[str, Question]  # by the answer's name; each a partial of a module's function: model, dataset -> JSON
 
 
@@ -92,10 +92,10 @@ def outcome(network: Network, root: str | os.PathLike) -> dict | None:
     folder = _folder(network.config, root)
     if (folder / "diverged.json").exists():
         return {"diverged": json.loads((folder / "diverged.json").read_text())}
-    answers = {name: _answered(_file(folder, question)) for name, question in network.questions.items()}
-    if None in answers.values() or not _is_trained(network.config, folder):
+    measurements = {name: _answered(_file(folder, question)) for name, question in network.questions.items()}
+    if None in measurements.values() or not _is_trained(network.config, folder):
         return None
-    return _outcome(train.load(folder), answers)
+    return _outcome(training.load(folder), measurements)
 
 
 def progress(networks: Sequence[Network], root: str | os.PathLike) -> list[tuple[float, float]]:
@@ -108,7 +108,7 @@ def progress(networks: Sequence[Network], root: str | os.PathLike) -> list[tuple
     found = []
     for config, _ in networks:
         folder = _folder(config, root)
-        history = train.load(folder).history if _has_checkpoint(folder) else []
+        history = training.load(folder).history if _has_checkpoint(folder) else []
         epochs = 0 if (folder / "diverged.json").exists() else config.epochs - len(history)
         images = config.images or len(dataset_of(config.data, config.split).split[config.part])
         kind = replace(
@@ -118,27 +118,27 @@ def progress(networks: Sequence[Network], root: str | os.PathLike) -> list[tuple
     return found
 
 
-def _images_per_second(config: train.Config) -> float:
+def _images_per_second(config: training.Config) -> float:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
         data_set = dataset_of(config.data, config.split)
-        return train.fit(config, dataset=data_set, progress=False).history[-1]["images_per_second"]
+        return training.fit(config, dataset=data_set, progress=False).history[-1]["images_per_second"]
     finally:
         torch.set_num_threads(threads)
 
 
 @cache
-def trained(config: train.Config, root: str | os.PathLike | None = None, device: str | None = None) -> train.Run:
+def trained(config: training.Config, root: str | os.PathLike | None = None, device: str | None = None) -> training.Run:
     """The network of a configuration, from its folder or trained there; kept in memory, so that it is trained once a process.
 
     Taught in :doc:`chapter 9 </book/adversarial>`.
     """
     folder = root and _folder(config, root)
     if folder and _is_trained(config, folder):
-        return train.load(folder, device=device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        return training.load(folder, device=device or ("cuda" if torch.cuda.is_available() else "cpu"))
     data_set = dataset_of(config.data, config.split)
-    return train.fit(config, folder=folder, dataset=data_set, device=device, checkpoint_every=1, progress=False)
+    return training.fit(config, folder=folder, dataset=data_set, device=device, checkpoint_every=1, progress=False)
 
 
 @cache
@@ -208,16 +208,16 @@ def _work(network: Network, root: Path, device: str | None = None) -> str:
     config, folder = network.config, _folder(network.config, root)
     try:
         run = trained(config, root, device)
-    except train.Divergence as error:
+    except training.Divergence as error:
         _write(folder / "diverged.json", str(error))
         return f"{_name(config)}: diverged"
-    answers = [found["answer"] for found in _answers(network, run, folder).values()]
-    return f"{_name(config)}: {json.dumps(answers)[:200]}"
+    measurements = [found["answer"] for found in _measurements(network, run, folder).values()]
+    return f"{_name(config)}: {json.dumps(measurements)[:200]}"
 
 
 def _merged(networks: list[Network]) -> list[Network]:
     """Each configuration once, with all that is asked of it."""
-    merged: dict[train.Config, dict[str, partial]] = {}
+    merged: dict[training.Config, dict[str, partial]] = {}
     for config, questions in networks:
         merged.setdefault(config, {}).update({_described(question): question for question in questions.values()})
     return [Network(*each) for each in merged.items()]
@@ -226,33 +226,33 @@ def _merged(networks: list[Network]) -> list[Network]:
 def _here(network: Network) -> dict:
     try:
         run = trained(network.config)
-    except train.Divergence as error:
+    except training.Divergence as error:
         return {"diverged": str(error)}
-    return _outcome(run, _answers(network, run))
+    return _outcome(run, _measurements(network, run))
 
 
-def _answers(network: Network, run: train.Run, folder: Path | None = None) -> dict[str, dict]:
-    answers = {}
+def _measurements(network: Network, run: training.Run, folder: Path | None = None) -> dict[str, dict]:
+    measurements = {}
     for name, question in network.questions.items():
         file = folder and _file(folder, question)
         if file and (known := _answered(file)):
-            answers[name] = known
+            measurements[name] = known
             continue
         began = time.perf_counter()
         answer = question(run.model, dataset_of(network.config.data, network.config.split))
         seconds = round(time.perf_counter() - began, 2)
-        answers[name] = {"question": _described(question), "seconds": seconds, "answer": answer}
+        measurements[name] = {"question": _described(question), "seconds": seconds, "answer": answer}
         if file:
-            _write(file, answers[name])
-    return answers
+            _write(file, measurements[name])
+    return measurements
 
 
-def _outcome(run: train.Run, answers: dict[str, dict]) -> dict:
+def _outcome(run: training.Run, measurements: dict[str, dict]) -> dict:
     seconds = {"training": round(sum(epoch["seconds"] for epoch in run.history), 2)}
     return {
-        "answers": {name: found["answer"] for name, found in answers.items()},
+        "measurements": {name: found["answer"] for name, found in measurements.items()},
         "training": run.history[-1],
-        "seconds": seconds | {name: found["seconds"] for name, found in answers.items()},
+        "seconds": seconds | {name: found["seconds"] for name, found in measurements.items()},
     }
 
 
@@ -263,8 +263,8 @@ def _on_gpu(missing: list[Network], root: Path) -> None:
         for source in dict.fromkeys((config.data, config.split) for config in configs):
             some = [config for config in configs if (config.data, config.split) == source]
             try:
-                train.fit_together(some, folders=[_folder(config, root) for config in some], dataset=dataset_of(*source))
-            except train.Divergence as error:
+                training.fit_together(some, folders=[_folder(config, root) for config in some], dataset=dataset_of(*source))
+            except training.Divergence as error:
                 print(f"{error} The others go on one by one.", flush=True)
         for network in group:
             print(_work(network, root), flush=True)
@@ -298,13 +298,14 @@ def _begin() -> None:
 # ---------------------------------------------------------------- files
 
 
-def _folder(config: train.Config, root: str | os.PathLike) -> Path:
+def _folder(config: training.Config, root: str | os.PathLike) -> Path:
     return Path(root) / hashlib.md5(json.dumps([asdict(config), {}]).encode()).hexdigest()[:12]
 
 
 def _described(question: partial) -> str:
     options = {name: value for name, value in question.keywords.items() if name != "root"}
-    return f"{question.func.__module__}.{question.func.__qualname__} {json.dumps(options, sort_keys=True)}"
+    module = question.func.__module__.replace("study.", "")
+    return f"{module}.{question.func.__qualname__} {json.dumps(options, sort_keys=True)}"
 
 
 def _file(folder: Path, question: partial) -> Path:
@@ -323,8 +324,8 @@ def _has_checkpoint(folder: Path) -> bool:
     return (folder / "checkpoint.pt").exists()
 
 
-def _is_trained(config: train.Config, folder: Path) -> bool:
-    return _has_checkpoint(folder) and len(train.load(folder).history) == config.epochs
+def _is_trained(config: training.Config, folder: Path) -> bool:
+    return _has_checkpoint(folder) and len(training.load(folder).history) == config.epochs
 
 
 def _write(file: Path, value: object) -> None:
@@ -333,6 +334,6 @@ def _write(file: Path, value: object) -> None:
     part.replace(file)
 
 
-def _name(config: train.Config) -> str:
+def _name(config: training.Config) -> str:
     setting = {name: getattr(config, name) for name in ("eta", "radius", "epsilon") if getattr(config, name)}
     return f"{config.model} {config.method} {setting} seed {config.seed}"

@@ -20,8 +20,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from wdtr_lite import attacks, data, metric, models, noise
-from wdtr_lite.graph import PixelGraph, _check_number, _check_whole
+from wdtr_lite import attacks, checks, data, metric, models, noise
+from wdtr_lite.graph import PixelGraph
 from wdtr_lite.regularizer import GradientPenalty
 
 __all__ = ["Config", "Divergence", "Run", "fit", "fit_together", "load", "network"]
@@ -56,7 +56,7 @@ class Config:
 
     Examples
     --------
-    >>> from wdtr_lite.train import Config
+    >>> from wdtr_lite.training import Config
     >>> Config(method="wasserstein", eta=0.1, radius=4).epochs
     200
 
@@ -105,17 +105,17 @@ class Config:
                 raise ValueError(f"{option.name} must be one of {', '.join(map(str, choices))}, got {value!r}")
         given = [name for name in ("images", "radius", "width") if getattr(self, name) is not None]
         for name in ("steps", "warmup", "epochs", "batch_size", "seed", *given):
-            _check_whole(getattr(self, name), name, 0 if name in ("seed", "warmup") else 1)
+            checks.whole(getattr(self, name), name, 0 if name in ("seed", "warmup") else 1)
             if getattr(self, name) >= 2**40:
                 raise ValueError(f"{name} must be less than 2**40, got {getattr(self, name)}")
             object.__setattr__(self, name, int(getattr(self, name)))  # a checkpoint holds no NumPy numbers
         for name in ("eta", "epsilon", "learning_rate", "momentum", "weight_decay"):
-            _check_number(getattr(self, name), name)
+            checks.number(getattr(self, name), name)
             object.__setattr__(self, name, float(getattr(self, name)))
         if not isinstance(self.milestones, (tuple, list)):
             raise TypeError(f"milestones must be a tuple of epochs, got {self.milestones!r}")
         for milestone in self.milestones:
-            _check_whole(milestone, "milestones")
+            checks.whole(milestone, "milestones")
         object.__setattr__(self, "milestones", tuple(map(int, self.milestones)))
         self._check_method()
 
@@ -178,9 +178,9 @@ def fit(
 
     Examples
     --------
-    >>> from wdtr_lite import train
-    >>> config = train.Config(data="mnist5k", images=256, model="small_cnn", method="euclidean", eta=0.1, epochs=1)
-    >>> run = train.fit(config, progress=False)
+    >>> from wdtr_lite import training
+    >>> config = training.Config(data="mnist5k", images=256, model="small_cnn", method="euclidean", eta=0.1, epochs=1)
+    >>> run = training.fit(config, progress=False)
     >>> len(run.history), sorted(run.history[0])
     (1, ['epoch', 'error', 'images_per_second', 'loss', 'penalty', 'seconds'])
 
@@ -225,7 +225,7 @@ def fit_together(
     ----------
     Taught in :doc:`chapter 8 </book/training>`.
     """
-    _check_whole(checkpoint_every, "checkpoint_every")
+    checks.whole(checkpoint_every, "checkpoint_every")
     folders = [None] * len(configs) if folders is None else list(folders)
     if len(folders) != len(configs):
         raise ValueError(f"folders must be one for each of the {len(configs)} configurations, got {len(folders)}")
@@ -234,7 +234,7 @@ def fit_together(
         raise ValueError("folders must differ from each other")
     device = _device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     trainings = [
-        _Training(config, folder and Path(folder), device, dataset, checkpoint_every)
+        Training(config, folder and Path(folder), device, dataset, checkpoint_every)
         for config, folder in zip(configs, folders, strict=True)
     ]
     total = sum(training.images_until(training.config.epochs) for training in trainings)
@@ -305,7 +305,7 @@ class _Step(NamedTuple):
     metrics: dict | None  # at the end of an epoch
 
 
-class _Training:
+class Training:
     """One run, a step at a time."""
 
     def __init__(self, config: Config, folder: Path | None, device: torch.device, dataset: data.Dataset | None, every: int):
@@ -383,7 +383,7 @@ class _Training:
     def _eager_step(self) -> None:
         self.optimizer.zero_grad(set_to_none=True)
         x, y = self.images[self.batch].float() / 255, self.labels[self.batch]
-        with _arithmetic(self.config.precision, self.device):
+        with arithmetic(self.config.precision, self.device):
             outputs, loss, penalty = self.terms(self.model, x, y, self.generator, self.constants[1])
             with torch.autocast(self.device.type, enabled=False):  # a finite difference is differentiated in float32
                 (loss.mean() + penalty.mean()).backward()
@@ -549,7 +549,7 @@ def _trades_terms(config: Config, model: nn.Module, x: Tensor, y: Tensor, genera
     with torch.no_grad():
         answers = model(x).softmax(1)
     start = (x + 1e-3 * torch.randn(x.shape, generator=generator, device=x.device)).clamp(0, 1)
-    attacked = attacks._ascend(model, x, answers, start, epsilon, 2.5 * epsilon / config.steps, config.steps, "linf")
+    attacked = attacks.ascend(model, x, answers, start, epsilon, 2.5 * epsilon / config.steps, config.steps, "linf")
     model.train()
     outputs = model(x)
     divergence = F.kl_div(model(attacked).log_softmax(1), outputs.softmax(1), reduction="none").sum(1)
@@ -569,7 +569,7 @@ def _adversarial(config: Config, model: nn.Module, x: Tensor, y: Tensor, generat
 
 
 @contextmanager
-def _arithmetic(precision: str, device: torch.device) -> Iterator[None]:
+def arithmetic(precision: str, device: torch.device) -> Iterator[None]:
     """float32 as it is written, TF32 in the GPU's products, or bfloat16 in the network; repeatable convolutions."""
     before, tf32 = torch.get_float32_matmul_precision(), precision == "tf32" and device.type == "cuda"
     torch.set_float32_matmul_precision("high" if tf32 else "highest")

@@ -1,7 +1,7 @@
 """The paper's Tables 1 and 2 and Figure 2, and a harder trial of the same networks.
 
-Questions are functions of a network and a data set, whose partials a :class:`~wdtr_lite.runs.Network` carries. Experiments take
-a study, a dictionary of :data:`~wdtr_lite.experiments.EXPERIMENTS`, say which networks it needs and put the answers into rows.
+Questions are functions of a network and a data set, whose partials a :class:`~wdtr_lite.study.runs.Network` carries. Experiments take
+a study, a dictionary of :data:`~wdtr_lite.study.experiments.EXPERIMENTS`, say which networks it needs and put the answers into rows.
 """
 
 from collections.abc import Callable, Sequence
@@ -13,11 +13,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from wdtr_lite import attacks, robustness, runs, train, transport
+from wdtr_lite import attacks, evaluation, training, transport
 from wdtr_lite.data import Dataset
 from wdtr_lite.graph import PixelGraph
 from wdtr_lite.regularizer import GradientPenalty
-from wdtr_lite.runs import Network
+from wdtr_lite.study import runs
+from wdtr_lite.study.runs import Network
 
 __all__ = [
     "CLASSES",
@@ -102,7 +103,7 @@ def errors(model: nn.Module, dataset: Dataset, *, part: str, images: int | None,
 
     Taught in :doc:`chapter 9 </book/adversarial>`.
     """
-    found = robustness.mistakes(model, *_part(model, dataset, part, images), attack and _attack(**attack))
+    found = evaluation.misclassified(model, *_part(model, dataset, part, images), attack and _attack(**attack))
     return {"wrong": int(found.sum()), "n": len(found)}
 
 
@@ -117,9 +118,9 @@ def transfer_errors(
     Taught in :doc:`chapter 9 </book/adversarial>`.
     """
     x, y = _float_part(model, dataset, part, images)
-    other, change = runs.trained(train.Config(**source), root).model.to(x.device), _attack(**attack)
+    other, change = runs.trained(training.Config(**source), root).model.to(x.device), _attack(**attack)
     found = torch.cat([change(other, *batch) for batch in _batches(x, y)])
-    return {"wrong": int(robustness.mistakes(model, found, y).sum()), "n": len(y)}
+    return {"wrong": int(evaluation.misclassified(model, found, y).sum()), "n": len(y)}
 
 
 def autoattack(model: nn.Module, dataset: Dataset, *, part: str, images: int, epsilon: float, only: str | None = None) -> dict:
@@ -137,14 +138,14 @@ def autoattack(model: nn.Module, dataset: Dataset, *, part: str, images: int, ep
     x, y = _float_part(model, dataset, part, images)
     judge = AutoAttack(model, eps=epsilon / 255, seed=0, device=x.device)
     names = [only] if only else list(judge.attacks_to_run)
-    right = ~robustness.mistakes(model, x, y)
+    right = ~evaluation.misclassified(model, x, y)
     wrong = {"natural": int((~right).sum())}
     for name in names:
         left = right.nonzero().squeeze(1)
         if len(left):
             judge.attacks_to_run = [name]
-            _, answers = judge.run_standard_evaluation(x[left], y[left])
-            right[left] = answers == y[left]
+            _, measurements = judge.run_standard_evaluation(x[left], y[left])
+            right[left] = measurements == y[left]
         wrong[name] = int((~right).sum())
     return {"n": len(y), "wrong": wrong}
 
@@ -155,18 +156,18 @@ def confidence(model: nn.Module, dataset: Dataset, *, part: str, images: int) ->
     Taught in :doc:`chapter 9 </book/adversarial>`.
     """
     x, _ = _float_part(model, dataset, part, images)
-    return round(float(torch.cat([_chances(model, each) for (each,) in _batches(x)]).amax(1).double().mean()), 4)
+    return round(float(torch.cat([_probabilities(model, each) for (each,) in _batches(x)]).amax(1).double().mean()), 4)
 
 
 def flips(model: nn.Module, dataset: Dataset, *, part: str, images: int, axis: str, padding: str, reach: int) -> dict:
     """Label flips of ``n`` images moved by -S, ..., S pixels, summed over the images: a number for each S up to the reach.
 
-    Both counts of :func:`~wdtr_lite.robustness.label_flips`: ``consecutive`` and ``from_unshifted``.
+    Both counts of :func:`~wdtr_lite.evaluation.label_flips`: ``consecutive`` and ``from_unshifted``.
 
     Taught in :doc:`chapter 10 </book/natural_variation>`.
     """
     x, _ = _part(model, dataset, part, images)
-    labels = robustness.translated_labels(model, x, axis, range(-reach, reach + 1), padding)
+    labels = evaluation.translated_labels(model, x, axis, range(-reach, reach + 1), padding)
     changes, departures = (labels[1:] != labels[:-1]).sum(1), (labels != labels[reach]).sum(1)
     spans = range(1, reach + 1)
     return {
@@ -182,23 +183,23 @@ def sequences(model: nn.Module, dataset: Dataset, *, part: str, images: int, axi
     Taught in :doc:`chapter 10 </book/natural_variation>`.
     """
     x, _ = _float_part(model, dataset, part, images)
-    moved = robustness.translation_sequence(x, axis, range(-reach, reach + 1), padding)
-    chances = torch.stack([_chances(model, each) for each in moved], 1)
-    confidences, labels = chances.max(2)
+    moved = evaluation.translation_sequence(x, axis, range(-reach, reach + 1), padding)
+    probabilities = torch.stack([_probabilities(model, each) for each in moved], 1)
+    confidences, labels = probabilities.max(2)
     return {"labels": labels.tolist(), "confidences": _rounded(confidences)}
 
 
 def variation_errors(model: nn.Module, dataset: Dataset, *, part: str, images: int) -> dict:
     """How many of ``n`` images are misclassified, ``wrong``, as they are and under each of the natural variations of photographs.
 
-    :func:`~wdtr_lite.robustness.variations` by up to 4 pixels and 15 degrees, the image continued by 8 pixels of reflection.
+    :func:`~wdtr_lite.evaluation.variations` by up to 4 pixels and 15 degrees, the image continued by 8 pixels of reflection.
 
     Taught in :doc:`chapter 10 </book/natural_variation>`.
     """
     x, y = _float_part(model, dataset, part, images)
-    varied = robustness.variations(x.cpu(), 0, shift=4, degrees=15, margin=8)
+    varied = evaluation.variations(x.cpu(), 0, shift=4, degrees=15, margin=8)
     cases = {"natural": x, **{name: each.to(x) for name, each in varied.items()}}
-    return {"n": len(y), "wrong": {name: int(robustness.mistakes(model, each, y).sum()) for name, each in cases.items()}}
+    return {"n": len(y), "wrong": {name: int(evaluation.misclassified(model, each, y).sum()) for name, each in cases.items()}}
 
 
 def gradient_norms(model: nn.Module, dataset: Dataset, *, part: str, images: int, radius: int) -> dict:
@@ -239,8 +240,8 @@ def along_paths(model: nn.Module, dataset: Dataset, *, part: str, pairs: int, st
     device = next(model.parameters()).device
     lengths = {}
     for name, paths in _paths(dataset, part, pairs, steps).items():
-        chances = torch.stack([_chances(model, path.to(device)) for path in paths])
-        lengths[name] = _rounded((chances[:, 1:] - chances[:, :-1]).abs().sum(2).sum(1) / 2)
+        probabilities = torch.stack([_probabilities(model, path.to(device)) for path in paths])
+        lengths[name] = _rounded((probabilities[:, 1:] - probabilities[:, :-1]).abs().sum(2).sum(1) / 2)
     return lengths
 
 
@@ -256,7 +257,7 @@ def loss_surface(model: nn.Module, dataset: Dataset, *, part: str, images: int, 
     generator = torch.Generator().manual_seed(0)
     surfaces = []
     for image, label in zip(x, y, strict=True):
-        uphill = attacks._gradient(model, image[None], label[None])[0].sign()
+        uphill = attacks.input_gradient(model, image[None], label[None])[0].sign()
         aside = torch.randint(2, image.shape, generator=generator).to(image) * 2 - 1
         a, b = (side.reshape(-1, 1, 1, 1).to(image) / 255 for side in torch.meshgrid(at, at, indexing="ij"))
         grid = image + a * uphill + b * aside
@@ -274,9 +275,9 @@ def frames(model: nn.Module, dataset: Dataset, *, part: str, images: int, epsilo
     """
     x, y = _float_part(model, dataset, part, images)
     found = [attack(**_pgd(epsilon))(model, x, y) if epsilon else x for epsilon in epsilons]
-    chances = [_rounded(_chances(model, each)) for each in found]
+    probabilities = [_rounded(_probabilities(model, each)) for each in found]
     return [
-        [{"pixels": _hex(each[k]), "chances": chance[k]} for each, chance in zip(found, chances, strict=True)]
+        [{"pixels": _hex(each[k]), "probabilities": chance[k]} for each, chance in zip(found, probabilities, strict=True)]
         for k in range(len(x))
     ]
 
@@ -297,7 +298,7 @@ def _batches(*tensors: Tensor) -> zip:
 
 
 @torch.no_grad()
-def _chances(model: nn.Module, x: Tensor) -> Tensor:
+def _probabilities(model: nn.Module, x: Tensor) -> Tensor:
     return model(x).softmax(1)
 
 
@@ -361,12 +362,12 @@ def table1(study: dict, **kept) -> dict:
     Parameters
     ----------
     study : dict
-        ``dataset`` and ``split``; ``training``, fields of :class:`~wdtr_lite.train.Config` that all networks share; ``search``,
+        ``dataset`` and ``split``; ``training``, fields of :class:`~wdtr_lite.training.Config` that all networks share; ``search``,
         those that differ while choosing; ``candidates``, the settings by method; ``likeliest``, the settings to begin with, which
         also stand in for the choice while the grid is unfinished; ``also``, further methods by name: a method as chosen, with
         other fields; ``seeds``; ``attacked``, how many test images are attacked.
     **kept
-        `root`, `cluster`, `finished` of :func:`~wdtr_lite.runs.complete`.
+        `root`, `cluster`, `finished` of :func:`~wdtr_lite.study.runs.complete`.
 
     Returns
     -------
@@ -436,20 +437,20 @@ def figure2(study: dict, **kept) -> dict:
         sequences, part="test", images=options["of"], axis="horizontal", padding=options["padding"], reach=options["reach"]
     )
     final = [job for job in _final(study, _searched(study, **kept)[1]) if job[0]["seed"] == study["seeds"][0]]
-    rows = [row for row in _rows(final, {"sequences": question}, **kept) if "answers" in row]
+    rows = [row for row in _rows(final, {"sequences": question}, **kept) if "measurements" in row]
     images, labels = runs.dataset_of(study["dataset"], study["split"]).part("test", options["of"])
     centre = options["reach"]
     right = [
         k
         for k, label in enumerate(labels.tolist())
-        if all(r["answers"]["sequences"]["labels"][k][centre] == label for r in rows)
+        if all(r["measurements"]["sequences"]["labels"][k][centre] == label for r in rows)
     ][: options["images"]]
     return {
         "images": [{"label": int(labels[k]), "pixels": images[k].numpy().tobytes().hex()} for k in right],
         "rows": [
             {
                 **{name: row[name] for name in ("method", "setting", "seed")},
-                **{name: [answer[k] for k in right] for name, answer in row["answers"]["sequences"].items()},
+                **{name: [answer[k] for k in right] for name, answer in row["measurements"]["sequences"].items()},
             }
             for row in rows
         ],
@@ -555,7 +556,7 @@ def planned(study: dict, root: str) -> list[tuple[dict, Network]]:
     _, chosen = _searched(study, root=root, finished=True)
     stand_in = {method: settings[0] for method, settings in study["candidates"].items()}
     jobs = (_grid(study) if _has_choice(study) else []) + _final(study, chosen or study["likeliest"] or stand_in)
-    return [(labels, Network(train.Config(**fields), {})) for labels, fields in jobs]
+    return [(labels, Network(training.Config(**fields), {})) for labels, fields in jobs]
 
 
 def _flips(study: dict, axis: str, padding: str) -> partial:
@@ -619,7 +620,7 @@ def _is_complete(rows: list[dict]) -> bool:
 
 def _rows(jobs: list[tuple[dict, dict]], questions: dict[str, partial], **kept) -> list[dict]:
     """A row for each job: the labels and what became of the network."""
-    networks = [Network(train.Config(**fields), questions) for _, fields in jobs]
+    networks = [Network(training.Config(**fields), questions) for _, fields in jobs]
     outcomes = runs.complete(networks, **kept)
     return [
         {**labels, **({"missing": True} if found is None else found)} for (labels, _), found in zip(jobs, outcomes, strict=True)
@@ -630,7 +631,7 @@ def _counted(rows: list[dict]) -> list[dict]:
     """With the answers of :func:`errors` as two columns, ``wrong`` and ``n``."""
     counted = []
     for row in rows:
-        answers = row.pop("answers", None)
-        counts = ("wrong", "n") if answers else ()
-        counted.append({**row, **{count: {name: answer[count] for name, answer in answers.items()} for count in counts}})
+        measurements = row.pop("measurements", None)
+        counts = ("wrong", "n") if measurements else ()
+        counted.append({**row, **{count: {name: answer[count] for name, answer in measurements.items()} for count in counts}})
     return counted

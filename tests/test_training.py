@@ -20,9 +20,18 @@ import torch
 from oracles import gpu
 from torch.nn import functional as F
 
-from wdtr_lite import PixelGraph, attacks, data, metric, models, noise, robustness, train
+from wdtr_lite import (
+    PixelGraph,
+    attacks,
+    data,
+    evaluation,
+    metric,
+    models,
+    noise,
+    training,
+)
 from wdtr_lite.regularizer import GradientPenalty
-from wdtr_lite.train import Config, Divergence, fit_together, load
+from wdtr_lite.training import Config, Divergence, fit_together, load
 
 
 def stand_in(seed=0):
@@ -45,7 +54,7 @@ def config(**how):
 
 
 def fit(config, **how):
-    return train.fit(config, **{"device": "cpu", "dataset": IMAGES, "progress": False} | how)
+    return training.fit(config, **{"device": "cpu", "dataset": IMAGES, "progress": False} | how)
 
 
 def assert_same(a, b):
@@ -264,7 +273,7 @@ def test_no_two_methods_train_alike():
 @pytest.mark.parametrize("how", [{"method": "gaussian_noise"}, {"method": "wasserstein_noise", "radius": 2}], ids=str)
 def test_eta_is_the_noise_of_a_pixel_on_average(how):
     """The root mean square over 2,000 images of 64 pixels, within 2 %. Black images change only if the noise is Gaussian."""
-    terms = train._terms(config(eta=0.2, **how), (8, 8), torch.device("cpu"))
+    terms = training._terms(config(eta=0.2, **how), (8, 8), torch.device("cpu"))
     x, seen = (IMAGES.images[:50, None].float() / 255).repeat(40, 1, 1, 1), []
 
     def model(images):
@@ -281,7 +290,7 @@ def test_eta_is_the_noise_of_a_pixel_on_average(how):
 def terms_of(model, x, y, draw=0, **how):
     """Outputs, loss and penalty of a configuration's step."""
     asked = config(**how)
-    terms = train._terms(asked, x.shape[-2:], torch.device("cpu"))
+    terms = training._terms(asked, x.shape[-2:], torch.device("cpu"))
     return terms(model, x, y, torch.Generator().manual_seed(draw), asked.epsilon)
 
 
@@ -369,7 +378,7 @@ def test_trades_term_is_the_divergence_of_attacked_images():
 @pytest.fixture
 def seen(monkeypatch):
     """The indices of the images of each step."""
-    steps, made = [], train._terms
+    steps, made = [], training._terms
 
     def recorded(*arguments):
         terms = made(*arguments)
@@ -383,7 +392,7 @@ def seen(monkeypatch):
 
         return record
 
-    monkeypatch.setattr(train, "_terms", recorded)
+    monkeypatch.setattr(training, "_terms", recorded)
     return steps
 
 
@@ -512,7 +521,7 @@ def assert_ends_like(undisturbed, folder, **how):
 
 def stop_at_write(monkeypatch, call, how):
     """Stop while the file of the given call is written, before it is in its place, or after."""
-    calls, write_file, move = itertools.count(), train._replace, os.replace
+    calls, write_file, move = itertools.count(), training._replace, os.replace
 
     def stopped(path, write):
         if next(calls) != call:
@@ -532,7 +541,7 @@ def stop_at_write(monkeypatch, call, how):
         monkeypatch.setattr(os, "replace", move)
         raise Stopped
 
-    monkeypatch.setattr(train, "_replace", stopped)
+    monkeypatch.setattr(training, "_replace", stopped)
 
 
 @pytest.mark.parametrize("how", ["while written", "before it is moved", "after"])
@@ -544,7 +553,7 @@ def test_stopped_at_a_file_and_continued(call, how, undisturbed, tmp_path, monke
         fit(LONG, folder=tmp_path, checkpoint_every=1)
     assert (tmp_path / "checkpoint.pt").exists() == (call > 1 or (call, how) == (1, "after"))
     if call == 9 and how == "after":
-        monkeypatch.setattr(train._Training, "_eager_step", None)  # nothing is left to be trained
+        monkeypatch.setattr(training._Training, "_eager_step", None)  # nothing is left to be trained
     assert_ends_like(undisturbed, tmp_path, checkpoint_every=1)
 
 
@@ -552,7 +561,7 @@ def test_stopped_at_a_file_and_continued(call, how, undisturbed, tmp_path, monke
 @pytest.mark.parametrize("step", [0, 2, 3, 7, 11, 14])
 def test_stopped_within_an_epoch_and_continued(step, every, undisturbed, tmp_path, monkeypatch):
     """And what is found on the way is whole: the last checkpoint is of a multiple of `every`."""
-    steps, eager = itertools.count(), train._Training._eager_step
+    steps, eager = itertools.count(), training._Training._eager_step
 
     def stopped(self):
         if next(steps) == step:
@@ -560,7 +569,7 @@ def test_stopped_within_an_epoch_and_continued(step, every, undisturbed, tmp_pat
         eager(self)
 
     with monkeypatch.context() as patch, pytest.raises(Stopped):
-        patch.setattr(train._Training, "_eager_step", stopped)
+        patch.setattr(training._Training, "_eager_step", stopped)
         fit(LONG, folder=tmp_path / "a" / "run", checkpoint_every=every)
     epochs = step // 3
     if epochs >= every:
@@ -575,7 +584,7 @@ def test_stopped_within_an_epoch_and_continued(step, every, undisturbed, tmp_pat
 def test_rivals_stopped_and_continued(name, tmp_path, monkeypatch):
     """Within the third epoch of four; what an epoch draws is drawn again."""
     asked = config(epochs=4, milestones=(3,), **METHODS[name][0])
-    whole, steps, eager = fit(asked), itertools.count(), train._Training._eager_step
+    whole, steps, eager = fit(asked), itertools.count(), training._Training._eager_step
 
     def stopped(self):
         if next(steps) == 7:
@@ -583,7 +592,7 @@ def test_rivals_stopped_and_continued(name, tmp_path, monkeypatch):
         eager(self)
 
     with monkeypatch.context() as patch, pytest.raises(Stopped):
-        patch.setattr(train._Training, "_eager_step", stopped)
+        patch.setattr(training._Training, "_eager_step", stopped)
         fit(asked, folder=tmp_path, checkpoint_every=1)
     assert checkpoint(tmp_path)["epoch"] == 2
     run = fit(asked, folder=tmp_path)
@@ -638,7 +647,7 @@ def stamp(folder):
 
 
 def test_a_finished_run_returns_at_once(undisturbed, monkeypatch):
-    monkeypatch.setattr(train._Training, "_eager_step", None)
+    monkeypatch.setattr(training._Training, "_eager_step", None)
     before = {path: path.stat().st_mtime_ns for path in undisturbed[1].iterdir()}
     assert_ends_like(undisturbed, undisturbed[1])
     assert before == {path: path.stat().st_mtime_ns for path in undisturbed[1].iterdir()}
@@ -668,7 +677,7 @@ def test_a_folder_holds_one_set_of_images(undisturbed):
 
 
 def test_a_folder_that_cannot_be_written_is_told_at_once(tmp_path, monkeypatch):
-    monkeypatch.setattr(train._Training, "_eager_step", None)
+    monkeypatch.setattr(training._Training, "_eager_step", None)
     (tmp_path / "file").write_text("")
     with pytest.raises(OSError, match="file"):
         fit(config(), folder=tmp_path / "file")
@@ -693,7 +702,7 @@ def test_load(undisturbed):
     assert_same(weights(found), weights(run))
     assert found.config == LONG and found.history == run.history
     assert not any(module.training for module in found.model.modules())
-    assert torch.equal(robustness.predictions(found.model, IMAGES.images), robustness.predictions(run.model, IMAGES.images))
+    assert torch.equal(evaluation.predictions(found.model, IMAGES.images), evaluation.predictions(run.model, IMAGES.images))
     x = IMAGES.images[:, None].float() / 255
     assert torch.equal(found.model(x), run.model(x))
 
@@ -724,7 +733,7 @@ def diverging(monkeypatch):
     """From the given step on the loss is not a number; its derivative is, and so are the weights."""
 
     def at(step):
-        steps, made = itertools.count(), train._terms
+        steps, made = itertools.count(), training._terms
 
         def broken(*arguments):
             terms = made(*arguments)
@@ -735,7 +744,7 @@ def diverging(monkeypatch):
 
             return measure
 
-        monkeypatch.setattr(train, "_terms", broken)
+        monkeypatch.setattr(training, "_terms", broken)
 
     return at
 
@@ -765,14 +774,14 @@ def test_divergence_before_the_first_checkpoint(diverging, tmp_path):
 @pytest.mark.parametrize("what, value", [("linear.weight", math.nan), ("conv.weight", math.inf), ("bn.running_var", math.inf)])
 def test_a_number_lost_in_the_last_step_is_noticed(what, value, tmp_path, monkeypatch):
     """The losses of the epoch were all finite; no checkpoint of it is kept."""
-    steps, eager = itertools.count(1), train._Training._eager_step
+    steps, eager = itertools.count(1), training._Training._eager_step
 
     def broken(self):
         eager(self)
         if next(steps) == 6:
             self.model.state_dict()[what].view(-1)[0] = value
 
-    monkeypatch.setattr(train._Training, "_eager_step", broken)
+    monkeypatch.setattr(training._Training, "_eager_step", broken)
     with pytest.raises(Divergence, match=r"in epoch 2 \(loss \d.*the last good one is .*checkpoint.pt"):
         fit(config(epochs=3), folder=tmp_path, checkpoint_every=1)
     assert checkpoint(tmp_path)["epoch"] == len(lines(tmp_path)) == 1
@@ -844,7 +853,7 @@ def test_every_field_has_a_wrong_value_above():
     """But the split, which depends on the data set."""
     assert set(Config.__dataclass_fields__) - set(BAD) == {"split"}
     with pytest.raises(ValueError, match="^split must be None for mnist5k, got 'holdout'"):
-        train.fit(Config(data="mnist5k", split="holdout"), device="cpu")
+        training.fit(Config(data="mnist5k", split="holdout"), device="cpu")
 
 
 def test_the_defaults_are_those_of_appendix_d():
@@ -956,10 +965,10 @@ def test_torchs_settings_are_as_before(precision, monkeypatch):
         before = arithmetic()
         with warnings.catch_warnings():
             warnings.simplefilter("error")
-            with train._arithmetic(precision, torch.device("cpu")):
+            with training._arithmetic(precision, torch.device("cpu")):
                 within = arithmetic()
             fit(config(precision=precision))
-            with pytest.raises(Stopped), train._arithmetic(precision, torch.device("cpu")):
+            with pytest.raises(Stopped), training._arithmetic(precision, torch.device("cpu")):
                 raise Stopped
         assert arithmetic() == before
     finally:
@@ -1010,17 +1019,17 @@ def test_on_the_gpu_a_captured_step_is_the_step(name, precision, monkeypatch):
     """Three eager steps, then a captured one, replayed; a milestone or another epsilon captures again. Each replay draws
     noise anew."""
     asked = config(batch_size=8, epochs=3, milestones=(2,), learning_rate=0.01, precision=precision, **METHODS[name][0])
-    calls, eager_step = [], train._Training._eager_step
+    calls, eager_step = [], training._Training._eager_step
 
     def counted(self):
         calls.append(torch.cuda.is_current_stream_capturing())
         eager_step(self)
 
     with monkeypatch.context() as patch:
-        patch.setattr(train._Training, "_eager_step", counted)
+        patch.setattr(training._Training, "_eager_step", counted)
         captured = on_the_gpu(asked)
     assert calls == [False, False, False, True] * (3 if asked.warmup else 2)
-    monkeypatch.setattr(train._Training, "_step", lambda self, k: self._eager_step())
+    monkeypatch.setattr(training._Training, "_step", lambda self, k: self._eager_step())
     eager = on_the_gpu(asked)
     assert_close(captured, eager)
     for a, b in zip(without_times(captured.history), without_times(eager.history), strict=True):
@@ -1077,10 +1086,10 @@ def test_on_the_gpu_a_run_that_diverges_stops():
 @pytest.mark.parametrize("file", ["checkpoint.pt", "metrics.jsonl"])
 @pytest.mark.parametrize("how", ["truncated", "empty", "other"])
 def test_a_damaged_run_is_named(file, how, tmp_path):
-    config = train.Config(data="mnist5k", images=32, batch_size=16, model="small_cnn", width=2, epochs=2)
-    train.fit(config, folder=tmp_path, checkpoint_every=1, progress=False)
+    config = training.Config(data="mnist5k", images=32, batch_size=16, model="small_cnn", width=2, epochs=2)
+    training.fit(config, folder=tmp_path, checkpoint_every=1, progress=False)
     content = (tmp_path / file).read_bytes()
     (tmp_path / file).write_bytes({"truncated": content[: len(content) // 2], "empty": b"", "other": b"{}"}[how])
-    for use in (train.load, lambda folder: train.fit(config, folder=folder, progress=False)):
+    for use in (training.load, lambda folder: training.fit(config, folder=folder, progress=False)):
         with pytest.raises(ValueError, match=f"{file} is damaged.*delete"):
             use(tmp_path)

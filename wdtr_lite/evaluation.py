@@ -13,13 +13,13 @@ import torch
 from torch import Tensor, nn
 from torchvision.transforms import v2
 
-from wdtr_lite.graph import _check_floating, _check_whole
+from wdtr_lite import checks
 
 __all__ = [
     "Flips",
     "error",
     "label_flips",
-    "mistakes",
+    "misclassified",
     "predictions",
     "robust_error",
     "translated_labels",
@@ -69,7 +69,7 @@ def predictions(model: Classifier, images: Tensor, *, batch_size: int = 500) -> 
     Examples
     --------
     >>> import torch
-    >>> from wdtr_lite.robustness import predictions
+    >>> from wdtr_lite.evaluation import predictions
     >>> brighter_left = lambda x: x.sum((1, 2))
     >>> predictions(brighter_left, torch.tensor([[[255, 0]], [[0, 255]]], dtype=torch.uint8))
     tensor([0, 1])
@@ -79,13 +79,13 @@ def predictions(model: Classifier, images: Tensor, *, batch_size: int = 500) -> 
     Taught in :doc:`chapter 8 </book/training>`.
     """
     _check_images(images)
-    _check_whole(batch_size, "batch_size")
+    checks.whole(batch_size, "batch_size")
     with _evaluating(model):
         labels = [_labels(model, _as_batch(images[part])) for part in _parts(images, batch_size)]
     return torch.cat([images.new_zeros(0, dtype=torch.int64), *labels])
 
 
-def mistakes(
+def misclassified(
     model: Classifier, images: Tensor, labels: Tensor, attack: Attack | None = None, *, batch_size: int = 500
 ) -> Tensor:
     """Which images are misclassified, as they are or attacked.
@@ -116,7 +116,7 @@ def mistakes(
     >>> import torch
     >>> from functools import partial
     >>> from wdtr_lite.attacks import fgsm
-    >>> from wdtr_lite.robustness import mistakes
+    >>> from wdtr_lite.evaluation import mistakes
     >>> brighter_left = lambda x: x.sum((1, 2))
     >>> x, y = torch.tensor([[[0.5, 0.4]], [[0.5, 0.1]]]), torch.tensor([0, 0])
     >>> mistakes(brighter_left, x, y), mistakes(brighter_left, x, y, partial(fgsm, epsilon=0.1))
@@ -128,7 +128,7 @@ def mistakes(
     """
     _check_images(images)
     _check_labels(labels, images)
-    _check_whole(batch_size, "batch_size")
+    checks.whole(batch_size, "batch_size")
     wrong = [images.new_zeros(0, dtype=torch.bool)]
     with _evaluating(model):
         for part in _parts(images, batch_size):
@@ -160,7 +160,7 @@ def error(model: Classifier, images: Tensor, labels: Tensor, *, batch_size: int 
     Examples
     --------
     >>> import torch
-    >>> from wdtr_lite.robustness import error
+    >>> from wdtr_lite.evaluation import error
     >>> error(lambda x: x.sum((1, 2)), torch.tensor([[[0.5, 0.4]], [[0.5, 0.1]]]), torch.tensor([0, 1]))
     0.5
 
@@ -168,7 +168,7 @@ def error(model: Classifier, images: Tensor, labels: Tensor, *, batch_size: int 
     ----------
     Section 5.1 of Lin et al. (2019). Taught in :doc:`chapter 8 </book/training>`.
     """
-    return _rate(mistakes(model, images, labels, batch_size=batch_size))
+    return _rate(misclassified(model, images, labels, batch_size=batch_size))
 
 
 def robust_error(model: Classifier, images: Tensor, labels: Tensor, attack: Attack, *, batch_size: int = 500) -> float:
@@ -194,7 +194,7 @@ def robust_error(model: Classifier, images: Tensor, labels: Tensor, attack: Atta
     >>> import torch
     >>> from functools import partial
     >>> from wdtr_lite.attacks import fgsm
-    >>> from wdtr_lite.robustness import robust_error
+    >>> from wdtr_lite.evaluation import robust_error
     >>> x, y = torch.tensor([[[0.5, 0.4]], [[0.5, 0.1]]]), torch.tensor([0, 0])
     >>> robust_error(lambda x: x.sum((1, 2)), x, y, partial(fgsm, epsilon=0.1))
     0.5
@@ -205,7 +205,7 @@ def robust_error(model: Classifier, images: Tensor, labels: Tensor, attack: Atta
     """
     if not callable(attack):
         raise TypeError(f"attack must be a function of model, x and y, got {type(attack).__name__}")
-    return _rate(mistakes(model, images, labels, attack, batch_size=batch_size))
+    return _rate(misclassified(model, images, labels, attack, batch_size=batch_size))
 
 
 def translation_sequence(image: Tensor, axis: str, shifts: Sequence[int], padding: str) -> Tensor:
@@ -240,7 +240,7 @@ def translation_sequence(image: Tensor, axis: str, shifts: Sequence[int], paddin
     Examples
     --------
     >>> import torch
-    >>> from wdtr_lite.robustness import translation_sequence
+    >>> from wdtr_lite.evaluation import translation_sequence
     >>> translation_sequence(torch.tensor([[[1.0, 2.0, 3.0]]]), "horizontal", [-1, 0, 1], "edge").squeeze()
     tensor([[2., 3., 3.],
             [1., 2., 3.],
@@ -250,7 +250,7 @@ def translation_sequence(image: Tensor, axis: str, shifts: Sequence[int], paddin
     ----------
     Section 5.2 and Figure 2 of Lin et al. (2019), who do not name their padding. Taught in :doc:`chapter 8 </book/training>`.
     """
-    _check_floating(image, "image")
+    checks.floating(image, "image")
     if image.dim() < 3:
         raise ValueError(f"image must be (..., C, H, W), got {tuple(image.shape)}")
     dim = _checked_axis(axis)
@@ -289,7 +289,7 @@ def label_flips(
     Examples
     --------
     >>> import torch
-    >>> from wdtr_lite.robustness import label_flips
+    >>> from wdtr_lite.evaluation import label_flips
     >>> brighter_left = lambda x: x.sum((1, 2))
     >>> label_flips(brighter_left, torch.tensor([[[0.0, 1.0, 0.0]]]), "horizontal", [-1, 0, 1], "zeros")
     Flips(consecutive=tensor([2]), from_unshifted=tensor([2]))
@@ -329,7 +329,7 @@ def translated_labels(
     Examples
     --------
     >>> import torch
-    >>> from wdtr_lite.robustness import translated_labels
+    >>> from wdtr_lite.evaluation import translated_labels
     >>> brighter_left = lambda x: x.sum((1, 2))
     >>> translated_labels(brighter_left, torch.tensor([[[0.0, 1.0, 0.0]]]), "horizontal", [-1, 0, 1], "zeros")
     tensor([[0],
@@ -341,7 +341,7 @@ def translated_labels(
     Section 5.2 of Lin et al. (2019). Taught in :doc:`chapter 10 </book/natural_variation>`.
     """
     _check_images(images)
-    _check_whole(batch_size, "batch_size")
+    checks.whole(batch_size, "batch_size")
     dim = _checked_axis(axis)
     shifts = _checked_shifts(shifts, padding, images.shape[dim])
     labels = [images.new_zeros((len(shifts), 0), dtype=torch.int64)]
@@ -499,7 +499,7 @@ def _checked_shifts(shifts: Sequence[int], padding: str, side: int) -> list[int]
     if not shifts:
         raise ValueError("shifts must hold at least one shift")
     for shift in shifts:
-        _check_whole(shift, "shifts", -limit)
+        checks.whole(shift, "shifts", -limit)
         if shift > limit:
             raise ValueError(f"shifts must be at most {limit} with {padding!r} and {side} pixels, got {shift}")
     return [int(shift) for shift in shifts]

@@ -1,0 +1,170 @@
+"""First and second derivatives of a function of images: gradient, Christoffel symbol, Hessian."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from wdtr_lite import checks
+from wdtr_lite.graph import PixelGraph
+from wdtr_lite.metric import operators, tangent
+
+Function = Callable[[Tensor], Tensor]
+
+
+def check_point(graph: PixelGraph | None, x: Tensor, *, interior: bool) -> None:
+    """An image of the graph; without a graph, of Euclidean space, any floating tensor."""
+    if graph is None:
+        checks.floating(x, "x")
+    else:
+        checks.image(graph, x, interior=interior)
+
+
+def differentiate(f: Function, x: Tensor, *, create_graph: bool) -> tuple[Tensor, Tensor]:
+    """x as a leaf of the graph, or x itself where it is on one, and the ordinary gradient of f there."""
+    with torch.enable_grad():
+        leaf = x if x.requires_grad else x.detach().requires_grad_()
+        value = f(leaf)
+        if not isinstance(value, Tensor):
+            raise TypeError(f"f must return a tensor, got {type(value).__name__}")
+        expected = leaf.shape[: max(leaf.dim() - 3, 0)]
+        if value.shape != expected:
+            raise ValueError(f"f must return one number per image, {tuple(expected)}, got {tuple(value.shape)}")
+        if not value.requires_grad:
+            return leaf, torch.zeros_like(leaf)
+        return leaf, torch.autograd.grad(value.sum(), leaf, create_graph=create_graph, materialize_grads=True)[0]
+
+
+def second_derivative(grad: Tensor, leaf: Tensor, v: Tensor, *, create_graph: bool) -> Tensor:
+    """The Hessian-vector product, from a gradient with its graph."""
+    if not grad.requires_grad:
+        return torch.zeros_like(leaf)
+    (product,) = torch.autograd.grad(grad, leaf, v, retain_graph=True, create_graph=create_graph, materialize_grads=True)
+    return product
+
+
+def hessian_trace(grad: Tensor, leaf: Tensor, pairs, create_graph: bool) -> Tensor:
+    """The sum of v' H w over the pairs."""
+    total = 0
+    for v, w in pairs:
+        total = total + operators.image_sum(w * second_derivative(grad, leaf, v, create_graph=create_graph))
+    return total
+
+
+def gradient(f: Function, graph: PixelGraph, x: Tensor, *, create_graph: bool = False) -> Tensor:
+    r"""The Wasserstein gradient, :math:`\operatorname{grad}_W f(x) = L(x)\,\nabla f(x)`.
+
+    Parameters
+    ----------
+    f : function of images (..., C, H, W) or (H, W) -> (...)
+    graph : PixelGraph
+    x : tensor
+        Non-negative images.
+    create_graph : bool
+        Keep what is needed to differentiate the result, in the parameters of f or in x.
+
+    Returns
+    -------
+    tensor of the shape of x
+        A tangent vector: it sums to zero in each channel.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If x does not fit the graph or is no image, or f does not return one number per image.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from wdtr_lite import PixelGraph, calculus
+    >>> column = torch.tensor([[0.0, 1.0, 2.0]])
+    >>> calculus.gradient(lambda x: (x * column).sum(), PixelGraph(1, 3, 1), torch.tensor([[0.5, 0.5, 0.0]]))
+    tensor([[-1.5000,  1.0000,  0.5000]])
+
+    References
+    ----------
+    Appendix B (ii) of Lin et al. (2019). Taught in :doc:`chapter 5 </book/riemannian_calculus>`.
+    """
+    checks.image(graph, x)
+    with torch.set_grad_enabled(create_graph):
+        return operators.product(graph, x, differentiate(f, x, create_graph=create_graph)[1])
+
+
+def christoffel(graph: PixelGraph, x: Tensor, sigma1: Tensor, sigma2: Tensor) -> Tensor:
+    r"""The Christoffel symbol applied to two tangent vectors.
+
+    .. math:: \Gamma_x(\sigma_1, \sigma_2) = {}& -\tfrac12 \bigl[ L(\sigma_1) \Phi_2 + L(\sigma_2) \Phi_1 \bigr] \\
+       & + \tfrac12 L(x) \Bigl( \frac{1}{2 d_i} \sum_{j \in N(i)} \omega_{ij}
+       (\Phi_{1,i} - \Phi_{1,j}) (\Phi_{2,i} - \Phi_{2,j}) \Bigr)_i
+
+    with :math:`\Phi_k = L(x)^{+} \sigma_k`. A geodesic satisfies :math:`\ddot x = -\Gamma_x(\dot x, \dot x)`.
+
+    Parameters
+    ----------
+    graph : PixelGraph
+    x : tensor, (..., H, W)
+        Positive on every pixel.
+    sigma1, sigma2 : tensors of the same shape
+        Tangent vectors.
+
+    Returns
+    -------
+    tensor of the same shape
+        Sums to zero in each channel.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If x is not in the interior, a sigma is no tangent vector, or a shape, type or device differs.
+
+    References
+    ----------
+    Appendix B (i) of Lin et al. (2019). Taught in :doc:`chapter 5 </book/riemannian_calculus>`.
+    """
+    checks.image(graph, x, interior=True)
+    phi1, phi2 = tangent.solve(graph, x, sigma1, "sigma1").value, tangent.solve(graph, x, sigma2, "sigma2").value
+    carried = operators.product(graph, sigma1, phi2) + operators.product(graph, sigma2, phi1)
+    return (operators.product(graph, x, operators.carre_du_champ(graph, phi1, phi2) / graph.volume) - carried) / 2
+
+
+def hessian(
+    f: Function, graph: PixelGraph, x: Tensor, sigma1: Tensor, sigma2: Tensor, *, create_graph: bool = False
+) -> Tensor:
+    r"""The Riemannian Hessian applied to two tangent vectors, one number per image.
+
+    .. math:: \operatorname{Hess}_W f(x)(\sigma_1, \sigma_2)
+       = \sigma_1^\top \nabla^2 f(x)\, \sigma_2 - \Gamma_x(\sigma_1, \sigma_2)^\top \nabla f(x)
+
+    which for :math:`\sigma_1 = \sigma_2 = \sigma` is the second derivative of f along the geodesic that leaves x with velocity
+    σ. The paper prints the last term with a plus.
+
+    Parameters
+    ----------
+    f : function of images (..., C, H, W) or (H, W) -> (...)
+    graph : PixelGraph
+    x : tensor
+        Images, positive on every pixel.
+    sigma1, sigma2 : tensors of the same shape
+        Tangent vectors.
+    create_graph : bool
+        As in :func:`gradient`.
+
+    Returns
+    -------
+    tensor, (...)
+
+    Raises
+    ------
+    ValueError, TypeError
+        As :func:`christoffel`; also if f does not return one number per image.
+
+    References
+    ----------
+    Appendix B (iii) of Lin et al. (2019). Taught in :doc:`chapter 5 </book/riemannian_calculus>`.
+    """
+    checks.image(graph, x, interior=True)
+    leaf, grad = differentiate(f, x, create_graph=True)
+    with torch.set_grad_enabled(create_graph):
+        symbol = christoffel(graph, x, sigma1, sigma2)
+        second = second_derivative(grad, leaf, sigma2, create_graph=create_graph)
+        return operators.image_sum(sigma1 * second) - operators.image_sum(symbol * grad)

@@ -1,0 +1,163 @@
+"""The geodesic distance of the metric, in the manner of Benamou and Brenier."""
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from scipy.linalg import cho_factor, cho_solve
+from torch import Tensor
+
+from wdtr_lite import checks
+from wdtr_lite.graph import PixelGraph
+from wdtr_lite.metric import operators
+
+
+class DynamicDistance(NamedTuple):
+    """A Benamou-Brenier distance and its geodesic.
+
+    Taught in :doc:`chapter 3 </book/metric_tensor>`.
+    """
+
+    distance: Tensor  # (...)
+    path: Tensor  # (steps + 1, ..., H, W), from x to y
+
+
+def dynamic_distance(
+    graph: PixelGraph, x: Tensor, y: Tensor, steps: int = 16, *, unit: str | None = None
+) -> DynamicDistance:
+    r"""The geodesic distance of the metric :math:`L(x)^{+}`, in the manner of Benamou and Brenier, for small graphs.
+
+    .. math:: d(x, y)^2 = \min_{x_0 = x,\, x_N = y}\; N \sum_{k=0}^{N-1}
+       (x_{k+1} - x_k)^\top L\bigl(\tfrac{x_k + x_{k+1}}{2}\bigr)^{+} (x_{k+1} - x_k)
+
+    over paths of N steps with non-negative pixels. The problem is convex; a logarithmic barrier and Newton's method find its
+    value to 1e-8. Against continuous time the error falls as :math:`1/N^2`. Dense: memory
+    :math:`O((N n)^2)`, time :math:`O((N n)^3)`, seconds for N n = 1,500; on the CPU in float64, whatever the input's type.
+
+    Parameters
+    ----------
+    graph : PixelGraph
+    x, y : tensors, (..., C, H, W) or (H, W)
+        Images of equal mass in each channel; black pixels are allowed.
+    steps : int
+        N, at least 2.
+    unit : {None, "pixel"}
+        ``"pixel"`` gives pixels where the mass is 1.
+
+    Returns
+    -------
+    DynamicDistance
+        ``distance`` (...) is differentiable, once, in x and y, where they differ.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If x or y does not fit the graph, has a negative or non-finite pixel, or their masses or shapes differ.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from wdtr_lite import PixelGraph, metric
+    >>> line = PixelGraph(1, 2, 1).to(dtype=torch.float64)
+    >>> left, right = torch.tensor([[[1.0, 0.0]], [[0.0, 1.0]]], dtype=torch.float64)
+    >>> round(float(metric.dynamic_distance(line, left, right).distance), 6)
+    1.0
+
+    References
+    ----------
+    Benamou and Brenier (2000); Maas (2011) for graphs, there with the logarithmic mean. Taught in :doc:`chapter 3 </book/metric_tensor>`.
+    """
+    checks.image(graph, x)
+    checks.image(graph, y, "y")
+    checks.on_graph(graph, y, "y", x.shape)
+    checks.whole(steps, "steps", 2)
+    masses = [z.detach().double().sum((-2, -1)) for z in (x, y)]
+    if not torch.allclose(*masses, rtol=1e-6 if graph.dtype != torch.float64 else 1e-10, atol=0):
+        raise ValueError("x and y must have the same mass in each channel")
+    factor = operators.squared_unit(graph, unit)
+    ends = [z.detach().double().cpu().reshape(-1, graph.size).numpy() for z in (x, y)]
+    wide = graph.converted("cpu", torch.float64)
+    weights, volume = (z.detach().numpy() for z in (wide.adjacency(), wide.volume.flatten()))
+    paths = [_geodesic_path(weights, volume, a, b, steps) for a, b in zip(*ends, strict=True)]
+    inside = torch.as_tensor(np.stack(paths, 1)[1:-1], device=x.device, dtype=x.dtype).view(steps - 1, *x.shape)
+    path = torch.cat([x[None], inside, y[None]])
+    middle, move = ((path[1:] + path[:-1]) / 2).double(), path.diff(dim=0).double()
+    move = move - move.mean((-2, -1), keepdim=True)
+    moves = (move != 0).any(-1, keepdim=True).any(-2, keepdim=True)  # black pixels may be out of reach where nothing moves
+    inverse = operators.pseudo_inverse(operators.dense_laplacian(graph.converted(dtype=torch.float64), middle.where(moves, 1)))
+    flat = move.flatten(-2)
+    squared = steps * torch.einsum("k...i,k...ij,k...j->...", flat, inverse, flat)
+    squared = (squared.sum(-1) if x.dim() > 2 else squared) / factor
+    distance = torch.where(squared > 0, squared.where(squared > 0, 1).sqrt(), 0)
+    return DynamicDistance(distance.to(x.dtype), path.detach())
+
+
+def _geodesic_path(weights: np.ndarray, volume: np.ndarray, x: np.ndarray, y: np.ndarray, steps: int) -> np.ndarray:
+    """The minimising path (steps + 1, n) between two measures of mass m, by Newton's method with a barrier."""
+    n, mass = len(x), x.sum()
+    time = np.linspace(0, 1, steps + 1)[:, None]
+    path = x + time * (y - x)
+    if np.array_equal(x, y):
+        return path
+    path[1:-1] += 0.1 * (mass / n - path[1:-1])
+    basis = np.linalg.qr(np.c_[np.ones(n), np.eye(n)[:, 1:]])[0][:, 1:]  # of the vectors of sum 0
+    barrier = _energy(weights, volume, path) / (n * steps)
+    while True:
+        for _ in range(50):
+            value, gradient, hessian = _action(weights, volume, path)
+            inside = path[1:-1]
+            slope = gradient - barrier / inside
+            k = np.arange(steps - 1)
+            hessian[k, :, k, :] += np.einsum("ki,ij->kij", barrier / inside**2, np.eye(n))
+            reduced = np.einsum("ia,kilj,jb->kalb", basis, hessian, basis, optimize=True)
+            size = (steps - 1) * (n - 1)
+            move = cho_solve(cho_factor(reduced.reshape(size, size)), (slope @ basis).ravel())
+            move = -move.reshape(steps - 1, n - 1) @ basis.T
+            decrement = -float((slope * move).sum())
+            length = min(1.0, 0.99 / max(float((-move / inside).max()), 1e-300))
+            goal = value - barrier * np.log(inside).sum()
+            while length > 1e-12:
+                trial = path.copy()
+                trial[1:-1] += length * move
+                if _energy(weights, volume, trial) - barrier * np.log(trial[1:-1]).sum() <= goal - 0.1 * length * decrement:
+                    path = trial
+                    break
+                length /= 2
+            if decrement <= 1e-3 * barrier or length <= 1e-12:
+                break
+        if barrier * n * (steps - 1) <= 1e-8 * value:
+            return path
+        barrier /= 10
+
+
+def _parts(weights, volume, path):
+    """The moves of a path, the potentials of its steps and the pseudo-inverses, in float64."""
+    middle, move = (path[1:] + path[:-1]) / 2 / volume, np.diff(path, axis=0)
+    inverse = operators.pseudo_inverse(operators.laplacian_of(*map(torch.from_numpy, (weights, middle)))).numpy()
+    return move, np.einsum("kij,kj->ki", inverse, move), inverse
+
+
+def _energy(weights, volume, path) -> float:
+    move, phi, _ = _parts(weights, volume, path)
+    return len(move) * float((move * phi).sum())
+
+
+def _action(weights, volume, path):
+    """The action of a path with its gradient and Hessian in the inner points, (N - 1, n) and (N - 1, n, N - 1, n)."""
+    move, phi, inverse = _parts(weights, volume, path)
+    steps, n = move.shape
+    slope = weights * (phi[:, :, None] - phi[:, None, :]) / (2 * volume[:, None])  # (N, n, n)
+    q = (slope * (phi[:, :, None] - phi[:, None, :])).sum(-1)  # the derivative of phi' L(x) phi in x
+    k_matrix = -slope.transpose(0, 2, 1)
+    i = np.arange(n)
+    k_matrix[:, i, i] += slope.sum(-1)
+    ahead, behind = np.eye(n) - k_matrix / 2, -(np.eye(n) + k_matrix / 2)
+    gradient = steps * ((2 * phi - q / 2)[:-1] + (-2 * phi - q / 2)[1:])
+    hessian = np.zeros((steps - 1, n, steps - 1, n))
+    k = np.arange(steps - 1)
+    blocks = [[2 * steps * a.transpose(0, 2, 1) @ inverse @ b for b in (behind, ahead)] for a in (behind, ahead)]
+    hessian[k, :, k, :] = blocks[1][1][:-1] + blocks[0][0][1:]
+    if steps > 2:
+        hessian[k[:-1], :, k[1:], :] = blocks[0][1][1:-1]
+        hessian[k[1:], :, k[:-1], :] = blocks[1][0][1:-1]
+    return steps * float((move * phi).sum()), gradient, hessian

@@ -1,0 +1,87 @@
+"""The algebra of L(x) on a pixel graph, unchecked: x may have either sign."""
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from wdtr_lite.graph import PixelGraph
+
+
+def product(graph: PixelGraph, x: Tensor, v: Tensor) -> Tensor:
+    """L(x) v for x of either sign."""
+    u = x / graph.volume
+    return density_product(graph, u, diagonal(graph, u), v)
+
+
+def density_product(graph: PixelGraph, u: Tensor, diagonal: Tensor, v: Tensor) -> Tensor:
+    return diagonal * v - u / 2 * graph.neighbor_sum(v) - graph.neighbor_sum(u * v) / 2
+
+
+def diagonal(graph: PixelGraph, u: Tensor) -> Tensor:
+    return (u * graph.degree + graph.neighbor_sum(u)) / 2
+
+
+def carre_du_champ(graph: PixelGraph, v: Tensor, w: Tensor | None = None) -> Tensor:
+    r"""Half the sum over neighbours of :math:`\omega_{ij} (v_i - v_j)(w_i - w_j)`, (..., H, W); w = v by default."""
+    if w is None:
+        sums = graph.neighbor_sum(torch.stack([v, v * v]))
+        return (graph.degree * v * v + sums[1]) / 2 - v * sums[0]
+    sums = graph.neighbor_sum(torch.stack(torch.broadcast_tensors(v, w, v * w)))
+    return (graph.degree * v * w + sums[2] - v * sums[1] - w * sums[0]) / 2
+
+
+def image_sum(value: Tensor) -> Tensor:
+    """Sum over the pixels and the channels, in float64, of an image (..., C, H, W) or (H, W)."""
+    return value.sum(tuple(range(-min(3, value.dim()), 0)), dtype=torch.float64).to(value.dtype)
+
+
+def mean_diagonal(graph: PixelGraph, x: Tensor) -> Tensor:
+    return graph.degree.sum() * x.mean()
+
+
+def grad_norm_sq(graph: PixelGraph, x: Tensor, grad: Tensor) -> Tensor:
+    u = x / graph.volume
+    mass = u.sum((-2, -1), keepdim=True)
+    grad = grad - (u * grad).sum((-2, -1), keepdim=True) / mass.where(mass > 0, 1)
+    return image_sum(u * carre_du_champ(graph, grad)).clamp_min(0)
+
+
+def algorithm1(graph: PixelGraph, x: Tensor, grad: Tensor) -> Tensor:
+    u, g = (v.reshape(-1, 1, graph.height, graph.width) for v in (x / graph.volume, grad))
+    total = x.new_zeros(len(u))
+    for (dy, dx), weight in graph.forward_offsets():  # line 2
+        here, there = (0, max(0, -dx)), (dy, max(0, dx))
+        k, m = (x.new_zeros(1, 1, dy + 1, abs(dx) + 1) for _ in range(2))  # lines 3 and 4
+        k[0, 0][here], k[0, 0][there] = 1, -1
+        m[0, 0][here], m[0, 0][there] = 0.5, 0.5
+        h, v = F.conv2d(g, k), F.conv2d(u, m)  # lines 5 and 6
+        total = total + weight * (h * h * v).sum((1, 2, 3))  # lines 7 to 9
+    return total.reshape(x.shape[:-2]).sum(-1) if x.dim() > 2 else total[0]
+
+
+def dense_laplacian(graph: PixelGraph, x: Tensor) -> Tensor:
+    return laplacian_of(graph.adjacency(), (x / graph.volume).flatten(-2))
+
+
+def laplacian_of(weights: Tensor, density: Tensor) -> Tensor:
+    edges = weights * (density[..., :, None] + density[..., None, :]) / 2
+    return torch.diag_embed(edges.sum(-1)) - edges
+
+
+def pseudo_inverse(laplacian: Tensor) -> Tensor:
+    """The pseudo-inverse where the null space is the constants: of the Laplacian of a connected graph."""
+    n = laplacian.shape[-1]
+    level = laplacian.diagonal(dim1=-2, dim2=-1).mean(-1)[..., None, None]
+    constant = laplacian.new_full((n, n), 1 / n)
+    return torch.linalg.inv(laplacian + level * constant) - constant / level
+
+
+def squared_unit(graph: PixelGraph, unit: str | None) -> float | Tensor:
+    """What L is multiplied by: 1, or 2 / (n S)."""
+    if unit is None:
+        return 1.0
+    if unit != "pixel":
+        raise ValueError(f"unit must be None or 'pixel', got {unit!r}")
+    axes = (graph.height > 1) + (graph.width > 1)
+    moment = sum(2 * weight * (dy**2 + dx**2) for (dy, dx), weight in graph.forward_offsets()) / axes
+    return 2 / (graph.size * moment)

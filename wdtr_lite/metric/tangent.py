@@ -1,0 +1,266 @@
+"""Lengths of tangent vectors, through the potential that conjugate gradients find."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from wdtr_lite import checks
+from wdtr_lite.graph import PixelGraph
+from wdtr_lite.metric import operators
+
+
+class Potential(NamedTuple):
+    r"""A solution :math:`\Phi = L(x)^{+} \xi` and what it took.
+
+    Taught in :doc:`chapter 3 </book/metric_tensor>`.
+    """
+
+    value: Tensor  # (..., H, W)
+    iterations: int  # of conjugate gradients, the same for the whole batch
+    residual: float  # largest ||xi - L value|| / ||xi|| of the batch, squares divided by L's diagonal
+
+
+def potential(
+    graph: PixelGraph, x: Tensor, xi: Tensor, *, tol: float | None = None, max_iter: int | None = None
+) -> Potential:
+    r"""The potential of a tangent vector: the least-norm :math:`\Phi` with :math:`L(x)\,\Phi = \xi`.
+
+    Conjugate gradients with the diagonal of L(x) as preconditioner, a batch at a time, every channel a system of its own.
+
+    Parameters
+    ----------
+    graph : PixelGraph
+    x : tensor, (..., H, W)
+        Non-negative intensities.
+    xi : tensor of the same shape
+        Sums to zero on each connected component of the pixels that x links: two neighbours are linked
+        unless both are black, so black pixels without a lit neighbour are components of one, where xi is 0.
+    tol : float, optional
+        Relative residual to stop at, each pixel's square divided by L's diagonal; by default 1e-10 in float64, 1e-5 in float32.
+    max_iter : int, optional
+        By default 10 n.
+
+    Returns
+    -------
+    Potential
+        ``value`` is differentiable, once, in x, xi and the graph's kernel.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If x or xi does not fit the graph, x has a negative or non-finite pixel, or xi is no tangent vector.
+    RuntimeError
+        If the residual, computed anew at the end, is above ten times `tol`: `max_iter` is too small or x too ill-conditioned.
+
+    References
+    ----------
+    The continuity equation below (5) of Lin et al. (2019). Taught in :doc:`chapter 3 </book/metric_tensor>`.
+    """
+    return solve(graph, x, xi, "xi", tol, max_iter)
+
+
+def solve(
+    graph: PixelGraph, x: Tensor, xi: Tensor, name: str, tol: float | None = None, max_iter: int | None = None
+) -> Potential:
+    checks.image(graph, x)
+    checks.on_graph(graph, xi, name, x.shape)
+    low = graph.dtype != torch.float64
+    tol = (1e-5 if low else 1e-10) if tol is None else tol
+    if not 0 < tol < 1:
+        raise ValueError(f"tol must be between 0 and 1, got {tol!r}")
+    max_iter = 10 * graph.size if max_iter is None else max_iter
+    checks.whole(max_iter, "max_iter")
+    if not x.numel():
+        return Potential(torch.zeros_like(x), 0, 0.0)
+    shape = (-1, graph.height, graph.width)
+    solver = _Solver(graph, x.detach().reshape(shape), tol, max_iter)
+    with torch.no_grad():
+        right = solver.balance(xi.detach().reshape(shape), 1e-4 if low else 1e-9, name)
+        value, iterations, residual = solver.solve(right)
+        value = value.view(x.shape)
+        work, energy = ((value * v).sum((-2, -1)) for v in (xi, operators.product(graph, x, value)))
+        if not bool(((work - energy).abs() <= tol**0.5 * work).all()):
+            solver.fail(f"the solution's energy does not match its work: {name}'s rounding matters where x hardly has mass")
+    if torch.is_grad_enabled() and (x.requires_grad or xi.requires_grad or graph.volume.requires_grad):
+        image = operators.product(graph, x, value)
+        value = _Inverse.apply(xi - (image - image.detach()), value, solver)
+    return Potential(value, iterations, residual)
+
+
+class _Solver:
+    """Conjugate gradients for L(x) Phi = xi on a batch x (M, H, W)."""
+
+    def __init__(self, graph: PixelGraph, x: Tensor, tol: float, max_iter: int):
+        with torch.no_grad():
+            self.graph = graph
+            self.x, self.tol, self.max_iter = x, tol, max_iter
+            self.density = x / graph.volume
+            self.diagonal = operators.diagonal(graph, self.density)
+            self.component = graph.components(x)
+
+    def project(self, v: Tensor) -> Tensor:
+        """v less its mean on each component: the nearest vector in the range of L(x)."""
+        return self._less(v, torch.ones_like(v))
+
+    def balance(self, xi: Tensor, tol: float, name: str) -> Tensor:
+        """xi with its rounding to zero sums spread as L's diagonal is, so that hardly lit pixels stay balanced."""
+        total = self._sums(xi)
+        excess = total.abs() - tol * xi.abs().sum((1, 2)).unsqueeze(1)
+        if not bool((excess <= 0).all()):  # NaN fails it
+            self._refuse(total, excess, name)
+        return torch.where(self.diagonal > 0, self._less(xi, self.diagonal), 0)
+
+    def _sums(self, v: Tensor) -> Tensor:
+        """The sum over each component, at the place of its label, (M, n)."""
+        return torch.zeros_like(v.flatten(1)).scatter_add(1, self.component, v.flatten(1))
+
+    def _less(self, v: Tensor, weight: Tensor) -> Tensor:
+        share = self._sums(v) / self._sums(weight).where(self._sums(weight) > 0, 1)
+        return v - weight * share.gather(1, self.component).view_as(v)
+
+    def _refuse(self, total: Tensor, excess: Tensor, name: str) -> None:
+        image, label = divmod(int(excess.nan_to_num(nan=torch.inf).argmax()), excess.shape[1])
+        count = int((self.component[image] == label).sum())
+        row, column = divmod(label, self.graph.width)
+        raise ValueError(
+            f"{name} must sum to zero on each connected component of the pixels that x links; in image "
+            f"{image} the component of {count} pixels at ({row}, {column}) sums to {float(total[image, label]):.3g}"
+        )
+
+    def solve(self, right: Tensor) -> tuple[Tensor, int, float]:
+        def dot(a, b):
+            return (a * b).sum((1, 2), keepdim=True)
+
+        inverse = torch.where(self.diagonal > 0, 1 / self.diagonal, 0)
+        value, residual = torch.zeros_like(right), right
+        direction = z = inverse * residual
+        rho = dot(residual, z)
+        norm = rho.where(rho > 0, 1)
+        iterations = 0
+        while bool((active := rho > self.tol**2 * norm).any()) and iterations < self.max_iter:
+            image = operators.density_product(self.graph, self.density, self.diagonal, direction)
+            step = torch.where(active, rho / dot(direction, image).where(active, 1), 0)
+            value = value + step * direction
+            residual = residual - step * image
+            z = inverse * residual
+            rho, old = dot(residual, z), rho
+            direction = z + torch.where(active, rho / old.where(active, 1), 0) * direction
+            iterations += 1
+        residual = right - operators.density_product(self.graph, self.density, self.diagonal, value)
+        worst = float((dot(residual, inverse * residual) / norm).max().sqrt())
+        if not worst <= 10 * self.tol:
+            self.fail(f"relative residual {worst:.2g} after {iterations} iterations, tol={self.tol:.2g}, max_iter={self.max_iter}")
+        return self.project(value), iterations, worst
+
+    @staticmethod
+    def fail(what: str) -> None:
+        raise RuntimeError(f"{what}: if max_iter is not too small, x has mass on some pixels many orders below that on others")
+
+
+class _Inverse(torch.autograd.Function):
+    """A known solution of L Phi = right; its derivative in the right side is another solve."""
+
+    @staticmethod
+    def forward(ctx, right, value, solver):
+        ctx.solver = solver
+        return value.clone()
+
+    @staticmethod
+    def backward(ctx, grad):
+        with torch.no_grad():
+            right = ctx.solver.project(grad.reshape(ctx.solver.x.shape))
+            value = ctx.solver.solve(right)[0].view(grad.shape)
+        return _Inverse.apply(grad, value, ctx.solver), None, None
+
+
+def tangent_norm_sq(
+    graph: PixelGraph,
+    x: Tensor,
+    xi: Tensor,
+    *,
+    unit: str | None = None,
+    tol: float | None = None,
+    max_iter: int | None = None,
+) -> Tensor:
+    r"""The squared length of a tangent vector, :math:`\xi^\top G_W(x)\, \xi = \xi^\top L(x)^{+} \xi`, one number per image.
+
+    Parameters
+    ----------
+    graph : PixelGraph
+    x : tensor, (..., C, H, W) or (H, W)
+        Non-negative intensities.
+    xi : tensor of the same shape
+        Sums to zero on each connected component of the pixels that x links, in each channel.
+    unit : {None, "pixel"}
+        ``"pixel"`` gives squared pixels where x has mass 1.
+    tol, max_iter
+        Of the solver; :func:`potential` has the same and reports iterations and residual.
+
+    Returns
+    -------
+    tensor, (...)
+        Differentiable, twice, in x, xi and the graph's kernel. The relative error is of the order of `tol` squared times L's
+        condition number, down to rounding.
+
+    Raises
+    ------
+    ValueError, TypeError, RuntimeError
+        As :func:`potential`.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from wdtr_lite import PixelGraph, metric
+    >>> line = PixelGraph(1, 3, 1)
+    >>> float(metric.tangent_norm_sq(line, torch.tensor([[0.5, 0.5, 0.0]]), torch.tensor([[-0.1, 0.1, 0.0]])))
+    0.006666...
+
+    References
+    ----------
+    Equation (5) and Definition 2 of Lin et al. (2019). Taught in :doc:`chapter 3 </book/metric_tensor>`.
+    """
+    factor = operators.squared_unit(graph, unit)
+    phi = potential(graph, x, xi, tol=tol, max_iter=max_iter).value
+    return (operators.image_sum(2 * xi * phi) - operators.image_sum(phi * operators.product(graph, x, phi))).clamp_min(0) / factor
+
+
+def inner(
+    graph: PixelGraph,
+    x: Tensor,
+    xi: Tensor,
+    zeta: Tensor,
+    *,
+    unit: str | None = None,
+    tol: float | None = None,
+    max_iter: int | None = None,
+) -> Tensor:
+    r"""The inner product of two tangent vectors, :math:`g_x(\xi, \zeta) = \xi^\top L(x)^{+} \zeta`, one number per image.
+
+    Parameters
+    ----------
+    graph : PixelGraph
+    x : tensor, (..., C, H, W) or (H, W)
+        Non-negative intensities.
+    xi, zeta : tensors of the same shape
+        Tangent vectors as in :func:`tangent_norm_sq`.
+    unit, tol, max_iter
+        As in :func:`tangent_norm_sq`.
+
+    Returns
+    -------
+    tensor, (...)
+        Differentiable, twice, in x, xi, zeta and the graph's kernel.
+
+    Raises
+    ------
+    ValueError, TypeError, RuntimeError
+        As :func:`potential`.
+
+    References
+    ----------
+    Definition 2 of Lin et al. (2019). Taught in :doc:`chapter 3 </book/metric_tensor>`.
+    """
+    factor = operators.squared_unit(graph, unit)
+    phi, psi = (solve(graph, x, v, k, tol, max_iter).value for v, k in ((xi, "xi"), (zeta, "zeta")))
+    return (operators.image_sum(xi * psi) + operators.image_sum(zeta * phi) - operators.image_sum(phi * operators.product(graph, x, psi))) / factor

@@ -1,0 +1,259 @@
+"""The weighted Laplacian L(x), as a matrix and as an operator, and the squared norm (7) of gradients."""
+
+import torch
+from torch import Tensor
+
+from wdtr_lite import checks
+from wdtr_lite.graph import PixelGraph, sparse_coo
+from wdtr_lite.metric import operators
+
+
+def mobility(graph: PixelGraph, x: Tensor) -> Tensor:
+    r"""The diagonal of :math:`\Lambda(x)`: on each edge the mean of both ends' densities.
+
+    .. math:: \Lambda(x)_{(i,j)} = \tfrac12 \Bigl(\frac{x_i}{d_i} + \frac{x_j}{d_j}\Bigr)
+
+    Parameters
+    ----------
+    graph : PixelGraph
+    x : tensor, (..., H, W)
+        Non-negative intensities.
+
+    Returns
+    -------
+    tensor, (..., number of edges)
+        Edges in the order of :meth:`~wdtr_lite.graph.PixelGraph.incidence`.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If x does not fit the graph, or has a negative or non-finite pixel.
+
+    References
+    ----------
+    Definition 1 of Lin et al. (2019). Taught in :doc:`chapter 3 </book/metric_tensor>`.
+    """
+    checks.image(graph, x)
+    j, i = graph.edges()[0]
+    u = (x / graph.volume).flatten(-2)
+    return (u[..., i] + u[..., j]) / 2
+
+
+def laplacian(graph: PixelGraph, x: Tensor) -> Tensor:
+    r"""The weighted Laplacian as a dense matrix, :math:`L(x) = D^\top \Lambda(x) D`.
+
+    .. math:: L(x)_{ij} = \begin{cases}
+       \tfrac12 \sum_{k \in N(i)} \omega_{ik} (x_i/d_i + x_k/d_k) & i = j \\
+       -\tfrac12\, \omega_{ij} (x_i/d_i + x_j/d_j) & j \in N(i) \\ 0 & \text{otherwise}\end{cases}
+
+    Parameters
+    ----------
+    graph : PixelGraph
+    x : tensor, (..., H, W)
+        Non-negative intensities.
+
+    Returns
+    -------
+    tensor, (..., n, n)
+        Symmetric, positive semi-definite, rows summing to 0.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If x does not fit the graph, or has a negative or non-finite pixel.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from wdtr_lite import PixelGraph, metric
+    >>> metric.laplacian(PixelGraph(1, 3, 1), torch.tensor([[0.5, 0.5, 0.0]]))
+    tensor([[ 1.5000, -1.5000,  0.0000],
+            [-1.5000,  2.0000, -0.5000],
+            [ 0.0000, -0.5000,  0.5000]])
+
+    References
+    ----------
+    Section 4 and Definition 1 of Lin et al. (2019). Taught in :doc:`chapter 3 </book/metric_tensor>`.
+    """
+    checks.image(graph, x)
+    return operators.dense_laplacian(graph, x)
+
+
+def laplacian_sparse(graph: PixelGraph, x: Tensor) -> Tensor:
+    """The weighted Laplacian of :func:`laplacian` as a sparse COO tensor.
+
+    Parameters
+    ----------
+    graph : PixelGraph
+    x : tensor, (..., H, W)
+        Non-negative intensities.
+
+    Returns
+    -------
+    sparse COO tensor, (..., n, n)
+        Memory and time grow with the number of edges times the number of images.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If x does not fit the graph, or has a negative or non-finite pixel.
+
+    References
+    ----------
+    Section 4 of Lin et al. (2019). Taught in :doc:`chapter 3 </book/metric_tensor>`.
+    """
+    value = mobility(graph, x)
+    (j, i), weight = graph.edges()
+    value = (value * weight).reshape(-1)  # (M edges)
+    batch = torch.cartesian_prod(*(torch.arange(k, device=x.device) for k in x.shape[:-2])) if x.dim() > 2 else None
+    images = value.numel() // len(i)
+    ends = torch.stack([torch.cat([i, j, i, j]), torch.cat([i, j, j, i])]).repeat(1, images)
+    values = torch.stack([value, value, -value, -value]).view(4, images, len(i)).transpose(0, 1).reshape(-1)
+    if batch is not None:
+        place = batch.view(images, x.dim() - 2).T.repeat_interleave(4 * len(i), dim=1)
+        ends = torch.cat([place, ends])
+    return sparse_coo(ends, values, (*x.shape[:-2], graph.size, graph.size))
+
+
+def apply_laplacian(graph: PixelGraph, x: Tensor, v: Tensor) -> Tensor:
+    r"""The product L(x) v, without the matrix.
+
+    With :math:`u = x/d` and :math:`(Bv)_i = \sum_{j \in N(i)} \omega_{ij} v_j`,
+
+    .. math:: L(x)\,v = \tfrac12 \bigl[ (u \cdot B1 + Bu) \cdot v - u \cdot Bv - B(u \cdot v) \bigr].
+
+    Parameters
+    ----------
+    graph : PixelGraph
+    x : tensor, (..., H, W)
+        Non-negative intensities.
+    v : tensor, (..., H, W)
+        Any vectors; the leading dimensions of x and v broadcast.
+
+    Returns
+    -------
+    tensor, (..., H, W)
+
+    Raises
+    ------
+    ValueError, TypeError
+        If x or v does not fit the graph, or x has a negative or non-finite pixel.
+
+    References
+    ----------
+    Section 4 of Lin et al. (2019). Taught in :doc:`chapter 3 </book/metric_tensor>`.
+    """
+    checks.image(graph, x)
+    checks.on_graph(graph, v, "v")
+    return operators.product(graph, x, v)
+
+
+def mean_diagonal(graph: PixelGraph, x: Tensor) -> Tensor:
+    r"""The mean of the diagonal of L(x) over all pixels, channels and images, a number.
+
+    .. math:: \frac1n \operatorname{tr} L(x) = \Bigl(\sum_{i=1}^n \sum_{j \in N(i)} \omega_{ij}\Bigr) \cdot \frac1n \sum_{i=1}^n x_i
+
+    L(x) divided by it has, on average, the diagonal of the identity: penalties of different radii, and the Euclidean one,
+    compare.
+
+    Parameters
+    ----------
+    graph : PixelGraph
+    x : tensor, (..., H, W)
+        Non-negative intensities.
+
+    Returns
+    -------
+    tensor, ()
+
+    Raises
+    ------
+    ValueError, TypeError
+        If x does not fit the graph, or has a negative or non-finite pixel.
+
+    References
+    ----------
+    Taught in :doc:`chapter 7 </book/fast_penalty>`.
+    """
+    checks.image(graph, x)
+    return operators.mean_diagonal(graph, x)
+
+
+def grad_norm_sq(graph: PixelGraph, x: Tensor, grad: Tensor) -> Tensor:
+    r"""The squared Wasserstein gradient norm (7), one number per image.
+
+    .. math:: \nabla f^\top L(x) \nabla f &= \sum_{(i,j) \in E} \omega_{ij} (g_i - g_j)^2\, \frac{x_i/d_i + x_j/d_j}{2} \\
+       &= \sum_i \frac{x_i}{d_i} \cdot \tfrac12 \sum_{j \in N(i)} \omega_{ij} (g_i - g_j)^2
+
+    computed through :math:`\tfrac12\,(B1 \cdot g^2 + B(g^2)) - g \cdot Bg`, whose cost does not grow with the radius. Each
+    channel of the gradient is centred first, at its mean :math:`\bar g` over the densities :math:`u = x/d`, which changes nothing
+    but the rounding; sums are in float64.
+
+    Parameters
+    ----------
+    graph : PixelGraph
+    x : tensor, (..., C, H, W) or (H, W)
+        Non-negative intensities.
+    grad : tensor of the same shape
+        The gradient :math:`g = \nabla f(x)`.
+
+    Returns
+    -------
+    tensor, (...)
+        Never negative. In float32 the relative error is below 1e-5 on rough gradients. Where the gradient has plateaus of
+        different height under the ink the value is a small difference of large numbers; the absolute error is always below
+        1e-6 times the sum over the pixels of :math:`u\, [B1 \cdot h + B(h)]`, with :math:`h = (g - \bar g)^2`.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If x or grad does not fit the graph, or x has a negative or non-finite pixel.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from wdtr_lite import PixelGraph, metric
+    >>> graph = PixelGraph(1, 3, 1)
+    >>> metric.grad_norm_sq(graph, torch.tensor([[0.5, 0.5, 0.0]]), torch.tensor([[1.0, 0.0, 0.0]]))
+    tensor(1.5000)
+
+    References
+    ----------
+    Equation (7) of Lin et al. (2019). Taught in :doc:`chapter 3 </book/metric_tensor>`.
+    """
+    checks.image(graph, x)
+    checks.on_graph(graph, grad, "grad", x.shape)
+    return operators.grad_norm_sq(graph, x, grad)
+
+
+def grad_norm_sq_algorithm1(graph: PixelGraph, x: Tensor, grad: Tensor) -> Tensor:
+    """The squared Wasserstein gradient norm by the paper's Algorithm 1, a pair of convolutions per neighbour.
+
+    The reference that :func:`grad_norm_sq` is measured against. Each pair of opposite neighbour relations is
+    taken once, edges that leave the image are left out, and each term is multiplied by its weight, which the
+    printed algorithm asks for but does not use.
+
+    Parameters
+    ----------
+    graph : PixelGraph
+    x : tensor, (..., C, H, W) or (H, W)
+        Non-negative intensities.
+    grad : tensor of the same shape
+
+    Returns
+    -------
+    tensor, (...)
+
+    Raises
+    ------
+    ValueError, TypeError
+        If x or grad does not fit the graph, or x has a negative or non-finite pixel.
+
+    References
+    ----------
+    Algorithm 1 of Lin et al. (2019). Taught in :doc:`chapter 3 </book/metric_tensor>`.
+    """
+    checks.image(graph, x)
+    checks.on_graph(graph, grad, "grad", x.shape)
+    with torch.autocast(x.device.type, enabled=False):
+        return operators.algorithm1(graph, x, grad)

@@ -1,0 +1,152 @@
+"""A classifier and its loss evaluated: outputs, their derivatives, and evaluations that repeat without moving the model."""
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.utils.parametrizations import _SpectralNorm
+from torch.nn.utils.spectral_norm import SpectralNorm
+
+from wdtr_lite import checks
+from wdtr_lite.calculus.derivatives import check_point
+from wdtr_lite.graph import PixelGraph
+
+Classifier = Callable[[Tensor], Tensor]
+Loss = Callable[[Tensor, Tensor], Tensor]
+
+
+def outputs_of(f: Classifier, x: Tensor) -> Tensor:
+    """The outputs as (B, k)."""
+    outputs = f(x)
+    if not isinstance(outputs, Tensor):
+        raise TypeError(f"f must return a tensor, got {type(outputs).__name__}")
+    if outputs.shape[:1] != x.shape[:1] or outputs.dim() not in (1, 2):
+        raise ValueError(f"f must return ({len(x)},) or ({len(x)}, k) outputs, got {tuple(outputs.shape)}")
+    return outputs
+
+
+def losses_of(loss: Loss, outputs: Tensor, y: Tensor) -> Tensor:
+    value = loss(outputs, y)
+    if value.shape != outputs.shape[:1]:
+        raise ValueError(f"loss must return one number per image, ({len(outputs)},), got {tuple(value.shape)}")
+    return value
+
+
+def column_gradients(value: Tensor, at: Tensor) -> Tensor:
+    """The derivative in `at` (B, ...) of each column of `value` (B, k), with its graph: (B, k, ...)."""
+    rows = [
+        torch.autograd.grad(column.sum(), at, create_graph=True, materialize_grads=True)[0]
+        if column.requires_grad
+        else torch.zeros_like(at)
+        for column in value.T
+    ]
+    return torch.stack(rows, 1)
+
+
+def check_batch(graph: PixelGraph | None, x: Tensor, *, interior: bool = False) -> None:
+    check_point(graph, x, interior=interior)
+    if x.dim() != 4:
+        raise ValueError(f"x must be (B, C, H, W), got {tuple(x.shape)}")
+
+
+def loss_slope(loss: Loss, f: Classifier, x: Tensor, y: Tensor) -> Tensor:
+    """The derivative l' of the loss in the outputs at x, which depends on the parameters of f but not on x."""
+    with torch.enable_grad():
+        outputs = outputs_of(f, x.detach())
+        at = outputs if outputs.requires_grad else outputs.detach().requires_grad_()
+        slope = column_gradients(losses_of(loss, at, y)[:, None], at)[:, 0]
+    return slope if outputs.requires_grad else slope.detach()
+
+
+def weighted_outputs(f: Classifier, slope: Tensor) -> Classifier:
+    r"""The function whose Laplacian is :math:`\sum_a l'_a \Delta f_a`."""
+    return lambda image: as_columns(slope * f(image)).sum(1)
+
+
+def as_columns(outputs: Tensor) -> Tensor:
+    """Outputs (B,) or (B, k) as (B, k)."""
+    return outputs if outputs.dim() == 2 else outputs[:, None]
+
+
+def cross_entropy(outputs: Tensor, y: Tensor) -> Tensor:
+    return F.cross_entropy(outputs, y, reduction="none")
+
+
+def input_gradients(columns, x: Tensor, *, create_graph: bool) -> tuple[Tensor, Tensor, list[Tensor]]:
+    """Outputs, columns (B, k), and the gradient in x of each column's sum, k times (B, C, H, W)."""
+    if torch._C._are_functorch_transforms_active():
+        values, pull, outputs = torch.func.vjp(columns, x, has_aux=True)
+        units = torch.eye(values.shape[1], dtype=values.dtype, device=values.device)
+        return outputs, values, [pull(unit.expand_as(values))[0] for unit in units]
+    with torch.enable_grad():
+        leaf = x.detach().requires_grad_()
+        values, outputs = columns(leaf)
+        if not values.requires_grad:
+            return outputs, values, [torch.zeros_like(x) for _ in values.T]
+        gradients = [
+            torch.autograd.grad(column.sum(), leaf, create_graph=create_graph, retain_graph=True, materialize_grads=True)[0]
+            for column in values.unbind(1)
+        ]
+    return outputs, values, gradients
+
+
+@contextmanager
+def fixed_statistics(model: Classifier) -> Iterator[None]:
+    """Normalisation layers in training mode use the batch's statistics, and neither their running ones nor the singular
+    vectors of spectral normalisation move."""
+    before = []
+    for layer in model.modules() if isinstance(model, nn.Module) else []:
+        changes = _fixing(layer) if layer.training else {}
+        before.append((layer, {name: getattr(layer, name) for name in changes}))
+        vars(layer).update(changes)
+    try:
+        yield
+    finally:
+        for layer, values in before:
+            vars(layer).update(values)
+
+
+def _fixing(layer: nn.Module) -> dict:
+    """The attributes with which a layer in training mode moves nothing."""
+    if isinstance(layer, _NormBase):
+        return {"track_running_stats": False, "momentum": 0.0}
+    hooks = layer._forward_pre_hooks.values()
+    if isinstance(layer, _SpectralNorm) or any(isinstance(hook, SpectralNorm) for hook in hooks):
+        return {"training": False}
+    return {}
+
+
+def replay(device: torch.device) -> Callable[[], AbstractContextManager]:
+    """A context in which torch's global generators repeat what they give from here on: the same dropout masks."""
+    cuda = device.type == "cuda"
+    if torch._C._are_functorch_transforms_active() or (cuda and torch.cuda.is_current_stream_capturing()):
+        return nullcontext
+    state, device_state = torch.get_rng_state(), torch.cuda.get_rng_state(device) if cuda else None
+
+    @contextmanager
+    def again():
+        with torch.random.fork_rng([device] if cuda else []):
+            torch.set_rng_state(state)
+            if cuda:
+                torch.cuda.set_rng_state(device_state, device)
+            yield
+
+    return again
+
+
+def check_classes(y: Tensor, outputs: Tensor) -> None:
+    if not isinstance(y, Tensor) or y.dtype != torch.int64 or y.shape != outputs.shape[:1]:
+        raise ValueError(f"y must be int64 classes ({len(outputs)},)")
+    if checks.eager(y) and len(y) and not bool(((y >= 0) & (y < outputs.shape[1])).all()):
+        raise ValueError(f"y must be classes from 0 to {outputs.shape[1] - 1}")
+
+
+def checked_batch(graph: PixelGraph | None, x: Tensor) -> Tensor:
+    """The images as constants."""
+    check_batch(graph, x)
+    if x.is_inference() or torch.is_inference_mode_enabled():
+        raise RuntimeError("there are no gradients in inference mode: use torch.no_grad() for evaluation")
+    return x.detach()

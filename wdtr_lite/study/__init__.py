@@ -1,0 +1,1 @@
+"""Grids of networks, and what is asked of them."""
