@@ -50,7 +50,10 @@ def show(title, rows):
         part = rows[first : first + 6]
         print("\n" * (first > 0), end="")
         for key in part[0]:
-            print(f"  {key:40s}" + "".join(f"{'-' if row[key] is None else row[key]!s:>24}" for row in part))
+            print(
+                f"  {key:40s}"
+                + "".join(f"{'-' if row[key] is None else row[key]!s:>24}" for row in part)
+            )
 
 
 def main(name, description, measurements, targets=None):
@@ -71,13 +74,19 @@ def main(name, description, measurements, targets=None):
         measured["targets"] = targets(measured)
         print("\ntargets")
         for row in measured["targets"]:
-            print(f"  {row['target']:66s}{row['measured']!s:>12}  {'met' if row['met'] else 'MISSED'}")
+            print(
+                f"  {row['target']:66s}{row['measured']!s:>12}  {'met' if row['met'] else 'MISSED'}"
+            )
     seconds = time.perf_counter() - start
     command = f"OMP_NUM_THREADS={torch.get_num_threads()} python benchmarks/{name}.py --write"
     print(f"\n{seconds:.0f} s")
     if write:
         path = ROOT / "results" / f"benchmark_{name}.json"
         path.parent.mkdir(exist_ok=True)
-        result = {"name": f"benchmark_{name}", **measured, "provenance": provenance(command, seconds)}
+        result = {
+            "name": f"benchmark_{name}",
+            **measured,
+            "provenance": provenance(command, seconds),
+        }
         path.write_text(json.dumps(result, indent=1) + "\n")
         print(f"wrote {path.relative_to(ROOT)}")

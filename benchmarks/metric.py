@@ -32,7 +32,11 @@ def random_digits(n, side, seed, dtype=torch.float32):
     """Digits (n, side, side): 28 x 28 as they are, larger ones padded with black, smaller ones averaged."""
     chosen = torch.randperm(5000, generator=seeded(seed))[:n]
     images = data.load("mnist5k").images[chosen].to(dtype)
-    return F.pad(images, [(side - 28) // 2] * 4) if side >= 28 else F.adaptive_avg_pool2d(images[:, None], side)[:, 0]
+    return (
+        F.pad(images, [(side - 28) // 2] * 4)
+        if side >= 28
+        else F.adaptive_avg_pool2d(images[:, None], side)[:, 0]
+    )
 
 
 def random_kernel(radius, seed, device="cpu"):
@@ -49,7 +53,10 @@ def gradient_norm(radii=(1, 2, 4, 6, 8), shape=(64, 3, 32, 32), rounds=5):
     """
     rows = []
     for device in ["cpu"] + ["cuda"] * torch.cuda.is_available():
-        x, grad = (draw(shape, generator=seeded(k)).to(device) for k, draw in enumerate((torch.rand, torch.randn)))
+        x, grad = (
+            draw(shape, generator=seeded(k)).to(device)
+            for k, draw in enumerate((torch.rand, torch.randn))
+        )
 
         def forward(function, graph, x=x, grad=grad):
             with torch.no_grad():
@@ -61,7 +68,10 @@ def gradient_norm(radii=(1, 2, 4, 6, 8), shape=(64, 3, 32, 32), rounds=5):
             return torch.autograd.grad(value, [leaf] + [w for w in [graph.kernel] if w is not None])
 
         plain = {r: PixelGraph(*shape[-2:], r).to(device) for r in radii}
-        learnable = {r: PixelGraph(*shape[-2:], r, weight=random_kernel(r, seed=2, device=device)) for r in radii}
+        learnable = {
+            r: PixelGraph(*shape[-2:], r, weight=random_kernel(r, seed=2, device=device))
+            for r in radii
+        }
         functions = {}
         for name, use in (("forward", forward), ("both", both)):
             for kind, graphs, function in (
@@ -74,7 +84,10 @@ def gradient_norm(radii=(1, 2, 4, 6, 8), shape=(64, 3, 32, 32), rounds=5):
         calls = {key: {"ours": 9, "kernel": 3}.get(key[1], 1) for key in functions}
         times = interleaved(functions, rounds, calls)
         for r in radii:
-            row = {"device": torch.cuda.get_device_name() if device == "cuda" else device, "radius": r}
+            row = {
+                "device": torch.cuda.get_device_name() if device == "cuda" else device,
+                "radius": r,
+            }
             for name, label in (("forward", "forward"), ("both", "forward_backward")):
                 ours, printed = times[name, "ours", r], times.get((name, "algorithm1", r))
                 row |= {
@@ -99,7 +112,12 @@ def by_double_loop(radius, x, grad):
     for dy in reach:
         for dx in reach:
             if dy or dx:
-                inside = ((row + dy >= 0) & (row + dy < height) & (column + dx >= 0) & (column + dx < width)).double()
+                inside = (
+                    (row + dy >= 0)
+                    & (row + dy < height)
+                    & (column + dx >= 0)
+                    & (column + dx < width)
+                ).double()
                 windows.append(((-dy, -dx), inside))
     for offset, inside in windows:
         differences += inside * (grad - grad.roll(offset, (-2, -1))) ** 2
@@ -150,14 +168,25 @@ def accuracy(radii=(2, 4, 6, 8), shape=(64, 3, 32, 32)):
         for r in radii:
             graph = PixelGraph(*shape[-2:], r)
             reference, bound = by_double_loop(r, x, grad)
-            row = {"gradient": name, "radius": r, "smallest_reference": significant(reference.min())}
-            for label, function in (("", metric.grad_norm_sq), ("algorithm1_", metric.grad_norm_sq_algorithm1)):
+            row = {
+                "gradient": name,
+                "radius": r,
+                "smallest_reference": significant(reference.min()),
+            }
+            for label, function in (
+                ("", metric.grad_norm_sq),
+                ("algorithm1_", metric.grad_norm_sq_algorithm1),
+            ):
                 value = function(graph, x, grad).double()
                 error = (value - reference).abs()
                 row |= {
-                    f"{label}relative_error": significant((error / reference).max()) if reference.min() > 0 else None,
+                    f"{label}relative_error": significant((error / reference).max())
+                    if reference.min() > 0
+                    else None,
                     f"{label}absolute_error": significant(error.max()),
-                    f"{label}error_over_bound": significant((error / bound).max()) if bound.min() > 0 else None,
+                    f"{label}error_over_bound": significant((error / bound).max())
+                    if bound.min() > 0
+                    else None,
                     f"{label}smallest_value": significant(value.min()),
                 }
             rows.append(row)
@@ -178,7 +207,9 @@ def noise_sampling(images=1000, side=32, radius=8, by_cholesky=20, by_eigh=5, ro
     def cholesky(image):
         matrix = metric.laplacian(graph, image)
         jitter = 1e-5 * matrix.diagonal().mean()
-        return torch.linalg.cholesky(matrix + jitter * identity) @ torch.randn(graph.size, generator=generator)
+        return torch.linalg.cholesky(matrix + jitter * identity) @ torch.randn(
+            graph.size, generator=generator
+        )
 
     def eigh(image):
         values, vectors = torch.linalg.eigh(metric.laplacian(graph, image))
@@ -214,7 +245,8 @@ def smooth_network(channels, seed, width=8):
     """A smooth function of images: two softplus convolutions of random weights, then a mean of squares."""
     generator = seeded(seed)
     weights = [
-        torch.randn(width, inputs, 3, 3, generator=generator, dtype=torch.float64) * (2 / (9 * inputs)) ** 0.5
+        torch.randn(width, inputs, 3, 3, generator=generator, dtype=torch.float64)
+        * (2 / (9 * inputs)) ** 0.5
         for inputs in (channels, width)
     ]
 
@@ -243,7 +275,13 @@ def laplace_beltrami_error(samples=(4, 16, 64, 256, 1024), side=14, radius=2, re
         copies = x.expand(repetitions, 1, side, side).contiguous()
         for m in samples:
             value, standard_error = calculus.laplace_beltrami(
-                f, graph, copies, volume=False, estimator="stochastic", samples=m, generator=seeded(m)
+                f,
+                graph,
+                copies,
+                volume=False,
+                estimator="stochastic",
+                samples=m,
+                generator=seeded(m),
             )
             error = value - exact
             rows.append(
@@ -254,7 +292,9 @@ def laplace_beltrami_error(samples=(4, 16, 64, 256, 1024), side=14, radius=2, re
                     "relative_error": significant(error.square().mean().sqrt() / abs(exact)),
                     "mean_relative_error": significant(error.mean() / exact),
                     "its_standard_error": significant(error.std() / repetitions**0.5 / abs(exact)),
-                    "within_two_standard_errors": float((error.abs() <= 2 * standard_error).double().mean()),
+                    "within_two_standard_errors": float(
+                        (error.abs() <= 2 * standard_error).double().mean()
+                    ),
                     "student_share": round(float(1 - 2 * student.sf(2, m - 1)), 4),
                 }
             )
@@ -262,7 +302,9 @@ def laplace_beltrami_error(samples=(4, 16, 64, 256, 1024), side=14, radius=2, re
     return [row | {"slope": significant(slope)} for row in rows]
 
 
-def laplace_beltrami_cost(shapes=((8, 8), (16, 16), (28, 28), (32, 32), (3, 32, 32)), radius=2, samples=100, rounds=3):
+def laplace_beltrami_cost(
+    shapes=((8, 8), (16, 16), (28, 28), (32, 32), (3, 32, 32)), radius=2, samples=100, rounds=3
+):
     """(d) Seconds of the trace under ``no_grad``, exact (a Hessian-vector product per pixel) and with 100 samples."""
     rows = []
     for shape in shapes:
@@ -303,13 +345,18 @@ def products(radii=(2, 8), side=28, rounds=30):
         graph = PixelGraph(side, side, r)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch calls its CSR tensors beta
-            dense, sparse = metric.laplacian(graph, x), metric.laplacian_sparse(graph, x).to_sparse_csr()
+            dense, sparse = (
+                metric.laplacian(graph, x),
+                metric.laplacian_sparse(graph, x).to_sparse_csr(),
+            )
             flat = v.view(-1, 1)
             functions = {
                 "apply_laplacian": lambda graph=graph: metric.apply_laplacian(graph, x, v),
                 "sparse_product": lambda sparse=sparse, flat=flat: sparse @ flat,
                 "dense_product": lambda dense=dense, flat=flat: dense @ flat,
-                "build_sparse": lambda graph=graph: metric.laplacian_sparse(graph, x).to_sparse_csr(),
+                "build_sparse": lambda graph=graph: metric.laplacian_sparse(
+                    graph, x
+                ).to_sparse_csr(),
                 "build_dense": lambda graph=graph: metric.laplacian(graph, x),
             }
             times = interleaved(functions, rounds)
@@ -369,26 +416,68 @@ def tangent_norm(radii=(2, 8), side=28, batch=64, subset=5, rounds=3):
 
 def targets(measured):
     """What was measured against what the project asks for, on the CPU."""
-    at_8 = next(row for row in measured["gradient_norm"] if (row["device"], row["radius"]) == ("cpu", 8))
-    relative = max(row["relative_error"] for row in measured["accuracy"] if row["gradient"].startswith("normal"))
+    at_8 = next(
+        row for row in measured["gradient_norm"] if (row["device"], row["radius"]) == ("cpu", 8)
+    )
+    relative = max(
+        row["relative_error"]
+        for row in measured["accuracy"]
+        if row["gradient"].startswith("normal")
+    )
     bounded = max(row["error_over_bound"] or 0 for row in measured["accuracy"])
     errors = measured["laplace_beltrami_error"]
     sampling = measured["noise_sampling"]
-    share = significant(max((row["within_two_standard_errors"] - row["student_share"] for row in errors), key=abs))
+    share = significant(
+        max((row["within_two_standard_errors"] - row["student_share"] for row in errors), key=abs)
+    )
     checks = (
-        ("grad_norm_sq, r = 8 over r = 2: at most 1.3", at_8["forward_over_radius_2"], lambda v: v <= 1.3),
-        ("  with its derivative: at most 1.3", at_8["forward_backward_over_radius_2"], lambda v: v <= 1.3),
-        ("Algorithm 1 over grad_norm_sq, r = 8: at least 200", at_8["forward_ratio"], lambda v: v >= 200),
-        ("  with their derivatives: at least 200", at_8["forward_backward_ratio"], lambda v: v >= 200),
+        (
+            "grad_norm_sq, r = 8 over r = 2: at most 1.3",
+            at_8["forward_over_radius_2"],
+            lambda v: v <= 1.3,
+        ),
+        (
+            "  with its derivative: at most 1.3",
+            at_8["forward_backward_over_radius_2"],
+            lambda v: v <= 1.3,
+        ),
+        (
+            "Algorithm 1 over grad_norm_sq, r = 8: at least 200",
+            at_8["forward_ratio"],
+            lambda v: v >= 200,
+        ),
+        (
+            "  with their derivatives: at least 200",
+            at_8["forward_backward_ratio"],
+            lambda v: v >= 200,
+        ),
         ("relative error on rough gradients: at most 1e-5", relative, lambda v: v <= 1e-5),
         ("error on all gradients over the stated bound: at most 1", bounded, lambda v: v <= 1),
-        ("smallest value: not negative", min(row["smallest_value"] for row in measured["accuracy"]), lambda v: v >= 0),
-        ("dense Cholesky over noise.sample: at least 10", sampling["ratio_to_cholesky"], lambda v: v >= 10),
+        (
+            "smallest value: not negative",
+            min(row["smallest_value"] for row in measured["accuracy"]),
+            lambda v: v >= 0,
+        ),
+        (
+            "dense Cholesky over noise.sample: at least 10",
+            sampling["ratio_to_cholesky"],
+            lambda v: v >= 10,
+        ),
         ("dense eigh over noise.sample: at least 50", sampling["ratio_to_eigh"], lambda v: v >= 50),
-        ("slope of the stochastic trace's error: -0.5 within 0.05", errors[0]["slope"], lambda v: abs(v + 0.5) <= 0.05),
-        ("share within two standard errors, from Student's: at most 0.06", share, lambda v: abs(v) <= 0.06),
+        (
+            "slope of the stochastic trace's error: -0.5 within 0.05",
+            errors[0]["slope"],
+            lambda v: abs(v + 0.5) <= 0.05,
+        ),
+        (
+            "share within two standard errors, from Student's: at most 0.06",
+            share,
+            lambda v: abs(v) <= 0.06,
+        ),
     )
-    return [{"target": name, "measured": value, "met": bool(met(value))} for name, value, met in checks]
+    return [
+        {"target": name, "measured": value, "met": bool(met(value))} for name, value, met in checks
+    ]
 
 
 if __name__ == "__main__":

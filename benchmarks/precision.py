@@ -30,9 +30,19 @@ def precision(seeds=(0, 1, 2), epochs=8, milestones=(6,)):
                 run = training.fit(config, dataset=digits, device=device, progress=False)
                 losses.append(run.history[-1]["loss"])
                 errors.append(evaluation.error(run.model, images, labels))
-            row = {"device": device, "method": method, "precision": arithmetic, "epochs": epochs, "n": len(seeds)}
+            row = {
+                "device": device,
+                "method": method,
+                "precision": arithmetic,
+                "epochs": epochs,
+                "n": len(seeds),
+            }
             for name, values in (("training_loss", losses), ("test_error", errors)):
-                row |= {f"{name}_mean": float(np.mean(values)), f"{name}_sd": float(np.std(values, ddof=1)), name: values}
+                row |= {
+                    f"{name}_mean": float(np.mean(values)),
+                    f"{name}_sd": float(np.std(values, ddof=1)),
+                    name: values,
+                }
             rows.append(row)
     return rows
 

@@ -42,7 +42,10 @@ def step_costs(rounds=9, model="resnet8", batch=128):
     """Time of one eager step of each method, its ratio to a plain one."""
     rows = []
     for device in devices():
-        runs = {name: run_of("plain", device, model, batch, **options) for name, options in METHODS.items()}
+        runs = {
+            name: run_of("plain", device, model, batch, **options)
+            for name, options in METHODS.items()
+        }
         calls = dict.fromkeys(runs, 10) if device == "cuda" else None
         times = interleaved({name: partial(step, run) for name, run in runs.items()}, rounds, calls)
         plain = np.median(times["plain"])

@@ -78,7 +78,13 @@ def random_data(images, shape=(3, 32, 32)):
     rng = torch.Generator().manual_seed(0)
     pixels = torch.randint(256, (images, *shape), generator=rng, dtype=torch.uint8)
     labels = torch.randint(10, (images,), generator=rng)
-    return data.Dataset("random", pixels, labels, "torch.randint", {"train": torch.arange(images), "test": torch.arange(0)})
+    return data.Dataset(
+        "random",
+        pixels,
+        labels,
+        "torch.randint",
+        {"train": torch.arange(images), "test": torch.arange(0)},
+    )
 
 
 def drop_in(penalty, config):
@@ -86,7 +92,11 @@ def drop_in(penalty, config):
 
     def terms(model, x, y, *_):
         outputs = model(x)
-        return outputs, F.cross_entropy(outputs, y, reduction="none"), config.eta**2 * penalty(model, x, y)
+        return (
+            outputs,
+            F.cross_entropy(outputs, y, reduction="none"),
+            config.eta**2 * penalty(model, x, y),
+        )
 
     return terms
 
@@ -192,16 +202,26 @@ def step_costs(rounds=5, memory=True, **sizes):
     rows, counts = [], {}
     for device in devices():
         runs = {name: run_of(name, device, **sizes) for name in STEPS}
-        compiled = {name: compiled_step(run) for name, run in runs.items() if STEPS[name].get("form") == "compiled"}
+        compiled = {
+            name: compiled_step(run)
+            for name, run in runs.items()
+            if STEPS[name].get("form") == "compiled"
+        }
         failed = {name for name, seconds in compiled.items() if seconds is None}
         ready = {name: run for name, run in runs.items() if name not in failed}
         eager = {name: run for name, run in ready.items() if name not in compiled}
         counts = counts or {name: operations(run) for name, run in eager.items()}
         peak = {}
         if memory:
-            peak = {k: cuda_memory(v) for k, v in eager.items()} if device == "cuda" else cpu_memory(eager, sizes)
+            peak = (
+                {k: cuda_memory(v) for k, v in eager.items()}
+                if device == "cuda"
+                else cpu_memory(eager, sizes)
+            )
         calls = dict.fromkeys(ready, 10) if device == "cuda" else None
-        times = interleaved({name: partial(step, run) for name, run in ready.items()}, rounds, calls)
+        times = interleaved(
+            {name: partial(step, run) for name, run in ready.items()}, rounds, calls
+        )
         plain = np.median(times["plain"])
         for name in STEPS:
             taken = times.get(name)
@@ -218,11 +238,16 @@ def step_costs(rounds=5, memory=True, **sizes):
     return rows
 
 
-def penalty_alone(radii=(1, 2, 4, 8), by_algorithm1=(2, 8), shape=(128, 3, 32, 32), rounds=3, **sizes):
+def penalty_alone(
+    radii=(1, 2, 4, 8), by_algorithm1=(2, 8), shape=(128, 3, 32, 32), rounds=3, **sizes
+):
     """(d) The squared gradient norm (7) of a batch with its derivative in the gradient, by radius, beside a plain step."""
     rows = []
     for device in devices():
-        x, grad = (draw(shape, generator=torch.Generator().manual_seed(0)).to(device) for draw in (torch.rand, torch.randn))
+        x, grad = (
+            draw(shape, generator=torch.Generator().manual_seed(0)).to(device)
+            for draw in (torch.rand, torch.randn)
+        )
 
         def both(function, graph, x=x, grad=grad):
             leaf = grad.clone().requires_grad_()
@@ -231,16 +256,24 @@ def penalty_alone(radii=(1, 2, 4, 8), by_algorithm1=(2, 8), shape=(128, 3, 32, 3
         graphs = {r: PixelGraph(*shape[-2:], r).to(device) for r in radii}
         functions = {"plain": partial(step, run_of("plain", device, batch=shape[0], **sizes))}
         functions |= {("ours", r): partial(both, operators.grad_norm_sq, graphs[r]) for r in radii}
-        functions |= {("algorithm1", r): partial(both, operators.algorithm1, graphs[r]) for r in by_algorithm1}
+        functions |= {
+            ("algorithm1", r): partial(both, operators.algorithm1, graphs[r]) for r in by_algorithm1
+        }
         times = interleaved(functions, rounds, {("ours", r): 9 for r in radii})
         plain = np.median(times["plain"])
         for r in radii:
-            row = {"device": device_name(device), "radius": r, "plain_step_ms": milliseconds(times["plain"])}
+            row = {
+                "device": device_name(device),
+                "radius": r,
+                "plain_step_ms": milliseconds(times["plain"]),
+            }
             for kind in ("ours", "algorithm1"):
                 taken = times.get((kind, r))
                 row |= {
                     f"{kind}_ms": milliseconds(taken) if taken else None,
-                    f"{kind}_over_plain_step": significant(np.median(taken) / plain, 3) if taken else None,
+                    f"{kind}_over_plain_step": significant(np.median(taken) / plain, 3)
+                    if taken
+                    else None,
                 }
             rows.append(row)
     return rows
@@ -276,7 +309,9 @@ def gpu_throughput(
             for n in together:
                 options |= {"batch_size": batch, "learning_rate": 0.0, "epochs": 3, **STEPS[name]}
                 configs = [training.Config(**options, seed=seed) for seed in range(n)]
-                runs = training.fit_together(configs, dataset=dataset, device="cuda", progress=False)
+                runs = training.fit_together(
+                    configs, dataset=dataset, device="cuda", progress=False
+                )
                 rates[n] = sum(run.history[-1]["images_per_second"] for run in runs)
             for n, rate in rates.items():
                 rows.append({

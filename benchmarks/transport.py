@@ -77,7 +77,9 @@ def pairwise(n=200):
         "pairwise_distances_s": round(seconds, 2),
         "loop_s": round(first_seconds + second_seconds, 2),
         "ratio": round((first_seconds + second_seconds) / seconds, 2),
-        "max_difference": float(abs(distances[tuple(np.transpose(pairs))] - (first + second)).max()),
+        "max_difference": float(
+            abs(distances[tuple(np.transpose(pairs))] - (first + second)).max()
+        ),
     }
 
 
@@ -104,14 +106,20 @@ def batched_sinkhorn(epsilons=(5.0, 1.0), batch=64, subset=4):
     rows = []
     for epsilon in epsilons:
         reference = np.array(
-            [pot_distance(a, b, epsilon, "sinkhorn_log", lit=True, stopThr=1e-11, numItermax=10**5)
-             for a, b in zip(digits[:subset], digits[batch:])]
+            [
+                pot_distance(
+                    a, b, epsilon, "sinkhorn_log", lit=True, stopThr=1e-11, numItermax=10**5
+                )
+                for a, b in zip(digits[:subset], digits[batch:])
+            ]
         )
         full, lit, full_values, lit_values = [], [], [], []
         for a, b in zip(digits[:subset], digits[batch:]):
             options = {"stopThr": 1e-6, "numItermax": 10**5}
             for on_lit, times, values in ((False, full, full_values), (True, lit, lit_values)):
-                value, seconds = timed(lambda: pot_distance(a, b, epsilon, "sinkhorn_log", lit=on_lit, **options))
+                value, seconds = timed(
+                    lambda: pot_distance(a, b, epsilon, "sinkhorn_log", lit=on_lit, **options)
+                )
                 times.append(seconds)
                 values.append(value)
         values, seconds = timed(lambda: sinkhorn_distance(x, y, epsilon=epsilon, tol=1e-4))
@@ -145,7 +153,9 @@ def stability(epsilons=(5.0, 2.0, 1.0, 0.5, 0.2, 0.1), iterations=2000):
     rows = []
     for epsilon in epsilons:
         options = {"lit": True, "stopThr": 1e-6}
-        reference = pot_distance(a, b, epsilon, "sinkhorn_log", numItermax=10 * iterations, **options)
+        reference = pot_distance(
+            a, b, epsilon, "sinkhorn_log", numItermax=10 * iterations, **options
+        )
         plain = pot_distance(a, b, epsilon, "sinkhorn", numItermax=iterations, **options)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

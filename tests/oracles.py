@@ -54,7 +54,9 @@ def weight_matrix(height, width, radius, weight=1.0):
     for i, (r, c) in enumerate(points):
         for j, (s, d) in enumerate(points):
             if i != j and max(abs(r - s), abs(c - d)) <= radius:
-                matrix[i, j] = weight if np.isscalar(weight) else float(weight[radius + s - r, radius + d - c])
+                matrix[i, j] = (
+                    weight if np.isscalar(weight) else float(weight[radius + s - r, radius + d - c])
+                )
     return matrix
 
 
@@ -118,8 +120,18 @@ def bad_tensors(name, good, *, named=None):
         ("shape", good[..., :-1], ValueError, rf"^{name} must (be \(\.\.\., |have the shape)"),
         ("transposed", good.mT, ValueError, rf"^{name} must (be \(\.\.\., |have the shape)"),
         ("one_axis", good.flatten(), ValueError, rf"^{name} must (be \(\.\.\., |have the shape)"),
-        ("integers", good.long(), TypeError, rf"^{name} must be a floating tensor, got torch.int64"),
-        ("float32", good.float(), TypeError, rf"^{name} is torch.float32 but the graph is torch.float64"),
+        (
+            "integers",
+            good.long(),
+            TypeError,
+            rf"^{name} must be a floating tensor, got torch.int64",
+        ),
+        (
+            "float32",
+            good.float(),
+            TypeError,
+            rf"^{name} is torch.float32 but the graph is torch.float64",
+        ),
         ("elsewhere", good.to("meta"), ValueError, rf"^{name} is on meta but the graph is on cpu"),
         ("array", good.numpy(), TypeError, rf"^{name} must be a tensor, got ndarray"),
         ("list", good.tolist(), TypeError, rf"^{name} must be a tensor, got list"),

@@ -24,7 +24,9 @@ from wdtr_lite.attacks import (
 from wdtr_lite.models import resnet8, small_cnn
 
 EPSILON = 8 / 255
-LINEAR = torch.tensor(np.random.default_rng(0).standard_normal((3, 2 * 3 * 4)))  # three classes, images (2, 3, 4)
+LINEAR = torch.tensor(
+    np.random.default_rng(0).standard_normal((3, 2 * 3 * 4))
+)  # three classes, images (2, 3, 4)
 
 
 def linear(x):
@@ -85,7 +87,9 @@ def foolbox_images(name, model, x, y, epsilon, **how):
 @pytest.mark.parametrize("epsilon", [EPSILON, 0.1, 0.3])
 def test_fgsm_is_foolbox(model, digits, epsilon):
     x, y = digits
-    assert torch.equal(fgsm(model, x, y, epsilon), foolbox_images("LinfFastGradientAttack", model, x, y, epsilon))
+    assert torch.equal(
+        fgsm(model, x, y, epsilon), foolbox_images("LinfFastGradientAttack", model, x, y, epsilon)
+    )
 
 
 @pytest.mark.parametrize("epsilon", [0.1, 2.0])
@@ -98,9 +102,13 @@ def test_fgsm_l2_is_foolbox(model, digits, epsilon):
 @pytest.mark.parametrize(("epsilon", "alpha", "steps"), [(EPSILON, 2 / 255, 7), (0.3, 0.1, 4)])
 def test_ifgsm_is_foolbox(model, digits, epsilon, alpha, steps):
     x, y = digits
-    expected = foolbox_images("LinfBasicIterativeAttack", model, x, y, epsilon, abs_stepsize=alpha, steps=steps)
+    expected = foolbox_images(
+        "LinfBasicIterativeAttack", model, x, y, epsilon, abs_stepsize=alpha, steps=steps
+    )
     assert torch.equal(ifgsm(model, x, y, epsilon, alpha=alpha, steps=steps), expected)
-    expected = foolbox_images("LinfProjectedGradientDescentAttack", model, x, y, epsilon, abs_stepsize=alpha, steps=steps)
+    expected = foolbox_images(
+        "LinfProjectedGradientDescentAttack", model, x, y, epsilon, abs_stepsize=alpha, steps=steps
+    )
     found = pgd(model, x, y, epsilon, alpha=alpha, steps=steps)
     with torch.no_grad():
         wrong, wrong_expected = (int((model(z).argmax(1) != y).sum()) for z in (found, expected))
@@ -110,9 +118,13 @@ def test_ifgsm_is_foolbox(model, digits, epsilon, alpha, steps):
 @pytest.mark.parametrize(("epsilon", "alpha", "steps"), [(0.5, 0.2, 5), (3.0, 1.0, 4)])
 def test_ifgsm_l2_is_foolbox(model, digits, epsilon, alpha, steps):
     x, y = digits
-    expected = foolbox_images("L2BasicIterativeAttack", model, x, y, epsilon, abs_stepsize=alpha, steps=steps)
+    expected = foolbox_images(
+        "L2BasicIterativeAttack", model, x, y, epsilon, abs_stepsize=alpha, steps=steps
+    )
     found = ifgsm(model, x, y, epsilon, alpha=alpha, steps=steps, norm="l2")
-    torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)  # roundings of a step are steps of the next gradient
+    torch.testing.assert_close(
+        found, expected, rtol=0, atol=1e-4
+    )  # roundings of a step are steps of the next gradient
 
 
 # ---------------------------------------------------------------- what each attack promises
@@ -154,7 +166,11 @@ def test_linear_models_are_attacked_at_best():
         for attack in ATTACKS.values():
             found, expected = attack(two, x, y, 0.1, norm=norm), x + 0.1 * side * best
             if (attack, norm) == (ATTACKS["pgd_random"], "l2"):  # on its way there
-                assert bool((loss(two, found, y) > 0.9 * loss(two, expected, y) + 0.1 * loss(two, x, y)).all())
+                assert bool(
+                    (
+                        loss(two, found, y) > 0.9 * loss(two, expected, y) + 0.1 * loss(two, x, y)
+                    ).all()
+                )
             else:
                 torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
 
@@ -173,9 +189,13 @@ def test_tiny_gradients_have_a_direction():
     """Of squares that underflow in float32."""
     x, y = images(3, 2, 3, 4, black=0).float(), torch.tensor([0, 1, 2])
     found = fgsm(lambda z: 1e-25 * linear(z), x, y, 0.01, norm="l2") - x
-    torch.testing.assert_close(found.flatten(1).norm(dim=1), torch.full((3,), 0.01), rtol=1e-3, atol=0)
+    torch.testing.assert_close(
+        found.flatten(1).norm(dim=1), torch.full((3,), 0.01), rtol=1e-3, atol=0
+    )
     graph = graph_of(3, 4, 1).to(dtype=torch.float32)
-    tiny, plain = (wasserstein_attack(lambda z, c=c: c * linear(z), x, y, graph, 0.05) for c in (1e-25, 1e-2))
+    tiny, plain = (
+        wasserstein_attack(lambda z, c=c: c * linear(z), x, y, graph, 0.05) for c in (1e-25, 1e-2)
+    )
     torch.testing.assert_close(tiny, plain, rtol=0, atol=1e-3)
     assert float((tiny - x).abs().max()) > 5e-3
 
@@ -208,7 +228,9 @@ def test_the_model_is_left_alone(mode):
         for attack in ATTACKS.values():
             assert not torch.equal(attack(model, x, y, 0.1), x)
         assert not torch.equal(wasserstein_attack(model, x, y, graph, 0.1, steps=2), x)
-    assert all(a.training == b.training for a, b in zip(model.modules(), before.modules(), strict=True))
+    assert all(
+        a.training == b.training for a, b in zip(model.modules(), before.modules(), strict=True)
+    )
     for a, b in zip(model.parameters(), before.parameters(), strict=True):
         assert torch.equal(a, b) and a.requires_grad == b.requires_grad
         assert torch.equal(a.grad, torch.ones_like(a)) if a is model.conv.weight else a.grad is None
@@ -220,7 +242,10 @@ def test_the_model_is_left_alone(mode):
 def test_images_that_require_grad():
     """Get none, and the result has no graph."""
     x, y = images(2, 2, 3, 4).requires_grad_(), torch.tensor([0, 1])
-    for attack in (*ATTACKS.values(), lambda m, x, y, e: wasserstein_attack(m, x, y, graph_of(3, 4, 1), e)):
+    for attack in (
+        *ATTACKS.values(),
+        lambda m, x, y, e: wasserstein_attack(m, x, y, graph_of(3, 4, 1), e),
+    ):
         assert not attack(linear, x, y, 0.1).requires_grad and x.grad is None
 
 
@@ -228,7 +253,9 @@ def test_images_that_require_grad():
 def test_the_type_is_kept(dtype):
     x, y = images(2, 2, 3, 4).to(dtype), torch.tensor([0, 1])
     for attack in ATTACKS.values():
-        assert attack(linear, x, y, 0.1).dtype == attack(linear, x, y, 0.1, norm="l2").dtype == dtype
+        assert (
+            attack(linear, x, y, 0.1).dtype == attack(linear, x, y, 0.1, norm="l2").dtype == dtype
+        )
     assert wasserstein_attack(linear, x, y, graph_of(3, 4, 1).to(dtype=dtype), 0.1).dtype == dtype
 
 
@@ -244,11 +271,15 @@ def test_starts_are_uniform_in_the_ball(norm):
     assert float(radius.max()) <= 1
     u = radius**6
     for power in (1, 2, 3):
-        assert float((u**power).mean()) == pytest.approx(1 / (power + 1), abs=5 * float((u**power).std()) / n**0.5)
+        assert float((u**power).mean()) == pytest.approx(
+            1 / (power + 1), abs=5 * float((u**power).std()) / n**0.5
+        )
     flat = v.flatten(1)
     assert bool((flat.mean(0).abs() <= 5 * flat.std(0) / n**0.5).all())
     variance = 1 / 3 if norm == "linf" else 1 / 8
-    assert bool(((flat**2).mean(0) - variance).abs().max() <= 5 * float((flat**2).std(0).max()) / n**0.5)
+    assert bool(
+        ((flat**2).mean(0) - variance).abs().max() <= 5 * float((flat**2).std(0).max()) / n**0.5
+    )
 
 
 def test_starts_come_from_the_generator(trained, digits):
@@ -275,16 +306,24 @@ def test_the_best_restart_is_kept(trained, digits):
         with torch.no_grad():
             logits = torch.stack([trained(z) for z in found])
         outcomes = [
-            [(bool(logits[k, i].argmax() != y[i]), float(F.cross_entropy(logits[k, i], y[i]))) for k in range(4)]
+            [
+                (bool(logits[k, i].argmax() != y[i]), float(F.cross_entropy(logits[k, i], y[i])))
+                for k in range(4)
+            ]
             for i in range(len(x))
         ]
         best = [
-            next((k for k, (wrong, _) in enumerate(outcome) if wrong), max(range(4), key=outcome.__getitem__))
+            next(
+                (k for k, (wrong, _) in enumerate(outcome) if wrong),
+                max(range(4), key=outcome.__getitem__),
+            )
             for outcome in outcomes
         ]
         assert len(set(best)) == 4
         expected = found[best, torch.arange(len(x))]
-        assert torch.equal(pgd(trained, x, y, epsilon, restarts=4, generator=generator(3), **how), expected)
+        assert torch.equal(
+            pgd(trained, x, y, epsilon, restarts=4, generator=generator(3), **how), expected
+        )
 
 
 def test_a_misclassified_image_is_left_alone():
@@ -296,7 +335,9 @@ def test_a_misclassified_image_is_left_alone():
 
     def model(image):
         batches.append(len(image))
-        return image.flatten(1) @ weight + torch.tensor([0.01, 0.0], dtype=torch.float64)  # always 0
+        return image.flatten(1) @ weight + torch.tensor(
+            [0.01, 0.0], dtype=torch.float64
+        )  # always 0
 
     for labels, expected in ((y, [3, 3, 2, 2, 2, 2]), (torch.ones_like(y), [3, 3])):
         batches.clear()
@@ -306,7 +347,9 @@ def test_a_misclassified_image_is_left_alone():
 
 def test_a_wrong_label_beats_a_larger_loss():
     """Where the label changes the loss is 0.69, elsewhere up to 1.10."""
-    logits = torch.tensor([[2.0, 1.0, 0.0], [2.0, 2.001, -9.0], [2.0, 1.999, 1.999]], dtype=torch.float64)
+    logits = torch.tensor(
+        [[2.0, 1.0, 0.0], [2.0, 2.001, -9.0], [2.0, 1.999, 1.999]], dtype=torch.float64
+    )
 
     def lookup(x):
         return logits[(x[:, 0, 0, 0] * 2.999).long()] + 0 * x.sum((1, 2, 3))[:, None]
@@ -348,7 +391,9 @@ def test_wasserstein_ball(size, scale, steps):
     """In [0, 1], the masses of x, and no longer than epsilon in the dense metric; at length epsilon where nothing stops it."""
     height, width = size[:2]
     x, y = images(6, 2, height, width, black=0.3), torch.arange(6) % 3
-    epsilon = torch.tensor([0.0, 1e-3, 0.05, 0.3, 1.0, 5.0], dtype=torch.float64) * (1 if scale else 0.05)
+    epsilon = torch.tensor([0.0, 1e-3, 0.05, 0.3, 1.0, 5.0], dtype=torch.float64) * (
+        1 if scale else 0.05
+    )
     found = wasserstein_attack(linear, x, y, graph_of(*size), epsilon, steps=steps, unit=scale)
     assert bool(((found >= 0) & (found <= 1)).all()) and torch.equal(found[0], x[0])
     torch.testing.assert_close(found.sum((-2, -1)), x.sum((-2, -1)), rtol=0, atol=1e-12)
@@ -379,14 +424,21 @@ def test_wasserstein_step_is_the_best(size):
     found = (wasserstein_attack(two, x, y, graph_of(*size), epsilon) - x).flatten(2).numpy()
     rng, flat = np.random.default_rng(3), w.flatten(1).numpy()
     for k, sign in enumerate((1, -1, 1)):
-        matrices, inverses = zip(*(dense_metric(size, channel) for channel in x[k].numpy()), strict=True)
+        matrices, inverses = zip(
+            *(dense_metric(size, channel) for channel in x[k].numpy()), strict=True
+        )
         raised = np.stack([matrix @ v for matrix, v in zip(matrices, flat, strict=True)])
         best = epsilon * raised / (raised * flat).sum() ** 0.5
         np.testing.assert_allclose(found[k], sign * best, rtol=0, atol=1e-12)
         others = rng.standard_normal((2000, *flat.shape))
-        others[1000:] = sign * best + best.std() * rng.standard_normal((1000, *flat.shape)) * rng.random((1000, 1, 1))
+        others[1000:] = sign * best + best.std() * rng.standard_normal(
+            (1000, *flat.shape)
+        ) * rng.random((1000, 1, 1))
         others -= others.mean(-1, keepdims=True)
-        lengths = sum(np.einsum("ki,ij,kj->k", others[:, c], inverses[c], others[:, c]) for c in range(2)) ** 0.5
+        lengths = (
+            sum(np.einsum("ki,ij,kj->k", others[:, c], inverses[c], others[:, c]) for c in range(2))
+            ** 0.5
+        )
         others *= (epsilon / lengths)[:, None, None]
         gain = sign * (others * flat).sum((1, 2))
         best_gain = sign * (found[k] * flat).sum()
@@ -432,12 +484,20 @@ def test_wasserstein_attack_fools(trained, digits):
     with torch.no_grad():
         wrong.append(int((trained(x).argmax(1) != y).sum()))
         for epsilon, steps in ((1.0, 1), (1.0, 3), (4.0, 3)):
-            found = wasserstein_attack(trained, x, y, graph.to(dtype=torch.float32), epsilon, steps=steps)
+            found = wasserstein_attack(
+                trained, x, y, graph.to(dtype=torch.float32), epsilon, steps=steps
+            )
             wrong.append(int((trained(found).argmax(1) != y).sum()))
             xi = (found - x).double()
-            assert float(xi.sum((-2, -1)).abs().max()) < 1e-5 and float(found.min()) >= 0 and float(found.max()) <= 1
+            assert (
+                float(xi.sum((-2, -1)).abs().max()) < 1e-5
+                and float(found.min()) >= 0
+                and float(found.max()) <= 1
+            )
             xi = xi - xi.mean((-2, -1), keepdim=True)
-            size = metric.tangent_norm_sq(graph, x.double().clamp_min(1 / 255), xi, unit="pixel").sqrt()
+            size = metric.tangent_norm_sq(
+                graph, x.double().clamp_min(1 / 255), xi, unit="pixel"
+            ).sqrt()
             assert float(size.max()) <= epsilon * (1 + 1e-4)
     assert wrong[0] < wrong[1] <= wrong[2] < wrong[3]
 
@@ -461,7 +521,7 @@ def test_gradient_is_of_the_sum():
     """Not of the mean: each image's own, whatever the batch; a linear model's is (softmax - one-hot) W."""
     x, y = images(4, 2, 3, 4), torch.tensor([0, 1, 2, 0])
     expected = (linear(x).softmax(1) - F.one_hot(y, 3)) @ LINEAR
-    torch.testing.assert_close(_gradient(linear, x, y).flatten(1), expected)
+    torch.testing.assert_close(input_gradient(linear, x, y).flatten(1), expected)
 
 
 # ---------------------------------------------------------------- bad input
@@ -491,13 +551,21 @@ COMMON = [
     ({"x": GOOD["x"][:0], "y": GOOD["y"][:0]}, ValueError, "^x must hold an image"),
     ({"y": GOOD["y"].int()}, TypeError, "^y must be an int64 tensor, got torch.int32"),
     ({"y": [0, 1]}, TypeError, "^y must be an int64 tensor, got list"),
-    ({"y": GOOD["y"][:1]}, ValueError, r"^y must have one label for each image, \(2,\), got \(1,\)"),
+    (
+        {"y": GOOD["y"][:1]},
+        ValueError,
+        r"^y must have one label for each image, \(2,\), got \(1,\)",
+    ),
     ({"y": -GOOD["y"]}, ValueError, "^y must be non-negative"),
     ({"epsilon": -0.1}, ValueError, "^epsilon must be non-negative and finite"),
     ({"epsilon": float("nan")}, ValueError, "^epsilon must be non-negative and finite"),
     ({"epsilon": "8/255"}, TypeError, "^epsilon must be a number"),
     ({"epsilon": True}, TypeError, "^epsilon must be a number"),
-    ({"model": lambda x: linear(x)[0]}, ValueError, r"^model must return \(2, K\) logits, got \(3,\)"),
+    (
+        {"model": lambda x: linear(x)[0]},
+        ValueError,
+        r"^model must return \(2, K\) logits, got \(3,\)",
+    ),
     ({"model": lambda x: None}, TypeError, "^model must return a tensor"),
 ]
 NORM = [({"norm": "l1"}, ValueError, "^norm must be 'linf' or 'l2', got 'l1'")]
@@ -531,15 +599,28 @@ BAD = {
         ({"floor": 0}, ValueError, "^floor must be positive"),
         ({"floor": None}, TypeError, "^floor must be a number"),
         ({"scale": "trace"}, ValueError, "^scale must be None or 'pixel'"),
-        ({"epsilon": torch.tensor([0.1])}, ValueError, r"^epsilon must be one number or \(2,\), got \(1,\)"),
-        ({"epsilon": torch.tensor([0.1, -0.1])}, ValueError, "^epsilon must be non-negative and finite"),
-        ({"epsilon": torch.tensor([0.1, float("nan")])}, ValueError, "^epsilon must be non-negative and finite"),
+        (
+            {"epsilon": torch.tensor([0.1])},
+            ValueError,
+            r"^epsilon must be one number or \(2,\), got \(1,\)",
+        ),
+        (
+            {"epsilon": torch.tensor([0.1, -0.1])},
+            ValueError,
+            "^epsilon must be non-negative and finite",
+        ),
+        (
+            {"epsilon": torch.tensor([0.1, float("nan")])},
+            ValueError,
+            "^epsilon must be non-negative and finite",
+        ),
     ],
 }
 
 
 @pytest.mark.parametrize(
-    ("name", "bad", "error", "message"), [(name, *case) for name, some in BAD.items() for case in some]
+    ("name", "bad", "error", "message"),
+    [(name, *case) for name, some in BAD.items() for case in some],
 )
 def test_bad_input(name, bad, error, message):
     attack, how = CALLS[name]
@@ -593,7 +674,10 @@ def test_the_model_sees_images_only(norm):
     """Intensities in [0, 1] on the way too: at the random start, and between the steps."""
     x = (torch.rand(16, 1, 6, 6, generator=generator()) > 0.5).float()
     y = torch.arange(16) % 3
-    weight, never_fooled = torch.randn(36, 3, generator=generator(1)), torch.tensor([1e3, 0.0, 0.0])  # where y is 0
+    weight, never_fooled = (
+        torch.randn(36, 3, generator=generator(1)),
+        torch.tensor([1e3, 0.0, 0.0]),
+    )  # where y is 0
     seen = []
 
     def model(image):

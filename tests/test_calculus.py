@@ -50,9 +50,15 @@ def f(x):
     axes = tuple(range(-min(3, x.dim()), 0))
     k = torch.arange(x.shape[-2:].numel(), device=x.device, dtype=x.dtype).view(x.shape[-2:])
     a, b = torch.sin(k + 1), torch.cos(1.7 * k)
-    channel = torch.arange(1.0, 1 + (x.shape[-3] if x.dim() > 2 else 1), device=x.device, dtype=x.dtype)
+    channel = torch.arange(
+        1.0, 1 + (x.shape[-3] if x.dim() > 2 else 1), device=x.device, dtype=x.dtype
+    )
     y = x * channel[:, None, None] if x.dim() > 2 else x
-    return torch.sin(2 * (a * y).sum(axes)) + (b * y**3).sum(axes) + (a * y).sum(axes) * (b * y).sum(axes)
+    return (
+        torch.sin(2 * (a * y).sum(axes))
+        + (b * y**3).sum(axes)
+        + (a * y).sum(axes) * (b * y).sum(axes)
+    )
 
 
 def derivatives(x):
@@ -129,7 +135,9 @@ def test_gradient_is_the_papers(size):
     expected = laplacian(weight_matrix(*size), x.flatten().numpy()) @ slope.numpy()
     np.testing.assert_allclose(value.flatten(), expected, rtol=1e-11, atol=1e-12)
     assert float(value.sum()) == pytest.approx(0, abs=1e-13)
-    assert float(metric.inner(graph, x, value, sigma)) == pytest.approx(float(slope @ sigma.flatten()), rel=1e-8)
+    assert float(metric.inner(graph, x, value, sigma)) == pytest.approx(
+        float(slope @ sigma.flatten()), rel=1e-8
+    )
     assert float(metric.tangent_norm_sq(graph, x, value)) == pytest.approx(
         float(metric.grad_norm_sq(graph, x, slope.view_as(x))), rel=1e-8
     )
@@ -152,11 +160,15 @@ def test_entropy_flow(size):
         slope = u.log() + 1
         heat = -(incidence.T @ incidence @ u)
         steps = incidence @ u / (incidence @ u.log())  # (u_i - u_j) / (log u_i - log u_j)
-        torch.testing.assert_close(-(incidence.T * steps @ incidence @ slope), heat, rtol=1e-9, atol=1e-12)
+        torch.testing.assert_close(
+            -(incidence.T * steps @ incidence @ slope), heat, rtol=1e-9, atol=1e-12
+        )
         flow = -gradient(entropy, graph, x).flatten()
         arithmetic = metric.mobility(graph, x)
         assert (arithmetic >= steps).all()
-        assert (arithmetic / steps - 1 <= (incidence.sign() @ u.log()) ** 2 / 12 * (1 + 1e-6) + 1e-12).all()
+        assert (
+            arithmetic / steps - 1 <= (incidence.sign() @ u.log()) ** 2 / 12 * (1 + 1e-6) + 1e-12
+        ).all()
         errors.append(float((flow - heat).norm() / heat.norm()))
     assert 1e-3 < errors[0] and errors[1] < 0.03 * errors[0]
 
@@ -168,7 +180,9 @@ def entropy_hessian(size, x):
     def entropy(x):
         return (x * (x / graph.volume).log()).sum((-3, -2, -1))
 
-    values, vectors = torch.linalg.eigh(torch.tensor(laplacian(weight_matrix(*size), x.flatten().numpy())))
+    values, vectors = torch.linalg.eigh(
+        torch.tensor(laplacian(weight_matrix(*size), x.flatten().numpy()))
+    )
     frame = (vectors[:, 1:] * values[1:].sqrt()).T.reshape(-1, 1, *x.shape)  # v' L^+ w is 1 or 0
     n = len(frame)
     a, b = frame.repeat_interleave(n, 0), frame.repeat(n, 1, 1, 1)
@@ -201,7 +215,9 @@ def test_christoffel_is_symmetric_bilinear_and_tangent(size):
     close = {"rtol": 1e-8, "atol": 1e-8}
     ab = christoffel(graph, x, a, b)
     torch.testing.assert_close(ab, christoffel(graph, x, b, a), **close)
-    torch.testing.assert_close(christoffel(graph, x, 2 * a + c, b), 2 * ab + christoffel(graph, x, c, b), **close)
+    torch.testing.assert_close(
+        christoffel(graph, x, 2 * a + c, b), 2 * ab + christoffel(graph, x, c, b), **close
+    )
     assert ab.sum((-2, -1)).abs().max() < 1e-12 * ab.abs().max()
     for k in range(3):
         torch.testing.assert_close(ab[k], christoffel(graph, x[k], a[k], b[k]), **close)
@@ -209,7 +225,9 @@ def test_christoffel_is_symmetric_bilinear_and_tangent(size):
 
 def along(graph, x, sigma, *, h=0.02):
     """The second derivative of f along the geodesic from x with velocity sigma: central, of fourth order."""
-    values = {t: float(f(geodesic(graph, x, sigma, time=t * h, steps=20)[-1])) for t in (-2, -1, 1, 2)}
+    values = {
+        t: float(f(geodesic(graph, x, sigma, time=t * h, steps=20)[-1])) for t in (-2, -1, 1, 2)
+    }
     return (16 * (values[1] + values[-1]) - values[2] - values[-2] - 30 * float(f(x))) / (12 * h**2)
 
 
@@ -221,7 +239,9 @@ def test_hessian_along_geodesics(size):
         assert value == pytest.approx(along(graph, x, sigma), rel=1e-4)
     mixed = (hessian(f, graph, x, a + b, a + b) - hessian(f, graph, x, a - b, a - b)) / 4
     assert float(hessian(f, graph, x, a, b)) == pytest.approx(float(mixed), rel=1e-8)
-    assert float(hessian(f, graph, x, a, b)) == pytest.approx(float(hessian(f, graph, x, b, a)), rel=1e-8)
+    assert float(hessian(f, graph, x, a, b)) == pytest.approx(
+        float(hessian(f, graph, x, b, a)), rel=1e-8
+    )
 
 
 def test_hessian_printed_sign_fails(size):
@@ -254,7 +274,10 @@ def test_log_volume(size):
     graph, x = graph_of(*size), inside(2, 3, *size[:2])
     expected = [
         [
-            -np.log(np.linalg.eigvalsh(laplacian(weight_matrix(*size), image.flatten().numpy()))[1:]).sum() / 2
+            -np.log(
+                np.linalg.eigvalsh(laplacian(weight_matrix(*size), image.flatten().numpy()))[1:]
+            ).sum()
+            / 2
             for image in channels
         ]
         for channels in x
@@ -310,7 +333,9 @@ def test_float32_near_black(ground):
 def test_log_volume_of_a_hopeless_image():
     """Instead of NaN, or of the logarithm of rounding."""
     x = near_black(0).double() + 1e-25
-    with pytest.raises(RuntimeError, match="^log_volume: x has mass on some pixels too many orders below"):
+    with pytest.raises(
+        RuntimeError, match="^log_volume: x has mass on some pixels too many orders below"
+    ):
         log_volume(graph_of(6, 6, 1), x)
     with pytest.raises(RuntimeError, match="^log_volume: "):
         log_volume(PixelGraph(6, 6, 1), torch.stack([near_black(0.1), x.float()]))
@@ -337,7 +362,9 @@ def test_log_volume_of_an_ill_conditioned_image(size, dim):
 def test_log_volume_gradient(size):
     graph, x = graph_of(*size), inside(2, *size[:2]).requires_grad_()
     value = log_volume_gradient(graph, x)
-    torch.testing.assert_close(value, torch.autograd.grad(log_volume(graph, x).sum(), x)[0], rtol=1e-9, atol=1e-10)
+    torch.testing.assert_close(
+        value, torch.autograd.grad(log_volume(graph, x).sum(), x)[0], rtol=1e-9, atol=1e-10
+    )
     assert torch.autograd.gradcheck(lambda x: log_volume(graph, x), x)
     assert torch.autograd.gradcheck(lambda x: log_volume_gradient(graph, x), x, rtol=1e-5)
 
@@ -353,10 +380,16 @@ def test_laplacian_divergence(size):
     """sum_i dL_ij / dx_i of the paper's L, which is linear in x; the formula in its docstring."""
     value = laplacian_divergence(graph_of(*size))
     x = inside(*size[:2]).requires_grad_()
-    slope = torch.autograd.functional.jacobian(lambda x: metric.laplacian(graph_of(*size), x), x).flatten(-2)
-    torch.testing.assert_close(value.flatten(), torch.einsum("iji->j", slope), rtol=1e-11, atol=1e-11)
+    slope = torch.autograd.functional.jacobian(
+        lambda x: metric.laplacian(graph_of(*size), x), x
+    ).flatten(-2)
+    torch.testing.assert_close(
+        value.flatten(), torch.einsum("iji->j", slope), rtol=1e-11, atol=1e-11
+    )
     basis = laplacian_basis(weight_matrix(*size))
-    torch.testing.assert_close(value.flatten(), torch.einsum("iij->j", basis), rtol=1e-11, atol=1e-11)
+    torch.testing.assert_close(
+        value.flatten(), torch.einsum("iij->j", basis), rtol=1e-11, atol=1e-11
+    )
     d = volume(weight_matrix(*size))
     if np.allclose(d, d[0]):
         assert value.abs().max() < 1e-12
@@ -390,10 +423,13 @@ def test_laplace_beltrami_is_the_trace_of_the_hessian(size):
     matrix = torch.autograd.functional.hessian(chart.f, chart.y) - chart.symbols() @ slope
     value = float(laplace_beltrami(f, graph, x).value)
     assert value == pytest.approx(float((chart.inverse_metric(chart.y) * matrix).sum()), rel=1e-7)
-    frame = (chart.lift @ torch.linalg.cholesky(chart.inverse_metric(chart.y))).T.reshape(-1, *x.shape)
+    frame = (chart.lift @ torch.linalg.cholesky(chart.inverse_metric(chart.y))).T.reshape(
+        -1, *x.shape
+    )
     many = x.expand_as(frame)
     torch.testing.assert_close(
-        metric.tangent_norm_sq(graph, many[:, None], frame[:, None]), torch.ones(len(frame)).double()
+        metric.tangent_norm_sq(graph, many[:, None], frame[:, None]),
+        torch.ones(len(frame)).double(),
     )
     total = float(hessian(f, graph, many[:, None], frame[:, None], frame[:, None]).sum())
     assert value == pytest.approx(total, rel=1e-7)
@@ -408,7 +444,9 @@ def printed(size, x):
         return -np.log(np.linalg.eigvalsh(laplacian(weights, v))[1:]).sum() / 2
 
     v, h = x.flatten().numpy(), 1e-5
-    change = np.array([(log_density(v + h * e) - log_density(v - h * e)) / (2 * h) for e in np.eye(len(v))])
+    change = np.array(
+        [(log_density(v + h * e) - log_density(v - h * e)) / (2 * h) for e in np.eye(len(v))]
+    )
     matrix = laplacian(weights, v)
     return float((matrix * second.numpy()).sum() + slope.numpy() @ matrix @ change)
 
@@ -438,7 +476,9 @@ def test_equation_8(size):
         for i in range(len(u))
         for j in range(i)
     )
-    assert float(laplace_beltrami(f, graph_of(*size), x, volume=False).value) == pytest.approx(edges, rel=1e-10)
+    assert float(laplace_beltrami(f, graph_of(*size), x, volume=False).value) == pytest.approx(
+        edges, rel=1e-10
+    )
 
 
 def test_equation_8_is_not_the_divergence_form(size):
@@ -473,13 +513,23 @@ def test_stochastic_laplacian_is_unbiased_and_knows_its_error(graph, volume_term
     x = inside(2, 2, 3)
     exact = float(laplace_beltrami(f, graph, x, volume=volume_term).value)
     runs = laplace_beltrami(
-        f, graph, x.expand(400, 2, 2, 3), volume=volume_term, estimator="stochastic", samples=50, generator=generator()
+        f,
+        graph,
+        x.expand(400, 2, 2, 3),
+        volume=volume_term,
+        estimator="stochastic",
+        samples=50,
+        generator=generator(),
     )
     spread = float(runs.value.std())
     assert float(runs.value.mean()) == pytest.approx(exact, abs=4 * spread / 20)
     assert float(runs.standard_error.square().mean()) ** 0.5 == pytest.approx(spread, rel=0.15)
-    again = laplace_beltrami(f, graph, x, volume=volume_term, estimator="stochastic", samples=3, generator=generator(5))
-    same = laplace_beltrami(f, graph, x, volume=volume_term, estimator="stochastic", samples=3, generator=generator(5))
+    again = laplace_beltrami(
+        f, graph, x, volume=volume_term, estimator="stochastic", samples=3, generator=generator(5)
+    )
+    same = laplace_beltrami(
+        f, graph, x, volume=volume_term, estimator="stochastic", samples=3, generator=generator(5)
+    )
     assert torch.equal(again.value, same.value) and again.standard_error > 0
 
 
@@ -488,7 +538,9 @@ def test_stochastic_laplacian_of_few_samples(samples):
     """The mean of zeta' f'' zeta over noise.sample's draws and the root of their unbiased variance over their number."""
     graph, x, source = graph_of(2, 3, 1), inside(2, 3), generator(3)
     second = derivatives(x)[1].numpy()
-    draws = [noise.sample(graph, x, 1.0, generator=source).flatten().numpy() for _ in range(samples)]
+    draws = [
+        noise.sample(graph, x, 1.0, generator=source).flatten().numpy() for _ in range(samples)
+    ]
     products = [z @ second @ z for z in draws]
     estimate = laplace_beltrami(
         f, graph, x, volume=False, estimator="stochastic", samples=samples, generator=generator(3)
@@ -502,9 +554,13 @@ def test_stochastic_laplacian_of_few_samples(samples):
 def test_stochastic_laplacian_has_the_variance_of_its_quadratic_form():
     """Of zeta' f'' zeta it is 2 tr((L f'')^2); the error after n samples is the root of its n-th part."""
     graph, x, n = graph_of(2, 3, 1), inside(2, 3), 2000
-    product = torch.tensor(laplacian(weight_matrix(2, 3, 1), x.flatten().numpy())) @ derivatives(x)[1]
+    product = (
+        torch.tensor(laplacian(weight_matrix(2, 3, 1), x.flatten().numpy())) @ derivatives(x)[1]
+    )
     expected = (2 * float((product @ product).trace()) / n) ** 0.5
-    runs = laplace_beltrami(f, graph, x, volume=False, estimator="stochastic", samples=n, generator=generator())
+    runs = laplace_beltrami(
+        f, graph, x, volume=False, estimator="stochastic", samples=n, generator=generator()
+    )
     assert float(runs.standard_error) == pytest.approx(expected, rel=0.1)
 
 
@@ -515,9 +571,16 @@ def test_a_linear_function_has_the_drift_alone(size):
     def linear(x):
         return (x * v).sum((-2, -1))
 
-    drift = laplacian_divergence(graph) + metric.apply_laplacian(graph, x, log_volume_gradient(graph, x))
-    assert float(laplace_beltrami(linear, graph, x).value) == pytest.approx(float((drift * v).sum()), rel=1e-10)
-    for volume_term, options in ((False, {}), (False, {"estimator": "stochastic", "generator": generator()})):
+    drift = laplacian_divergence(graph) + metric.apply_laplacian(
+        graph, x, log_volume_gradient(graph, x)
+    )
+    assert float(laplace_beltrami(linear, graph, x).value) == pytest.approx(
+        float((drift * v).sum()), rel=1e-10
+    )
+    for volume_term, options in (
+        (False, {}),
+        (False, {"estimator": "stochastic", "generator": generator()}),
+    ):
         estimate = laplace_beltrami(linear, graph, x, volume=volume_term, **options)
         assert float(estimate.value) == float(estimate.standard_error) == 0
     assert float(laplace_beltrami(lambda x: 0 * x.sum() + 1, graph, x).value) == 0
@@ -580,10 +643,16 @@ def test_channels_are_a_product_of_simplices():
 
     for c in range(2):
         alone = laplace_beltrami(f, graph, x[c])
-        assert float(laplace_beltrami(of_channel(c), graph, x).value) == pytest.approx(float(alone.value), rel=1e-10)
+        assert float(laplace_beltrami(of_channel(c), graph, x).value) == pytest.approx(
+            float(alone.value), rel=1e-10
+        )
     both = laplace_beltrami(lambda x: f(x[:1]) + f(x[1:]), graph, x).value
-    assert float(both) == pytest.approx(sum(float(laplace_beltrami(f, graph, x[c]).value) for c in range(2)), rel=1e-10)
-    assert float(log_volume(graph, x)) == pytest.approx(float(log_volume(graph, x[0]) + log_volume(graph, x[1])))
+    assert float(both) == pytest.approx(
+        sum(float(laplace_beltrami(f, graph, x[c]).value) for c in range(2)), rel=1e-10
+    )
+    assert float(log_volume(graph, x)) == pytest.approx(
+        float(log_volume(graph, x[0]) + log_volume(graph, x[1]))
+    )
 
 
 def test_float32():
@@ -593,7 +662,12 @@ def test_float32():
         assert single[name].dtype == torch.float32
         torch.testing.assert_close(single[name].double(), exact, rtol=1e-3, atol=1e-4)
     estimate = laplace_beltrami(
-        f, graph.to(dtype=torch.float32), x.float(), estimator="stochastic", samples=5, generator=generator()
+        f,
+        graph.to(dtype=torch.float32),
+        x.float(),
+        estimator="stochastic",
+        samples=5,
+        generator=generator(),
     )
     assert estimate.value.dtype == estimate.standard_error.dtype == torch.float32
 
@@ -620,7 +694,9 @@ def test_derivatives_keep_a_graph_only_if_asked(leaf):
         )
 
     plain, kept = derived(), derived(create_graph=True)
-    assert not any(value.requires_grad for value in plain) and all(value.requires_grad for value in kept)
+    assert not any(value.requires_grad for value in plain) and all(
+        value.requires_grad for value in kept
+    )
     for value, again in zip(plain, kept):
         torch.testing.assert_close(value, again.detach(), rtol=1e-10, atol=1e-11)
     with torch.no_grad():
@@ -644,7 +720,9 @@ def test_operators_are_differentiable_in_x_and_in_f():
             laplace_beltrami(g, graph, x, **options).value,
             laplace_beltrami(g, graph, x, volume=False, **options).value,
             laplace_beltrami(g, None, x, **options).value,
-            laplace_beltrami(g, graph, x, estimator="stochastic", samples=3, generator=generator(), **options).value,
+            laplace_beltrami(
+                g, graph, x, estimator="stochastic", samples=3, generator=generator(), **options
+            ).value,
         )
 
     weight = torch.tensor([[0.7, -1.3, 0.4]], dtype=torch.float64, requires_grad=True)
@@ -661,15 +739,17 @@ def test_geodesic_solves_its_equation(size):
     path = geodesic(graph, x, sigma, steps=200)
     assert path.shape == (201, *x.shape) and torch.equal(path[0], x)
     h = 1 / 200
-    assert float(((-3 * path[0] + 4 * path[1] - path[2]) / (2 * h) - sigma).abs().max()) < 1e-4 * float(
-        sigma.abs().max()
-    )
+    assert float(
+        ((-3 * path[0] + 4 * path[1] - path[2]) / (2 * h) - sigma).abs().max()
+    ) < 1e-4 * float(sigma.abs().max())
     middle = path[2:-2:49]
     before, after, twice = path[1:-3:49], path[3:-1:49], (path[:-4:49], path[4::49])
     velocity = (8 * (after - before) - (twice[1] - twice[0])) / (12 * h)
     bend = (16 * (after + before) - twice[0] - twice[1] - 30 * middle) / (12 * h**2)
     velocity = velocity - velocity.mean((-2, -1), keepdim=True)
-    torch.testing.assert_close(bend, -christoffel(graph, middle, velocity, velocity), rtol=1e-5, atol=1e-7)
+    torch.testing.assert_close(
+        bend, -christoffel(graph, middle, velocity, velocity), rtol=1e-5, atol=1e-7
+    )
 
 
 def test_geodesic_has_constant_speed(size):
@@ -679,7 +759,9 @@ def test_geodesic_has_constant_speed(size):
     velocity = (8 * (path[3:-1] - path[1:-3]) - (path[4:] - path[:-4])) / (12 * h)
     velocity = velocity - velocity.mean((-2, -1), keepdim=True)
     speed = metric.tangent_norm_sq(graph, path[2:-2, None], velocity[:, None])
-    torch.testing.assert_close(speed, metric.tangent_norm_sq(graph, x, sigma).expand_as(speed), rtol=1e-7, atol=0)
+    torch.testing.assert_close(
+        speed, metric.tangent_norm_sq(graph, x, sigma).expand_as(speed), rtol=1e-7, atol=0
+    )
 
 
 def test_geodesic_converges_at_fourth_order():
@@ -695,23 +777,33 @@ def test_geodesic_is_the_shortest_path(size):
     graph, x, sigma = graph_of(*size), inside(*size[:2]), tangents(*size[:2], size=0.04)
     path = geodesic(graph, x, sigma, steps=32)
     distance, shortest = metric.dynamic_distance(graph, x, path[-1], 32)
-    assert float(distance) == pytest.approx(float(metric.tangent_norm_sq(graph, x, sigma)) ** 0.5, rel=1e-4)
+    assert float(distance) == pytest.approx(
+        float(metric.tangent_norm_sq(graph, x, sigma)) ** 0.5, rel=1e-4
+    )
     assert float((shortest - path).abs().max()) < 0.02 * float((path[-1] - x).abs().max())
 
 
 def test_geodesic_keeps_the_mass_and_its_time():
     graph, x, sigma = graph_of(2, 3, 1), 3 * inside(2, 2, 3), tangents(2, 2, 3, size=0.1)
     path = geodesic(graph, x, sigma, steps=20)
-    torch.testing.assert_close(path.sum((-2, -1)), torch.full((21, 2), 3.0).double(), rtol=1e-13, atol=0)
+    torch.testing.assert_close(
+        path.sum((-2, -1)), torch.full((21, 2), 3.0).double(), rtol=1e-13, atol=0
+    )
     assert torch.equal(exponential_map(graph, x, sigma, steps=20), path[-1])
-    torch.testing.assert_close(geodesic(graph, x, sigma, time=0.5, steps=10), path[:11], rtol=1e-12, atol=0)
-    torch.testing.assert_close(geodesic(graph, x, -sigma, time=-1.0, steps=20), path, rtol=1e-12, atol=0)
+    torch.testing.assert_close(
+        geodesic(graph, x, sigma, time=0.5, steps=10), path[:11], rtol=1e-12, atol=0
+    )
+    torch.testing.assert_close(
+        geodesic(graph, x, -sigma, time=-1.0, steps=20), path, rtol=1e-12, atol=0
+    )
     assert torch.equal(exponential_map(graph, x, 0 * sigma, steps=3), x)
 
 
 def test_geodesic_that_leaves_the_simplex():
     graph, x, sigma = graph_of(2, 3, 1), inside(2, 3), tangents(2, 3)
-    with pytest.raises(RuntimeError, match=r"^the geodesic leaves the simplex before time 0\.\d+: a shorter sigma"):
+    with pytest.raises(
+        RuntimeError, match=r"^the geodesic leaves the simplex before time 0\.\d+: a shorter sigma"
+    ):
         geodesic(graph, x, sigma)
     with pytest.raises(RuntimeError, match="^the geodesic leaves the simplex"):
         exponential_map(graph, x, 1e3 * sigma)
@@ -719,7 +811,11 @@ def test_geodesic_that_leaves_the_simplex():
 
 def test_geodesic_that_hardly_leaves_the_simplex():
     """Two pixels, whose geodesics are straight lines: a pixel of -1e-6 is refused, one of 1e-6 is not."""
-    graph, x, sigma = graph_of(1, 2, 1), torch.tensor([[0.25, 0.75]]).double(), torch.tensor([[-1.0, 1.0]]).double()
+    graph, x, sigma = (
+        graph_of(1, 2, 1),
+        torch.tensor([[0.25, 0.75]]).double(),
+        torch.tensor([[-1.0, 1.0]]).double(),
+    )
     end = exponential_map(graph, x, (0.25 - 1e-6) * sigma, steps=4)
     np.testing.assert_allclose(end[0], [1e-6, 1 - 1e-6], rtol=0, atol=1e-12)
     with pytest.raises(RuntimeError, match="^the geodesic leaves the simplex before time 1: "):
@@ -746,7 +842,9 @@ def test_on_the_gpu():
         torch.testing.assert_close(result.cpu(), on_cpu[name], rtol=1e-7, atol=1e-8)
     torch.testing.assert_close(laplacian_divergence(graph).cpu(), laplacian_divergence(cpu))
     source = torch.Generator("cuda").manual_seed(0)
-    estimate = laplace_beltrami(f, graph, x.cuda(), estimator="stochastic", samples=400, generator=source)
+    estimate = laplace_beltrami(
+        f, graph, x.cuda(), estimator="stochastic", samples=400, generator=source
+    )
     error = (estimate.value.cpu() - on_cpu["laplace_beltrami"]).abs()
     assert (error <= 5 * estimate.standard_error.cpu()).all()
 
@@ -778,8 +876,15 @@ WITH_TANGENT = {
 
 @pytest.mark.parametrize(
     ("call", "value", "error", "message"),
-    cases({name: (call, bad_images("x", X, interior=interior)) for name, (call, interior) in WITH_IMAGE.items()})
-    + cases({name: (call, bad_tensors("sigma[12]?", SIGMA)) for name, call in WITH_TANGENT.items()}),
+    cases(
+        {
+            name: (call, bad_images("x", X, interior=interior))
+            for name, (call, interior) in WITH_IMAGE.items()
+        }
+    )
+    + cases(
+        {name: (call, bad_tensors("sigma[12]?", SIGMA)) for name, call in WITH_TANGENT.items()}
+    ),
 )
 def test_bad_tensors(call, value, error, message):
     with pytest.raises(error, match=message):
@@ -787,7 +892,9 @@ def test_bad_tensors(call, value, error, message):
 
 
 @pytest.mark.parametrize("function", WITH_TANGENT)
-@pytest.mark.parametrize("bad", [SIGMA + 1e-5, SIGMA[0].expand(2, 3, 4) + torch.eye(3, 4), SIGMA * np.nan, SIGMA[:1]])
+@pytest.mark.parametrize(
+    "bad", [SIGMA + 1e-5, SIGMA[0].expand(2, 3, 4) + torch.eye(3, 4), SIGMA * np.nan, SIGMA[:1]]
+)
 def test_what_is_no_tangent_vector(function, bad):
     with pytest.raises(ValueError, match="^sigma[12]? must"):
         WITH_TANGENT[function](bad)
@@ -813,10 +920,16 @@ def test_a_graph_of_float32_takes_no_float64(function, monkeypatch):
 )
 @pytest.mark.parametrize(
     ("g", "shape"),
-    [(lambda x: x.sum((-2, -1)), r"\(2,\)"), (lambda x: x, r"\(2, 3, 4\)"), (lambda x: x.sum()[None], r"\(1,\)")],
+    [
+        (lambda x: x.sum((-2, -1)), r"\(2,\)"),
+        (lambda x: x, r"\(2, 3, 4\)"),
+        (lambda x: x.sum()[None], r"\(1,\)"),
+    ],
 )
 def test_a_function_of_another_shape(function, g, shape):
-    with pytest.raises(ValueError, match=rf"^f must return one number per image, \(\), got {shape}$"):
+    with pytest.raises(
+        ValueError, match=rf"^f must return one number per image, \(\), got {shape}$"
+    ):
         function(g)
 
 
@@ -826,7 +939,11 @@ BAD_CALLS = {
         ValueError,
         r"f must return .*\(1,\), got \(\)",
     ),
-    "f_of_numbers": (lambda: gradient(lambda x: 1.5, GRAPH, X), TypeError, "f must return a tensor, got float"),
+    "f_of_numbers": (
+        lambda: gradient(lambda x: 1.5, GRAPH, X),
+        TypeError,
+        "f must return a tensor, got float",
+    ),
     "f_of_numbers_hessian": (
         lambda: hessian(lambda x: 1.5, GRAPH, X, SIGMA, SIGMA),
         TypeError,
@@ -837,14 +954,22 @@ BAD_CALLS = {
         TypeError,
         "f must return a tensor, got float",
     ),
-    "estimator": (lambda: laplace_beltrami(f, GRAPH, X, estimator="mc"), ValueError, "estimator must .*'mc'"),
+    "estimator": (
+        lambda: laplace_beltrami(f, GRAPH, X, estimator="mc"),
+        ValueError,
+        "estimator must .*'mc'",
+    ),
     "samples_one": (
-        lambda: laplace_beltrami(f, GRAPH, X, estimator="stochastic", samples=1, generator=generator()),
+        lambda: laplace_beltrami(
+            f, GRAPH, X, estimator="stochastic", samples=1, generator=generator()
+        ),
         ValueError,
         "samples must be at least 2, got 1",
     ),
     "samples_fraction": (
-        lambda: laplace_beltrami(f, None, X, estimator="stochastic", samples=2.5, generator=generator()),
+        lambda: laplace_beltrami(
+            f, None, X, estimator="stochastic", samples=2.5, generator=generator()
+        ),
         TypeError,
         "samples must .*got 2.5",
     ),
@@ -859,7 +984,11 @@ BAD_CALLS = {
         "generator must be a torch.Generator, got NoneType",
     ),
     "steps_zero": (lambda: geodesic(GRAPH, X, SIGMA, steps=0), ValueError, "steps must .*got 0"),
-    "steps_fraction": (lambda: exponential_map(GRAPH, X, SIGMA, steps=2.0), TypeError, "steps must .*got 2.0"),
+    "steps_fraction": (
+        lambda: exponential_map(GRAPH, X, SIGMA, steps=2.0),
+        TypeError,
+        "steps must .*got 2.0",
+    ),
 }
 
 

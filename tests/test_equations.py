@@ -26,7 +26,15 @@ CHAPTERS = [
 REQUIRED = [
     *(f"({k})" for k in range(1, 9)),
     *(f"Appendix B ({k})" for k in ("i", "ii", "iii", "iv", "v")),
-    *("Definition 1", "Definition 2", "Theorem 1", "Example 2", "Example 3", "Example 4", "Algorithm 1"),
+    *(
+        "Definition 1",
+        "Definition 2",
+        "Theorem 1",
+        "Example 2",
+        "Example 3",
+        "Example 4",
+        "Algorithm 1",
+    ),
 ]
 
 

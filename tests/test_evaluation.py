@@ -41,14 +41,23 @@ def digits():
 def brightest(x):
     """Class: which quarter of the first channel is brightest; no network, no rounding."""
     h, w = x.shape[-2] // 2, x.shape[-1] // 2
-    return torch.stack([x[:, 0, a, b].sum((1, 2)) for a in (slice(h), slice(h, None)) for b in (slice(w), slice(w, None))], 1)
+    return torch.stack(
+        [
+            x[:, 0, a, b].sum((1, 2))
+            for a in (slice(h), slice(h, None))
+            for b in (slice(w), slice(w, None))
+        ],
+        1,
+    )
 
 
 def class_of(image):
     """`brightest` for one image, a NumPy array (C, H, W)."""
     h, w = image.shape[1] // 2, image.shape[2] // 2
     one = image[0]
-    return int(np.argmax([one[:h, :w].sum(), one[:h, w:].sum(), one[h:, :w].sum(), one[h:, w:].sum()]))
+    return int(
+        np.argmax([one[:h, :w].sum(), one[:h, w:].sum(), one[h:, :w].sum(), one[h:, w:].sum()])
+    )
 
 
 def moved(image, axis, shift, padding):
@@ -92,7 +101,9 @@ def test_ties_are_the_first():
 
 def test_no_images():
     x, y = torch.zeros(0, 4, 4, dtype=torch.uint8), torch.zeros(0, dtype=torch.int64)
-    assert predictions(brightest, x).shape == (0,) and predictions(brightest, x).dtype == torch.int64
+    assert (
+        predictions(brightest, x).shape == (0,) and predictions(brightest, x).dtype == torch.int64
+    )
     assert misclassified(brightest, x, y).dtype == torch.bool
     assert label_flips(brightest, x, "vertical", [1], "zeros").consecutive.shape == (0,)
     assert translated_labels(brightest, x, "vertical", [1, 2], "zeros").shape == (2, 0)
@@ -108,7 +119,9 @@ def test_batch_size_does_not_matter(digits, batch_size):
         lambda size: predictions(model, x, batch_size=size),
         lambda size: misclassified(model, x, y, batch_size=size),
         lambda size: misclassified(model, x, y, attack, batch_size=size),
-        lambda size: torch.stack(label_flips(model, x, "vertical", [-3, 0, 2], "edge", batch_size=size)),
+        lambda size: torch.stack(
+            label_flips(model, x, "vertical", [-3, 0, 2], "edge", batch_size=size)
+        ),
         lambda size: translated_labels(model, x, "vertical", [-3, 0, 2], "edge", batch_size=size),
     ):
         assert torch.equal(call(batch_size), call(500))
@@ -163,7 +176,12 @@ def test_errors_are_of_the_attacked_images(digits):
 def test_a_mistake_that_the_attack_mends_is_none(digits):
     x, y = digits
     right = torch.zeros(25, 1, 28, 28)
-    corner = [(slice(14), slice(14)), (slice(14), slice(14, 28)), (slice(14, 28), slice(14)), (slice(14, 28), slice(14, 28))]
+    corner = [
+        (slice(14), slice(14)),
+        (slice(14), slice(14, 28)),
+        (slice(14, 28), slice(14)),
+        (slice(14, 28), slice(14, 28)),
+    ]
     y = y % 4
     for k, label in enumerate(y.tolist()):
         right[(k, 0, *corner[label])] = 1.0
@@ -252,7 +270,10 @@ def test_translation_is_numpys_padding(padding):
     mode = {"zeros": "constant", "edge": "edge", "reflect": "reflect", "circular": "wrap"}[padding]
     padded = np.pad(x, ((0, 0), (3, 3), (3, 3)), mode=mode)
     for shift in range(-3, 4):
-        across, down = (translation_sequence(torch.tensor(x), axis, [shift], padding)[0] for axis in ("horizontal", "vertical"))
+        across, down = (
+            translation_sequence(torch.tensor(x), axis, [shift], padding)[0]
+            for axis in ("horizontal", "vertical")
+        )
         np.testing.assert_array_equal(across, padded[:, 3:7, 3 - shift : 9 - shift])
         np.testing.assert_array_equal(down, padded[:, 3 - shift : 7 - shift, 3:9])
 
@@ -270,7 +291,9 @@ def test_sequences_of_many_images():
     found = translation_sequence(x, "vertical", shifts, "reflect")
     assert found.shape == (3, 2, 3, 2, 4, 5) and torch.equal(found[1], x)
     for i, j in np.ndindex(2, 3):
-        assert torch.equal(found[:, i, j], translation_sequence(x[i, j], "vertical", shifts, "reflect"))
+        assert torch.equal(
+            found[:, i, j], translation_sequence(x[i, j], "vertical", shifts, "reflect")
+        )
 
 
 # ---------------------------------------------------------------- label flips
@@ -298,7 +321,9 @@ def test_translated_labels_are_those_of_the_moved_images(padding, axis):
     """A row for each shift in the order given, a column for each image; row 0 is that of the unmoved images."""
     x, shifts = images(12, 2, 6, 5, seed=4), [0, 3, -2, 3]
     found = translated_labels(brightest, x, axis, shifts, padding, batch_size=5)
-    expected = [[class_of(moved(image, axis, shift, padding)) for image in x.numpy()] for shift in shifts]
+    expected = [
+        [class_of(moved(image, axis, shift, padding)) for image in x.numpy()] for shift in shifts
+    ]
     assert found.dtype == torch.int64 and found.tolist() == expected
     assert expected[0] != expected[1] == expected[3]
     assert torch.equal(found[0], predictions(brightest, x))
@@ -359,12 +384,18 @@ def test_a_translated_variation_is_a_crop(textured, margin, padding):
     """Of the image continued by reflection, or by black: pixel by pixel, at one of the 9 x 9 shifts; none of them beyond 4."""
     found = variations(textured, 3, shift=4, margin=margin)["translation"]
     wide = F.pad(textured, (4, 4, 4, 4), mode=padding)
-    crops = {(r, c): wide[..., 4 - r : 28 - r, 4 - c : 24 - c] for r in range(-4, 5) for c in range(-4, 5)}
+    crops = {
+        (r, c): wide[..., 4 - r : 28 - r, 4 - c : 24 - c]
+        for r in range(-4, 5)
+        for c in range(-4, 5)
+    }
     same = {shift: (crop == found).flatten(1).all(1) for shift, crop in crops.items()}
     assert (torch.stack(list(same.values())).sum(0) == 1).all()
     shifts = torch.tensor([shift for k in range(60) for shift, fits in same.items() if fits[k]])
     assert {*shifts[:, 0].tolist()} == {*shifts[:, 1].tolist()} == set(range(-4, 5))
-    assert abs(float(torch.corrcoef(shifts.T.double())[0, 1])) < 4 / 60**0.5  # rows and columns apart
+    assert (
+        abs(float(torch.corrcoef(shifts.T.double())[0, 1])) < 4 / 60**0.5
+    )  # rows and columns apart
 
 
 @pytest.mark.parametrize("degrees", [5, 15])
@@ -376,7 +407,11 @@ def test_a_rotated_variation_is_turned_by_no_more_than_the_degrees(degrees):
     centre = torch.arange(33.0) - 16
     x, y = ((image * axis).sum((1, 2)) / image.sum((1, 2)) for axis in (centre, centre[:, None]))
     angles = torch.rad2deg(torch.atan2(y, x))
-    assert angles.abs().max() < degrees + 0.5 and angles.min() < -0.8 * degrees and angles.max() > 0.8 * degrees
+    assert (
+        angles.abs().max() < degrees + 0.5
+        and angles.min() < -0.8 * degrees
+        and angles.max() > 0.8 * degrees
+    )
     assert ((x**2 + y**2).sqrt() - 10).abs().max() < 0.2
 
 
@@ -384,7 +419,9 @@ def test_blur_is_the_gaussian_kernel(textured):
     """Five by five pixels, standard deviation 1, reflected at the border; the same for every seed and margin."""
     weights = torch.exp(-(torch.arange(-2.0, 3.0) ** 2) / 2)
     kernel = torch.outer(weights, weights) / weights.sum() ** 2
-    expected = F.conv2d(F.pad(textured, (2, 2, 2, 2), mode="reflect").reshape(120, 1, 28, 24), kernel[None, None])
+    expected = F.conv2d(
+        F.pad(textured, (2, 2, 2, 2), mode="reflect").reshape(120, 1, 28, 24), kernel[None, None]
+    )
     for seed, margin in ((0, 0), (1, 0), (0, 8)):
         found = variations(textured, seed, margin=margin)["blur"]
         torch.testing.assert_close(found, expected.view_as(textured), rtol=0, atol=1e-6)
@@ -406,7 +443,9 @@ def test_each_image_is_varied_by_its_own_draw(textured):
     before = torch.get_rng_state()
     varied = variations(textured[[0, 0]], 0)
     assert torch.equal(torch.get_rng_state(), before)
-    assert [name for name, (first, second) in varied.items() if torch.equal(first, second)] == ["blur"]
+    assert [name for name, (first, second) in varied.items() if torch.equal(first, second)] == [
+        "blur"
+    ]
 
 
 # ---------------------------------------------------------------- bad input
@@ -445,23 +484,83 @@ def test_bad_images(call, value, kind, message):
 @pytest.mark.parametrize(
     ("call", "kind", "message"),
     [
-        (lambda: misclassified(brightest, X, Y.int()), TypeError, "^labels must be an int64 tensor, got torch.int32"),
-        (lambda: misclassified(brightest, X, [0, 1, 2]), TypeError, "^labels must be an int64 tensor, got list"),
-        (lambda: error(brightest, X, Y[:2]), ValueError, r"^labels must have one for each image, \(3,\), got \(2,\)"),
-        (lambda: error(brightest, X[:0], Y[:0]), ValueError, "^images must hold at least one image"),
-        (lambda: predictions(brightest, X, batch_size=0), ValueError, "^batch_size must be at least 1"),
-        (lambda: misclassified(brightest, X, Y, batch_size=2.5), TypeError, "^batch_size must be a whole number"),
-        (lambda: label_flips(brightest, X, "vertical", [1], "edge", batch_size=0), ValueError, "^batch_size must be"),
-        (lambda: predictions(lambda x: x, X), ValueError, r"^model must return \(3, K\) logits, got \(3, 1, 4, 5\)"),
-        (lambda: predictions(lambda x: brightest(x)[:1], X), ValueError, r"^model must return \(3, K\) logits"),
+        (
+            lambda: misclassified(brightest, X, Y.int()),
+            TypeError,
+            "^labels must be an int64 tensor, got torch.int32",
+        ),
+        (
+            lambda: misclassified(brightest, X, [0, 1, 2]),
+            TypeError,
+            "^labels must be an int64 tensor, got list",
+        ),
+        (
+            lambda: error(brightest, X, Y[:2]),
+            ValueError,
+            r"^labels must have one for each image, \(3,\), got \(2,\)",
+        ),
+        (
+            lambda: error(brightest, X[:0], Y[:0]),
+            ValueError,
+            "^images must hold at least one image",
+        ),
+        (
+            lambda: predictions(brightest, X, batch_size=0),
+            ValueError,
+            "^batch_size must be at least 1",
+        ),
+        (
+            lambda: misclassified(brightest, X, Y, batch_size=2.5),
+            TypeError,
+            "^batch_size must be a whole number",
+        ),
+        (
+            lambda: label_flips(brightest, X, "vertical", [1], "edge", batch_size=0),
+            ValueError,
+            "^batch_size must be",
+        ),
+        (
+            lambda: predictions(lambda x: x, X),
+            ValueError,
+            r"^model must return \(3, K\) logits, got \(3, 1, 4, 5\)",
+        ),
+        (
+            lambda: predictions(lambda x: brightest(x)[:1], X),
+            ValueError,
+            r"^model must return \(3, K\) logits",
+        ),
         (lambda: predictions(lambda x: 0, X), TypeError, "^model must return a tensor, got int"),
         (lambda: robust_error(brightest, X, Y, None), TypeError, "^attack must be a function"),
-        (lambda: misclassified(brightest, X, Y, lambda m, x, y: x + 1), ValueError, r"^attack must return images in \[0, 1\]"),
-        (lambda: misclassified(brightest, X, Y, lambda m, x, y: x - 1), ValueError, r"^attack must return images in \[0, 1\]"),
-        (lambda: misclassified(brightest, X, Y, lambda m, x, y: NAN), ValueError, r"^attack must return images in \[0, 1\]"),
-        (lambda: misclassified(brightest, X, Y, lambda m, x, y: x[:1]), ValueError, "^attack must return images like x"),
-        (lambda: misclassified(brightest, X, Y, lambda m, x, y: x.double()), ValueError, "^attack must return images like x"),
-        (lambda: misclassified(brightest, X, Y, lambda m, x, y: None), ValueError, "^attack must return .*got NoneType"),
+        (
+            lambda: misclassified(brightest, X, Y, lambda m, x, y: x + 1),
+            ValueError,
+            r"^attack must return images in \[0, 1\]",
+        ),
+        (
+            lambda: misclassified(brightest, X, Y, lambda m, x, y: x - 1),
+            ValueError,
+            r"^attack must return images in \[0, 1\]",
+        ),
+        (
+            lambda: misclassified(brightest, X, Y, lambda m, x, y: NAN),
+            ValueError,
+            r"^attack must return images in \[0, 1\]",
+        ),
+        (
+            lambda: misclassified(brightest, X, Y, lambda m, x, y: x[:1]),
+            ValueError,
+            "^attack must return images like x",
+        ),
+        (
+            lambda: misclassified(brightest, X, Y, lambda m, x, y: x.double()),
+            ValueError,
+            "^attack must return images like x",
+        ),
+        (
+            lambda: misclassified(brightest, X, Y, lambda m, x, y: None),
+            ValueError,
+            "^attack must return .*got NoneType",
+        ),
     ],
 )
 def test_bad_evaluations(call, kind, message):
@@ -472,13 +571,21 @@ def test_bad_evaluations(call, kind, message):
 @pytest.mark.parametrize(
     ("how", "kind", "message"),
     [
-        ({"axis": "diagonal"}, ValueError, r"^axis must be one of \['horizontal', 'vertical'\], got 'diagonal'"),
+        (
+            {"axis": "diagonal"},
+            ValueError,
+            r"^axis must be one of \['horizontal', 'vertical'\], got 'diagonal'",
+        ),
         ({"padding": "mirror"}, ValueError, "^padding must be one of .*got 'mirror'"),
         ({"shifts": []}, ValueError, "^shifts must hold at least one shift"),
         ({"shifts": [0, 0.5]}, TypeError, "^shifts must be a whole number, got 0.5"),
         ({"shifts": [5]}, ValueError, "^shifts must be at most 4 with 'edge' and 4 pixels, got 5"),
         ({"shifts": [-5]}, ValueError, "^shifts must be at least -4, got -5"),
-        ({"shifts": [4], "padding": "reflect"}, ValueError, "^shifts must be at most 3 with 'reflect'"),
+        (
+            {"shifts": [4], "padding": "reflect"},
+            ValueError,
+            "^shifts must be at most 3 with 'reflect'",
+        ),
     ],
 )
 def test_bad_translations(how, kind, message):
@@ -510,14 +617,19 @@ def test_on_the_gpu(digits):
     x, y, there = x.double() / 255, y % 4, (x.double() / 255).cuda()
     assert torch.equal(predictions(brightest, there).cpu(), predictions(brightest, x))
     wrong = misclassified(brightest, there, y.cuda(), partial(fgsm, epsilon=0.05))
-    assert wrong.is_cuda and torch.equal(wrong.cpu(), misclassified(brightest, x, y, partial(fgsm, epsilon=0.05)))
+    assert wrong.is_cuda and torch.equal(
+        wrong.cpu(), misclassified(brightest, x, y, partial(fgsm, epsilon=0.05))
+    )
     for padding in PADDINGS:
-        flips, expected = (label_flips(brightest, z, "vertical", [-2, 3], padding) for z in (there, x))
+        flips, expected = (
+            label_flips(brightest, z, "vertical", [-2, 3], padding) for z in (there, x)
+        )
         assert all(torch.equal(a.cpu(), b) for a, b in zip(flips, expected, strict=True))
 
 
 def test_a_logit_that_is_no_number_is_no_answer():
     """NaN is never right, not even where the label is 0."""
+
     def broken(x):
         return torch.full((len(x), 3), float("nan"), dtype=x.dtype)
 

@@ -99,15 +99,23 @@ def seeded():
 ATTACKS = {
     "FGSM 8": (evidence.TABLE1["FGSM 8"], partial(attacks.fgsm, epsilon=8 / 255)),
     "FGSM 25": (evidence.TABLE1["FGSM 25"], partial(attacks.fgsm, epsilon=25 / 255)),
-    "FGSM l2": ({"method": "fgsm", "epsilon": 128, "norm": "l2"}, partial(attacks.fgsm, epsilon=128 / 255, norm="l2")),
-    "I-FGSM-20 8": (evidence.TABLE1["I-FGSM-20 8"], partial(attacks.ifgsm, epsilon=8 / 255, alpha=2 / 255, steps=20)),
+    "FGSM l2": (
+        {"method": "fgsm", "epsilon": 128, "norm": "l2"},
+        partial(attacks.fgsm, epsilon=128 / 255, norm="l2"),
+    ),
+    "I-FGSM-20 8": (
+        evidence.TABLE1["I-FGSM-20 8"],
+        partial(attacks.ifgsm, epsilon=8 / 255, alpha=2 / 255, steps=20),
+    ),
     "PGD": (
         {"method": "pgd", "epsilon": 4, "alpha": 1, "steps": 3},
         lambda *case: attacks.pgd(*case, 4 / 255, alpha=1 / 255, steps=3, generator=seeded()),
     ),
     "PGD l2": (
         {"method": "pgd", "epsilon": 128, "alpha": 16, "steps": 2, "norm": "l2", "restarts": 2},
-        lambda *case: attacks.pgd(*case, 128 / 255, alpha=16 / 255, steps=2, norm="l2", restarts=2, generator=seeded()),
+        lambda *case: attacks.pgd(
+            *case, 128 / 255, alpha=16 / 255, steps=2, norm="l2", restarts=2, generator=seeded()
+        ),
     ),
 }
 
@@ -118,25 +126,35 @@ def test_an_attack_is_the_one_of_attacks(options, expected, model, digits):
     x, y = drawn(digits, 10)
     found = evidence.attack(**options)
     attacked = found(model, x, y)
-    assert torch.equal(attacked, expected(model, x, y)) and torch.equal(attacked, found(model, x, y))
+    assert torch.equal(attacked, expected(model, x, y)) and torch.equal(
+        attacked, found(model, x, y)
+    )
     assert not torch.equal(attacked, x)
 
 
 def test_the_rows_of_table_1():
     """Section 5.1 and Table 1 of the paper; its numbers are printed for each of them, and of three methods."""
-    assert list(evidence.TABLE1) == list(evidence.PAPER["table1"]) == ["natural", "FGSM 8", "FGSM 25", "I-FGSM-20 8"]
+    assert (
+        list(evidence.TABLE1)
+        == list(evidence.PAPER["table1"])
+        == ["natural", "FGSM 8", "FGSM 25", "I-FGSM-20 8"]
+    )
     assert set(evidence.CRITERION) <= set(evidence.TABLE1) and evidence.TABLE1["natural"] is None
     for table in evidence.PAPER.values():
         assert all(list(row) == ["none", "euclidean", "wasserstein"] for row in table.values())
 
 
-@pytest.mark.parametrize("part, images, n", [("test", 40, 40), ("test", None, 250), ("validation", None, 50)])
+@pytest.mark.parametrize(
+    "part, images, n", [("test", 40, 40), ("test", None, 250), ("validation", None, 50)]
+)
 def test_errors(part, images, n, model, digits):
     """As they are, and attacked; of so many images drawn at random or of the whole part."""
     x, y = drawn(digits, images, part)
     natural = evidence.errors(model, digits, part=part, images=images, attack=None)
     assert natural == {"wrong": wrong(model, x, y), "n": n}
-    found = evidence.errors(model, digits, part=part, images=images, attack=evidence.TABLE1["FGSM 8"])
+    found = evidence.errors(
+        model, digits, part=part, images=images, attack=evidence.TABLE1["FGSM 8"]
+    )
     assert found == {"wrong": wrong(model, attacks.fgsm(model, x, y, 8 / 255), y), "n": n}
     assert 0 < natural["wrong"] < found["wrong"]
 
@@ -144,8 +162,14 @@ def test_errors(part, images, n, model, digits):
 def test_transfer_errors(model, digits, tmp_path):
     """Attacked with the other network, judged by this one: neither's own error. Trained where the root says, once."""
     source = {**SMALL, "seed": 1, "epochs": 2}
-    options = {"part": "test", "images": 60, "attack": {"method": "ifgsm", "epsilon": 8, "alpha": 4, "steps": 3}}
-    ask = partial(evidence.transfer_errors, model, digits, **options, source=source, root=str(tmp_path))
+    options = {
+        "part": "test",
+        "images": 60,
+        "attack": {"method": "ifgsm", "epsilon": 8, "alpha": 4, "steps": 3},
+    }
+    ask = partial(
+        evidence.transfer_errors, model, digits, **options, source=source, root=str(tmp_path)
+    )
     found = ask()
     other = training.fit(training.Config(**source), dataset=digits, progress=False).model
     x, y = drawn(digits, 60)
@@ -160,7 +184,9 @@ def test_transfer_errors(model, digits, tmp_path):
 
 def test_transfer_of_the_network_itself_is_its_own_error(model, digits):
     pgd = {"method": "pgd", "epsilon": 8, "alpha": 4, "steps": 1}
-    found = evidence.transfer_errors(model, digits, part="test", images=50, attack=pgd, source=SMALL, root=None)
+    found = evidence.transfer_errors(
+        model, digits, part="test", images=50, attack=pgd, source=SMALL, root=None
+    )
     assert found == evidence.errors(model, digits, part="test", images=50, attack=pgd)
 
 
@@ -169,14 +195,22 @@ def test_autoattack(linear, digits):
     pytest.importorskip("pyautoattack")
     found = evidence.autoattack(linear, digits, part="test", images=8, epsilon=3)
     x, y = drawn(digits, 8)
-    assert found["n"] == 8 and list(found["wrong"]) == ["natural", "apgd-ce", "apgd-t", "fab-t", "square"]
+    assert found["n"] == 8 and list(found["wrong"]) == [
+        "natural",
+        "apgd-ce",
+        "apgd-t",
+        "fab-t",
+        "square",
+    ]
     counts = list(found["wrong"].values())
     assert counts == sorted(counts) and counts[0] == wrong(linear, x, y)
     margins = []
     for image, label in zip(x, y, strict=True):
         slopes = (linear[1].weight - linear[1].weight[label]).detach().view(10, 3, 32, 32)
         worst = (image + 3 / 255 * slopes.sign()).clamp(0, 1)
-        gains = (slopes * worst).flatten(1).sum(1) + (linear[1].bias - linear[1].bias[label]).detach()
+        gains = (slopes * worst).flatten(1).sum(1) + (
+            linear[1].bias - linear[1].bias[label]
+        ).detach()
         margins.append(gains[torch.arange(10) != label].amax())
     assert counts[0] < counts[-1] == int((torch.stack(margins) > 0).sum()) < 8
 
@@ -206,7 +240,9 @@ def test_autoattack_square_only(linear, digits):
 @pytest.mark.parametrize("axis", ["horizontal", "vertical"])
 def test_flips_are_those_of_every_span(axis, padding, model, digits):
     """-S, ..., S for each S up to the reach, both counts of label_flips."""
-    found = evidence.flips(model, digits, part="test", images=30, axis=axis, padding=padding, reach=3)
+    found = evidence.flips(
+        model, digits, part="test", images=30, axis=axis, padding=padding, reach=3
+    )
     x, _ = drawn(digits, 30)
     counts = [evaluation.label_flips(model, x, axis, range(-s, s + 1), padding) for s in (1, 2, 3)]
     assert found == {
@@ -214,27 +250,41 @@ def test_flips_are_those_of_every_span(axis, padding, model, digits):
         "consecutive": [int(count.consecutive.sum()) for count in counts],
         "from_unshifted": [int(count.from_unshifted.sum()) for count in counts],
     }
-    assert found["consecutive"] != found["from_unshifted"] and 0 < found["consecutive"][0] < found["consecutive"][2]
+    assert (
+        found["consecutive"] != found["from_unshifted"]
+        and 0 < found["consecutive"][0] < found["consecutive"][2]
+    )
 
 
 def test_sequences(model, digits):
-    found = evidence.sequences(model, digits, part="test", images=6, axis="vertical", padding="edge", reach=2)
+    found = evidence.sequences(
+        model, digits, part="test", images=6, axis="vertical", padding="edge", reach=2
+    )
     x, _ = drawn(digits, 6)
     moved = evaluation.translation_sequence(x, "vertical", [-2, -1, 0, 1, 2], "edge")
     for k in range(6):
         confidences, labels = chances_of(model, moved[:, k]).max(1)
         assert found["labels"][k] == labels.tolist()
         assert found["confidences"][k] == pytest.approx(confidences.tolist(), abs=6e-5)
-    assert len(found["labels"]) == len(found["confidences"]) == 6 and len({*sum(found["labels"], [])}) > 1
+    assert (
+        len(found["labels"]) == len(found["confidences"]) == 6
+        and len({*sum(found["labels"], [])}) > 1
+    )
 
 
 def test_variation_errors(model, digits):
     found = evidence.variation_errors(model, digits, part="test", images=40)
     x, y = drawn(digits, 40)
     varied = evaluation.variations(x, 0, shift=4, degrees=15, margin=8)
-    expected = {"natural": wrong(model, x, y), **{name: wrong(model, each, y) for name, each in varied.items()}}
+    expected = {
+        "natural": wrong(model, x, y),
+        **{name: wrong(model, each, y) for name, each in varied.items()},
+    }
     assert found == {"n": 40, "wrong": expected}
-    assert list(expected) == ["natural", "translation", "rotation", "elastic", "blur"] and len({*expected.values()}) > 1
+    assert (
+        list(expected) == ["natural", "translation", "rotation", "elastic", "blur"]
+        and len({*expected.values()}) > 1
+    )
     seen = []
     with model.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0])):
         evidence.variation_errors(model, digits, part="test", images=40)
@@ -248,17 +298,35 @@ def test_gradient_norms(model, digits):
     """Of three images by back-propagation and dense matrices in float64; the trace is the mean over all three."""
     found = evidence.gradient_norms(model, digits, part="test", images=3, radius=2)
     x, y = drawn(digits, 3)
-    x, exact, graph = x.double().requires_grad_(), copy.deepcopy(model).double(), graph_of(32, 32, 2)
+    x, exact, graph = (
+        x.double().requires_grad_(),
+        copy.deepcopy(model).double(),
+        graph_of(32, 32, 2),
+    )
     logits = exact(x)
     others = logits.masked_fill(F.one_hot(y, 10).bool(), -torch.inf)
-    columns = {"loss": F.cross_entropy(logits, y, reduction="none"), "margin": logits[range(3), y] - others.amax(1)}
+    columns = {
+        "loss": F.cross_entropy(logits, y, reduction="none"),
+        "margin": logits[range(3), y] - others.amax(1),
+    }
     dense = [[metric.laplacian(graph, channel) for channel in image] for image in x.detach()]
     unit = torch.stack([matrix.diagonal() for matrices in dense for matrix in matrices]).mean()
-    assert list(found) == ["loss euclidean", "loss wasserstein", "margin euclidean", "margin wasserstein"]
+    assert list(found) == [
+        "loss euclidean",
+        "loss wasserstein",
+        "margin euclidean",
+        "margin wasserstein",
+    ]
     for name, column in columns.items():
         gradient = torch.autograd.grad(column.sum(), x, retain_graph=True)[0].flatten(2)
-        energy = [sum(g @ m @ g for g, m in zip(*pair, strict=True)) for pair in zip(gradient, dense, strict=True)]
-        lengths = {"euclidean": gradient.flatten(1).norm(dim=1), "wasserstein": (torch.stack(energy) / unit).sqrt()}
+        energy = [
+            sum(g @ m @ g for g, m in zip(*pair, strict=True))
+            for pair in zip(gradient, dense, strict=True)
+        ]
+        lengths = {
+            "euclidean": gradient.flatten(1).norm(dim=1),
+            "wasserstein": (torch.stack(energy) / unit).sqrt(),
+        }
         for length, expected in lengths.items():
             assert found[f"{name} {length}"] == pytest.approx(expected.tolist(), rel=1e-4, abs=6e-5)
             assert min(found[f"{name} {length}"]) > 0.01
@@ -276,11 +344,15 @@ def test_loss_surface(model, digits):
         aside = torch.randint(2, x[k].shape, generator=generator) * 2.0 - 1
         loss = np.array(found["loss"][k])
         assert loss.shape == (5, 5)
-        assert loss[2, 2] == pytest.approx(float(F.cross_entropy(model(x[k : k + 1]), y[k : k + 1]).detach()), abs=6e-5)
+        assert loss[2, 2] == pytest.approx(
+            float(F.cross_entropy(model(x[k : k + 1]), y[k : k + 1]).detach()), abs=6e-5
+        )
         for i, a in enumerate(found["at"]):
             for j, b in enumerate(found["at"]):
                 logits = model(x[k] + a / 255 * signs + b / 255 * aside).detach()
-                assert loss[i, j] == pytest.approx(float(F.cross_entropy(logits, y[k : k + 1])), abs=2e-4)
+                assert loss[i, j] == pytest.approx(
+                    float(F.cross_entropy(logits, y[k : k + 1])), abs=2e-4
+                )
         uphill, sideways = np.ptp(loss[:, 2]), np.ptp(loss[2])
         assert uphill > 2 * sideways and loss[3, 2] > loss[2, 2] > loss[1, 2]
 
@@ -288,7 +360,9 @@ def test_loss_surface(model, digits):
 def test_loss_surface_where_the_image_is_black_or_white(linear, digits):
     """There, too, the direction is that of the gradient's signs: of a linear margin the surface is straight along it."""
     black = replace(digits, images=digits.images // 128 * 255)
-    found = np.array(evidence.loss_surface(linear, black, part="test", images=1, reach=1, points=3)["loss"][0])
+    found = np.array(
+        evidence.loss_surface(linear, black, part="test", images=1, reach=1, points=3)["loss"][0]
+    )
     x, y = drawn(black, 1)
     leaf = x.clone().requires_grad_()
     signs = torch.autograd.grad(F.cross_entropy(linear(leaf), y), leaf)[0].sign()
@@ -310,12 +384,16 @@ def test_frames(model, digits):
             pixels = torch.tensor(list(bytes.fromhex(frame["pixels"]))).reshape(3, 32, 32)
             assert torch.equal(pixels, (attacked[k] * 255).round().long())
             assert (pixels / 255 - x[k]).abs().max() <= (epsilon + 1e-3) / 255
-            assert frame["probabilities"] == pytest.approx(chances_of(model, attacked)[k].tolist(), abs=6e-5)
+            assert frame["probabilities"] == pytest.approx(
+                chances_of(model, attacked)[k].tolist(), abs=6e-5
+            )
             assert sum(frame["probabilities"]) == pytest.approx(1, abs=5e-4)
             picture = evidence.photo(frame["pixels"])
             assert picture.dtype == np.uint8 and picture.shape == (32, 32, 3)
             assert (picture.transpose(2, 0, 1) == pixels.numpy()).all()
-        assert torch.equal(torch.tensor(list(bytes.fromhex(row[0]["pixels"]))).reshape(3, 32, 32) / 255, x[k])
+        assert torch.equal(
+            torch.tensor(list(bytes.fromhex(row[0]["pixels"]))).reshape(3, 32, 32) / 255, x[k]
+        )
         losses = [-np.log(max(frame["probabilities"][y[k]], 1e-4)) for frame in row]
         assert losses[0] < losses[1] and losses[0] < losses[2]
 
@@ -333,7 +411,10 @@ def paths(digits):
 def ends(digits, path):
     """The two images of a path, as indices."""
     bytes_of = (path[[0, -1]] * 255).round().to(torch.uint8)
-    found = [(digits.images == image).flatten(1).all(1).nonzero().squeeze(1).tolist() for image in bytes_of]
+    found = [
+        (digits.images == image).flatten(1).all(1).nonzero().squeeze(1).tolist()
+        for image in bytes_of
+    ]
     assert all(len(index) == 1 for index in found)
     return [index[0] for index in found]
 
@@ -345,7 +426,9 @@ def test_paths_lead_from_image_to_image_of_one_class_or_two(digits, paths):
     for classes in ("within", "between"):
         pairs = [ends(digits, path) for path in paths[f"{classes} euclidean"]]
         assert pairs == [ends(digits, path) for path in paths[f"{classes} wasserstein"]]
-        assert all((digits.labels[i] == digits.labels[j]) == (classes == "within") for i, j in pairs)
+        assert all(
+            (digits.labels[i] == digits.labels[j]) == (classes == "within") for i, j in pairs
+        )
         assert all({i, j} <= {*digits.split["test"].tolist()} and i != j for i, j in pairs)
         starts.append([i for i, _ in pairs])
         for path in (*paths[f"{classes} euclidean"], *paths[f"{classes} wasserstein"]):
@@ -359,7 +442,11 @@ def test_the_masses_change_linearly(digits, paths):
     """Of each channel, at equal times, along both paths; where a pixel was clipped at 1 a little is missing."""
     times = torch.linspace(0, 1, 6)[:, None]
     for name in WAYS:
-        assert paths[name].shape == (4, 6, 3, 32, 32) and paths[name].min() >= 0 and paths[name].max() <= 1
+        assert (
+            paths[name].shape == (4, 6, 3, 32, 32)
+            and paths[name].min() >= 0
+            and paths[name].max() <= 1
+        )
         for path in paths[name]:
             mass = path.sum((2, 3))
             expected = mass[0] + times * (mass[-1] - mass[0])
@@ -379,7 +466,9 @@ def test_the_paths_are_displacements_and_lines(digits, paths):
         start, end = digits.images[ends(digits, path)].double().numpy() / 255
         for channel in range(3):
             a, b = start[channel], end[channel]
-            moved = transport.displacement_interpolation(a, b, 0.4) * (0.6 * a.sum() + 0.4 * b.sum())
+            moved = transport.displacement_interpolation(a, b, 0.4) * (
+                0.6 * a.sum() + 0.4 * b.sum()
+            )
             np.testing.assert_allclose(path[2, channel], moved.clip(0, 1), atol=1e-5)
         np.testing.assert_allclose(line[2], 0.6 * start + 0.4 * end, atol=1e-6)
 
@@ -394,7 +483,9 @@ def test_along_paths_of_a_linear_model(linear, digits, paths):
             logits = path.reshape(6, -1) @ weight.T + bias
             odds = np.exp(logits - logits.max(1, keepdims=True))
             measurements = odds / odds.sum(1, keepdims=True)
-            expected = sum(0.5 * np.abs(measurements[k + 1] - measurements[k]).sum() for k in range(5))
+            expected = sum(
+                0.5 * np.abs(measurements[k + 1] - measurements[k]).sum() for k in range(5)
+            )
             assert length == pytest.approx(expected, abs=1e-4)
             assert length >= 0.5 * np.abs(measurements[-1] - measurements[0]).sum() - 1e-4
     assert min(found["between euclidean"]) > 0.01
@@ -403,7 +494,9 @@ def test_along_paths_of_a_linear_model(linear, digits, paths):
 def test_along_paths_of_a_constant_model(digits):
     model = nn.Sequential(nn.Flatten(), nn.Linear(3072, 10))
     nn.init.zeros_(model[1].weight)
-    assert evidence.along_paths(model, digits, part="test", pairs=4, steps=5) == dict.fromkeys(WAYS, [0.0] * 4)
+    assert evidence.along_paths(model, digits, part="test", pairs=4, steps=5) == dict.fromkeys(
+        WAYS, [0.0] * 4
+    )
 
 
 def test_along_paths_counts_ways_there_and_back(digits):
@@ -420,7 +513,9 @@ def test_along_paths_counts_ways_there_and_back(digits):
     paths = evidence._paths(digits, "test", 4, 5)
     bright = paths["between euclidean"][:, [0, -1]].mean((2, 3, 4)).sort(1).values
     for k in range(4):
-        found = evidence.along_paths(Brighter(float(bright[k].mean())), digits, part="test", pairs=4, steps=5)
+        found = evidence.along_paths(
+            Brighter(float(bright[k].mean())), digits, part="test", pairs=4, steps=5
+        )
         for way in ("between euclidean", "between wasserstein"):
             assert found[way][k] == 1.0 and set(found[way]) <= {0.0, 1.0}
 
@@ -446,12 +541,21 @@ STUDY = {
     "seeds": [3, 4],
     "attacked": 40,
 }
-GRID = [(method, setting) for method, settings in STUDY["candidates"].items() for setting in settings]
+GRID = [
+    (method, setting) for method, settings in STUDY["candidates"].items() for setting in settings
+]
 
 
 def config_of(row, **changes):
     method = STUDY["also"].get(row["method"], row)["method"]
-    fields = {"data": "mnist5k_color", **STUDY["training"], **changes, **row["setting"], "method": method, "seed": row["seed"]}
+    fields = {
+        "data": "mnist5k_color",
+        **STUDY["training"],
+        **changes,
+        **row["setting"],
+        "method": method,
+        "seed": row["seed"],
+    }
     return training.Config(**fields)
 
 
@@ -477,15 +581,23 @@ def table1(root):
 def test_table1_search(table1, digits):
     """Every candidate in order, of the first seed, trained as the search says, judged on all validation images."""
     search = table1["search"]
-    assert [(row["method"], row["setting"], row["seed"]) for row in search] == [(*case, 3) for case in GRID]
+    assert [(row["method"], row["setting"], row["seed"]) for row in search] == [
+        (*case, 3) for case in GRID
+    ]
     diverged = [row for row in search if "diverged" in row]
-    assert [row["setting"] for row in diverged] == [DIVERGES] and "diverged in epoch 1" in diverged[0]["diverged"]
+    assert [row["setting"] for row in diverged] == [DIVERGES] and "diverged in epoch 1" in diverged[
+        0
+    ]["diverged"]
     row = search[2]
     model, (x, y) = network_of(row, epochs=2), digits.part("validation")
-    assert list(row["wrong"]) == list(evidence.TABLE1) and row["n"] == dict.fromkeys(evidence.TABLE1, 50)
+    assert list(row["wrong"]) == list(evidence.TABLE1) and row["n"] == dict.fromkeys(
+        evidence.TABLE1, 50
+    )
     for name, how in evidence.TABLE1.items():
         x = digits.part("validation")[0].float() / 255
-        assert row["wrong"][name] == wrong(model, evidence.attack(**how)(model, x, y) if how else x, y)
+        assert row["wrong"][name] == wrong(
+            model, evidence.attack(**how)(model, x, y) if how else x, y
+        )
     assert row["training"]["epoch"] == 2 and set(row["seconds"]) == {"training", *evidence.TABLE1}
 
 
@@ -496,15 +608,25 @@ def test_table1_choice(table1):
     for row in table1["search"]:
         if "wrong" in row:
             misclassified = sum(row["wrong"][name] for name in evidence.CRITERION)
-            best[row["method"]] = min(best.get(row["method"], (1000, {})), (misclassified, row["setting"]), key=lambda pair: pair[0])
+            best[row["method"]] = min(
+                best.get(row["method"], (1000, {})),
+                (misclassified, row["setting"]),
+                key=lambda pair: pair[0],
+            )
     assert table1["chosen"] == {method: setting for method, (_, setting) in best.items()}
 
 
 @pytest.mark.parametrize(
     "counts, chosen",
     [
-        ({3.0: (30, 10, 10, 40), 0.3: (10, 90, 90, 50), 0.5: (20, 5, 5, 45)}, 0.3),  # of 50, 50: sums 70, 60, 65
-        ({3.0: (40, 0, 0, 15), 0.3: (10, 90, 90, 50), 0.5: (20, 5, 5, 45)}, 3.0),  # however inaccurate
+        (
+            {3.0: (30, 10, 10, 40), 0.3: (10, 90, 90, 50), 0.5: (20, 5, 5, 45)},
+            0.3,
+        ),  # of 50, 50: sums 70, 60, 65
+        (
+            {3.0: (40, 0, 0, 15), 0.3: (10, 90, 90, 50), 0.5: (20, 5, 5, 45)},
+            3.0,
+        ),  # however inaccurate
         ({3.0: None, 0.3: (50, 0, 0, 50), 0.5: (49, 0, 0, 50)}, 0.5),
     ],
 )
@@ -516,7 +638,12 @@ def test_table1_choice_by_hand(counts, chosen, monkeypatch):
         return [
             {"diverged": "the run diverged"}
             if each is None
-            else {"measurements": {name: {"wrong": w, "n": 100} for name, w in zip(evidence.TABLE1, each, strict=True)}}
+            else {
+                "measurements": {
+                    name: {"wrong": w, "n": 100}
+                    for name, w in zip(evidence.TABLE1, each, strict=True)
+                }
+            }
             for each in given
         ]
 
@@ -524,57 +651,85 @@ def test_table1_choice_by_hand(counts, chosen, monkeypatch):
     settings = {**STUDY["candidates"], "euclidean": [{"eta": eta} for eta in counts]}
     found = evidence.table1({**STUDY, "candidates": settings, "also": {}})
     assert found["chosen"]["euclidean"] == {"eta": chosen} and found["chosen"]["none"] == {}
-    assert {row["setting"].get("eta") for row in found["rows"] if row["method"] == "euclidean"} == {chosen}
+    assert {row["setting"].get("eta") for row in found["rows"] if row["method"] == "euclidean"} == {
+        chosen
+    }
 
 
 def test_table1_rows(table1, digits):
     """Each method as chosen and each further one, seed by seed, on the test images: all, or so many attacked."""
     rows, methods = table1["rows"], [*table1["chosen"], "wasserstein, exact"]
-    assert [(row["seed"], row["method"]) for row in rows] == [(seed, method) for seed in (3, 4) for method in methods]
+    assert [(row["seed"], row["method"]) for row in rows] == [
+        (seed, method) for seed in (3, 4) for method in methods
+    ]
     wasserstein = {"eta": 0.5, "radius": 2}
-    settings = {**table1["chosen"], "wasserstein, exact": {**wasserstein, "mode": "double_backprop"}}
+    settings = {
+        **table1["chosen"],
+        "wasserstein, exact": {**wasserstein, "mode": "double_backprop"},
+    }
     assert [row["setting"] for row in rows] == 2 * list(settings.values())
     assert table1["chosen"]["wasserstein"] == {**wasserstein, "mode": "finite_difference"}
-    assert all(row["n"] == {"natural": 250, "FGSM 8": 40, "FGSM 25": 40, "I-FGSM-20 8": 40} for row in rows)
+    assert all(
+        row["n"] == {"natural": 250, "FGSM 8": 40, "FGSM 25": 40, "I-FGSM-20 8": 40} for row in rows
+    )
     row = rows[7]
     model, (x, y) = network_of(row), drawn(digits, 40)
     whole, labels = digits.part("test")
     assert row["wrong"]["natural"] == wrong(model, whole.float() / 255, labels)
     assert row["wrong"]["FGSM 25"] == wrong(model, attacks.fgsm(model, x, y, 25 / 255), y)
-    assert row["wrong"]["I-FGSM-20 8"] == wrong(model, attacks.ifgsm(model, x, y, 8 / 255, alpha=2 / 255, steps=20), y)
+    assert row["wrong"]["I-FGSM-20 8"] == wrong(
+        model, attacks.ifgsm(model, x, y, 8 / 255, alpha=2 / 255, steps=20), y
+    )
     assert rows[2]["wrong"] != rows[6]["wrong"] and row["training"]["epoch"] == 4
 
 
 def test_table1_is_there_when_it_is_asked_again(table1, root, monkeypatch):
     """Nothing is trained or asked: the same rows from the folder, which JSON keeps as they are."""
     monkeypatch.setattr(runs, "_work", None)
-    assert evidence.table1(STUDY, root=root) == table1 == evidence.table1(STUDY, root=root, finished=True)
+    assert (
+        evidence.table1(STUDY, root=root)
+        == table1
+        == evidence.table1(STUDY, root=root, finished=True)
+    )
     assert json.loads(json.dumps(table1)) == table1
 
 
 def test_table1_with_holes(table1, root, tmp_path):
     """A candidate's network missing: no choice but the likeliest. An answer missing: that row, the others as they are."""
-    holed, likeliest = tmp_path / "networks", {method: table1["chosen"][method] for method in ("none", "euclidean")}
+    holed, likeliest = (
+        tmp_path / "networks",
+        {method: table1["chosen"][method] for method in ("none", "euclidean")},
+    )
     shutil.copytree(root, holed)
     row = table1["search"][1]
     shutil.rmtree(runs._folder(config_of(row, epochs=2), holed))
     found = evidence.table1(STUDY, root=holed, finished=True)
     assert found["grid_complete"] is False and found["chosen"] == {} and found["rows"] == []
-    assert found["search"] == [*table1["search"][:1], {**named(row), "missing": True}, *table1["search"][2:]]
-    answered = runs._folder(config_of({"method": "euclidean", "setting": likeliest["euclidean"], "seed": 4}), holed)
+    assert found["search"] == [
+        *table1["search"][:1],
+        {**named(row), "missing": True},
+        *table1["search"][2:],
+    ]
+    answered = runs._folder(
+        config_of({"method": "euclidean", "setting": likeliest["euclidean"], "seed": 4}), holed
+    )
     next(answered.glob("errors-*.json")).unlink()
     found = evidence.table1({**STUDY, "likeliest": likeliest}, root=holed, finished=True)
     done = {(row["method"], row["seed"]): row for row in table1["rows"]}
     final = [done[method, seed] for seed in (3, 4) for method in likeliest]
     assert found["chosen"] == likeliest and not found["grid_complete"]
     assert found["rows"] == [*final[:3], {**named(final[3]), "missing": True}]
-    assert runs.outcome(runs.Network(config_of(row, epochs=2), {}), holed) is None  # nothing was done
+    assert (
+        runs.outcome(runs.Network(config_of(row, epochs=2), {}), holed) is None
+    )  # nothing was done
 
 
 def test_table1_of_nothing(tmp_path):
     found = evidence.table1({**STUDY, "likeliest": {"none": {}}}, root=tmp_path, finished=True)
     assert all(row["missing"] for row in found["search"]) and len(found["search"]) == 5
-    assert found["rows"] == [{"method": "none", "setting": {}, "seed": seed, "missing": True} for seed in (3, 4)]
+    assert found["rows"] == [
+        {"method": "none", "setting": {}, "seed": seed, "missing": True} for seed in (3, 4)
+    ]
     assert not any(tmp_path.iterdir())
 
 
@@ -583,7 +738,9 @@ def test_table1_does_the_likeliest_first(tmp_path, monkeypatch):
     done = []
 
     def noted(networks, root, **how):
-        done.extend((n.config.method, n.config.eta, n.config.seed, n.config.epochs) for n in networks)
+        done.extend(
+            (n.config.method, n.config.eta, n.config.seed, n.config.epochs) for n in networks
+        )
         return [None] * len(networks)
 
     monkeypatch.setattr(runs, "complete", noted)
@@ -598,20 +755,37 @@ def test_table1_without_a_choice_has_no_search(root, table1):
     study = {**STUDY, "candidates": {"none": [{}]}, "also": {}, "seeds": [3], "likeliest": {}}
     for kept in ({"root": root}, {}):
         found = evidence.table1(study, **kept)
-        assert (found["search"], found["chosen"], found["grid_complete"]) == ([], {"none": {}}, True)
-        (row,), expected = found["rows"], next(row for row in table1["rows"] if row["method"] == "none")
-        assert (named(row), row["wrong"], row["n"]) == (named(expected), expected["wrong"], expected["n"])
+        assert (found["search"], found["chosen"], found["grid_complete"]) == (
+            [],
+            {"none": {}},
+            True,
+        )
+        (row,), expected = (
+            found["rows"],
+            next(row for row in table1["rows"] if row["method"] == "none"),
+        )
+        assert (named(row), row["wrong"], row["n"]) == (
+            named(expected),
+            expected["wrong"],
+            expected["n"],
+        )
 
 
 def test_table2(root, table1, digits):
     rows = evidence.table2({**STUDY, "moved": {"images": 20, "reach": 2}}, root=root)["rows"]
     assert [named(row) for row in rows] == [named(row) for row in table1["rows"]]
-    cases = [f"{axis} {padding}" for axis in ("horizontal", "vertical") for padding in ("zeros", "edge", "reflect")]
+    cases = [
+        f"{axis} {padding}"
+        for axis in ("horizontal", "vertical")
+        for padding in ("zeros", "edge", "reflect")
+    ]
     assert all(list(row["measurements"]) == cases for row in rows)
     model = network_of(rows[4], root)
     for case in cases:
         axis, padding = case.split()
-        expected = evidence.flips(model, digits, part="test", images=20, axis=axis, padding=padding, reach=2)
+        expected = evidence.flips(
+            model, digits, part="test", images=20, axis=axis, padding=padding, reach=2
+        )
         assert rows[4]["measurements"][case] == expected
     assert len({json.dumps(row["measurements"]) for row in rows}) > 1
 
@@ -623,12 +797,20 @@ def test_figure2(root, table1, digits):
     assert [named(row) for row in found["rows"]] == [named(row) for row in table1["rows"][:4]]
     networks = [network_of(row, root) for row in found["rows"]]
     x, y = drawn(digits, 200)
-    known = torch.stack([labels_of(model, x) == y for model in networks]).all(0).nonzero().squeeze(1).tolist()
+    known = (
+        torch.stack([labels_of(model, x) == y for model in networks])
+        .all(0)
+        .nonzero()
+        .squeeze(1)
+        .tolist()
+    )
     assert len(known) > 2
     assert len(found["images"]) == 2
     for k, image in zip(known, found["images"], strict=False):
         assert image["label"] == y[k]
-        np.testing.assert_allclose(evidence.photo(image["pixels"]).transpose(2, 0, 1) / 255, x[k], atol=1e-6)
+        np.testing.assert_allclose(
+            evidence.photo(image["pixels"]).transpose(2, 0, 1) / 255, x[k], atol=1e-6
+        )
     moved = evaluation.translation_sequence(x[known[:2]], "horizontal", range(-2, 3), "edge")
     for row, model in zip(found["rows"], networks, strict=True):
         assert set(row) == {"method", "setting", "seed", "labels", "confidences"}
@@ -657,16 +839,26 @@ def test_stress(root, digits):
         "natural": x,
         "FGSM 2": attacks.fgsm(model, x, y, 2 / 255),
         "FGSM 8": attacks.fgsm(model, x, y, 8 / 255),
-        "PGD-20 2": attacks.pgd(model, x, y, 2 / 255, alpha=0.25 / 255, steps=20, generator=seeded()),
+        "PGD-20 2": attacks.pgd(
+            model, x, y, 2 / 255, alpha=0.25 / 255, steps=20, generator=seeded()
+        ),
         "PGD-20 8": attacks.pgd(model, x, y, 8 / 255, alpha=1 / 255, steps=20, generator=seeded()),
     }
     source = network_of({**row, "seed": 4}, root)
-    expected["transfer"] = attacks.pgd(source, x, y, 8 / 255, alpha=1 / 255, steps=20, generator=seeded())
+    expected["transfer"] = attacks.pgd(
+        source, x, y, 8 / 255, alpha=1 / 255, steps=20, generator=seeded()
+    )
     for name, images in expected.items():
         assert measurements[name] == {"wrong": wrong(model, images, y), "n": 3}
-    assert measurements["confidence"] == pytest.approx(float(chances_of(model, x).amax(1).mean()), abs=6e-5)
-    assert measurements["surface"] == evidence.loss_surface(model, digits, part="test", images=1, reach=16, points=21)
-    assert measurements["frames"] == evidence.frames(model, digits, part="test", images=1, epsilons=[0, 2, 4, 8, 16])
+    assert measurements["confidence"] == pytest.approx(
+        float(chances_of(model, x).amax(1).mean()), abs=6e-5
+    )
+    assert measurements["surface"] == evidence.loss_surface(
+        model, digits, part="test", images=1, reach=16, points=21
+    )
+    assert measurements["frames"] == evidence.frames(
+        model, digits, part="test", images=1, epsilons=[0, 2, 4, 8, 16]
+    )
 
 
 def test_stress_asks_harder_questions(monkeypatch):
@@ -678,12 +870,20 @@ def test_stress_asks_harder_questions(monkeypatch):
         return [{"measurements": {}} for _ in networks]
 
     monkeypatch.setattr(runs, "complete", complete)
-    evidence.stress({**PLAIN, "harder": {"attacked": 9, "autoattack": 7, "epsilons": [8], "pictured": 1}})
+    evidence.stress(
+        {**PLAIN, "harder": {"attacked": 9, "autoattack": 7, "epsilons": [8], "pictured": 1}}
+    )
     options = {"part": "test", "images": 7, "epsilon": 8}
     assert asked["autoattack"].func is asked["square"].func is evidence.autoattack
-    assert asked["autoattack"].keywords == options and asked["square"].keywords == {**options, "only": "square"}
+    assert asked["autoattack"].keywords == options and asked["square"].keywords == {
+        **options,
+        "only": "square",
+    }
     hard = {"method": "pgd", "steps": 50, "restarts": 10}
-    for norm, lengths in (("linf", {"epsilon": 8, "alpha": 2}), ("l2", {"epsilon": 128, "alpha": 16, "norm": "l2"})):
+    for norm, lengths in (
+        ("linf", {"epsilon": 8, "alpha": 2}),
+        ("l2", {"epsilon": 128, "alpha": 16, "norm": "l2"}),
+    ):
         question = asked[f"PGD-50 {norm}"]
         assert question.func is evidence.errors
         assert question.keywords == {"part": "test", "images": 9, "attack": {**hard, **lengths}}
@@ -692,14 +892,22 @@ def test_stress_asks_harder_questions(monkeypatch):
 def test_stress_transfers_from_each_penalised_network(monkeypatch):
     """Of the first seed, and from the plain one of the last; with one seed not from the plain one, which is its own target."""
     asked = []
-    monkeypatch.setattr(runs, "complete", lambda networks, **kept: [asked.append(network) for network in networks])
+    monkeypatch.setattr(
+        runs, "complete", lambda networks, **kept: [asked.append(network) for network in networks]
+    )
     harder = {"attacked": 9, "autoattack": 0, "epsilons": [8], "pictured": 1}
     study = {**PLAIN, "candidates": {"none": [{}], "euclidean": [{"eta": 0.3}]}, "harder": harder}
     for seeds, sources in (([3, 4], {"transfer euclidean": ("euclidean", 3), "transfer": ("none", 4)}),
                            ([3], {"transfer euclidean": ("euclidean", 3)})):  # fmt: skip
         evidence.stress({**study, "seeds": seeds})
-        found = {name: q.keywords["source"] for name, q in asked[-1].questions.items() if q.func is evidence.transfer_errors}
-        assert {name: (source["method"], source["seed"]) for name, source in found.items()} == sources
+        found = {
+            name: q.keywords["source"]
+            for name, q in asked[-1].questions.items()
+            if q.func is evidence.transfer_errors
+        }
+        assert {
+            name: (source["method"], source["seed"]) for name, source in found.items()
+        } == sources
 
 
 def test_stress_before_the_grid_is_complete(tmp_path):
@@ -718,8 +926,12 @@ def test_variation(root, digits):
         "variations": evidence.variation_errors(model, digits, part="test", images=20),
         "gradients": evidence.gradient_norms(model, digits, part="test", images=5, radius=2),
         "paths": evidence.along_paths(model, digits, part="test", pairs=2, steps=2),
-        "horizontal edge": evidence.flips(model, digits, part="test", axis="horizontal", padding="edge", **moved),
-        "vertical edge": evidence.flips(model, digits, part="test", axis="vertical", padding="edge", **moved),
+        "horizontal edge": evidence.flips(
+            model, digits, part="test", axis="horizontal", padding="edge", **moved
+        ),
+        "vertical edge": evidence.flips(
+            model, digits, part="test", axis="vertical", padding="edge", **moved
+        ),
     }
     assert rows[0]["measurements"] != rows[1]["measurements"]
 
@@ -731,10 +943,14 @@ def test_the_others_before_the_grid_is_complete(tmp_path):
         "natural": {"images": 20, "gradients": 5, "radius": 2, "pairs": 2, "steps": 2},
     }
     kept = {"root": tmp_path, "finished": True}
-    assert [ask({**STUDY, **added}, **kept)["rows"] for ask in (evidence.table2, evidence.variation)] == [[], []]
+    assert [
+        ask({**STUDY, **added}, **kept)["rows"] for ask in (evidence.table2, evidence.variation)
+    ] == [[], []]
     assert evidence.figure2({**STUDY, **added}, **kept)["rows"] == []
     missing = evidence.table2({**STUDY, **added, "likeliest": {"none": {}}}, **kept)["rows"]
-    assert missing == [{"method": "none", "setting": {}, "seed": seed, "missing": True} for seed in (3, 4)]
+    assert missing == [
+        {"method": "none", "setting": {}, "seed": seed, "missing": True} for seed in (3, 4)
+    ]
 
 
 def test_planned(table1, root, tmp_path):
@@ -756,10 +972,18 @@ def test_planned(table1, root, tmp_path):
     for where, final in cases.items():
         found = evidence.planned(STUDY, where)
         assert [tuple(labels.values()) for labels, _ in found] == grid + final
-        rows = [dict(zip(("method", "setting", "seed"), case, strict=True)) for case in grid + final]
+        rows = [
+            dict(zip(("method", "setting", "seed"), case, strict=True)) for case in grid + final
+        ]
         configs = [config_of(row, epochs=2 if k < len(grid) else 4) for k, row in enumerate(rows)]
         assert [network.config for _, network in found] == configs
-    assert len(evidence.planned({**STUDY, "likeliest": {"none": {}}}, root)) == len(GRID) + 8  # chosen, not the likeliest
+    assert (
+        len(evidence.planned({**STUDY, "likeliest": {"none": {}}}, root)) == len(GRID) + 8
+    )  # chosen, not the likeliest
     likeliest = evidence.planned({**STUDY, "likeliest": {"none": {}}}, tmp_path)
-    assert [tuple(labels.values()) for labels, _ in likeliest] == [*grid, ("none", {}, 3), ("none", {}, 4)]
+    assert [tuple(labels.values()) for labels, _ in likeliest] == [
+        *grid,
+        ("none", {}, 3),
+        ("none", {}, 4),
+    ]
     assert not any(tmp_path.iterdir())

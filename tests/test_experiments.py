@@ -41,8 +41,14 @@ def stored(name, profile="full"):
 def profiles(*names):
     """Names and profiles of results that are there, or must be."""
     by = [(name, profile) for name in names for profile in MUST]
-    found = [(name, profile) for name, profile in by if name in MUST[profile] or path_of(name, profile).exists()]
-    return pytest.mark.parametrize("name, profile", found, ids=[f"{name}_{profile}" for name, profile in found])
+    found = [
+        (name, profile)
+        for name, profile in by
+        if name in MUST[profile] or path_of(name, profile).exists()
+    ]
+    return pytest.mark.parametrize(
+        "name, profile", found, ids=[f"{name}_{profile}" for name, profile in found]
+    )
 
 
 @profiles(*experiments.EXPERIMENTS)
@@ -53,13 +59,18 @@ def test_stored_result_is_what_the_code_declares(name, profile):
     assert (report["experiment"], report["profile"]) == (name, profile)
     split = f" ({config['split']})" if "split" in config else ""
     assert report["data"].startswith(f"{config['dataset']}{split}: ")
-    assert f"python -m wdtr_lite experiment {name} --profile {profile}" in report["provenance"]["command"]
+    assert (
+        f"python -m wdtr_lite experiment {name} --profile {profile}"
+        in report["provenance"]["command"]
+    )
     assert_origin_is_told(report)
 
 
 def test_no_result_is_of_nothing():
     """Each file is an experiment's, a benchmark's or weights of Table 1."""
-    declared = {path_of(name, profile) for name, by in experiments.EXPERIMENTS.items() for profile in by}
+    declared = {
+        path_of(name, profile) for name, by in experiments.EXPERIMENTS.items() for profile in by
+    }
     benchmarks = set(STORED.glob("benchmark_*.json"))
     weights = {
         path_of("table1", profile, f"_{method}.pt")
@@ -69,7 +80,9 @@ def test_no_result_is_of_nothing():
     assert set(STORED.iterdir()) <= declared | benchmarks | weights
 
 
-@pytest.mark.parametrize("path", sorted(STORED.glob("benchmark_*.json")), ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path", sorted(STORED.glob("benchmark_*.json")), ids=lambda path: path.stem
+)
 def test_stored_benchmark_is_of_a_script_here(path):
     report = json.loads(path.read_text())
     script = path.stem.removeprefix("benchmark_")
@@ -99,10 +112,16 @@ def test_nearest_neighbour_table_follows_from_its_predictions():
     report = stored("nearest_neighbours")
     config, result = report["config"], report["result"]
     combinations = {(r["metric"], r["train_size"], r["k"]) for r in result["rows"]}
-    assert len(combinations) == len(result["rows"]) == 3 * len(config["train_sizes"]) * len(config["neighbours"])
+    assert (
+        len(combinations)
+        == len(result["rows"])
+        == 3 * len(config["train_sizes"]) * len(config["neighbours"])
+    )
     for row in result["rows"]:
         assert len(row["predictions"]) == config["test_size"]
-        assert_row_follows(row, [p != label for p, label in zip(row["predictions"], result["labels"], strict=True)])
+        assert_row_follows(
+            row, [p != label for p, label in zip(row["predictions"], result["labels"], strict=True)]
+        )
 
 
 def test_label_keeping_table_follows_from_its_predictions():
@@ -113,7 +132,9 @@ def test_label_keeping_table_follows_from_its_predictions():
     assert all(a != b for a, b in zip(result["labels"], result["targets"], strict=True))
     for row in result["rows"]:
         assert len(row["predictions"]) == config["pairs"]
-        assert_row_follows(row, [p == label for p, label in zip(row["predictions"], result["labels"], strict=True)])
+        assert_row_follows(
+            row, [p == label for p, label in zip(row["predictions"], result["labels"], strict=True)]
+        )
 
 
 @pytest.fixture(scope="module")
@@ -123,8 +144,12 @@ def blobs():
     labels = torch.arange(60) % 3
     images = torch.zeros(60, 6, 6, dtype=torch.uint8)
     for image, label in zip(images, labels, strict=True):
-        image[label * 2 : label * 2 + 2, 1:5] = torch.randint(50, 250, (2, 4), generator=generator, dtype=torch.uint8)
-    return data.Dataset("blobs", images, labels, "a test", {"train": torch.arange(40), "test": torch.arange(40, 60)})
+        image[label * 2 : label * 2 + 2, 1:5] = torch.randint(
+            50, 250, (2, 4), generator=generator, dtype=torch.uint8
+        )
+    return data.Dataset(
+        "blobs", images, labels, "a test", {"train": torch.arange(40), "test": torch.arange(40, 60)}
+    )
 
 
 def test_nearest_neighbours_by_hand(blobs):
@@ -135,11 +160,16 @@ def test_nearest_neighbours_by_hand(blobs):
     images, labels = blobs.images.double().numpy(), blobs.labels.numpy()
     for row in result["rows"]:
         for k, i in enumerate(40 + test):
+
             def distance(j, i=i, metric=row["metric"]):
                 x, y = images[i], images[j]
                 if metric == "wasserstein":
                     return transport.wasserstein_distance(x, y)
-                return np.linalg.norm(x / x.sum() - y / y.sum()) if metric == "euclidean" else np.linalg.norm(x - y)
+                return (
+                    np.linalg.norm(x / x.sum() - y / y.sum())
+                    if metric == "euclidean"
+                    else np.linalg.norm(x - y)
+                )
 
             near = sorted(train[: row["train_size"]].tolist(), key=distance)[: row["k"]]
             votes = labels[near].tolist()
@@ -157,7 +187,9 @@ def test_a_stopped_run_goes_on_where_it_was(blobs, tmp_path, monkeypatch, capsys
 
 
 def test_label_keeping_keeps_at_zero_and_loses_at_the_target(blobs):
-    result = experiments.label_keeping(blobs, classifier_size=40, pairs=12, fractions=[0.0, 5.0], seed=0)
+    result = experiments.label_keeping(
+        blobs, classifier_size=40, pairs=12, fractions=[0.0, 5.0], seed=0
+    )
     for row in result["rows"]:
         expected = result["labels"] if row["fraction"] == 0 else result["targets"]
         assert row["predictions"] == expected
@@ -184,25 +216,47 @@ def test_full_run_from_the_command_line_writes_its_report(blobs, tmp_path, monke
     small = {"dataset": "blobs", "classifier_size": 40, "pairs": 5, "fractions": [0.5], "seed": 0}
     monkeypatch.setitem(experiments.EXPERIMENTS, "label_keeping", {"full": small})
     monkeypatch.setattr(runs, "dataset_of", lambda name, split: {"blobs": blobs}[name])
-    monkeypatch.setattr("sys.argv", ["wdtr_lite", "experiment", "label_keeping", "--profile", "full"])
+    monkeypatch.setattr(
+        "sys.argv", ["wdtr_lite", "experiment", "label_keeping", "--profile", "full"]
+    )
     __main__.main()
     assert '"metric": "wasserstein"' in capsys.readouterr().out
     report = experiments.stored("label_keeping")
     assert report["config"] == small
-    assert report["provenance"]["command"] == "python -m wdtr_lite experiment label_keeping --profile full"
+    assert (
+        report["provenance"]["command"]
+        == "python -m wdtr_lite experiment label_keeping --profile full"
+    )
     assert report["provenance"]["command"] in experiments.describe(report)
 
 
 def test_minutes_of_networks_add_up():
     one, other = ({"method": "none", "seed": seed} for seed in (0, 1))
     grid = one | {"seconds": {"training": 60, "natural": 30}}
-    rows = [one | {"seconds": {"training": 60, "flips": 15}}, {"missing": True}, other | {"seconds": {"training": 45}}]
+    rows = [
+        one | {"seconds": {"training": 60, "flips": 15}},
+        {"missing": True},
+        other | {"seconds": {"training": 45}},
+    ]
     report = {"result": {"search": [grid], "rows": rows}}
     assert experiments.network_minutes(report) == 2.5, "the network of the grid is trained once"
-    assert experiments.network_minutes({"result": {"rows": [{}]}}) is None is experiments.network_minutes({})
-    origin = {"device": "a CPU", "wall_seconds": 60, "date": "today", "commit": "c", "versions": {}, "command": "run"}
+    assert (
+        experiments.network_minutes({"result": {"rows": [{}]}})
+        is None
+        is experiments.network_minutes({})
+    )
+    origin = {
+        "device": "a CPU",
+        "wall_seconds": 60,
+        "date": "today",
+        "commit": "c",
+        "versions": {},
+        "command": "run",
+    }
     assert "; 2 network-minutes on today" in experiments.describe(report | {"provenance": origin})
-    assert "; 1 minutes on today" in experiments.describe({"result": {"rows": []}, "provenance": origin})
+    assert "; 1 minutes on today" in experiments.describe(
+        {"result": {"rows": []}, "provenance": origin}
+    )
 
 
 DIGITS = {
@@ -241,25 +295,41 @@ def test_robust_digits_by_hand(part, digits_result):
     if part == "validation":
         row, changes = digits_result["search"][2], {"epochs": 1, "part": "fit"}
     else:
-        row = next(row for row in digits_result["rows"] if row["method"] == "difference" and row["seed"] == 1)
+        row = next(
+            row
+            for row in digits_result["rows"]
+            if row["method"] == "difference" and row["seed"] == 1
+        )
         changes = {"seed": 1}
         assert row["setting"]["mode"] == "finite_difference"
-    config = training.Config(data="mnist5k", **DIGITS["training"] | {"method": "euclidean"} | row["setting"] | changes)
+    config = training.Config(
+        data="mnist5k", **DIGITS["training"] | {"method": "euclidean"} | row["setting"] | changes
+    )
     run = training.fit(config, dataset=digits, device="cpu", progress=False)
     images, labels = digits.part(part)
-    assert row["wrong"]["natural"] == int((evaluation.predictions(run.model, images) != labels).sum())
+    assert row["wrong"]["natural"] == int(
+        (evaluation.predictions(run.model, images) != labels).sum()
+    )
     order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))[:8]
     drawn, wanted = images[order][:, None] / 255, labels[order]
     varied = evaluation.variations(drawn, seed=0)
     for name in ("translation", "rotation", "elastic"):
-        assert row["wrong"][name] == int((evaluation.predictions(run.model, varied[name]) != wanted).sum())
+        assert row["wrong"][name] == int(
+            (evaluation.predictions(run.model, varied[name]) != wanted).sum()
+        )
     names = list(experiments.ATTACKS) if part == "test" else ["pgd 0.1"]
     for name in names:
         attacked = experiments.ATTACKS[name](run.model, drawn, wanted)
-        assert row["wrong"][name] == int((evaluation.predictions(run.model, attacked) != wanted).sum())
-    assert row["n"] == {"natural": len(labels)} | dict.fromkeys(["translation", "rotation", "elastic", *names], 8)
+        assert row["wrong"][name] == int(
+            (evaluation.predictions(run.model, attacked) != wanted).sum()
+        )
+    assert row["n"] == {"natural": len(labels)} | dict.fromkeys(
+        ["translation", "rotation", "elastic", *names], 8
+    )
     expected = run.history[-1]
-    assert {key: row["training"][key] for key in ("epoch", "loss", "penalty", "error")}.items() <= expected.items()
+    assert {
+        key: row["training"][key] for key in ("epoch", "loss", "penalty", "error")
+    }.items() <= expected.items()
 
 
 def test_attacks_of_digits_are_what_their_names_say(digits_result):
@@ -302,7 +372,11 @@ def test_robust_digits_shows_its_holes(tmp_path, monkeypatch):
     """Finished only, where nothing is; and where a network diverged."""
     found = experiments.robust_digits(DIGITS, root=tmp_path, finished=True)
     assert [row["missing"] for row in found["search"]] == [True] * 3
-    wild = DIGITS | {"candidates": {"none": [{}], "euclidean": [{"eta": 1e30}]}, "also": {}, "seeds": [0]}
+    wild = DIGITS | {
+        "candidates": {"none": [{}], "euclidean": [{"eta": 1e30}]},
+        "also": {},
+        "seeds": [0],
+    }
     rows = experiments.robust_digits(wild)["rows"]
     assert [row["method"] for row in rows if "wrong" in row] == ["none", "none"]
 
@@ -310,16 +384,28 @@ def test_robust_digits_shows_its_holes(tmp_path, monkeypatch):
 def test_robust_digits_table_follows_from_its_counts():
     report = stored("robust_digits")
     config, result = report["config"], report["result"]
-    tried = [(method, setting) for method, settings in config["candidates"].items() for setting in settings]
+    tried = [
+        (method, setting)
+        for method, settings in config["candidates"].items()
+        for setting in settings
+    ]
     assert [(row["method"], row["setting"]) for row in result["search"]] == tried
     first = next(iter(config["criteria"]))
     wanted = []
     for criterion, conditions in config["criteria"].items():
         chosen = runs.choose(result["search"], conditions)
         for name, changes in config["also"].items() if criterion == first else ():
-            chosen[name] = chosen[changes["method"]] | {k: v for k, v in changes.items() if k != "method"}
-        wanted += [(criterion, name, setting, seed) for name, setting in chosen.items() for seed in config["seeds"]]
-    assert [(row["chosen_for"], row["method"], row["setting"], row["seed"]) for row in result["rows"]] == wanted
+            chosen[name] = chosen[changes["method"]] | {
+                k: v for k, v in changes.items() if k != "method"
+            }
+        wanted += [
+            (criterion, name, setting, seed)
+            for name, setting in chosen.items()
+            for seed in config["seeds"]
+        ]
+    assert [
+        (row["chosen_for"], row["method"], row["setting"], row["seed"]) for row in result["rows"]
+    ] == wanted
     for row in result["rows"]:
         assert row["n"]["natural"] == 10_000 and row["n"].keys() == row["wrong"].keys()
         assert {n for name, n in row["n"].items() if name != "natural"} == {config["judged"]}
@@ -363,7 +449,10 @@ def test_table1_decides_for_the_others(tmp_path, monkeypatch):
         "tradeoff": as_declared["tradeoff"] | {"candidates": rivals | settled},
     }
     assert experiments._decided("stress", "quick") == experiments.EXPERIMENTS["stress"]["quick"]
-    assert experiments._decided("robust_digits", "full") == experiments.EXPERIMENTS["robust_digits"]["full"]
+    assert (
+        experiments._decided("robust_digits", "full")
+        == experiments.EXPERIMENTS["robust_digits"]["full"]
+    )
 
 
 def labels_of(row):
@@ -379,9 +468,16 @@ def candidates(name, profile, config):
 
 def final(config, chosen):
     """What must be trained of a choice, seed by seed."""
-    changes = {name: {k: v for k, v in also.items() if k != "method"} for name, also in config["also"].items()}
-    settings = chosen | {name: chosen[also["method"]] | changes[name] for name, also in config["also"].items()}
-    return [(method, setting, seed) for seed in config["seeds"] for method, setting in settings.items()]
+    changes = {
+        name: {k: v for k, v in also.items() if k != "method"}
+        for name, also in config["also"].items()
+    }
+    settings = chosen | {
+        name: chosen[also["method"]] | changes[name] for name, also in config["also"].items()
+    }
+    return [
+        (method, setting, seed) for seed in config["seeds"] for method, setting in settings.items()
+    ]
 
 
 def assert_trained(row, config, changes=()):
@@ -389,7 +485,12 @@ def assert_trained(row, config, changes=()):
     assert row["training"]["epoch"] == training["epochs"]
     assert 0 < row["training"]["loss"] < math.inf and 0 <= row["training"]["penalty"] < math.inf
     assert 0 <= row["training"]["error"] <= 1
-    penalised = row["method"].partition(",")[0] in ("euclidean", "wasserstein", "jacobian", "trades")
+    penalised = row["method"].partition(",")[0] in (
+        "euclidean",
+        "wasserstein",
+        "jacobian",
+        "trades",
+    )
     assert (row["training"]["penalty"] > 0) == penalised
     assert min(row["seconds"].values()) >= 0 and row["seconds"]["training"] > 0
 
@@ -405,7 +506,11 @@ def test_table_follows_from_its_counts(name, profile):
     report = stored(name, profile)
     config, result = report["config"], report["result"]
     searched = any(len(settings) > 1 for settings in config["candidates"].values())
-    grid = [(*candidate, config["seeds"][0]) for candidate in candidates(name, profile, config)] if searched else []
+    grid = (
+        [(*candidate, config["seeds"][0]) for candidate in candidates(name, profile, config)]
+        if searched
+        else []
+    )
     assert [labels_of(row) for row in result["search"]] == grid
     assert result["grid_complete"] == (not any("missing" in row for row in result["search"]))
     assert result["grid_complete"] or profile == "full"
@@ -416,8 +521,13 @@ def test_table_follows_from_its_counts(name, profile):
     ):
         for row in rows:
             if is_told(row, profile):
-                assert row["n"] == {"natural": PARTS[part]} | dict.fromkeys(CONDITIONS[1:], attacked)
-                assert row["wrong"].keys() == row["n"].keys() and row["seconds"].keys() == {"training", *CONDITIONS}
+                assert row["n"] == {"natural": PARTS[part]} | dict.fromkeys(
+                    CONDITIONS[1:], attacked
+                )
+                assert row["wrong"].keys() == row["n"].keys() and row["seconds"].keys() == {
+                    "training",
+                    *CONDITIONS,
+                }
                 assert all(0 <= wrong <= row["n"][name] for name, wrong in row["wrong"].items())
                 assert_trained(row, config, changes)
 
@@ -433,26 +543,37 @@ def test_setting_is_chosen_by_its_validation_errors(name, profile):
         best = {}
         for row in search:
             if "diverged" not in row:
-                errors = [row["wrong"][condition] / row["n"][condition] for condition in ("natural", "I-FGSM-20 8")]
+                errors = [
+                    row["wrong"][condition] / row["n"][condition]
+                    for condition in ("natural", "I-FGSM-20 8")
+                ]
                 best.setdefault(row["method"], []).append((sum(errors), row["setting"]))
-        assert chosen == {method: min(found, key=lambda each: each[0])[1] for method, found in best.items()}
+        assert chosen == {
+            method: min(found, key=lambda each: each[0])[1] for method, found in best.items()
+        }
         assert list(chosen) == list(report["config"]["candidates"])
     else:
-        assert chosen == {method: settings[0] for method, settings in report["config"]["candidates"].items()}
+        assert chosen == {
+            method: settings[0] for method, settings in report["config"]["candidates"].items()
+        }
 
 
 @profiles("tradeoff")
 def test_penalties_of_the_trade_off_are_those_of_table1(name, profile):
     """It does not choose them anew."""
     chosen = stored("table1", profile)["result"]["chosen"]
-    assert {method: stored(name, profile)["result"]["chosen"][method] for method in chosen} == chosen
+    assert {
+        method: stored(name, profile)["result"]["chosen"][method] for method in chosen
+    } == chosen
 
 
 def told(name, profile):
     """Rows that are answered, by method and seed; but for those `also` asked they are of the networks of Table 1."""
     report, table1 = stored(name, profile), stored("table1", profile)
     config = report["config"]
-    assert {key: config[key] for key in table1["config"]} == table1["config"] | {"also": config["also"]}
+    assert {key: config[key] for key in table1["config"]} == table1["config"] | {
+        "also": config["also"]
+    }
     rows, wanted = report["result"]["rows"], final(config, table1["result"]["chosen"])
     if name == "stress":
         wanted = [labels for labels in wanted if labels[2] == config["seeds"][0]]
@@ -460,10 +581,15 @@ def told(name, profile):
     known = {labels_of(row)[::2]: row for row in table1["result"]["rows"]}
     found = {labels_of(row)[::2]: row for row in rows if is_told(row, profile)}
     for key, row in found.items():
-        assert row["seconds"].keys() == {"training", *row["measurements"]} and min(row["seconds"].values()) >= 0
+        assert (
+            row["seconds"].keys() == {"training", *row["measurements"]}
+            and min(row["seconds"].values()) >= 0
+        )
         if key[0] not in config["also"]:
             for part in ("epoch", "loss", "penalty", "error"):
-                assert row["training"][part] == known[key]["training"][part], "trained again, they are the same networks"
+                assert row["training"][part] == known[key]["training"][part], (
+                    "trained again, they are the same networks"
+                )
     return config, found, known
 
 
@@ -480,10 +606,16 @@ def test_flips_add_up(name, profile):
 def assert_flips(answer, moved):
     n, reach = moved["images"], moved["reach"]
     assert answer["n"] == n and len(answer["consecutive"]) == len(answer["from_unshifted"]) == reach
-    assert answer["consecutive"][0] == answer["from_unshifted"][0], "one pixel away both are the same"
+    assert answer["consecutive"][0] == answer["from_unshifted"][0], (
+        "one pixel away both are the same"
+    )
     for counts in (answer["consecutive"], answer["from_unshifted"]):
-        assert all(0 <= b - a <= 2 * n for a, b in itertools.pairwise([0, *counts])), "two shifts more of n images"
-    for s, (flips, departures) in enumerate(zip(answer["consecutive"], answer["from_unshifted"], strict=True), 1):
+        assert all(0 <= b - a <= 2 * n for a, b in itertools.pairwise([0, *counts])), (
+            "two shifts more of n images"
+        )
+    for s, (flips, departures) in enumerate(
+        zip(answer["consecutive"], answer["from_unshifted"], strict=True), 1
+    ):
         assert departures <= s * flips, "a label that departed has changed"
 
 
@@ -504,7 +636,9 @@ def test_figure2_follows_from_the_published_weights(name, profile, monkeypatch):
     reach, padding, first = config["shown"]["reach"], config["shown"]["padding"], config["seeds"][0]
     wanted = final(config, table1["result"]["chosen"])
     assert [labels_of(row) for row in rows] == [labels for labels in wanted if labels[2] == first]
-    assert len(images) == config["shown"]["images"] and len({image["pixels"] for image in images}) == len(images)
+    assert len(images) == config["shown"]["images"] and len(
+        {image["pixels"] for image in images}
+    ) == len(images)
     x = torch.stack([image_of(image["pixels"]) for image in images])
     moved = evaluation.translation_sequence(x, "horizontal", range(-reach, reach + 1), padding)
     for row in rows:
@@ -517,7 +651,9 @@ def test_figure2_follows_from_the_published_weights(name, profile, monkeypatch):
             with torch.no_grad():
                 probabilities = model(moved[:, k]).softmax(1)
             assert probabilities.amax(1).tolist() == pytest.approx(confidences, abs=0.01)
-            assert probabilities[range(len(labels)), labels].tolist() == pytest.approx(confidences, abs=0.01)
+            assert probabilities[range(len(labels)), labels].tolist() == pytest.approx(
+                confidences, abs=0.01
+            )
 
 
 @profiles("table1")
@@ -526,13 +662,17 @@ def test_published_weights_are_the_networks_of_the_first_seed(name, profile, mon
     for method in config["candidates"]:
         assert 0 < path_of(name, profile, f"_{method}.pt").stat().st_size < 1.3e6
         model = published(method, profile, monkeypatch)
-        kind, parameters = {"cpu": (models.resnet8, 75_290), "full": (models.resnet20, 269_722)}[profile]
+        kind, parameters = {"cpu": (models.resnet8, 75_290), "full": (models.resnet20, 269_722)}[
+            profile
+        ]
         assert sum(parameter.numel() for parameter in model.parameters()) == parameters
         assert model.state_dict().keys() == kind().state_dict().keys()
         assert not any(module.training for module in model.modules())
         logits = model(torch.rand(5, 3, 32, 32, generator=torch.Generator().manual_seed(0)))
         assert logits.shape == (5, 10) and logits.isfinite().all() and logits.std() > 0
-        assert torch.allclose(model.normalize.mean.flatten(), torch.tensor([0.4914, 0.4822, 0.4465]), atol=0.01)
+        assert torch.allclose(
+            model.normalize.mean.flatten(), torch.tensor([0.4914, 0.4822, 0.4465]), atol=0.01
+        )
 
 
 # ---------------------------------------------------------------- the harder trial
@@ -546,24 +686,56 @@ def test_stress_is_what_it_can_be(name, profile):
     config, rows, known = told(name, profile)
     harder, epsilons = config["harder"], config["harder"]["epsilons"]
     curves = [f"{kind} {epsilon}" for kind in ("FGSM", "PGD-20") for epsilon in epsilons]
-    attacked = ["natural", "PGD-50 linf", "PGD-50 l2", "transfer", "transfer euclidean", "transfer wasserstein", *curves]
+    attacked = [
+        "natural",
+        "PGD-50 linf",
+        "PGD-50 l2",
+        "transfer",
+        "transfer euclidean",
+        "transfer wasserstein",
+        *curves,
+    ]
     for key, row in rows.items():
         measurements = row["measurements"]
-        assert measurements.keys() == {*attacked, "confidence", "surface", "frames", "autoattack", "square"}
+        assert measurements.keys() == {
+            *attacked,
+            "confidence",
+            "surface",
+            "frames",
+            "autoattack",
+            "square",
+        }
         assert 0.1 <= measurements["confidence"] <= 1
-        itself = measurements["PGD-20 8"] if key[0] == "none" else measurements[f"transfer {key[0]}"]
-        assert abs(itself["wrong"] - measurements["PGD-20 8"]["wrong"]) <= 0.02 * itself["n"], "but for the starts"
+        itself = (
+            measurements["PGD-20 8"] if key[0] == "none" else measurements[f"transfer {key[0]}"]
+        )
+        assert abs(itself["wrong"] - measurements["PGD-20 8"]["wrong"]) <= 0.02 * itself["n"], (
+            "but for the starts"
+        )
         for name in attacked:
-            assert measurements[name]["n"] == harder["attacked"] and 0 <= measurements[name]["wrong"] <= harder["attacked"]
+            assert (
+                measurements[name]["n"] == harder["attacked"]
+                and 0 <= measurements[name]["wrong"] <= harder["attacked"]
+            )
         assert_within(measurements["natural"], known[key], "natural")
         assert_within(measurements["FGSM 8"], known[key], "FGSM 8")
         for judged, names in (("autoattack", AUTOATTACK), ("square", ["natural", "square"])):
             wrong, n = measurements[judged]["wrong"], measurements[judged]["n"]
             assert list(wrong) == names and n == harder["autoattack"]
-            assert list(wrong.values()) == sorted(wrong.values()) and 0 <= wrong["natural"] <= wrong["square"] <= n
-        assert measurements["autoattack"]["wrong"]["natural"] == measurements["square"]["wrong"]["natural"]
+            assert (
+                list(wrong.values()) == sorted(wrong.values())
+                and 0 <= wrong["natural"] <= wrong["square"] <= n
+            )
+        assert (
+            measurements["autoattack"]["wrong"]["natural"]
+            == measurements["square"]["wrong"]["natural"]
+        )
         few = measurements["autoattack"]
-        assert 0 <= measurements["natural"]["wrong"] - few["wrong"]["natural"] <= harder["attacked"] - few["n"], "the first of them"
+        assert (
+            0
+            <= measurements["natural"]["wrong"] - few["wrong"]["natural"]
+            <= harder["attacked"] - few["n"]
+        ), "the first of them"
 
 
 def assert_within(answer, row, condition):
@@ -587,21 +759,37 @@ def test_loss_surfaces_and_frames_follow_from_the_published_weights(name, profil
         for label, loss, of_image in zip(labels, losses, shown, strict=True):
             x = torch.stack([image_of(frame["pixels"]) for frame in of_image])
             probabilities = torch.tensor([frame["probabilities"] for frame in of_image])
-            assert probabilities.shape == (5, 10) and torch.allclose(probabilities.sum(1), torch.ones(5), atol=1e-3) and probabilities.min() >= 0
+            assert (
+                probabilities.shape == (5, 10)
+                and torch.allclose(probabilities.sum(1), torch.ones(5), atol=1e-3)
+                and probabilities.min() >= 0
+            )
             for epsilon, image in zip((0, 2, 4, 8, 16), x, strict=True):
                 assert (image - x[0]).abs().max() * 255 <= epsilon + 1e-3
                 assert epsilon == 0 or not torch.equal(image, x[0])
             with torch.no_grad():
                 found = model(x).softmax(1)
             assert torch.allclose(found[0], probabilities[0], atol=0.01)
-            assert torch.allclose(found[1:], probabilities[1:], atol=0.1), "but for the rounding of pixels"
-            assert float((-loss[10, 10]).exp()) == pytest.approx(float(probabilities[0, label]), abs=1e-3)
+            assert torch.allclose(found[1:], probabilities[1:], atol=0.1), (
+                "but for the rounding of pixels"
+            )
+            assert float((-loss[10, 10]).exp()) == pytest.approx(
+                float(probabilities[0, label]), abs=1e-3
+            )
 
 
 @profiles("stress")
 def test_all_networks_are_shown_the_same_pictures(name, profile):
     _, rows, _ = told(name, profile)
-    assert len({tuple(of_image[0]["pixels"] for of_image in row["measurements"]["frames"]) for row in rows.values()}) == 1
+    assert (
+        len(
+            {
+                tuple(of_image[0]["pixels"] for of_image in row["measurements"]["frames"])
+                for row in rows.values()
+            }
+        )
+        == 1
+    )
 
 
 def pairs_of(first, second):
@@ -615,7 +803,13 @@ def test_variation_is_what_it_can_be(name, profile):
     natural = config["natural"]
     for key, row in rows.items():
         measurements = row["measurements"]
-        assert list(measurements) == ["variations", "gradients", "paths", "horizontal edge", "vertical edge"]
+        assert list(measurements) == [
+            "variations",
+            "gradients",
+            "paths",
+            "horizontal edge",
+            "vertical edge",
+        ]
         varied = measurements["variations"]
         assert varied["n"] == natural["images"]
         assert list(varied["wrong"]) == ["natural", "translation", "rotation", "elastic", "blur"]
@@ -623,13 +817,31 @@ def test_variation_is_what_it_can_be(name, profile):
         for axis in ("horizontal", "vertical"):
             assert_flips(measurements[f"{axis} edge"], config["moved"])
         if key[0] not in config["also"]:
-            assert 0 <= known[key]["wrong"]["natural"] - varied["wrong"]["natural"] <= known[key]["n"]["natural"] - varied["n"]
+            assert (
+                0
+                <= known[key]["wrong"]["natural"] - varied["wrong"]["natural"]
+                <= known[key]["n"]["natural"] - varied["n"]
+            )
             for axis in ("horizontal", "vertical"):
-                assert measurements[f"{axis} edge"] == flips[key]["measurements"][f"{axis} edge"], "as Table 2 counts them"
-        assert measurements["gradients"].keys() == set(pairs_of("loss margin", "euclidean wasserstein"))
+                assert measurements[f"{axis} edge"] == flips[key]["measurements"][f"{axis} edge"], (
+                    "as Table 2 counts them"
+                )
+        assert measurements["gradients"].keys() == set(
+            pairs_of("loss margin", "euclidean wasserstein")
+        )
         for norms in measurements["gradients"].values():
-            assert len(norms) == natural["gradients"] and min(norms) >= 0 and 0 < max(norms) < math.inf
-        assert measurements["paths"].keys() == set(pairs_of("within between", "wasserstein euclidean"))
+            assert (
+                len(norms) == natural["gradients"] and min(norms) >= 0 and 0 < max(norms) < math.inf
+            )
+        assert measurements["paths"].keys() == set(
+            pairs_of("within between", "wasserstein euclidean")
+        )
         for lengths in measurements["paths"].values():
-            assert len(lengths) == natural["pairs"] and 0 <= min(lengths) and 0 < max(lengths) <= natural["steps"] + 1e-3
-    assert len({json.dumps(row["measurements"]["gradients"]) for row in rows.values()}) == len(rows), "each network has its own"
+            assert (
+                len(lengths) == natural["pairs"]
+                and 0 <= min(lengths)
+                and 0 < max(lengths) <= natural["steps"] + 1e-3
+            )
+    assert len({json.dumps(row["measurements"]["gradients"]) for row in rows.values()}) == len(
+        rows
+    ), "each network has its own"

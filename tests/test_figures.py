@@ -27,7 +27,9 @@ def test_image_grid_shows_each_image():
     images = [[np.eye(3), np.ones((3, 3))], [np.zeros((3, 3)), np.arange(9.0).reshape(3, 3)]]
     figure = plots.image_grid(images, columns=["a", "b"], rows=["c", "d"])
     drawn = [axes.images[0].get_array() for axes in figure.axes]
-    assert all((a == b).all() for a, b in zip(drawn, [i for row in images for i in row], strict=True))
+    assert all(
+        (a == b).all() for a, b in zip(drawn, [i for row in images for i in row], strict=True)
+    )
     assert [axes.get_title() for axes in figure.axes] == ["a", "b", "", ""]
     assert [axes.get_ylabel() for axes in figure.axes] == ["c", "", "d", ""]
 
@@ -46,7 +48,11 @@ def test_each_metric_has_its_own_colour_and_marker():
     for metric in plots.COLORS:
         plots.error_bars(axes, [1, 2], [0.1, 0.2], [0.01, 0.01], metric)
     lines = [container.lines[0] for container in axes.containers]
-    assert len({line.get_color() for line in lines}) == len({line.get_marker() for line in lines}) == len(plots.COLORS)
+    assert (
+        len({line.get_color() for line in lines})
+        == len({line.get_marker() for line in lines})
+        == len(plots.COLORS)
+    )
 
 
 def test_show_change_is_white_at_zero():
@@ -60,7 +66,9 @@ def test_show_change_is_white_at_zero():
 
 
 def test_mean_error_is_the_mean_and_its_standard_error():
-    values = np.array([1.0, 2.0, 3.0, 6.0])  # standard deviation sqrt(14 / 3), standard error sqrt(14 / 12)
+    values = np.array(
+        [1.0, 2.0, 3.0, 6.0]
+    )  # standard deviation sqrt(14 / 3), standard error sqrt(14 / 12)
     assert plots.mean_error(values) == "3.0 ± 1.1"
     assert plots.mean_error(values, 3, sign="+") == "+3.000 ± 1.080"
 
@@ -96,7 +104,10 @@ def test_static_form_holds_a_described_frame_for_every_choice(monkeypatch):
     assert "<option selected>L2</option>" in page
     assert "Which &lt;one&gt;?" in page
     assert "http" not in page.replace("data:image", "")
-    frames = [np.asarray(Image.open(io.BytesIO(base64.b64decode(b))).convert("RGB")) for b in re.findall(r"base64,(.*?)\"", page)]
+    frames = [
+        np.asarray(Image.open(io.BytesIO(base64.b64decode(b))).convert("RGB"))
+        for b in re.findall(r"base64,(.*?)\"", page)
+    ]
     assert len({frame.tobytes() for frame in frames}) == 6
     assert not plt.get_fignums()
 

@@ -33,7 +33,9 @@ def size(request):
 def sizes(draw):
     height, width = draw(st.integers(1, 5)), draw(st.integers(2, 5))
     radius = draw(st.integers(1, max(height, width) - 1))
-    weight = kernel(radius, draw(seeds)) if draw(st.booleans()) else draw(st.sampled_from([1.0, 0.25]))
+    weight = (
+        kernel(radius, draw(seeds)) if draw(st.booleans()) else draw(st.sampled_from([1.0, 0.25]))
+    )
     return height, width, radius, weight
 
 
@@ -44,7 +46,12 @@ def test_offsets_are_those_of_the_window():
     """All offsets within the radius that some pixel pair has, but for the pixel's own, row by row."""
     for height, width, radius in ((5, 6, 1), (5, 6, 4), (1, 7, 3), (7, 1, 3), (2, 9, 5), (2, 2, 1)):
         rows, columns = min(radius, height - 1), min(radius, width - 1)
-        window = [[r, c] for r in range(-rows, rows + 1) for c in range(-columns, columns + 1) if (r, c) != (0, 0)]
+        window = [
+            [r, c]
+            for r in range(-rows, rows + 1)
+            for c in range(-columns, columns + 1)
+            if (r, c) != (0, 0)
+        ]
         offsets = PixelGraph(height, width, radius).offsets
         assert offsets.tolist() == window and offsets.dtype == torch.int64
 
@@ -72,7 +79,9 @@ def test_the_centre_of_a_kernel_is_not_used():
     other[2, 2] = 100
     x, v = images(2, 4, 5), images(2, 4, 5, seed=1)
     for function in (PixelGraph.neighbor_sum, lambda graph, v: metric.apply_laplacian(graph, x, v)):
-        assert torch.equal(function(graph_of(4, 5, 2, weight), v), function(graph_of(4, 5, 2, other), v))
+        assert torch.equal(
+            function(graph_of(4, 5, 2, weight), v), function(graph_of(4, 5, 2, other), v)
+        )
     assert torch.equal(graph_of(4, 5, 2, weight).volume, graph_of(4, 5, 2, other).volume)
 
 
@@ -123,7 +132,9 @@ def test_a_constant_kernel_is_a_constant_weight():
         one, other = graph_of(5, 6, radius, constant), graph_of(5, 6, radius, 0.7)
         torch.testing.assert_close(one.neighbor_sum(v), other.neighbor_sum(v), rtol=1e-13, atol=0)
         assert torch.equal(one.offsets, other.offsets)
-        torch.testing.assert_close(one.incidence().to_dense(), other.incidence().to_dense(), rtol=1e-15, atol=0)
+        torch.testing.assert_close(
+            one.incidence().to_dense(), other.incidence().to_dense(), rtol=1e-15, atol=0
+        )
 
 
 # ---------------------------------------------------------------- the incidence matrix
@@ -171,10 +182,19 @@ def test_the_type_is_torchs_or_the_kernels():
 def test_to(size):
     single = PixelGraph(*size[:3], weight=size[3]).to(dtype=torch.float32)
     double = single.to("cpu", torch.float64)
-    assert single.dtype == torch.float32 and double.dtype == torch.float64  # and the first is as it was
+    assert (
+        single.dtype == torch.float32 and double.dtype == torch.float64
+    )  # and the first is as it was
     for graph in (single, double):
-        for tensor in (graph.volume, graph.degree, graph.incidence(), graph.neighbor_sum(graph.volume)):
-            assert tensor.dtype == graph.dtype and tensor.device == graph.device == torch.device("cpu")
+        for tensor in (
+            graph.volume,
+            graph.degree,
+            graph.incidence(),
+            graph.neighbor_sum(graph.volume),
+        ):
+            assert tensor.dtype == graph.dtype and tensor.device == graph.device == torch.device(
+                "cpu"
+            )
     torch.testing.assert_close(single.volume.double(), double.volume, rtol=1e-6, atol=0)
     assert repr(single.to()) == repr(single) and torch.equal(single.to().offsets, single.offsets)
 
@@ -228,7 +248,9 @@ def test_a_kernels_scale_scales_the_laplacian():
     scale = torch.ones((), dtype=torch.float64, requires_grad=True)
     x, g = images(3, 4), images(3, 4, seed=1)
     value = metric.grad_norm_sq(PixelGraph(3, 4, 2, weight=scale * weight), x, g)
-    assert float(torch.autograd.grad(value, scale)[0]) == pytest.approx(float(value.detach()), rel=1e-12)
+    assert float(torch.autograd.grad(value, scale)[0]) == pytest.approx(
+        float(value.detach()), rel=1e-12
+    )
 
 
 @gpu
@@ -264,21 +286,77 @@ ALONG_THE_ROW = kernel_with(0.0, *((r, c) for r in range(3) for c in (0, 2)))  #
 
 BAD_CALLS = {
     "height_zero": (lambda: PixelGraph(0, 3, 1), ValueError, "height must be at least 1, got 0"),
-    "width_negative": (lambda: PixelGraph(3, -2, 1), ValueError, "width must be at least 1, got -2"),
+    "width_negative": (
+        lambda: PixelGraph(3, -2, 1),
+        ValueError,
+        "width must be at least 1, got -2",
+    ),
     "radius_zero": (lambda: PixelGraph(3, 4, 0), ValueError, "radius must be at least 1, got 0"),
-    "radius_too_large": (lambda: PixelGraph(3, 4, 4), ValueError, "radius must be less than .* 4 pixels, got 4"),
-    "one_pixel": (lambda: PixelGraph(1, 1, 1), ValueError, "radius must be less than .* 1 pixels, got 1"),
-    "height_fraction": (lambda: PixelGraph(3.0, 4, 1), TypeError, "height must be a whole number, got 3.0"),
-    "width_text": (lambda: PixelGraph(3, "4", 1), TypeError, "width must be a whole number, got '4'"),
-    "radius_fraction": (lambda: PixelGraph(3, 4, 1.5), TypeError, "radius must be a whole number, got 1.5"),
-    "radius_bool": (lambda: PixelGraph(3, 4, True), TypeError, "radius must be a whole number, got True"),
-    "weight_zero": (lambda: PixelGraph(3, 4, 1, weight=0), ValueError, "weight must be positive and finite, got 0"),
-    "weight_negative": (lambda: PixelGraph(3, 4, 1, weight=-1.0), ValueError, "weight must be positive .*got -1.0"),
-    "weight_nan": (lambda: PixelGraph(3, 4, 1, weight=np.nan), ValueError, "weight must be positive .*got nan"),
-    "weight_inf": (lambda: PixelGraph(3, 4, 1, weight=np.inf), ValueError, "weight must be positive .*got inf"),
-    "weight_bool": (lambda: PixelGraph(3, 4, 1, weight=True), TypeError, "weight must be a number .*got bool"),
-    "weight_text": (lambda: PixelGraph(3, 4, 1, weight="1"), TypeError, "weight must be a number .*got str"),
-    "weight_array": (lambda: PixelGraph(3, 4, 1, weight=np.ones((3, 3))), TypeError, "weight must be .*got ndarray"),
+    "radius_too_large": (
+        lambda: PixelGraph(3, 4, 4),
+        ValueError,
+        "radius must be less than .* 4 pixels, got 4",
+    ),
+    "one_pixel": (
+        lambda: PixelGraph(1, 1, 1),
+        ValueError,
+        "radius must be less than .* 1 pixels, got 1",
+    ),
+    "height_fraction": (
+        lambda: PixelGraph(3.0, 4, 1),
+        TypeError,
+        "height must be a whole number, got 3.0",
+    ),
+    "width_text": (
+        lambda: PixelGraph(3, "4", 1),
+        TypeError,
+        "width must be a whole number, got '4'",
+    ),
+    "radius_fraction": (
+        lambda: PixelGraph(3, 4, 1.5),
+        TypeError,
+        "radius must be a whole number, got 1.5",
+    ),
+    "radius_bool": (
+        lambda: PixelGraph(3, 4, True),
+        TypeError,
+        "radius must be a whole number, got True",
+    ),
+    "weight_zero": (
+        lambda: PixelGraph(3, 4, 1, weight=0),
+        ValueError,
+        "weight must be positive and finite, got 0",
+    ),
+    "weight_negative": (
+        lambda: PixelGraph(3, 4, 1, weight=-1.0),
+        ValueError,
+        "weight must be positive .*got -1.0",
+    ),
+    "weight_nan": (
+        lambda: PixelGraph(3, 4, 1, weight=np.nan),
+        ValueError,
+        "weight must be positive .*got nan",
+    ),
+    "weight_inf": (
+        lambda: PixelGraph(3, 4, 1, weight=np.inf),
+        ValueError,
+        "weight must be positive .*got inf",
+    ),
+    "weight_bool": (
+        lambda: PixelGraph(3, 4, 1, weight=True),
+        TypeError,
+        "weight must be a number .*got bool",
+    ),
+    "weight_text": (
+        lambda: PixelGraph(3, 4, 1, weight="1"),
+        TypeError,
+        "weight must be a number .*got str",
+    ),
+    "weight_array": (
+        lambda: PixelGraph(3, 4, 1, weight=np.ones((3, 3))),
+        TypeError,
+        "weight must be .*got ndarray",
+    ),
     "kernel_integer": (
         lambda: PixelGraph(3, 4, 1, weight=torch.ones(3, 3).long()),
         TypeError,
@@ -342,7 +420,9 @@ BAD_CALLS = {
     "to_type": (
         lambda: PixelGraph(3, 4, 1).to(torch.float64),
         TypeError,
-        re.escape("device must be a device, got the type torch.float64: write to(dtype=torch.float64)"),
+        re.escape(
+            "device must be a device, got the type torch.float64: write to(dtype=torch.float64)"
+        ),
     ),
     "to_integers": (
         lambda: PixelGraph(3, 4, 1).to(dtype=torch.int64),
@@ -364,7 +444,11 @@ BAD_CALLS = {
         TypeError,
         ".*must be torch.float32 or torch.float64, got torch.bfloat16",
     ),
-    "weight_beyond_float32": (lambda: PixelGraph(3, 4, 1, weight=1e39), ValueError, "weight .*not finite"),
+    "weight_beyond_float32": (
+        lambda: PixelGraph(3, 4, 1, weight=1e39),
+        ValueError,
+        "weight .*not finite",
+    ),
     "kernel_of_infinite_sum": (
         lambda: PixelGraph(3, 4, 1, weight=torch.full((3, 3), 3e38)),
         ValueError,
@@ -391,7 +475,14 @@ def test_bad_calls(case):
 
 
 def test_thin_images_and_whole_windows_are_fine():
-    for height, width, radius in ((1, 2, 1), (2, 1, 1), (1, 28, 27), (28, 1, 8), (2, 2, 1), (3, 9, 8)):
+    for height, width, radius in (
+        (1, 2, 1),
+        (2, 1, 1),
+        (1, 28, 27),
+        (28, 1, 8),
+        (2, 2, 1),
+        (3, 9, 8),
+    ):
         assert float(PixelGraph(height, width, radius).volume.sum()) == pytest.approx(1, abs=1e-5)
     assert PixelGraph(4, 1, 1, weight=ALONG_THE_ROW).offsets.tolist() == [[-1, 0], [1, 0]]
 
@@ -406,7 +497,9 @@ def test_bad_tensors(call, value, error, message):
 
 
 def test_a_graph_of_float32_takes_no_float64():
-    with pytest.raises(TypeError, match=r"^v is torch.float64 but the graph is torch.float32: .*graph.to\(dtype="):
+    with pytest.raises(
+        TypeError, match=r"^v is torch.float64 but the graph is torch.float32: .*graph.to\(dtype="
+    ):
         PixelGraph(3, 4, 1).neighbor_sum(images(3, 4))
 
 

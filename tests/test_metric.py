@@ -67,7 +67,9 @@ def test_laplacian_is_the_papers(size):
         applied = metric.apply_laplacian(graph, image[..., None, :, :], identity).flatten(-2)
         assert sparse.is_sparse and dense.dtype == sparse.dtype == applied.dtype == torch.float64
         for matrix in (dense, sparse.to_dense(), applied):
-            np.testing.assert_allclose(matrix, expected, rtol=1e-12, atol=1e-12 * abs(expected).max())
+            np.testing.assert_allclose(
+                matrix, expected, rtol=1e-12, atol=1e-12 * abs(expected).max()
+            )
 
 
 def test_mean_diagonal(size):
@@ -75,7 +77,9 @@ def test_mean_diagonal(size):
     graph, x = graph_of(*size), images(2, 3, *size[:2])
     value = metric.mean_diagonal(graph, x)
     assert value.shape == () and value.dtype == torch.float64
-    assert float(value) == pytest.approx(loop(size, x).diagonal(axis1=-2, axis2=-1).mean(), rel=1e-12)
+    assert float(value) == pytest.approx(
+        loop(size, x).diagonal(axis1=-2, axis2=-1).mean(), rel=1e-12
+    )
     scaled = metric.laplacian(graph, x[0, 0] / metric.mean_diagonal(graph, x[0, 0]))
     assert float(scaled.trace()) == pytest.approx(graph.size, rel=1e-12)
     assert float(metric.mean_diagonal(graph, 0 * x)) == 0
@@ -85,7 +89,9 @@ def test_mean_diagonal_is_differentiable():
     def value(half, x):
         return metric.mean_diagonal(PixelGraph(3, 4, 2, weight=half + half.flip(0, 1)), x)
 
-    assert torch.autograd.gradcheck(value, (kernel(2).requires_grad_(), inside(2, 3, 4).requires_grad_()))
+    assert torch.autograd.gradcheck(
+        value, (kernel(2).requires_grad_(), inside(2, 3, 4).requires_grad_())
+    )
 
 
 def test_laplacian_is_definition_1(size):
@@ -99,7 +105,9 @@ def test_laplacian_is_definition_1(size):
         for row, value in zip(incidence, values):
             j, i = row.nonzero().flatten().tolist()
             assert float(value) == pytest.approx((u[i] + u[j]) / 2, rel=1e-13)
-        np.testing.assert_allclose(incidence.T * values @ incidence, expected, rtol=1e-12, atol=1e-12)
+        np.testing.assert_allclose(
+            incidence.T * values @ incidence, expected, rtol=1e-12, atol=1e-12
+        )
 
 
 def test_laplacian_is_only_semidefinite(size):
@@ -114,7 +122,9 @@ def test_laplacian_is_only_semidefinite(size):
     assert vectors[:, 0].std(correction=0) < 1e-10
     inverse = torch.linalg.pinv(matrix, rtol=1e-10, hermitian=True)
     assert (
-        torch.linalg.matrix_rank(matrix, rtol=1e-10) == torch.linalg.matrix_rank(inverse, rtol=1e-10) == graph.size - 1
+        torch.linalg.matrix_rank(matrix, rtol=1e-10)
+        == torch.linalg.matrix_rank(inverse, rtol=1e-10)
+        == graph.size - 1
     )
     assert inverse.sum(1).abs().max() < 1e-11 * inverse.abs().max()
     black = metric.laplacian(graph, images(20, *size[:2], black=0.7))
@@ -147,12 +157,20 @@ def test_laplacian_of_no_images_is_none():
     graph = graph_of(3, 4, 1)
     nothing = torch.zeros(0, 1, 3, 4, dtype=torch.float64)
     assert metric.laplacian(graph, nothing).shape == (0, 1, 12, 12)
-    assert metric.mobility(graph, nothing).shape[:2] == metric.laplacian_sparse(graph, nothing).shape[:2] == (0, 1)
+    assert (
+        metric.mobility(graph, nothing).shape[:2]
+        == metric.laplacian_sparse(graph, nothing).shape[:2]
+        == (0, 1)
+    )
     assert grad_norm_sq(graph, nothing, nothing).shape == (0,)
 
 
 def test_laplacian_is_differentiable(size):
-    graph, x, v = graph_of(*size), inside(*size[:2]).requires_grad_(), tangents(*size[:2]).requires_grad_()
+    graph, x, v = (
+        graph_of(*size),
+        inside(*size[:2]).requires_grad_(),
+        tangents(*size[:2]).requires_grad_(),
+    )
     for function in (metric.mobility, metric.laplacian):
         assert torch.autograd.gradcheck(lambda x: function(graph, x), x)
     assert torch.autograd.gradcheck(lambda x: metric.laplacian_sparse(graph, x).to_dense(), x)
@@ -166,7 +184,9 @@ def edge_sum(weights, x, g):
     """(7): the sum over edges i > j of w (g_i - g_j)^2 (x_i / d_i + x_j / d_j) / 2, by a double loop."""
     d = volume(weights)
     return sum(
-        weights[i, j] * (g[i] - g[j]) ** 2 * (x[i] / d[i] + x[j] / d[j]) / 2 for i in range(len(x)) for j in range(i)
+        weights[i, j] * (g[i] - g[j]) ** 2 * (x[i] / d[i] + x[j] / d[j]) / 2
+        for i in range(len(x))
+        for j in range(i)
     )
 
 
@@ -195,7 +215,9 @@ def relations(height, width, radius, weight, x, g, offsets):
         here = (slice(max(0, -dy), height - max(0, dy)), slice(max(0, -dx), width - max(0, dx)))
         there = (slice(max(0, dy), height - max(0, -dy)), slice(max(0, dx), width - max(0, -dx)))
         h, v = g[here] - g[there], (u[here] + u[there]) / 2
-        total += (weight if np.isscalar(weight) else float(weight[radius + dy, radius + dx])) * (h * h * v).sum()
+        total += (weight if np.isscalar(weight) else float(weight[radius + dy, radius + dx])) * (
+            h * h * v
+        ).sum()
     return total
 
 
@@ -203,7 +225,10 @@ def test_algorithm_1(size):
     """Each pair of opposite relations once, in float64 and to 1e-5 in float32; then it is (7)."""
     graph, (x, g) = graph_of(*size), images(2, 2, 3, *size[:2])
     half = graph.offsets[len(graph.offsets) // 2 :].tolist()
-    expected = [sum(relations(*size, *channel, half) for channel in zip(*image)) for image in zip(x.numpy(), g.numpy())]
+    expected = [
+        sum(relations(*size, *channel, half) for channel in zip(*image))
+        for image in zip(x.numpy(), g.numpy())
+    ]
     value = grad_norm_sq_algorithm1(graph, x, g)
     assert value.shape == (2,) and grad_norm_sq_algorithm1(graph, x[0, 0], g[0, 0]).shape == ()
     np.testing.assert_allclose(value, expected, rtol=1e-12)
@@ -222,7 +247,9 @@ def printed_algorithm_1(offsets, image, g, centre):
         here, there = (0, 0, max(0, -dy), max(0, -dx)), (0, 0, max(0, dy), max(0, dx))
         k[here], k[there] = 1, -1
         m[here] = m[there] = centre
-        h, v = (torch.nn.functional.conv2d(z[None, None], kernel) for z, kernel in ((g, k), (image, m)))
+        h, v = (
+            torch.nn.functional.conv2d(z[None, None], kernel) for z, kernel in ((g, k), (image, m))
+        )
         total += float((h * h * v).sum())
     return total
 
@@ -241,7 +268,9 @@ def test_algorithm_1_as_printed(size):
         assert printed == pytest.approx(2 * true, rel=1e-12)
     else:
         assert abs(printed - 2 * true) > 0.05 * true
-    mended = relations(*size, x.numpy(), g.numpy(), offsets)  # with the weights, and still each edge twice
+    mended = relations(
+        *size, x.numpy(), g.numpy(), offsets
+    )  # with the weights, and still each edge twice
     assert mended == pytest.approx(2 * true, rel=1e-12)
     constant = printed_algorithm_1(offsets, x, g, 1 / (2 * d[len(d) // 2]))
     if np.allclose(d, d[0]):
@@ -272,7 +301,10 @@ def test_gradient_norm_in_float32(radius, offset):
     for dy, dx in half:
         h, w = 32 - dy, 32 - abs(dx)
         a, b = max(0, -dx), max(0, dx)
-        low, high = (slice(None), slice(0, h), slice(a, a + w)), (slice(None), slice(dy, dy + h), slice(b, b + w))
+        low, high = (
+            (slice(None), slice(0, h), slice(a, a + w)),
+            (slice(None), slice(dy, dy + h), slice(b, b + w)),
+        )
         steps = grad[0].double().numpy()
         by_hand += ((steps[high] - steps[low]) ** 2 * (u[high] + u[low]) / 2).sum()
     assert float(value[0]) == pytest.approx(by_hand, rel=1e-5)
@@ -289,14 +321,18 @@ def test_gradient_norm_on_plateaus(radius, height):
     x = torch.rand(40, 1, 32, 32, generator=g)
     x[10:20, ..., 16 - radius :] = 0  # where the true value is zero
     x[20:, ..., 16 - radius : 16 + radius] = 0  # here too, and half of the rounding is negative
-    grad = height * (torch.rand(40, 1, 1, 1, generator=g) + (torch.arange(32) >= 16)).expand(40, 1, 32, 32)
+    grad = height * (torch.rand(40, 1, 1, 1, generator=g) + (torch.arange(32) >= 16)).expand(
+        40, 1, 32, 32
+    )
     value = grad_norm_sq(graph, x, grad).double()
     exact = grad_norm_sq_algorithm1(wide, x.double(), grad.double())
     assert (exact[:10] > 0).all() and (exact[10:] == 0).all()
     u = x.double() / wide.volume
     mean = (u * grad).sum((-2, -1), keepdim=True) / u.sum((-2, -1), keepdim=True)
     squares = (grad - mean).square()
-    bound = 1e-6 * (u * (wide.neighbor_sum(torch.ones_like(u)) * squares + wide.neighbor_sum(squares))).sum((1, 2, 3))
+    bound = 1e-6 * (
+        u * (wide.neighbor_sum(torch.ones_like(u)) * squares + wide.neighbor_sum(squares))
+    ).sum((1, 2, 3))
     assert (value >= 0).all() and ((value - exact).abs() <= bound).all()
     assert ((value - exact)[20:] > 0).any() and (value[20:] == 0).any()
     assert torch.equal(grad_norm_sq(graph, x, torch.full_like(x, 0.3)), torch.zeros(40))
@@ -325,7 +361,11 @@ def test_autocast_changes_nothing(weight):
 
 
 def test_gradient_norm_is_differentiable(size):
-    graph, x, g = graph_of(*size), inside(2, *size[:2]).requires_grad_(), tangents(2, *size[:2]).requires_grad_()
+    graph, x, g = (
+        graph_of(*size),
+        inside(2, *size[:2]).requires_grad_(),
+        tangents(2, *size[:2]).requires_grad_(),
+    )
     for function in (grad_norm_sq, grad_norm_sq_algorithm1):
         assert torch.autograd.gradcheck(lambda x, g: function(graph, x, g), (x, g))
     assert torch.autograd.gradgradcheck(lambda x, g: grad_norm_sq(graph, x, g), (x, g))
@@ -343,20 +383,30 @@ def blob(width=5.0):
     return x, row * x / width**2
 
 
-@pytest.mark.parametrize(("radius", "low", "high"), [(1, 0.97, 1.05), (2, 0.97, 1.08), (4, 0.97, 1.15), (8, 1.0, 1.3)])
+@pytest.mark.parametrize(
+    ("radius", "low", "high"), [(1, 0.97, 1.05), (2, 0.97, 1.08), (4, 0.97, 1.15), (8, 1.0, 1.3)]
+)
 def test_pixel_scale(radius, low, high):
     """Moving a smooth blob by one pixel measures about 1, along rows as along columns."""
     x, velocity = blob()
     graph = graph_of(28, 28, radius)
     length = float(tangent_norm_sq(graph, x, velocity, unit="pixel")) ** 0.5
     assert low < length < high
-    assert float(tangent_norm_sq(graph, x, velocity.mT, unit="pixel")) ** 0.5 == pytest.approx(length, rel=1e-8)
+    assert float(tangent_norm_sq(graph, x, velocity.mT, unit="pixel")) ** 0.5 == pytest.approx(
+        length, rel=1e-8
+    )
 
 
 def test_pixel_scale_does_not_depend_on_the_weights_size():
     x, velocity = blob()
-    lengths = [tangent_norm_sq(graph_of(28, 28, 2, w), x, velocity, unit="pixel") for w in (1.0, 7.0)]
-    lengths.append(tangent_norm_sq(graph_of(28, 28, 2, torch.full((5, 5), 0.1).double()), x, velocity, scale="pixel"))
+    lengths = [
+        tangent_norm_sq(graph_of(28, 28, 2, w), x, velocity, unit="pixel") for w in (1.0, 7.0)
+    ]
+    lengths.append(
+        tangent_norm_sq(
+            graph_of(28, 28, 2, torch.full((5, 5), 0.1).double()), x, velocity, scale="pixel"
+        )
+    )
     torch.testing.assert_close(lengths[1:], lengths[:1] * 2, rtol=1e-9, atol=0)
 
 
@@ -364,7 +414,9 @@ def test_pixel_scale_is_a_factor():
     """2 / (n S), S the sum of the weights times the squared row offsets, on L: its inverse on every square."""
     for size in (SIZES["3x4_weighted"], SIZES["4x3_constant"], SIZES["row"]):
         height, width, radius, weight = size
-        rows, columns = (np.arange(-radius, radius + 1).clip(1 - side, side - 1) for side in (height, width))
+        rows, columns = (
+            np.arange(-radius, radius + 1).clip(1 - side, side - 1) for side in (height, width)
+        )
         seen = [  # offsets that some pixel pair has
             (dy, dx, weight if np.isscalar(weight) else float(weight[radius + dy, radius + dx]))
             for dy in sorted(set(rows.tolist()))
@@ -377,7 +429,10 @@ def test_pixel_scale_is_a_factor():
         for plain, scaled in (
             (tangent_norm_sq(graph, x, xi), tangent_norm_sq(graph, x, xi, unit="pixel")),
             (inner(graph, x, xi, y - x), inner(graph, x, xi, y - x, unit="pixel")),
-            (dynamic_distance(graph, x, y, 2)[0] ** 2, dynamic_distance(graph, x, y, 2, unit="pixel")[0] ** 2),
+            (
+                dynamic_distance(graph, x, y, 2)[0] ** 2,
+                dynamic_distance(graph, x, y, 2, unit="pixel")[0] ** 2,
+            ),
         ):
             assert float(scaled) == pytest.approx(float(plain) / factor, rel=1e-9)
 
@@ -389,14 +444,25 @@ def test_definition_2(size):
     """xi' L^+ zeta with NumPy's pseudo-inverse, summed over the channels."""
     graph, x = graph_of(*size), inside(2, 3, *size[:2])
     xi, zeta = tangents(2, 2, 3, *size[:2])
-    inverse = np.linalg.pinv(loop(size, x), rcond=1e-10, hermitian=True).reshape(2, 3, graph.size, graph.size)
+    inverse = np.linalg.pinv(loop(size, x), rcond=1e-10, hermitian=True).reshape(
+        2, 3, graph.size, graph.size
+    )
     flat = [v.flatten(-2).numpy() for v in (xi, zeta)]
-    for pair, value in (((0, 0), tangent_norm_sq(graph, x, xi)), ((0, 1), inner(graph, x, xi, zeta))):
+    for pair, value in (
+        ((0, 0), tangent_norm_sq(graph, x, xi)),
+        ((0, 1), inner(graph, x, xi, zeta)),
+    ):
         expected = np.einsum("bci,bcij,bcj->b", flat[pair[0]], inverse, flat[pair[1]])
         np.testing.assert_allclose(value, expected, rtol=1e-9, atol=1e-12)
     phi = potential(graph, x, xi).value
-    np.testing.assert_allclose(phi.flatten(-2), np.einsum("bcij,bcj->bci", inverse, flat[0]), atol=1e-7)
-    assert tangent_norm_sq(graph, x[0, 0], xi[0, 0]).shape == inner(graph, x[0, 0], xi[0, 0], zeta[0, 0]).shape == ()
+    np.testing.assert_allclose(
+        phi.flatten(-2), np.einsum("bcij,bcj->bci", inverse, flat[0]), atol=1e-7
+    )
+    assert (
+        tangent_norm_sq(graph, x[0, 0], xi[0, 0]).shape
+        == inner(graph, x[0, 0], xi[0, 0], zeta[0, 0]).shape
+        == ()
+    )
 
 
 @settings(max_examples=10)
@@ -405,11 +471,19 @@ def test_inner_product(seed):
     """Symmetric, bilinear, positive, and polarised from the norm."""
     graph, x = graph_of(3, 4, 2, kernel(2)), inside(3, 4, seed=seed)
     a, b, c = tangents(3, 3, 4, seed=seed)
-    product = {"ab": inner(graph, x, a, b), "ba": inner(graph, x, b, a), "cb": inner(graph, x, c, b)}
-    size = float(tangent_norm_sq(graph, x, a) + tangent_norm_sq(graph, x, b) + tangent_norm_sq(graph, x, c))
+    product = {
+        "ab": inner(graph, x, a, b),
+        "ba": inner(graph, x, b, a),
+        "cb": inner(graph, x, c, b),
+    }
+    size = float(
+        tangent_norm_sq(graph, x, a) + tangent_norm_sq(graph, x, b) + tangent_norm_sq(graph, x, c)
+    )
     close = {"rtol": 0, "atol": 1e-9 * size}
     torch.testing.assert_close(product["ab"], product["ba"], **close)
-    torch.testing.assert_close(inner(graph, x, 2 * a - c, b), 2 * product["ab"] - product["cb"], **close)
+    torch.testing.assert_close(
+        inner(graph, x, 2 * a - c, b), 2 * product["ab"] - product["cb"], **close
+    )
     torch.testing.assert_close(inner(graph, x, a, a), tangent_norm_sq(graph, x, a), **close)
     polar = (tangent_norm_sq(graph, x, a + b) - tangent_norm_sq(graph, x, a - b)) / 4
     torch.testing.assert_close(product["ab"], polar, **close)
@@ -421,7 +495,9 @@ def test_the_two_norms_are_dual(size):
     """The tangent norm of L g is the gradient norm of g."""
     graph, x, g = graph_of(*size), images(2, 3, *size[:2], black=0.5), tangents(2, 3, *size[:2])
     xi = metric.apply_laplacian(graph, x, g)
-    torch.testing.assert_close(tangent_norm_sq(graph, x, xi), grad_norm_sq(graph, x, g), rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(
+        tangent_norm_sq(graph, x, xi), grad_norm_sq(graph, x, g), rtol=1e-9, atol=1e-12
+    )
 
 
 def test_potential_is_least_norm_and_reports(size):
@@ -470,11 +546,15 @@ def test_black_pixels_of_digits(digits, radius):
     value = tangent_norm_sq(graph, digits[:, None], xi[:, None])
     assert (value > 0).all()
     for k in range(2):
-        inverse = np.linalg.pinv(metric.laplacian(graph, digits[k]).numpy(), rcond=1e-10, hermitian=True)
+        inverse = np.linalg.pinv(
+            metric.laplacian(graph, digits[k]).numpy(), rcond=1e-10, hermitian=True
+        )
         flat = xi[k].flatten().numpy()
         assert float(value[k]) == pytest.approx(flat @ inverse @ flat, rel=1e-8)
     xi[3, 0, 0] += 1e-3
-    with pytest.raises(ValueError, match=r"^xi must sum to zero .* in image 3 the component of \d+ pixels? at \("):
+    with pytest.raises(
+        ValueError, match=r"^xi must sum to zero .* in image 3 the component of \d+ pixels? at \("
+    ):
         tangent_norm_sq(graph, digits[:, None], xi[:, None])
 
 
@@ -498,7 +578,9 @@ def test_rounding_that_matters_is_refused():
     xi = row * x / 9
     expected = float(tangent_norm_sq(graph, x, xi))
     assert float(tangent_norm_sq(graph, x, xi - xi.sum() * x)) == pytest.approx(expected, rel=1e-6)
-    with pytest.raises(RuntimeError, match="^the solution's energy does not match its work: xi's rounding matters"):
+    with pytest.raises(
+        RuntimeError, match="^the solution's energy does not match its work: xi's rounding matters"
+    ):
         tangent_norm_sq(graph, x, xi - 1e-21)
 
 
@@ -515,7 +597,9 @@ def test_two_components():
         assert float(part.sum()) == pytest.approx(0, abs=1e-13)
     xi[0, 0], xi[0, 8] = 0.2, -0.3
     assert float(xi.sum()) == pytest.approx(0, abs=1e-15)
-    with pytest.raises(ValueError, match=r"image 0 the component of 3 pixels at \(0, [28]\) sums to -?0.1$"):
+    with pytest.raises(
+        ValueError, match=r"image 0 the component of 3 pixels at \(0, [28]\) sums to -?0.1$"
+    ):
         tangent_norm_sq(graph, x, xi)
 
 
@@ -542,7 +626,9 @@ def centred(v):
     return v - v.mean((-2, -1), keepdim=True)
 
 
-@pytest.mark.parametrize("size", [(2, 2, 1), (1, 4, 2, kernel(2)), (2, 3, 1, kernel(1))], ids=["2x2", "row", "2x3"])
+@pytest.mark.parametrize(
+    "size", [(2, 2, 1), (1, 4, 2, kernel(2)), (2, 3, 1, kernel(1))], ids=["2x2", "row", "2x3"]
+)
 def test_tangent_norm_is_differentiable_twice(size):
     graph = graph_of(*size)
     inputs = (inside(*size[:2]).requires_grad_(), tangents(*size[:2], seed=1).requires_grad_())
@@ -556,7 +642,9 @@ def test_tangent_norm_is_differentiable_twice(size):
     for function in (norm, product):
         assert torch.autograd.gradcheck(function, inputs, rtol=1e-5)
         assert torch.autograd.gradgradcheck(function, inputs, rtol=1e-4, atol=1e-6)
-    assert torch.autograd.gradcheck(lambda x, v: potential(graph, x, centred(v), tol=1e-14).value, inputs, rtol=1e-5)
+    assert torch.autograd.gradcheck(
+        lambda x, v: potential(graph, x, centred(v), tol=1e-14).value, inputs, rtol=1e-5
+    )
 
 
 def test_tangent_norm_is_differentiable_in_a_kernel():
@@ -586,7 +674,9 @@ def test_tangent_norm_without_grad_has_no_graph():
 def action(weights, path):
     """N sum of the steps' squared lengths at their middles, with NumPy's pseudo-inverse."""
     return (len(path) - 1) * sum(
-        (b - a) @ np.linalg.pinv(laplacian(weights, (a + b) / 2), rcond=1e-11, hermitian=True) @ (b - a)
+        (b - a)
+        @ np.linalg.pinv(laplacian(weights, (a + b) / 2), rcond=1e-11, hermitian=True)
+        @ (b - a)
         for a, b in zip(path, path[1:])
     )
 
@@ -605,7 +695,9 @@ def test_two_pixels_in_closed_form(steps):
         a, b = (torch.tensor([z], dtype=torch.float64) for z in (x, y))
         distance, path = dynamic_distance(graph, a, b, steps)
         assert float(distance) == pytest.approx(abs(x[0] - y[0]) / sum(x) ** 0.5, rel=1e-7)
-        straight = torch.lerp(a, b, torch.linspace(0, 1, steps + 1, dtype=torch.float64)[:, None, None])
+        straight = torch.lerp(
+            a, b, torch.linspace(0, 1, steps + 1, dtype=torch.float64)[:, None, None]
+        )
         torch.testing.assert_close(path, straight, rtol=0, atol=1e-3)
 
 
@@ -614,7 +706,9 @@ def test_dynamic_distance_is_a_distance(name):
     """Symmetric, zero between equals, with the triangle inequality; small steps make up for the discrete time."""
     graph = graph_of(*SIZES[name])
     x, y, z = measures(3, *SIZES[name][:2], seed=4)
-    xy, yz, xz, yx = (float(dynamic_distance(graph, *pair)[0]) for pair in ((x, y), (y, z), (x, z), (y, x)))
+    xy, yz, xz, yx = (
+        float(dynamic_distance(graph, *pair)[0]) for pair in ((x, y), (y, z), (x, z), (y, x))
+    )
     assert xy == pytest.approx(yx, rel=1e-7) and min(xy, yz, xz) > 0
     assert xz < (xy + yz) * (1 + 1e-3)
     distance, path = dynamic_distance(graph, x, x)
@@ -632,10 +726,16 @@ def test_the_path_has_its_ends_its_mass_and_no_negative_pixel(name):
     assert path.shape == (9, *x.shape) and not path.requires_grad
     assert torch.equal(path[0], x) and torch.equal(path[-1], y)
     assert (path[1:-1] > 0).all()
-    torch.testing.assert_close(path.sum((-2, -1)), torch.full((9,), 2.5, dtype=torch.float64), rtol=1e-12, atol=0)
+    torch.testing.assert_close(
+        path.sum((-2, -1)), torch.full((9,), 2.5, dtype=torch.float64), rtol=1e-12, atol=0
+    )
     value = action(weight_matrix(*SIZES[name]), path.flatten(1).numpy())
     assert float(distance) ** 2 == pytest.approx(value, rel=1e-7)
-    straight = torch.lerp(x, y, torch.linspace(0, 1, 9, dtype=torch.float64)[:, None, None]).flatten(1).numpy()
+    straight = (
+        torch.lerp(x, y, torch.linspace(0, 1, 9, dtype=torch.float64)[:, None, None])
+        .flatten(1)
+        .numpy()
+    )
     assert value < action(weight_matrix(*SIZES[name]), straight)
 
 
@@ -659,7 +759,9 @@ def test_dynamic_distance_is_the_minimum(black):
         options={"ftol": 1e-14, "maxiter": 500},
     )
     assert result.success
-    distance, path = dynamic_distance(graph_of(1, 3, 1), torch.tensor(x[None]), torch.tensor(y[None]), 4)
+    distance, path = dynamic_distance(
+        graph_of(1, 3, 1), torch.tensor(x[None]), torch.tensor(y[None]), 4
+    )
     assert float(distance) ** 2 == pytest.approx(result.fun, rel=1e-6)
     np.testing.assert_allclose(path[:, 0], path_of(result.x), atol=2e-3)
 
@@ -668,7 +770,9 @@ def test_dynamic_distance_converges_at_second_order():
     """The error falls as 1 / N^2: each difference is four times the next."""
     for size, seed in (((1, 3, 1), 0), ((2, 3, 1), 1)):
         x, y = inside(2, *size[:2], seed=seed)
-        values = [float(dynamic_distance(graph_of(*size), x, y, steps)[0]) for steps in (4, 8, 16, 32)]
+        values = [
+            float(dynamic_distance(graph_of(*size), x, y, steps)[0]) for steps in (4, 8, 16, 32)
+        ]
         drops = np.diff(values)
         np.testing.assert_allclose(drops[:-1] / drops[1:], 4, rtol=0.05)
 
@@ -724,7 +828,9 @@ def test_dynamic_distance_of_a_black_channel():
     graph, (x, y) = graph_of(2, 3, 1), measures(2, 2, 3)
     assert float(dynamic_distance(graph, 0 * x, 0 * y).distance) == 0
     with_black = [torch.stack([z, 0 * z]) for z in (x, y)]
-    assert float(dynamic_distance(graph, *with_black).distance) == float(dynamic_distance(graph, x, y).distance)
+    assert float(dynamic_distance(graph, *with_black).distance) == float(
+        dynamic_distance(graph, x, y).distance
+    )
 
 
 def heaps():
@@ -738,7 +844,9 @@ def heaps():
 def test_dynamic_distance_between_equal_pictures():
     """Exactly zero, with black pixels that nothing can reach, also of one image or one channel."""
     graph, (x, y) = graph_of(6, 6, 1), heaps()
-    assert torch.linalg.matrix_rank(metric.laplacian(graph, x), rtol=1e-10) < 35  # not only constants have no length
+    assert (
+        torch.linalg.matrix_rank(metric.laplacian(graph, x), rtol=1e-10) < 35
+    )  # not only constants have no length
     for steps in (2, 16):
         distance, path = dynamic_distance(graph, x, x, steps)
         assert float(distance) == 0
@@ -752,7 +860,9 @@ def test_dynamic_distance_between_equal_pictures():
     batch = dynamic_distance(graph, *(z[:, None] for z in channels), 2).distance
     assert float(batch[0]) == 0 and float(batch[1]) == pytest.approx(apart, rel=1e-8)
     leaf = channels[1][:, None].clone().requires_grad_()
-    slope = torch.autograd.grad(dynamic_distance(graph, channels[0][:, None], leaf, 2).distance.sum(), leaf)[0]
+    slope = torch.autograd.grad(
+        dynamic_distance(graph, channels[0][:, None], leaf, 2).distance.sum(), leaf
+    )[0]
     assert slope.isfinite().all() and slope[1].abs().max() > 0
 
 
@@ -764,7 +874,9 @@ def test_dynamic_distance_in_two_steps_between_pictures():
     assert (path[1] > 0).all() and float(path[1].sum()) == pytest.approx(1, rel=1e-12)
     value = action(weight_matrix(6, 6, 1), path.flatten(1).numpy())
     assert float(distance) ** 2 == pytest.approx(value, rel=1e-6)
-    assert float(distance) == pytest.approx(float(dynamic_distance(graph, x, y, 6).distance), rel=0.3)
+    assert float(distance) == pytest.approx(
+        float(dynamic_distance(graph, x, y, 6).distance), rel=0.3
+    )
 
 
 def test_dynamic_distance_is_differentiable():
@@ -774,11 +886,14 @@ def test_dynamic_distance_is_differentiable():
     x.requires_grad_()
     y.requires_grad_()
     slope = [
-        float((g * v).sum()) for g, v in zip(torch.autograd.grad(dynamic_distance(graph, x, y, 6)[0], (x, y)), (a, b))
+        float((g * v).sum())
+        for g, v in zip(torch.autograd.grad(dynamic_distance(graph, x, y, 6)[0], (x, y)), (a, b))
     ]
     x, y = x.detach(), y.detach()
     h = 1e-2
-    values = [float(dynamic_distance(graph, x + s * h * a, y + s * h * b, 6)[0]) for s in (1, -1, 2, -2)]
+    values = [
+        float(dynamic_distance(graph, x + s * h * a, y + s * h * b, 6)[0]) for s in (1, -1, 2, -2)
+    ]
     central = (8 * (values[0] - values[1]) - (values[2] - values[3])) / (12 * h)
     assert abs(central) > 1e-2 and sum(slope) == pytest.approx(central, rel=1e-5)
     one = [float(dynamic_distance(graph, x, y + s * h * b, 6)[0]) for s in (1, -1)]
@@ -803,7 +918,9 @@ def test_on_the_gpu():
         calls = {
             "mobility": lambda graph, x, y, xi: metric.mobility(graph, x),
             "laplacian": lambda graph, x, y, xi: metric.laplacian(graph, x),
-            "laplacian_sparse": lambda graph, x, y, xi: metric.laplacian_sparse(graph, x).to_dense(),
+            "laplacian_sparse": lambda graph, x, y, xi: metric.laplacian_sparse(
+                graph, x
+            ).to_dense(),
             "apply_laplacian": metric_of(metric.apply_laplacian),
             "grad_norm_sq": metric_of(grad_norm_sq),
             "algorithm_1": metric_of(grad_norm_sq_algorithm1),
@@ -867,17 +984,38 @@ BAD_CALLS = {
     "grad_of_one_channel": (lambda: grad_norm_sq(GRAPH, X, XI[0]), "grad must have the shape of x"),
     "xi_of_one_channel": (lambda: tangent_norm_sq(GRAPH, X, XI[:1]), "xi must have the shape of x"),
     "y_of_one_channel": (lambda: dynamic_distance(GRAPH, X, Y[0]), "y must have the shape of x"),
-    "xi_of_another_sum": (lambda: tangent_norm_sq(GRAPH, X, XI + 1e-3), "xi must sum to zero .* 12 pixels at"),
+    "xi_of_another_sum": (
+        lambda: tangent_norm_sq(GRAPH, X, XI + 1e-3),
+        "xi must sum to zero .* 12 pixels at",
+    ),
     "xi_nan": (lambda: tangent_norm_sq(GRAPH, X, XI * np.nan), "xi must sum to zero"),
     "zeta_of_another_sum": (lambda: inner(GRAPH, X, XI, XI + 1e-3), "zeta must sum to zero"),
-    "scale": (lambda: tangent_norm_sq(GRAPH, X, XI, unit="pixels"), "scale must be None or 'pixel', got 'pixels'"),
-    "scale_inner": (lambda: inner(GRAPH, X, XI, XI, unit=1), "scale must be None or 'pixel', got 1"),
-    "scale_distance": (lambda: dynamic_distance(GRAPH, X, Y, unit="trace"), "scale must be .*'trace'"),
+    "scale": (
+        lambda: tangent_norm_sq(GRAPH, X, XI, unit="pixels"),
+        "scale must be None or 'pixel', got 'pixels'",
+    ),
+    "scale_inner": (
+        lambda: inner(GRAPH, X, XI, XI, unit=1),
+        "scale must be None or 'pixel', got 1",
+    ),
+    "scale_distance": (
+        lambda: dynamic_distance(GRAPH, X, Y, unit="trace"),
+        "scale must be .*'trace'",
+    ),
     "tol_zero": (lambda: potential(GRAPH, X, XI, tol=0.0), "tol must be between 0 and 1, got 0.0"),
-    "tol_nan": (lambda: potential(GRAPH, X, XI, tol=np.nan), "tol must be between 0 and 1, got nan"),
+    "tol_nan": (
+        lambda: potential(GRAPH, X, XI, tol=np.nan),
+        "tol must be between 0 and 1, got nan",
+    ),
     "tol_one": (lambda: tangent_norm_sq(GRAPH, X, XI, tol=1), "tol must be between 0 and 1, got 1"),
-    "max_iter_zero": (lambda: inner(GRAPH, X, XI, XI, max_iter=0), "max_iter must be at least 1, got 0"),
-    "masses": (lambda: dynamic_distance(GRAPH, X, Y * 1.001), "x and y must have the same mass in each channel"),
+    "max_iter_zero": (
+        lambda: inner(GRAPH, X, XI, XI, max_iter=0),
+        "max_iter must be at least 1, got 0",
+    ),
+    "masses": (
+        lambda: dynamic_distance(GRAPH, X, Y * 1.001),
+        "x and y must have the same mass in each channel",
+    ),
     "masses_of_channels": (
         lambda: dynamic_distance(GRAPH, X, Y * torch.tensor([0.9, 1.1]).double()[:, None, None]),
         "x and y must have the same mass in each channel",

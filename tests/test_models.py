@@ -44,7 +44,10 @@ def test_resnet20_layers():
 def test_resnet_by_hand(name, blocks, activation):
     """Written out from the paper, with the network's own weights: option-A shortcuts take every second pixel and pad the
     channels with zeros."""
-    model, x = network(name, activation=activation, width=4).double(), torch.rand(3, 3, 9, 8, dtype=torch.float64)
+    model, x = (
+        network(name, activation=activation, width=4).double(),
+        torch.rand(3, 3, 9, 8, dtype=torch.float64),
+    )
     act = {"softplus": lambda t: (1 + t.exp()).log(), "relu": lambda t: t * (t > 0)}[activation]
     weights = iter([p for p in model.parameters()])
 
@@ -54,22 +57,32 @@ def test_resnet_by_hand(name, blocks, activation):
         gain, bias = next(weights), next(weights)
         return (h - mean) / (var + 1e-5).sqrt() * gain[:, None, None] + bias[:, None, None]
 
-    mean, std = (torch.tensor(v)[:, None, None].double() for v in ([0.4914, 0.4822, 0.4465], [0.2470, 0.2435, 0.2616]))
+    mean, std = (
+        torch.tensor(v)[:, None, None].double()
+        for v in ([0.4914, 0.4822, 0.4465], [0.2470, 0.2435, 0.2616])
+    )
     h = act(conv_bn((x - mean) / std, 1))
     for stage in range(3):
         for block in range(blocks):
             stride = 2 if stage and not block else 1
             shortcut = h
             if stride == 2:
-                half = torch.zeros(3, h.shape[1] // 2, *h[:, :, ::2, ::2].shape[2:], dtype=torch.float64)
+                half = torch.zeros(
+                    3, h.shape[1] // 2, *h[:, :, ::2, ::2].shape[2:], dtype=torch.float64
+                )
                 shortcut = torch.cat([half, h[:, :, ::2, ::2], half], 1)
             h = act(conv_bn(act(conv_bn(h, stride)), 1) + shortcut)
     expected = h.mean((2, 3)) @ next(weights).T + next(weights)
-    torch.testing.assert_close(model(x), expected, rtol=1e-6, atol=1e-6)  # its means and deviations are float32 numbers
+    torch.testing.assert_close(
+        model(x), expected, rtol=1e-6, atol=1e-6
+    )  # its means and deviations are float32 numbers
 
 
 def test_small_cnn_by_hand():
-    model, x = network("small_cnn", activation="relu").double(), torch.rand(4, 1, 28, 28, dtype=torch.float64)
+    model, x = (
+        network("small_cnn", activation="relu").double(),
+        torch.rand(4, 1, 28, 28, dtype=torch.float64),
+    )
     a, b, c, d, e, f, g, h = model.parameters()
     z = (x - 0.1307) / 0.3081
     z = F.conv2d(F.conv2d(z, a, b, stride=2, padding=1).relu(), c, d, stride=2, padding=1).relu()
@@ -116,7 +129,9 @@ def test_default_normalisation_is_of_cifar10():
     except FileNotFoundError:
         pytest.skip("no CIFAR-10 here")
     level = torch.arange(256).double() / 255
-    for k, (mean, std) in enumerate(zip(network().normalize.mean, network().normalize.std, strict=True)):
+    for k, (mean, std) in enumerate(
+        zip(network().normalize.mean, network().normalize.std, strict=True)
+    ):
         share = torch.bincount(images[:, k].flatten(), minlength=256) / images[:, k].numel()
         expected = (share * level).sum()
         assert abs(float(mean - expected)) < 6e-5
@@ -148,7 +163,9 @@ def test_derivatives(name):
     ahead, behind = (float(model(x + s * v)[:, 0].detach()) for s in (h, -h))
     assert slope(x) == pytest.approx((ahead - behind) / (2 * h), rel=1e-5)
     second = torch.autograd.grad(along(x), x)[0]
-    assert float((second * v).sum()) == pytest.approx((slope(x + h * v) - slope(x - h * v)) / (2 * h), rel=1e-4)
+    assert float((second * v).sum()) == pytest.approx(
+        (slope(x + h * v) - slope(x - h * v)) / (2 * h), rel=1e-4
+    )
     weight = next(model.parameters())
     mixed = torch.autograd.grad(along(x), weight)[0]
     w = torch.randn(weight.shape, dtype=torch.float64)
@@ -163,7 +180,9 @@ def test_derivatives(name):
 
     assert float((mixed * w).sum()) == pytest.approx((moved(h) - moved(-h)) / (2 * h), rel=1e-4)
     t = torch.zeros(1)
-    assert float(model.activation(t)) == pytest.approx(np.log(2)) and float(model.activation(t + 1)) == pytest.approx(1.313262)
+    assert float(model.activation(t)) == pytest.approx(np.log(2)) and float(
+        model.activation(t + 1)
+    ) == pytest.approx(1.313262)
 
 
 def test_small_cnn_does_not_couple_images():
@@ -178,7 +197,8 @@ def test_small_cnn_learns():
     """Nine of ten other digits after three passes through mnist5k's 4,000."""
     model, digits = network("small_cnn"), data.load("mnist5k")
     (x, y), (test_x, test_y) = (
-        (images.float()[:, None] / 255, labels) for images, labels in (digits.part("train"), digits.part("test"))
+        (images.float()[:, None] / 255, labels)
+        for images, labels in (digits.part("train"), digits.part("test"))
     )
     optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
     generator = torch.Generator().manual_seed(0)
@@ -210,13 +230,25 @@ def test_resnet8_learns():
 @pytest.mark.parametrize(
     ("how", "error", "message"),
     [
-        ({"activation": "tanh"}, ValueError, r"^activation must be one of \['relu', 'softplus'\], got 'tanh'"),
+        (
+            {"activation": "tanh"},
+            ValueError,
+            r"^activation must be one of \['relu', 'softplus'\], got 'tanh'",
+        ),
         ({"width": 0}, ValueError, "^width must be at least 1, got 0"),
         ({"width": 1.5}, TypeError, "^width must be a whole number"),
         ({"classes": 0}, ValueError, "^classes must be at least 1"),
         ({"channels": 0}, ValueError, "^channels must be at least 1"),
-        ({"channels": 2, "mean": (0.1, 0.2, 0.3)}, ValueError, "^mean must be one number or 2, one for each channel, got 3"),
-        ({"channels": 2, "mean": 0.0, "std": (1.0, 1.0, 1.0)}, ValueError, "^std must be one number or 2"),
+        (
+            {"channels": 2, "mean": (0.1, 0.2, 0.3)},
+            ValueError,
+            "^mean must be one number or 2, one for each channel, got 3",
+        ),
+        (
+            {"channels": 2, "mean": 0.0, "std": (1.0, 1.0, 1.0)},
+            ValueError,
+            "^std must be one number or 2",
+        ),
         ({"mean": float("nan")}, ValueError, "^mean must be finite"),
         ({"std": 0.0}, ValueError, "^std must be positive"),
         ({"std": -1.0}, ValueError, "^std must be positive"),

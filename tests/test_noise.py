@@ -53,9 +53,13 @@ def test_noise_is_a_factor_of_the_laplacian(size, monkeypatch):
     monkeypatch.setattr(torch, "randn", feed)
     factor = sample(graph, x, 0.3, generator=generator(), n=edges).flatten(1).numpy()
     assert used == edges
-    np.testing.assert_allclose(factor.T @ factor, 0.09 * laplacian(weights, x.flatten().numpy()), rtol=0, atol=1e-12)
+    np.testing.assert_allclose(
+        factor.T @ factor, 0.09 * laplacian(weights, x.flatten().numpy()), rtol=0, atol=1e-12
+    )
     d = weights.sum(1) / weights.sum()
-    for row, (j, i) in zip(factor, (np.flatnonzero(r) for r in graph.incidence().to_dense().numpy())):
+    for row, (j, i) in zip(
+        factor, (np.flatnonzero(r) for r in graph.incidence().to_dense().numpy())
+    ):
         u = x.flatten().numpy() / d
         expected = np.zeros(graph.size)
         expected[i] = 0.3 * (weights[i, j] * (u[i] + u[j]) / 2) ** 0.5
@@ -80,7 +84,9 @@ def test_noise_energy(size):
     """E |xi|^2 = eta^2 tr L(x) is eta^2 times the sum of all degrees times the mass of x, wherever the mass is."""
     x, weights = images(2, *size[:2]), weight_matrix(*size)
     for image in x.flatten(1).numpy():
-        assert laplacian(weights, image).trace() == pytest.approx(weights.sum() * image.sum(), rel=1e-12)
+        assert laplacian(weights, image).trace() == pytest.approx(
+            weights.sum() * image.sum(), rel=1e-12
+        )
     xi = sample(graph_of(*size), x, 0.3, generator=generator(), n=5000)
     energy = xi.square().sum((-2, -1))
     expected = 0.09 * float(weights.sum()) * x.sum((-2, -1))
@@ -106,7 +112,9 @@ def test_images_and_channels_have_noise_of_their_own():
     xi = sample(graph, x, eta, generator=generator(), n=n).view(n, 24)
     expected = torch.zeros(24, 24, dtype=torch.float64)
     for k, image in enumerate(x.view(6, 4).numpy()):
-        expected[4 * k : 4 * k + 4, 4 * k : 4 * k + 4] = torch.tensor(laplacian(weight_matrix(2, 2, 1), image))
+        expected[4 * k : 4 * k + 4, 4 * k : 4 * k + 4] = torch.tensor(
+            laplacian(weight_matrix(2, 2, 1), image)
+        )
     variance = expected.diagonal()
     error = ((variance[:, None] * variance + expected**2) / n).sqrt()
     assert ((xi.T @ xi / n - expected).abs() <= 5 * error).all()
@@ -161,7 +169,13 @@ def test_noise_is_differentiable():
     x, raw = inside(2, 3).requires_grad_(), kernel(1).requires_grad_()
 
     def of(x, raw):
-        return sample(PixelGraph(2, 3, 1, weight=(raw + raw.flip(0, 1)) / 2), x, 0.3, generator=generator(), n=2)
+        return sample(
+            PixelGraph(2, 3, 1, weight=(raw + raw.flip(0, 1)) / 2),
+            x,
+            0.3,
+            generator=generator(),
+            n=2,
+        )
 
     assert torch.autograd.gradcheck(of, (x, raw))
     x = torch.tensor([[0.5, 0.0, 0.0, 0.0, 0.5]], dtype=torch.float64, requires_grad=True)
@@ -179,12 +193,16 @@ def test_density_has_half_the_covariance():
     inverse = np.linalg.pinv(matrix, rcond=1e-10)
     a, b = np.meshgrid(*(np.linspace(-0.28, 0.28, 401),) * 2)
     xi = np.stack([a, b, -a - b], axis=-1)
-    density = np.exp(-np.einsum("abi,ij,abj->ab", xi, inverse, xi) / eta**2) * ((x + xi) >= 0).all(-1)
+    density = np.exp(-np.einsum("abi,ij,abj->ab", xi, inverse, xi) / eta**2) * ((x + xi) >= 0).all(
+        -1
+    )
     covariance = np.einsum("ab,abi,abj->ij", density, xi, xi) / density.sum()
     np.testing.assert_allclose(covariance, eta**2 * matrix / 2, rtol=1e-3, atol=1e-3 * eta**2)
     assert abs(covariance - eta**2 * matrix).max() > 0.4 * eta**2 * abs(matrix).max()
     n = 20_000
-    xi = sample(graph_of(1, 3, 1), torch.tensor(x[None]), eta, generator=generator(), n=n).flatten(1)
+    xi = sample(graph_of(1, 3, 1), torch.tensor(x[None]), eta, generator=generator(), n=n).flatten(
+        1
+    )
     ratio = xi.square().mean(0).numpy() / covariance.diagonal()
     np.testing.assert_allclose(ratio, 2, atol=5 * 2 * (2 / n) ** 0.5)
 
@@ -215,12 +233,16 @@ def test_density_of_the_linear_program_is_laplace():
     for x in ([0.3, 0.4, 0.3], [0.2, 0.3, 0.5]):
         fits = (x + xi > 0).all(1)
         assert fits[abs(flow).sum(1) < 0.1].all()
-        cost = np.array([transport.wasserstein_distance(np.array([x]), (x + v)[None]) ** 2 for v in xi[fits]])
+        cost = np.array(
+            [transport.wasserstein_distance(np.array([x]), (x + v)[None]) ** 2 for v in xi[fits]]
+        )
         np.testing.assert_allclose(cost, abs(flow[fits]).sum(1), rtol=0, atol=1e-8)
         density = np.exp(-cost / eta**2)
         covariance = (flow[fits].T * density) @ flow[fits] / density.sum()
         # a sum over the grid has 2 (1 - h^2 / 12) in place of 2, and some flows are out of its reach
-        np.testing.assert_allclose(covariance, 2 * eta**4 * np.eye(2), rtol=h**2 / 6, atol=0.02 * eta**4)
+        np.testing.assert_allclose(
+            covariance, 2 * eta**4 * np.eye(2), rtol=h**2 / 6, atol=0.02 * eta**4
+        )
 
 
 # ---------------------------------------------------------------- without negative pixels
@@ -265,9 +287,13 @@ def test_projection_is_the_nearest_image():
 
 def test_projection_of_ties_and_of_images():
     x = measures(3, 4, 5)
-    torch.testing.assert_close(project_to_simplex(x, torch.ones(3).double()), x, rtol=1e-12, atol=1e-15)
+    torch.testing.assert_close(
+        project_to_simplex(x, torch.ones(3).double()), x, rtol=1e-12, atol=1e-15
+    )
     level = torch.full((2, 3), 0.7)
-    torch.testing.assert_close(project_to_simplex(level, torch.tensor(1.0)), torch.full((2, 3), 1 / 6))
+    torch.testing.assert_close(
+        project_to_simplex(level, torch.tensor(1.0)), torch.full((2, 3), 1 / 6)
+    )
 
 
 @pytest.fixture(scope="module")
@@ -280,9 +306,14 @@ def digits():
 def test_nonnegative_noise(digits, eta):
     """x + xi has no negative pixel and x's mass, and is the projection of what the Gaussian noise makes of x."""
     x, graph = digits, graph_of(28, 28, 2)
-    plain, kept = (sample(graph, x, eta, generator=generator(), n=2, nonnegative=flag) for flag in (False, True))
+    plain, kept = (
+        sample(graph, x, eta, generator=generator(), n=2, nonnegative=flag)
+        for flag in (False, True)
+    )
     assert (x + plain).min() < 0 <= (x + kept).min() + 1e-15
-    torch.testing.assert_close((x + kept).sum((-2, -1)), x.sum((-2, -1)).expand(2, 3, 1), rtol=1e-12, atol=0)
+    torch.testing.assert_close(
+        (x + kept).sum((-2, -1)), x.sum((-2, -1)).expand(2, 3, 1), rtol=1e-12, atol=0
+    )
     noisy = (x + plain).flatten(-2)
     for k, image in enumerate(noisy[0, :, 0].numpy()):
         expected = by_bisection(image, float(x[k].sum()))
@@ -291,7 +322,10 @@ def test_nonnegative_noise(digits, eta):
 
 def test_nonnegative_noise_is_the_noise_where_nothing_is_negative():
     graph, x = graph_of(3, 4, 1), inside(3, 4)
-    plain, kept = (sample(graph, x, 1e-4, generator=generator(), n=5, nonnegative=flag) for flag in (False, True))
+    plain, kept = (
+        sample(graph, x, 1e-4, generator=generator(), n=5, nonnegative=flag)
+        for flag in (False, True)
+    )
     assert (x + plain > 0).all()
     torch.testing.assert_close(kept, plain, rtol=0, atol=1e-15)
 
@@ -299,7 +333,10 @@ def test_nonnegative_noise_is_the_noise_where_nothing_is_negative():
 def test_nonnegative_noise_has_a_mean_and_less_covariance():
     """What its docstring warns of: a black pixel next to ink gains, and variances are smaller."""
     graph, x = graph_of(1, 3, 1), torch.tensor([[0.5, 0.5, 0.0]], dtype=torch.float64)
-    plain, kept = (sample(graph, x, 0.1, generator=generator(), n=20_000, nonnegative=flag) for flag in (False, True))
+    plain, kept = (
+        sample(graph, x, 0.1, generator=generator(), n=20_000, nonnegative=flag)
+        for flag in (False, True)
+    )
     assert kept[:, 0, 2].min() >= 0 and float(kept[:, 0, 2].mean()) > 0.02
     assert float(kept.flatten(1).var(0).sum()) < 0.9 * float(plain.flatten(1).var(0).sum())
 
@@ -323,13 +360,17 @@ def test_on_the_gpu():
     on_gpu = torch.Generator("cuda").manual_seed(0)
     xi = sample(graph, x.cuda(), 0.2, generator=on_gpu, n=n).flatten(1)
     assert xi.is_cuda
-    expected = torch.tensor(0.04 * laplacian(weight_matrix(3, 4, 2, kernel(2)), x.flatten().numpy())).cuda()
+    expected = torch.tensor(
+        0.04 * laplacian(weight_matrix(3, 4, 2, kernel(2)), x.flatten().numpy())
+    ).cuda()
     variance = expected.diagonal()
     error = ((variance[:, None] * variance + expected**2) / n).sqrt()
     assert ((xi.T @ xi / n - expected).abs() <= 5 * error + 1e-15).all()
     v = images(4, 3, 4, seed=1) - 0.3
     mass = torch.ones(4, dtype=torch.float64)
-    torch.testing.assert_close(project_to_simplex(v.cuda(), mass.cuda()).cpu(), project_to_simplex(v, mass))
+    torch.testing.assert_close(
+        project_to_simplex(v.cuda(), mass.cuda()).cpu(), project_to_simplex(v, mass)
+    )
     for source, where in ((generator(), x.cuda()), (on_gpu, x)):
         with pytest.raises(ValueError, match="^generator is on .* but x is on"):
             sample(graph.to(where.device), where, 0.2, generator=source)
@@ -358,14 +399,46 @@ def test_bad_tensors(call, value, error, message):
 
 
 BAD_CALLS = {
-    "eta_negative": (lambda: sample(GRAPH, X, -0.1, generator=generator()), ValueError, "eta must .*got -0.1"),
-    "eta_nan": (lambda: sample(GRAPH, X, np.nan, generator=generator()), ValueError, "eta must .*got nan"),
-    "eta_inf": (lambda: sample(GRAPH, X, np.inf, generator=generator()), ValueError, "eta must .*got inf"),
-    "eta_text": (lambda: sample(GRAPH, X, "a", generator=generator()), TypeError, "eta must be a number, got str"),
-    "eta_bool": (lambda: sample(GRAPH, X, True, generator=generator()), TypeError, "eta must be a number, got bool"),
-    "n_zero": (lambda: sample(GRAPH, X, 0.1, generator=generator(), n=0), ValueError, "n must .*got 0"),
-    "n_fraction": (lambda: sample(GRAPH, X, 0.1, generator=generator(), n=1.5), TypeError, "n must .*got 1.5"),
-    "n_bool": (lambda: sample(GRAPH, X, 0.1, generator=generator(), n=True), TypeError, "n must .*got True"),
+    "eta_negative": (
+        lambda: sample(GRAPH, X, -0.1, generator=generator()),
+        ValueError,
+        "eta must .*got -0.1",
+    ),
+    "eta_nan": (
+        lambda: sample(GRAPH, X, np.nan, generator=generator()),
+        ValueError,
+        "eta must .*got nan",
+    ),
+    "eta_inf": (
+        lambda: sample(GRAPH, X, np.inf, generator=generator()),
+        ValueError,
+        "eta must .*got inf",
+    ),
+    "eta_text": (
+        lambda: sample(GRAPH, X, "a", generator=generator()),
+        TypeError,
+        "eta must be a number, got str",
+    ),
+    "eta_bool": (
+        lambda: sample(GRAPH, X, True, generator=generator()),
+        TypeError,
+        "eta must be a number, got bool",
+    ),
+    "n_zero": (
+        lambda: sample(GRAPH, X, 0.1, generator=generator(), n=0),
+        ValueError,
+        "n must .*got 0",
+    ),
+    "n_fraction": (
+        lambda: sample(GRAPH, X, 0.1, generator=generator(), n=1.5),
+        TypeError,
+        "n must .*got 1.5",
+    ),
+    "n_bool": (
+        lambda: sample(GRAPH, X, 0.1, generator=generator(), n=True),
+        TypeError,
+        "n must .*got True",
+    ),
     "generator_none": (
         lambda: sample(GRAPH, X, 0.1, generator=None),
         TypeError,

@@ -90,11 +90,15 @@ def test_parameters_are_the_documented_constants(notebook):
 def test_pictures_have_alt_text(notebook):
     for cell in code_cells(notebook):
         if images(cell):
-            assert cell.metadata.get("mystnb", {}).get("image", {}).get("alt", "").strip(), cell.source[:200]
+            assert cell.metadata.get("mystnb", {}).get("image", {}).get("alt", "").strip(), (
+                cell.source[:200]
+            )
 
 
 def test_readme_figure_is_the_one_in_the_introduction():
     notebook = nbformat.read(ROOT / "book" / "intro.ipynb", as_version=4)
     (cell,) = [cell for cell in notebook.cells if "readme-figure" in cell.metadata.get("tags", [])]
     (picture,) = images(cell)
-    assert (ROOT / "book" / "figures" / "which_is_closer.png").read_bytes() == base64.b64decode(picture)
+    assert (ROOT / "book" / "figures" / "which_is_closer.png").read_bytes() == base64.b64decode(
+        picture
+    )

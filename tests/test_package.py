@@ -19,7 +19,9 @@ def test_the_core_imports_without_the_book():
         f"import sys, wdtr_lite, {', '.join(f'wdtr_lite.{module}' for module in CORE)};"
         "print([m for m in ('matplotlib', 'ipywidgets', 'IPython', 'mlxtend') if m in sys.modules])"
     )
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
     assert result.stdout.strip() == "[]" and result.stderr == ""
 
 
@@ -34,7 +36,9 @@ def test_the_package_names_its_modules():
 
 
 def public_names():
-    modules = sorted(path.stem for path in Path(wdtr_lite.__file__).parent.glob("*.py") if path.stem[0] != "_")
+    modules = sorted(
+        path.stem for path in Path(wdtr_lite.__file__).parent.glob("*.py") if path.stem[0] != "_"
+    )
     for module in modules:
         loaded = importlib.import_module(f"wdtr_lite.{module}")
         assert loaded.__doc__ and loaded.__all__, module
@@ -56,6 +60,8 @@ def test_all_lists_every_public_name(module):
     defined = {
         name
         for name, thing in vars(loaded).items()
-        if name[0] != "_" and callable(thing) and getattr(thing, "__module__", None) == loaded.__name__
+        if name[0] != "_"
+        and callable(thing)
+        and getattr(thing, "__module__", None) == loaded.__name__
     }
     assert set(loaded.__all__) == defined

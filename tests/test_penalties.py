@@ -47,14 +47,23 @@ def size(request):
 
 def network(name="small_cnn", dtype=torch.float64, **how):
     torch.manual_seed(0)
-    return MODELS[name](**{"channels": 1, "mean": 0.3, "std": 0.5, "width": 4, "classes": 5, **how}).to(dtype)
+    return MODELS[name](
+        **{"channels": 1, "mean": 0.3, "std": 0.5, "width": 4, "classes": 5, **how}
+    ).to(dtype)
 
 
 def small(dropout=0.0, norm=None):
     """Two layers of convolutions on 6 x 6 images, with what a test asks for in between, 4 classes, float64."""
     torch.manual_seed(0)
     between = [norm] if norm else [nn.Dropout(dropout)] if dropout else []
-    layers = [nn.Conv2d(1, 6, 3), *between, nn.Softplus(), nn.Conv2d(6, 8, 3, stride=2), nn.Softplus(), nn.Flatten()]
+    layers = [
+        nn.Conv2d(1, 6, 3),
+        *between,
+        nn.Softplus(),
+        nn.Conv2d(6, 8, 3, stride=2),
+        nn.Softplus(),
+        nn.Flatten(),
+    ]
     return nn.Sequential(*layers, nn.Linear(8, 4)).double()
 
 
@@ -156,9 +165,14 @@ def test_one_output(shape):
 
     for mode in ("double_backprop", "finite_difference"):
         penalty = GradientPenalty(graph_of(*size), of="logits", mode=mode)
-        close(penalty(model, x).detach(), brute_force(size, model, COLUMNS["logits"], x, y, "trace"))
+        close(
+            penalty(model, x).detach(), brute_force(size, model, COLUMNS["logits"], x, y, "trace")
+        )
         own = GradientPenalty(graph_of(*size), loss=square, mode=mode, scale=None)
-        close(own(model, x, y).detach(), brute_force(size, model, lambda o, y: square(o, y)[:, None], x, y))
+        close(
+            own(model, x, y).detach(),
+            brute_force(size, model, lambda o, y: square(o, y)[:, None], x, y),
+        )
 
 
 @METRICS
@@ -224,7 +238,9 @@ def test_double_backprop_by_differences(metric, name, of):
     for k, (p, g) in enumerate(zip(model.parameters(), exact)):
         v = torch.randn(p.shape, generator=rng, dtype=p.dtype)
         direction = [v if k == j else torch.zeros_like(q) for j, q in enumerate(model.parameters())]
-        assert float((g * v).sum()) == pytest.approx(difference(value, model, direction), rel=1e-6, abs=1e-7 * largest)
+        assert float((g * v).sum()) == pytest.approx(
+            difference(value, model, direction), rel=1e-6, abs=1e-7 * largest
+        )
 
 
 @METRICS
@@ -238,7 +254,10 @@ def test_finite_differences_converge(metric, of, central, order):
     errors = [
         error(
             grads(
-                GradientPenalty(metric, of=of, mode="finite_difference", central=central, step=h)(model, X, Y).sum(), model
+                GradientPenalty(metric, of=of, mode="finite_difference", central=central, step=h)(
+                    model, X, Y
+                ).sum(),
+                model,
             ),
             exact,
         )
@@ -253,7 +272,9 @@ def naive(metric, model, x, y, h=1e-2):
     leaf = x.clone().requires_grad_()
     loss = cross_entropy(model(leaf), y)
     g = torch.autograd.grad(loss.sum(), leaf, retain_graph=True)[0]
-    raised = g if metric == "euclidean" else apply_laplacian(metric, x, g) / mean_diagonal(metric, x)
+    raised = (
+        g if metric == "euclidean" else apply_laplacian(metric, x, g) / mean_diagonal(metric, x)
+    )
     size = raised.flatten(1).norm(dim=1)
     ahead = cross_entropy(model(x + h * raised / size[:, None, None, None]), y)
     return ((ahead - loss) / h * size) ** 2 / (g * raised).sum((1, 2, 3))
@@ -268,7 +289,9 @@ def digits():
     return torch.utils.data.DataLoader(pairs, batch_size=32)
 
 
-@pytest.mark.parametrize("metric", [PixelGraph(28, 28, 4), "euclidean"], ids=["wasserstein", "euclidean"])
+@pytest.mark.parametrize(
+    "metric", [PixelGraph(28, 28, 4), "euclidean"], ids=["wasserstein", "euclidean"]
+)
 def test_finite_differences_in_float32(digits, metric):
     """1 % in the whole gradient of a resnet20 in training mode, to which squared differences of each image come nowhere
     near."""
@@ -337,14 +360,17 @@ NORMS = {
 def state_of(model):
     """A copy of parameters and buffers, and the settings of each layer."""
     settings = [
-        (m.training, getattr(m, "momentum", None), getattr(m, "track_running_stats", None)) for m in model.modules()
+        (m.training, getattr(m, "momentum", None), getattr(m, "track_running_stats", None))
+        for m in model.modules()
     ]
     return {name: value.clone() for name, value in model.state_dict().items()}, settings
 
 
 def unchanged(model, before):
     state, settings = state_of(model)
-    return settings == before[1] and all(torch.equal(value, before[0][name]) for name, value in state.items())
+    return settings == before[1] and all(
+        torch.equal(value, before[0][name]) for name, value in state.items()
+    )
 
 
 @METRICS
@@ -353,7 +379,10 @@ def unchanged(model, before):
 def test_terms_is_one_pass(metric, mode, norm):
     """The plain outputs and loss, the penalty of a call; statistics move as in one plain pass, in a call not at all."""
     model, plain = small(norm=NORMS[norm]()), small(norm=NORMS[norm]())
-    penalty, before = GradientPenalty(metric, mode=mode, central=mode == "finite_difference"), state_of(model)
+    penalty, before = (
+        GradientPenalty(metric, mode=mode, central=mode == "finite_difference"),
+        state_of(model),
+    )
     alone = penalty(model, X, Y)
     gradient = grads(alone.sum(), model)
     assert unchanged(model, before)
@@ -363,7 +392,11 @@ def test_terms_is_one_pass(metric, mode, norm):
     terms = penalty.terms(model, X, Y)
     assert unchanged(model, state_of(plain))
     assert isinstance(terms, Terms) and terms._fields == ("outputs", "loss", "penalty")
-    close(terms.outputs, outputs), close(terms.loss, cross_entropy(outputs, Y)), close(terms.penalty, alone)
+    (
+        close(terms.outputs, outputs),
+        close(terms.loss, cross_entropy(outputs, Y)),
+        close(terms.penalty, alone),
+    )
     close(grads(terms.penalty.sum(), model), gradient)
     close(grads(terms.loss.sum(), model), grads(cross_entropy(plain(X), Y).sum(), plain))
 
@@ -373,7 +406,9 @@ def test_terms_of_other_outputs_and_losses(mode):
     """The loss is the penalty's own, whatever is penalised."""
     model = small()
     for of in COLUMNS:
-        terms = GradientPenalty(GRAPH, of=of, mode=mode, loss=lambda o, y: (o[:, 0] - y) ** 2).terms(model, X, Y)
+        terms = GradientPenalty(
+            GRAPH, of=of, mode=mode, loss=lambda o, y: (o[:, 0] - y) ** 2
+        ).terms(model, X, Y)
         close(terms.loss, (model(X)[:, 0] - Y) ** 2)
         close(terms.outputs, model(X))
 
@@ -409,7 +444,11 @@ class Refuses(nn.BatchNorm2d):
 
 
 def test_settings_return_after_an_error():
-    for passes, call in ((0, GradientPenalty.__call__), (1, GradientPenalty.__call__), (1, GradientPenalty.terms)):
+    for passes, call in (
+        (0, GradientPenalty.__call__),
+        (1, GradientPenalty.__call__),
+        (1, GradientPenalty.terms),
+    ):
         model = small(norm=Refuses(passes))
         before, rng = state_of(model), torch.get_rng_state()
         with pytest.raises(ArithmeticError, match="enough"):
@@ -499,11 +538,17 @@ def test_dropout_repeats_its_mask(metric, monkeypatch):
     for central, bound in ((False, 1e-3), (True, 1e-6)):
         how = {"mode": "finite_difference", "central": central, "step": 1e-4}
         assert error(gradient(**how), exact) < bound
-    monkeypatch.setattr(regularizer, "_replay", lambda device: lambda: torch.random.fork_rng(enabled=False))
+    monkeypatch.setattr(
+        regularizer, "_replay", lambda device: lambda: torch.random.fork_rng(enabled=False)
+    )
     assert error(gradient(**how), exact) > 1
 
 
-@pytest.mark.parametrize("how", [{}, {"mode": "finite_difference"}, {"mode": "finite_difference", "central": True}], ids=str)
+@pytest.mark.parametrize(
+    "how",
+    [{}, {"mode": "finite_difference"}, {"mode": "finite_difference", "central": True}],
+    ids=str,
+)
 def test_the_global_generator_moves_as_in_one_pass(how):
     model = small(dropout=0.5)
     torch.manual_seed(1)
@@ -521,10 +566,14 @@ def test_the_global_generator_moves_as_in_one_pass(how):
 def test_spectral_normalisation(metric, mode):
     """A power iteration on every pass in training: none in a call, and the perturbed pass has the same weight."""
     model = small()
-    model[0], model[-1] = (nn.utils.parametrizations.spectral_norm(layer) for layer in (model[0], model[-1]))
+    model[0], model[-1] = (
+        nn.utils.parametrizations.spectral_norm(layer) for layer in (model[0], model[-1])
+    )
     resting = copy.deepcopy(model).eval()
     before, exact = state_of(model), grads(GradientPenalty(metric)(resting, X, Y).sum(), resting)
-    penalty = GradientPenalty(metric, mode=mode, **({"step": 1e-4} if mode == "finite_difference" else {}))
+    penalty = GradientPenalty(
+        metric, mode=mode, **({"step": 1e-4} if mode == "finite_difference" else {})
+    )
     gradient = grads(penalty(model, X, Y).sum(), model)
     assert unchanged(model, before)
     assert error(gradient, exact) < 1e-3
@@ -634,7 +683,11 @@ def test_margin_of_very_negative_logits(metric):
     model = small()
     with torch.no_grad():
         expected = GradientPenalty(metric, of="margin")(model, X, Y)
-        close(GradientPenalty(metric, of="margin")(lambda image: model(image) - 1e4, X, Y), expected, rtol=1e-6)
+        close(
+            GradientPenalty(metric, of="margin")(lambda image: model(image) - 1e4, X, Y),
+            expected,
+            rtol=1e-6,
+        )
 
 
 @METRICS
@@ -642,11 +695,14 @@ def test_finite_differences_of_small_gradients(metric):
     """A loss a million times smaller has the same relative error: the step is a length, whatever the gradient."""
     model = small()
     for factor in (1.0, 1e-6):
+
         def loss(outputs, y, factor=factor):
             return factor * cross_entropy(outputs, y)
 
         exact, found = (
-            grads(GradientPenalty(metric, loss=loss, mode=mode)(model, X, Y).sum() / factor**2, model)
+            grads(
+                GradientPenalty(metric, loss=loss, mode=mode)(model, X, Y).sum() / factor**2, model
+            )
             for mode in ("double_backprop", "finite_difference")
         )
         assert error(found, exact) < 0.01
@@ -663,7 +719,9 @@ def test_spectral_normalisation_by_hooks(metric, mode):
     gradient = {}
     for training in (True, False):
         model.train(training)
-        penalty = GradientPenalty(metric, mode=mode, **({"step": 1e-4} if mode == "finite_difference" else {}))
+        penalty = GradientPenalty(
+            metric, mode=mode, **({"step": 1e-4} if mode == "finite_difference" else {})
+        )
         gradient[training] = grads(penalty(model, X, Y).sum(), model)
     for k, (u, v) in zip((0, -1), vectors, strict=True):
         assert torch.equal(model[k].weight_u, u) and torch.equal(model[k].weight_v, v)
@@ -695,9 +753,14 @@ def test_functional_call(metric, mode, of):
     parameters = {name: p.detach().clone().requires_grad_() for name, p in model.named_parameters()}
     value = penalised(penalty, model, parameters, X, Y)
     close(value, expected)
-    close(vector(torch.autograd.grad(value.sum(), list(parameters.values()), materialize_grads=True)), gradient)
+    close(
+        vector(torch.autograd.grad(value.sum(), list(parameters.values()), materialize_grads=True)),
+        gradient,
+    )
     pure = {name: p.detach() for name, p in parameters.items()}
-    transformed, value = torch.func.grad_and_value(lambda p: penalised(penalty, model, p, X, Y).sum())(pure)
+    transformed, value = torch.func.grad_and_value(
+        lambda p: penalised(penalty, model, p, X, Y).sum()
+    )(pure)
     close(value, expected.sum().detach())
     close(vector(transformed.values()), gradient)
 
@@ -729,7 +792,9 @@ def test_types(metric, mode):
     """As x: float64 in, float64 out, float32 near it."""
     penalty = GradientPenalty(metric, mode=mode)
     wide = penalty(small(), X, Y)
-    single = GradientPenalty(metric if metric == "euclidean" else metric.to(dtype=torch.float32), mode=mode)
+    single = GradientPenalty(
+        metric if metric == "euclidean" else metric.to(dtype=torch.float32), mode=mode
+    )
     narrow = single(small().float(), X.float(), Y)
     assert wide.dtype == torch.float64 and narrow.dtype == torch.float32
     torch.testing.assert_close(narrow, wide.float(), rtol=1e-4, atol=1e-6)
@@ -752,7 +817,9 @@ def test_autocast(metric):
     how = {"mode": "finite_difference"}
     (plain, gradient), (cast, cast_gradient) = result(False, **how), result(True, **how)
     assert cast.outputs.dtype == torch.float32
-    assert all(torch.equal(a, b) for a, b in zip(cast, plain)) and torch.equal(cast_gradient, gradient)
+    assert all(torch.equal(a, b) for a, b in zip(cast, plain)) and torch.equal(
+        cast_gradient, gradient
+    )
 
 
 @METRICS
@@ -809,12 +876,16 @@ def test_critic_of_a_gan(mode):
     (g,) = torch.autograd.grad(critic(leaf).sum(), leaf, create_graph=True)
     expected = ((g.flatten(1).norm(dim=1) - 1) ** 2).mean()
     how = {} if mode == "double_backprop" else {"mode": mode, "central": True, "step": 1e-4}
-    value = ((GradientPenalty("euclidean", of="logits", **how)(critic, between).sqrt() - 1) ** 2).mean()
+    value = (
+        (GradientPenalty("euclidean", of="logits", **how)(critic, between).sqrt() - 1) ** 2
+    ).mean()
     close(value.detach(), expected.detach())
     assert error(grads(value, critic), grads(expected, critic)) < 1e-6
 
 
-def train_one_epoch(model, criterion, optimizer, loader, device, scaler=None, penalty=None, eta=0.0):
+def train_one_epoch(
+    model, criterion, optimizer, loader, device, scaler=None, penalty=None, eta=0.0
+):
     """An epoch as torchvision's reference recipe for classification runs it, and three lines."""
     model.train()
     for image, target in loader:
@@ -851,7 +922,9 @@ def test_a_training_recipe(digits, mode, amp):
         scaler = torch.amp.GradScaler("cpu", enabled=False) if amp else None
         criterion = nn.CrossEntropyLoss(label_smoothing=0.1)
         for _ in range(3):
-            train_one_epoch(model, criterion, optimizer, digits, "cpu", scaler, penalty if eta else None, eta)
+            train_one_epoch(
+                model, criterion, optimizer, digits, "cpu", scaler, penalty if eta else None, eta
+            )
         terms = [measure.terms(model, x, y) for x, y in digits]
         reached[eta] = [float(torch.cat(part).mean().detach()) for part in zip(*terms)][1:]
     (loss, free), (penalised_loss, held) = reached.values()
@@ -872,7 +945,11 @@ def tiny():
 
 def exact_laplacian(graph, model, x, y, scale, loss=cross_entropy):
     value = second_order_expansion(loss, model, graph, x, y).laplacian
-    return value if graph is None or scale is None else value / matrices(TINY, x).diagonal(dim1=-2, dim2=-1).mean()
+    return (
+        value
+        if graph is None or scale is None
+        else value / matrices(TINY, x).diagonal(dim1=-2, dim2=-1).mean()
+    )
 
 
 def feed_signs(monkeypatch, n):
@@ -895,7 +972,9 @@ def test_laplacian_penalty_has_the_trace_for_mean(euclidean, scale, monkeypatch)
     expected = exact_laplacian(None if euclidean else graph, model, x, y, scale)
     assert values.shape == (every,) and values.detach().std() > 1e-3
     close(values.mean().detach(), expected[0].detach())
-    exact = second_order_expansion(cross_entropy, model, None if euclidean else graph, x, y, create_graph=True).laplacian
+    exact = second_order_expansion(
+        cross_entropy, model, None if euclidean else graph, x, y, create_graph=True
+    ).laplacian
     unit = float(expected / exact.detach())
     close(grads(values.mean(), model), unit * grads(exact[0], model))
 
@@ -910,7 +989,9 @@ def test_laplacian_penalty_by_sampling(euclidean, samples):
     metric = "euclidean" if euclidean else graph
     with torch.no_grad():
         draws, one = (
-            laplacian_penalty(metric, model, batch, labels, generator=generator(3), samples=k).view(n, 2)
+            laplacian_penalty(metric, model, batch, labels, generator=generator(3), samples=k).view(
+                n, 2
+            )
             for k in (samples, 1)
         )
     expected = exact_laplacian(None if euclidean else graph, model, x, y, "trace")
@@ -932,7 +1013,9 @@ def test_laplacian_penalty_by_differences(metric, name):
     for k, (p, g) in enumerate(zip(model.parameters(), exact)):
         v = torch.randn(p.shape, generator=rng, dtype=p.dtype)
         direction = [v if k == j else torch.zeros_like(q) for j, q in enumerate(model.parameters())]
-        assert float((g * v).sum()) == pytest.approx(difference(value, model, direction), rel=1e-6, abs=1e-7 * largest)
+        assert float((g * v).sum()) == pytest.approx(
+            difference(value, model, direction), rel=1e-6, abs=1e-7 * largest
+        )
 
 
 @pytest.mark.parametrize("shape", [(), (1,)])
@@ -947,7 +1030,9 @@ def test_laplacian_penalty_of_one_output(shape):
         return (outputs.view(-1) + 1) ** 3
 
     batch = x.expand(n, 1, 2, 3)
-    draws = laplacian_penalty(graph, model, batch, None, generator=generator(), loss=cubic, scale=None).detach()
+    draws = laplacian_penalty(
+        graph, model, batch, None, generator=generator(), loss=cubic, scale=None
+    ).detach()
     expected = second_order_expansion(cubic, model, graph, x, None).laplacian
     assert abs(draws.mean() - expected) <= 4 * draws.std() / n**0.5 and draws.std() > 0
 
@@ -961,7 +1046,9 @@ def test_laplacian_penalty_without_curvature(metric):
     linear = nn.Sequential(nn.Flatten(), nn.Linear(36, 4)).double()
     value = laplacian_penalty(metric, linear, X, Y, generator=generator())
     assert torch.equal(value.detach(), torch.zeros(5).double())
-    black = laplacian_penalty(metric, small(), torch.zeros_like(X), Y, generator=generator()).detach()
+    black = laplacian_penalty(
+        metric, small(), torch.zeros_like(X), Y, generator=generator()
+    ).detach()
     assert black.isfinite().all() and (black == 0).all() == (metric is GRAPH)
 
 
@@ -975,7 +1062,11 @@ def test_laplacian_penalty_leaves_things_as_they_were(metric):
     with torch.no_grad():
         again = laplacian_penalty(metric, model, x, Y, generator=generator())
         other = laplacian_penalty(metric, model, x, Y, generator=generator(1))
-    assert torch.equal(again, value.detach()) and not again.requires_grad and not torch.equal(other, again)
+    assert (
+        torch.equal(again, value.detach())
+        and not again.requires_grad
+        and not torch.equal(other, again)
+    )
     assert all(p.grad is None for p in model.parameters())
     value.sum().backward()
     assert all(p.grad is not None for p in model.parameters())
@@ -998,7 +1089,10 @@ def test_on_the_gpu(metric, mode):
     """The CPU's values and gradients; dropout's masks repeat there too."""
     where = metric if metric == "euclidean" else metric.to("cuda")
     model = small()
-    penalty, expected = GradientPenalty(where, mode=mode), GradientPenalty(metric, mode=mode)(model, X, Y)
+    penalty, expected = (
+        GradientPenalty(where, mode=mode),
+        GradientPenalty(metric, mode=mode)(model, X, Y),
+    )
     gradient = grads(expected.sum(), model)
     value = penalty(model.cuda(), X.cuda(), Y.cuda())
     assert value.is_cuda
@@ -1009,9 +1103,13 @@ def test_on_the_gpu(metric, mode):
     found = []
     for choice in ({}, {"mode": mode, **how}):
         torch.cuda.manual_seed(1)
-        found.append(grads(GradientPenalty(where, **choice)(model, X.cuda(), Y.cuda()).sum(), model))
+        found.append(
+            grads(GradientPenalty(where, **choice)(model, X.cuda(), Y.cuda()).sum(), model)
+        )
     assert error(*found) < 1e-5
-    value = laplacian_penalty(where, small().cuda(), X.cuda(), Y.cuda(), generator=torch.Generator("cuda").manual_seed(0))
+    value = laplacian_penalty(
+        where, small().cuda(), X.cuda(), Y.cuda(), generator=torch.Generator("cuda").manual_seed(0)
+    )
     assert value.is_cuda and value.isfinite().all()
 
 
@@ -1021,7 +1119,10 @@ def test_on_the_gpu(metric, mode):
 def test_on_the_gpu_captured_in_a_graph(metric, mode):
     """A whole training step, replayed on other images, gives the parameters of the eager steps."""
     metric = metric if metric == "euclidean" else metric.to("cuda")
-    penalty, batches = GradientPenalty(metric, mode=mode), [images(5, 1, 6, 6, seed=k).cuda() for k in range(3)]
+    penalty, batches = (
+        GradientPenalty(metric, mode=mode),
+        [images(5, 1, 6, 6, seed=k).cuda() for k in range(3)],
+    )
     y = Y.cuda()
 
     def trained(advance):
@@ -1069,7 +1170,9 @@ LOW_GRAPH, LOW_X = graph_of(3, 4, 1), images(5, 1, 3, 4)
 
 
 def laplacian_of(x=X, **how):
-    return laplacian_penalty(**{"metric": GRAPH, "model": small(), "x": x, "y": Y, "generator": generator(), **how})
+    return laplacian_penalty(
+        **{"metric": GRAPH, "model": small(), "x": x, "y": Y, "generator": generator(), **how}
+    )
 
 
 @pytest.mark.parametrize(
@@ -1081,8 +1184,14 @@ def laplacian_of(x=X, **how):
                 lambda x: GradientPenalty(LOW_GRAPH, mode="finite_difference")(network(), x, Y),
                 bad_images("x", LOW_X),
             ),
-            "terms": (lambda x: GradientPenalty(LOW_GRAPH).terms(network(), x, Y), bad_images("x", LOW_X)),
-            "laplacian": (lambda x: laplacian_of(x, metric=LOW_GRAPH, model=network()), bad_images("x", LOW_X)),
+            "terms": (
+                lambda x: GradientPenalty(LOW_GRAPH).terms(network(), x, Y),
+                bad_images("x", LOW_X),
+            ),
+            "laplacian": (
+                lambda x: laplacian_of(x, metric=LOW_GRAPH, model=network()),
+                bad_images("x", LOW_X),
+            ),
         }
     ),
 )
@@ -1098,18 +1207,53 @@ def gives(x):
     return GradientPenalty(GRAPH)(small(), x, Y)
 
 
-
 BAD_CALLS = {
-    "metric_name": (lambda: GradientPenalty("wasserstein"), ValueError, "metric must be a PixelGraph or 'euclidean', got"),
-    "metric_none": (lambda: GradientPenalty(None), (ValueError, TypeError), "metric must be .*got None"),
-    "of": (lambda: GradientPenalty(GRAPH, of="logit"), ValueError, "of must be one of 'loss', 'logits', 'margin', got"),
+    "metric_name": (
+        lambda: GradientPenalty("wasserstein"),
+        ValueError,
+        "metric must be a PixelGraph or 'euclidean', got",
+    ),
+    "metric_none": (
+        lambda: GradientPenalty(None),
+        (ValueError, TypeError),
+        "metric must be .*got None",
+    ),
+    "of": (
+        lambda: GradientPenalty(GRAPH, of="logit"),
+        ValueError,
+        "of must be one of 'loss', 'logits', 'margin', got",
+    ),
     "of_none": (lambda: GradientPenalty(GRAPH, of=None), ValueError, "of must be .*got None"),
-    "mode": (lambda: GradientPenalty(GRAPH, mode="exact"), ValueError, "mode must be .*finite_difference', got 'exact'"),
-    "scale": (lambda: GradientPenalty(GRAPH, scale="pixel"), ValueError, "scale must be .*'trace', None, got 'pixel'"),
-    "scale_number": (lambda: GradientPenalty(GRAPH, scale=1.0), ValueError, "scale must be .*got 1.0"),
-    "loss_name": (lambda: GradientPenalty(GRAPH, loss="mse"), TypeError, "loss must be a function, got str"),
-    "loss_none": (lambda: GradientPenalty(GRAPH, loss=None), TypeError, "loss must be a function, got NoneType"),
-    "central": (lambda: GradientPenalty(GRAPH, central=True), ValueError, "central is an option of mode='finite_diff"),
+    "mode": (
+        lambda: GradientPenalty(GRAPH, mode="exact"),
+        ValueError,
+        "mode must be .*finite_difference', got 'exact'",
+    ),
+    "scale": (
+        lambda: GradientPenalty(GRAPH, scale="pixel"),
+        ValueError,
+        "scale must be .*'trace', None, got 'pixel'",
+    ),
+    "scale_number": (
+        lambda: GradientPenalty(GRAPH, scale=1.0),
+        ValueError,
+        "scale must be .*got 1.0",
+    ),
+    "loss_name": (
+        lambda: GradientPenalty(GRAPH, loss="mse"),
+        TypeError,
+        "loss must be a function, got str",
+    ),
+    "loss_none": (
+        lambda: GradientPenalty(GRAPH, loss=None),
+        TypeError,
+        "loss must be a function, got NoneType",
+    ),
+    "central": (
+        lambda: GradientPenalty(GRAPH, central=True),
+        ValueError,
+        "central is an option of mode='finite_diff",
+    ),
     **{
         f"step_{step}": (
             lambda step=step: GradientPenalty(GRAPH, mode="finite_difference", step=step),
@@ -1118,13 +1262,37 @@ BAD_CALLS = {
         )
         for step in (0, -1e-2, np.inf, np.nan, True, "a", None)
     },
-    "x_of_three_axes": (lambda: gives(X[0]), ValueError, r"x must be \(B, C, H, W\), got \(1, 6, 6\)"),
-    "x_of_two_axes": (lambda: gives(X[0, 0]), ValueError, r"x must be \(B, C, H, W\), got \(6, 6\)"),
+    "x_of_three_axes": (
+        lambda: gives(X[0]),
+        ValueError,
+        r"x must be \(B, C, H, W\), got \(1, 6, 6\)",
+    ),
+    "x_of_two_axes": (
+        lambda: gives(X[0, 0]),
+        ValueError,
+        r"x must be \(B, C, H, W\), got \(6, 6\)",
+    ),
     "x_of_five_axes": (lambda: gives(X[None]), ValueError, r"x must be \(B, C, H, W\)"),
-    "x_of_integers": (lambda: EUCLIDEAN(small(), X.long(), Y), TypeError, "x must be a floating tensor, got torch.int64"),
-    "x_of_a_list": (lambda: EUCLIDEAN(small(), X.tolist(), Y), TypeError, "x must be a tensor, got list"),
-    "euclidean_x_of_three_axes": (lambda: EUCLIDEAN(small(), X[0], Y), ValueError, r"x must be \(B, C, H, W\)"),
-    "no_labels": (lambda: GradientPenalty(GRAPH)(small(), X), ValueError, "y, the labels, must be given for of='loss'"),
+    "x_of_integers": (
+        lambda: EUCLIDEAN(small(), X.long(), Y),
+        TypeError,
+        "x must be a floating tensor, got torch.int64",
+    ),
+    "x_of_a_list": (
+        lambda: EUCLIDEAN(small(), X.tolist(), Y),
+        TypeError,
+        "x must be a tensor, got list",
+    ),
+    "euclidean_x_of_three_axes": (
+        lambda: EUCLIDEAN(small(), X[0], Y),
+        ValueError,
+        r"x must be \(B, C, H, W\)",
+    ),
+    "no_labels": (
+        lambda: GradientPenalty(GRAPH)(small(), X),
+        ValueError,
+        "y, the labels, must be given for of='loss'",
+    ),
     "no_labels_margin": (
         lambda: GradientPenalty(GRAPH, of="margin")(small(), X),
         ValueError,
@@ -1146,21 +1314,67 @@ BAD_CALLS = {
         r"of='margin' needs at least two outputs per image, got \(5,\)",
     ),
     "margin_of_one_column": (
-        lambda: GradientPenalty("euclidean", of="margin")(lambda x: x.sum((1, 2, 3))[:, None], X, Y * 0),
+        lambda: GradientPenalty("euclidean", of="margin")(
+            lambda x: x.sum((1, 2, 3))[:, None], X, Y * 0
+        ),
         ValueError,
         r"of='margin' needs at least two outputs per image, got \(5, 1\)",
     ),
-    "outputs_of_other_images": (lambda: EUCLIDEAN(lambda x: x[:2, 0, 0], X, Y), ValueError, r"f must return \(5,\) or"),
-    "outputs_of_images": (lambda: EUCLIDEAN(lambda x: x, X, Y), ValueError, r"f must return \(5,\) or"),
-    "outputs_of_numbers": (lambda: EUCLIDEAN(lambda x: x.tolist(), X, Y), TypeError, "f must return a tensor, got list"),
-    "laplacian_metric": (lambda: laplacian_of(metric="l2"), ValueError, "metric must be a PixelGraph or 'euclidean'"),
-    "laplacian_scale": (lambda: laplacian_of(scale="pixel"), ValueError, "scale must be one of 'trace', None, got 'pixel'"),
-    "laplacian_samples_zero": (lambda: laplacian_of(samples=0), ValueError, "samples must be at least 1, got 0"),
-    "laplacian_samples": (lambda: laplacian_of(samples=1.5), TypeError, "samples must be a whole number, got 1.5"),
-    "laplacian_generator": (lambda: laplacian_of(generator=0), TypeError, "generator must be a torch.Generator, got int"),
-    "laplacian_x": (lambda: laplacian_of(x=X[0]), ValueError, r"x must be \(B, C, H, W\), got \(1, 6, 6\)"),
-    "laplacian_euclidean_x": (lambda: laplacian_of(metric="euclidean", x=X[0]), ValueError, r"x must be \(B, C, H, W\)"),
-    "laplacian_loss": (lambda: laplacian_of(loss=F.cross_entropy), ValueError, "loss must return one number per image"),
+    "outputs_of_other_images": (
+        lambda: EUCLIDEAN(lambda x: x[:2, 0, 0], X, Y),
+        ValueError,
+        r"f must return \(5,\) or",
+    ),
+    "outputs_of_images": (
+        lambda: EUCLIDEAN(lambda x: x, X, Y),
+        ValueError,
+        r"f must return \(5,\) or",
+    ),
+    "outputs_of_numbers": (
+        lambda: EUCLIDEAN(lambda x: x.tolist(), X, Y),
+        TypeError,
+        "f must return a tensor, got list",
+    ),
+    "laplacian_metric": (
+        lambda: laplacian_of(metric="l2"),
+        ValueError,
+        "metric must be a PixelGraph or 'euclidean'",
+    ),
+    "laplacian_scale": (
+        lambda: laplacian_of(scale="pixel"),
+        ValueError,
+        "scale must be one of 'trace', None, got 'pixel'",
+    ),
+    "laplacian_samples_zero": (
+        lambda: laplacian_of(samples=0),
+        ValueError,
+        "samples must be at least 1, got 0",
+    ),
+    "laplacian_samples": (
+        lambda: laplacian_of(samples=1.5),
+        TypeError,
+        "samples must be a whole number, got 1.5",
+    ),
+    "laplacian_generator": (
+        lambda: laplacian_of(generator=0),
+        TypeError,
+        "generator must be a torch.Generator, got int",
+    ),
+    "laplacian_x": (
+        lambda: laplacian_of(x=X[0]),
+        ValueError,
+        r"x must be \(B, C, H, W\), got \(1, 6, 6\)",
+    ),
+    "laplacian_euclidean_x": (
+        lambda: laplacian_of(metric="euclidean", x=X[0]),
+        ValueError,
+        r"x must be \(B, C, H, W\)",
+    ),
+    "laplacian_loss": (
+        lambda: laplacian_of(loss=F.cross_entropy),
+        ValueError,
+        "loss must return one number per image",
+    ),
 }
 
 
@@ -1178,4 +1392,6 @@ def test_the_generator_has_no_default():
 
 def test_another_device():
     with pytest.raises(ValueError, match="^generator is on cpu but x is on meta"):
-        laplacian_penalty("euclidean", small().to("meta"), X.to("meta"), Y.to("meta"), generator=generator())
+        laplacian_penalty(
+            "euclidean", small().to("meta"), X.to("meta"), Y.to("meta"), generator=generator()
+        )

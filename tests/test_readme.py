@@ -15,7 +15,9 @@ README = Path(__file__).parent.parent / "README.md"
 
 def test_example_prints_what_it_says():
     text = README.read_text()
-    code, expected = (re.search(rf"```{kind}\n(.*?)```", text, re.DOTALL)[1] for kind in ("python", "text"))
+    code, expected = (
+        re.search(rf"```{kind}\n(.*?)```", text, re.DOTALL)[1] for kind in ("python", "text")
+    )
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed):
         exec(compile(code, "README.md", "exec"), {})

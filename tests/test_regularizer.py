@@ -50,7 +50,9 @@ def probability(x):
 def logits(x, outputs=10):
     """Ten outputs, (B, 10)."""
     flat = x.flatten(1)
-    k = torch.arange(flat.shape[1] * outputs, dtype=x.dtype, device=x.device).view(flat.shape[1], outputs)
+    k = torch.arange(flat.shape[1] * outputs, dtype=x.dtype, device=x.device).view(
+        flat.shape[1], outputs
+    )
     return torch.sin(3 * flat @ torch.sin(k)) + flat**2 @ torch.cos(1.3 * k)
 
 
@@ -73,12 +75,18 @@ def cross_entropy(output, y):
 
 def odd_loss(output, y):
     """A loss of several outputs that no symmetry makes simple, its Hessian full and indefinite."""
-    return torch.exp(output[:, 0] * output[:, 1]) + y * torch.sin(output.sum(1)) - output[:, -1] ** 3
+    return (
+        torch.exp(output[:, 0] * output[:, 1]) + y * torch.sin(output.sum(1)) - output[:, -1] ** 3
+    )
 
 
 CASES = {
     "square": (square, scalar, torch.tensor([0.7, -0.4, 1.5]).double()),
-    "binary_cross_entropy": (binary_cross_entropy, probability, torch.tensor([1.0, 0.0, 1.0]).double()),
+    "binary_cross_entropy": (
+        binary_cross_entropy,
+        probability,
+        torch.tensor([1.0, 0.0, 1.0]).double(),
+    ),
     "cross_entropy": (cross_entropy, logits, torch.tensor([3, 9, 0])),
     "odd": (odd_loss, lambda x: logits(x, 3), torch.tensor([1.0, 2.0, -1.0]).double()),
     "one_column": (
@@ -99,7 +107,9 @@ def tensor_l(size, x):
     if size is None:
         return torch.eye(x.numel(), dtype=torch.float64)
     weights = weight_matrix(*size)
-    return torch.block_diag(*(torch.tensor(laplacian(weights, channel.flatten().numpy())) for channel in x))
+    return torch.block_diag(
+        *(torch.tensor(laplacian(weights, channel.flatten().numpy())) for channel in x)
+    )
 
 
 def jacobian_and_hessians(f, x):
@@ -110,7 +120,9 @@ def jacobian_and_hessians(f, x):
 
     v = x.flatten()
     jacobian = torch.autograd.functional.jacobian(flat, v)
-    hessians = [torch.autograd.functional.hessian(lambda v: flat(v)[a], v) for a in range(len(jacobian))]
+    hessians = [
+        torch.autograd.functional.hessian(lambda v: flat(v)[a], v) for a in range(len(jacobian))
+    ]
     return jacobian, torch.stack(hessians)
 
 
@@ -135,7 +147,9 @@ def test_terms_are_the_theorems(case, size, euclidean):
     x = inside(3, 2, *size[:2])
     terms = second_order_expansion(loss, f, None if euclidean else graph_of(*size), x, y)
     torch.testing.assert_close(terms.loss, loss(f(x), y))
-    assert terms.gradient.shape == terms.laplacian.shape == (3,) and (terms.standard_error == 0).all()
+    assert (
+        terms.gradient.shape == terms.laplacian.shape == (3,) and (terms.standard_error == 0).all()
+    )
     for k in range(3):
         matrix = tensor_l(None if euclidean else size, x[k])
         jacobian, hessians = jacobian_and_hessians(f, x[k])
@@ -153,16 +167,24 @@ def test_terms_add_up_to_the_laplacian_of_the_composite(case, size, volume):
     x = inside(3, 2, *size[:2])
     for graph in (graph_of(*size), None):
         terms = second_order_expansion(loss, f, graph, x, y, volume=volume)
-        composite = calculus.laplace_beltrami(lambda image: loss(f(image), y), graph, x, volume=volume).value
-        torch.testing.assert_close(terms.gradient + terms.laplacian, composite, rtol=1e-9, atol=1e-9)
+        composite = calculus.laplace_beltrami(
+            lambda image: loss(f(image), y), graph, x, volume=volume
+        ).value
+        torch.testing.assert_close(
+            terms.gradient + terms.laplacian, composite, rtol=1e-9, atol=1e-9
+        )
 
 
 def test_volume_changes_the_laplacian_term_alone(case, size):
     """By l' (div L + L grad log vol)' grad f; the Laplacian of each output weighted by l'."""
     loss, f, y = case
     graph, x = graph_of(*size), inside(3, 1, *size[:2])
-    additive, exponential = (second_order_expansion(loss, f, graph, x, y, volume=flag) for flag in (False, True))
-    assert torch.equal(additive.gradient, exponential.gradient) and torch.equal(additive.loss, exponential.loss)
+    additive, exponential = (
+        second_order_expansion(loss, f, graph, x, y, volume=flag) for flag in (False, True)
+    )
+    assert torch.equal(additive.gradient, exponential.gradient) and torch.equal(
+        additive.loss, exponential.loss
+    )
     drift = calculus.laplacian_divergence(graph) + metric.apply_laplacian(
         graph, x, calculus.log_volume_gradient(graph, x)
     )
@@ -170,7 +192,9 @@ def test_volume_changes_the_laplacian_term_alone(case, size):
         first, _ = loss_derivatives(loss, f, x[k], y[k])
         slope = first @ jacobian_and_hessians(f, x[k])[0]
         expected = float(slope @ drift[k].flatten())
-        assert float((exponential.laplacian - additive.laplacian)[k]) == pytest.approx(expected, rel=1e-8, abs=1e-9)
+        assert float((exponential.laplacian - additive.laplacian)[k]) == pytest.approx(
+            expected, rel=1e-8, abs=1e-9
+        )
         assert abs(expected) > 1e-3
 
 
@@ -181,9 +205,19 @@ def test_stochastic_terms():
     for volume in (False, True):
         exact = second_order_expansion(loss, f, graph, x, y, volume=volume)
         sampled = second_order_expansion(
-            loss, f, graph, x, y, volume=volume, estimator="stochastic", samples=300, generator=generator()
+            loss,
+            f,
+            graph,
+            x,
+            y,
+            volume=volume,
+            estimator="stochastic",
+            samples=300,
+            generator=generator(),
         )
-        assert torch.equal(exact.gradient, sampled.gradient) and torch.equal(exact.loss, sampled.loss)
+        assert torch.equal(exact.gradient, sampled.gradient) and torch.equal(
+            exact.loss, sampled.loss
+        )
         assert ((sampled.laplacian - exact.laplacian).abs() <= 4 * sampled.standard_error).all()
         assert (sampled.standard_error > 0).all()
 
@@ -219,7 +253,9 @@ def test_example_2(size):
     torch.testing.assert_close(terms.gradient, 2 * norm, rtol=1e-10, atol=0)
     torch.testing.assert_close(terms.laplacian, 2 * (value - y) * delta, rtol=1e-10, atol=0)
     printed = norm + (value - y) * delta
-    torch.testing.assert_close(terms.gradient + terms.laplacian, 2 * printed, rtol=1e-10, atol=1e-12)
+    torch.testing.assert_close(
+        terms.gradient + terms.laplacian, 2 * printed, rtol=1e-10, atol=1e-12
+    )
     mean = tangents(3, 1, *size[:2], size=0.1)
     leaf = x.clone().requires_grad_()
     slope = (torch.autograd.grad(scalar(leaf).sum(), leaf)[0] * mean).sum((1, 2, 3))
@@ -232,7 +268,9 @@ def test_example_3(size):
     graph, x, y = graph_of(*size), inside(3, 1, *size[:2]), torch.tensor([1.0, 0.0, 0.25]).double()
     p, norm, delta = pieces(probability, graph, x)
     terms = second_order_expansion(binary_cross_entropy, probability, graph, x, y)
-    torch.testing.assert_close(terms.gradient, (y / p**2 + (1 - y) / (1 - p) ** 2) * norm, rtol=1e-10, atol=0)
+    torch.testing.assert_close(
+        terms.gradient, (y / p**2 + (1 - y) / (1 - p) ** 2) * norm, rtol=1e-10, atol=0
+    )
     slope = -y / p + (1 - y) / (1 - p)
     torch.testing.assert_close(terms.laplacian, slope * delta, rtol=1e-10, atol=1e-12)
     mean = tangents(3, 1, *size[:2], size=0.1)
@@ -255,7 +293,8 @@ def test_example_3_of_k_outputs():
 
     terms = second_order_expansion(mean_loss, outputs, graph, x, y)
     apart = [
-        second_order_expansion(binary_cross_entropy, lambda x: outputs(x)[:, a], graph, x, y[:, a]) for a in range(3)
+        second_order_expansion(binary_cross_entropy, lambda x: outputs(x)[:, a], graph, x, y[:, a])
+        for a in range(3)
     ]
     for together, separate in zip(terms, zip(*apart)):
         torch.testing.assert_close(together, torch.stack(separate).mean(0), rtol=1e-10, atol=1e-12)
@@ -267,9 +306,15 @@ def test_example_4():
     so l + eta^2 E^R / 2 with the theorem's E^R = 2 |grad f|^2 + 2 (f - y) tr A lacks eta^4 (tr A^2 / 2 + (tr A)^2 /
     4) and no more; the printed half of that E^R is wrong at order eta^2."""
     g = generator()
-    a, b = torch.randn(6, 6, generator=g, dtype=torch.float64), torch.randn(6, generator=g, dtype=torch.float64)
+    a, b = (
+        torch.randn(6, 6, generator=g, dtype=torch.float64),
+        torch.randn(6, generator=g, dtype=torch.float64),
+    )
     a = a + a.T
-    x, y = torch.randn(4, 1, 2, 3, generator=g, dtype=torch.float64), torch.randn(4, generator=g, dtype=torch.float64)
+    x, y = (
+        torch.randn(4, 1, 2, 3, generator=g, dtype=torch.float64),
+        torch.randn(4, generator=g, dtype=torch.float64),
+    )
 
     def quadratic(x):
         flat = x.flatten(1)
@@ -281,7 +326,9 @@ def test_example_4():
     torch.testing.assert_close(terms.laplacian, 2 * (value - y) * a.trace(), rtol=1e-12, atol=1e-12)
     for eta in (0.1, 0.5):
         exact = (
-            (value - y + eta**2 * a.trace() / 2) ** 2 + eta**2 * slope.square().sum(1) + eta**4 * (a @ a).trace() / 2
+            (value - y + eta**2 * a.trace() / 2) ** 2
+            + eta**2 * slope.square().sum(1)
+            + eta**4 * (a @ a).trace() / 2
         )
         expansion = terms.loss + eta**2 / 2 * (terms.gradient + terms.laplacian)
         rest = eta**4 * ((a @ a).trace() / 2 + a.trace() ** 2 / 4)
@@ -307,21 +354,31 @@ def gaussian(size, x, eta, nodes=8):
     z, w = np.polynomial.hermite_e.hermegauss(nodes)
     axes = root.shape[1]
     points = np.stack(np.meshgrid(*[z] * axes, indexing="ij"), -1).reshape(-1, axes)
-    weight = np.stack(np.meshgrid(*[w / w.sum()] * axes, indexing="ij"), -1).reshape(-1, axes).prod(1)
+    weight = (
+        np.stack(np.meshgrid(*[w / w.sum()] * axes, indexing="ij"), -1).reshape(-1, axes).prod(1)
+    )
     return torch.tensor(eta * points @ root.T).view(-1, 1, *size[:2]), torch.tensor(weight)
 
 
 def remainders(size, x, loss, f, y, *, exponential, etas=(0.0005, 0.001, 0.002)):
     """E l(f(moved x)) - l over eta^2 / 2, less the right and less the wrong limit, for each eta."""
     graph, x = graph_of(*size), torch.tensor(x, dtype=torch.float64).view(1, 1, *size[:2])
-    additive, beltrami = (second_order_expansion(loss, f, graph, x, y, volume=flag) for flag in (False, True))
+    additive, beltrami = (
+        second_order_expansion(loss, f, graph, x, y, volume=flag) for flag in (False, True)
+    )
     right, wrong = (beltrami, additive) if exponential else (additive, beltrami)
     errors = []
     for eta in etas:
         xi, weight = gaussian(size, x, eta)
-        moved = calculus.exponential_map(graph, x.expand_as(xi), xi, steps=20) if exponential else x + xi
+        moved = (
+            calculus.exponential_map(graph, x.expand_as(xi), xi, steps=20)
+            if exponential
+            else x + xi
+        )
         change = float(weight @ (loss(f(moved), y.expand(len(xi), *y.shape[1:])) - right.loss))
-        errors.append([change - eta**2 / 2 * float(t.gradient + t.laplacian) for t in (right, wrong)])
+        errors.append(
+            [change - eta**2 / 2 * float(t.gradient + t.laplacian) for t in (right, wrong)]
+        )
     return np.abs(np.array(errors).T)
 
 
@@ -345,14 +402,18 @@ def test_theorem_1(simplex, loss, exponential):
 def test_theorem_1_additive():
     """Noise x + xi of covariance eta^2 L(x): tr(L f''), not the Laplace-Beltrami operator."""
     size, x = SIMPLICES["row_uneven"]
-    right, wrong = remainders(size, x, square, scalar, torch.tensor([0.7]).double(), exponential=False)
+    right, wrong = remainders(
+        size, x, square, scalar, torch.tensor([0.7]).double(), exponential=False
+    )
     assert (np.log2(right[1:] / right[:-1]) > 3.5).all() and (wrong > 10 * right).all()
 
 
 def test_theorem_1_exponential():
     """Noise exp_x(xi) with xi of covariance eta^2 L(x): the Laplace-Beltrami operator with all its terms."""
     size, x = SIMPLICES["row_uneven"]
-    right, wrong = remainders(size, x, square, scalar, torch.tensor([0.7]).double(), exponential=True)
+    right, wrong = remainders(
+        size, x, square, scalar, torch.tensor([0.7]).double(), exponential=True
+    )
     assert (np.log2(right[1:] / right[:-1]) > 3.5).all() and (wrong > 10 * right).all()
 
 
@@ -365,7 +426,9 @@ def test_section_4_factor():
         ratios = []
         for eta in (0.004, 0.002, 0.001):
             xi, weight = gaussian(size, x, eta)
-            change = float(weight @ (loss(f(x + xi), y[:1].expand(len(xi), *y.shape[1:])) - terms.loss))
+            change = float(
+                weight @ (loss(f(x + xi), y[:1].expand(len(xi), *y.shape[1:])) - terms.loss)
+            )
             ratios.append(change / (eta**2 * float(terms.gradient + terms.laplacian)))
         errors = abs(np.array(ratios) - 0.5)
         assert errors[-1] < 1e-3 and (errors[1:] < 0.3 * errors[:-1]).all()
@@ -374,7 +437,12 @@ def test_section_4_factor():
 def test_theorem_1_with_this_packages_noise():
     """Monte Carlo of noise.sample, within five standard errors of the expansion, which noise explains and nothing else:
     at this eta the second-order term is 20 standard errors."""
-    graph, x, y, eta = graph_of(2, 3, 1), inside(2, 1, 2, 3), torch.tensor([0.7, -0.4]).double(), 0.01
+    graph, x, y, eta = (
+        graph_of(2, 3, 1),
+        inside(2, 1, 2, 3),
+        torch.tensor([0.7, -0.4]).double(),
+        0.01,
+    )
     terms = second_order_expansion(square, scalar, graph, x, y)
     xi = noise.sample(graph, x, eta, generator=generator(), n=3000)
     pairs = torch.stack([xi, -xi], 1).flatten(0, 1)  # the odd orders cancel
@@ -411,7 +479,9 @@ def test_first_order_along_steepest_descent(size):
         step = torch.autograd.grad(scalar(leaf).sum(), leaf)[0]
         if metric_graph is not None:
             step = metric.apply_laplacian(graph, x, step)
-            torch.testing.assert_close(step, calculus.gradient(scalar, graph, x), rtol=1e-12, atol=1e-14)
+            torch.testing.assert_close(
+                step, calculus.gradient(scalar, graph, x), rtol=1e-12, atol=1e-14
+            )
         first = first_order_expansion(square, scalar, x, y, 0.01 * step)
         torch.testing.assert_close(first, 0.01 * slope * norm, rtol=1e-10, atol=1e-14)
 
@@ -434,7 +504,9 @@ def test_perturbed_loss_is_the_mean(case):
     x = inside(3, 1, 2, 3)
     xi = noise.sample(graph_of(2, 3, 1), x, 0.02, generator=generator(), n=7)
     estimate = perturbed_loss(loss, f, x, y, xi)
-    draws = np.array([[float(loss(f((x + step)[k : k + 1]), y[k : k + 1])) for k in range(3)] for step in xi])
+    draws = np.array(
+        [[float(loss(f((x + step)[k : k + 1]), y[k : k + 1])) for k in range(3)] for step in xi]
+    )
     np.testing.assert_allclose(estimate.value, draws.mean(0), rtol=1e-10)
     np.testing.assert_allclose(estimate.standard_error, draws.std(0, ddof=1) / 7**0.5, rtol=1e-8)
     single = perturbed_loss(loss, f, x, y, xi[:1])
@@ -467,7 +539,10 @@ def test_equations_1_to_3():
         )
         for estimate, label in ((fixed, lambda k, b: y[b]), (true, lambda k, b: labels[k, b])):
             draws = [
-                [float(-classify((x + xi[k])[b : b + 1]).log_softmax(1)[0, label(k, b)]) for b in range(4)]
+                [
+                    float(-classify((x + xi[k])[b : b + 1]).log_softmax(1)[0, label(k, b)])
+                    for b in range(4)
+                ]
                 for k in range(30)
             ]
             np.testing.assert_allclose(estimate.value, np.mean(draws, 0), rtol=1e-10)
@@ -490,11 +565,16 @@ def test_appendix_d_penalty(size):
 
     value, norm, _ = pieces(scalar, graph, x)
     theorem = second_order_expansion(square, scalar, graph, x, y).gradient
-    torch.testing.assert_close(penalty(square, scalar, y), 4 * (value - y) ** 2 * norm, rtol=1e-10, atol=0)
+    torch.testing.assert_close(
+        penalty(square, scalar, y), 4 * (value - y) ** 2 * norm, rtol=1e-10, atol=0
+    )
     assert ((penalty(square, scalar, y) - theorem).abs() > 0.3 * theorem).any()
     probabilities = logits(x).softmax(1)
     labels = [torch.full((3,), k) for k in range(10)]
-    mean = sum(probabilities[:, k] * penalty(cross_entropy, logits, label) for k, label in enumerate(labels))
+    mean = sum(
+        probabilities[:, k] * penalty(cross_entropy, logits, label)
+        for k, label in enumerate(labels)
+    )
     for label in labels[:2]:  # l'' does not depend on the label
         gradient = second_order_expansion(cross_entropy, logits, graph, x, label).gradient
         torch.testing.assert_close(mean, gradient, rtol=1e-9, atol=0)
@@ -519,7 +599,15 @@ def test_terms_are_differentiable_in_the_parameters():
             second_order_expansion(cross_entropy, f, graph, x, y, volume=True, **options),
             second_order_expansion(cross_entropy, f, None, x, y, **options),
             second_order_expansion(
-                cross_entropy, f, graph, x, y, estimator="stochastic", samples=3, generator=generator(), **options
+                cross_entropy,
+                f,
+                graph,
+                x,
+                y,
+                estimator="stochastic",
+                samples=3,
+                generator=generator(),
+                **options,
             ),
         ]
         first = first_order_expansion(cross_entropy, f, x, y, mean, **options)
@@ -529,7 +617,9 @@ def test_terms_are_differentiable_in_the_parameters():
             perturbed_loss(cross_entropy, f, x, y, mean[None])[0],
         )
 
-    weight = torch.tensor([[0.5, -1.2], [1.0, 0.3], [-0.7, 0.9]], dtype=torch.float64, requires_grad=True)
+    weight = torch.tensor(
+        [[0.5, -1.2], [1.0, 0.3], [-0.7, 0.9]], dtype=torch.float64, requires_grad=True
+    )
     assert torch.autograd.gradcheck(of, weight, rtol=1e-4, atol=1e-6)
 
 
@@ -537,21 +627,32 @@ def test_a_network_in_float32():
     """Softplus layers as in training: the terms have the parameters' gradients if asked, else no graph."""
     torch.manual_seed(0)
     net = torch.nn.Sequential(
-        torch.nn.Conv2d(3, 4, 3, padding=1), torch.nn.Softplus(), torch.nn.Flatten(), torch.nn.Linear(4 * 30, 10)
+        torch.nn.Conv2d(3, 4, 3, padding=1),
+        torch.nn.Softplus(),
+        torch.nn.Flatten(),
+        torch.nn.Linear(4 * 30, 10),
     )
     graph, x, y = PixelGraph(5, 6, 2), inside(2, 3, 5, 6).float(), torch.tensor([4, 7])
     options = {"estimator": "stochastic", "samples": 4}
-    terms = second_order_expansion(cross_entropy, net, graph, x, y, generator=generator(), create_graph=True, **options)
+    terms = second_order_expansion(
+        cross_entropy, net, graph, x, y, generator=generator(), create_graph=True, **options
+    )
     sum(part.sum() for part in terms[:3]).backward()
     assert all(p.grad.isfinite().all() and p.grad.abs().max() > 0 for p in net.parameters())
-    plain = second_order_expansion(cross_entropy, net, graph, x, y, generator=generator(), **options)
+    plain = second_order_expansion(
+        cross_entropy, net, graph, x, y, generator=generator(), **options
+    )
     with torch.no_grad():
-        free = second_order_expansion(cross_entropy, net, graph, x, y, generator=generator(), **options)
+        free = second_order_expansion(
+            cross_entropy, net, graph, x, y, generator=generator(), **options
+        )
     for kept, a, b in zip(terms, plain, free):
         assert a.dtype == torch.float32 and not a.requires_grad and not b.requires_grad
         torch.testing.assert_close(a, b)
         torch.testing.assert_close(a, kept.detach(), rtol=1e-4, atol=1e-6)
-    wide = second_order_expansion(cross_entropy, net.double(), graph.to(dtype=torch.float64), x.double(), y)
+    wide = second_order_expansion(
+        cross_entropy, net.double(), graph.to(dtype=torch.float64), x.double(), y
+    )
     single = second_order_expansion(cross_entropy, net.float(), graph, x, y)
     for a, b in zip(single[:3], wide):
         torch.testing.assert_close(a.double(), b.detach(), rtol=1e-3, atol=1e-5)
@@ -578,7 +679,9 @@ def test_on_the_gpu():
         lambda graph, x, y, xi: perturbed_loss(loss, f, x, y, xi),
     )
     for call in calls:
-        for result, expected in zip(call(cpu.to("cuda"), x.cuda(), y.cuda(), xi.cuda()), call(cpu, x, y, xi)):
+        for result, expected in zip(
+            call(cpu.to("cuda"), x.cuda(), y.cuda(), xi.cuda()), call(cpu, x, y, xi)
+        ):
             assert result.is_cuda
             torch.testing.assert_close(result.cpu(), expected, rtol=1e-8, atol=1e-9)
     with pytest.raises(ValueError, match="x is on cpu but the graph is on cuda:0"):
@@ -595,7 +698,10 @@ XI = tangents(5, 2, 1, 3, 4, size=1e-3)
     ("call", "value", "error", "message"),
     cases(
         {
-            "second_order": (lambda x: second_order_expansion(square, scalar, GRAPH, x, Y), bad_images("x", X)),
+            "second_order": (
+                lambda x: second_order_expansion(square, scalar, GRAPH, x, Y),
+                bad_images("x", X),
+            ),
             "second_order_volume": (
                 lambda x: second_order_expansion(square, scalar, GRAPH, x, Y, volume=True),
                 bad_images("x", X, interior=True),
@@ -631,10 +737,17 @@ def test_other_shapes(call):
         (lambda x: x, r"\(2, 1, 3, 4\)"),
         (lambda x: x.sum((1, 2, 3))[:1], r"\(1,\)"),
     ):
-        with pytest.raises(ValueError, match=rf"^f must return \(2,\) or \(2, k\) outputs, got {shape}$"):
+        with pytest.raises(
+            ValueError, match=rf"^f must return \(2,\) or \(2, k\) outputs, got {shape}$"
+        ):
             call(f=f)
-    for loss, shape in ((lambda o, y: ((o - y) ** 2).mean(), r"\(\)"), (lambda o, y: (o - y)[:, None], r"\(2, 1\)")):
-        with pytest.raises(ValueError, match=rf"^loss must return one number per image, \(2,\), got {shape}$"):
+    for loss, shape in (
+        (lambda o, y: ((o - y) ** 2).mean(), r"\(\)"),
+        (lambda o, y: (o - y)[:, None], r"\(2, 1\)"),
+    ):
+        with pytest.raises(
+            ValueError, match=rf"^loss must return one number per image, \(2,\), got {shape}$"
+        ):
             call(loss=loss)
 
 

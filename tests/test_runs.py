@@ -29,7 +29,10 @@ FGSM = partial(evidence.errors, part="test", images=20, attack={"method": "fgsm"
 
 
 def network(questions=None, **how):
-    return Network(training.Config(**SMALL | how), {"natural": NATURAL, "FGSM": FGSM} if questions is None else questions)
+    return Network(
+        training.Config(**SMALL | how),
+        {"natural": NATURAL, "FGSM": FGSM} if questions is None else questions,
+    )
 
 
 def recorded(model, dataset, *, file, root=None, say="here"):
@@ -54,7 +57,12 @@ def on_a_cpu():
     torch.set_num_threads(1)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CUDA_VISIBLE_DEVICES", "")
-        patch.setenv("PYTHONPATH", os.pathsep.join([str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])]))
+        patch.setenv(
+            "PYTHONPATH",
+            os.pathsep.join(
+                [str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])]
+            ),
+        )
         patch.setattr(torch.cuda, "is_available", lambda: False)
         patch.setattr(data, "load", cache(data.load))
         runs.trained.cache_clear()
@@ -119,7 +127,10 @@ def shorten(folder, epochs):
 
 def without_times(outcomes):
     return [
-        {"measurements": found["measurements"], "training": {k: v for k, v in found["training"].items() if "second" not in k}}
+        {
+            "measurements": found["measurements"],
+            "training": {k: v for k, v in found["training"].items() if "second" not in k},
+        }
         for found in outcomes
     ]
 
@@ -148,14 +159,23 @@ def kept(tmp_path_factory):
 def test_with_a_root_and_without_the_same(kept):
     root, outcomes, _ = kept
     assert without_times(outcomes) == without_times(complete(NETWORKS))
-    assert outcomes == [outcome(network, root) for network in NETWORKS] == complete(NETWORKS, root, finished=True)
+    assert (
+        outcomes
+        == [outcome(network, root) for network in NETWORKS]
+        == complete(NETWORKS, root, finished=True)
+    )
     for network, found in zip(NETWORKS, outcomes, strict=True):
         assert found.keys() == {"measurements", "training", "seconds"}
         assert found["measurements"].keys() == network.questions.keys()
-        assert found["seconds"].keys() == {"training", *network.questions} and min(found["seconds"].values()) >= 0
+        assert (
+            found["seconds"].keys() == {"training", *network.questions}
+            and min(found["seconds"].values()) >= 0
+        )
         history = lines(folder_of(network, root))
         assert found["training"] == history[-1] and len(history) == network.config.epochs
-        assert found["seconds"]["training"] == pytest.approx(sum(epoch["seconds"] for epoch in history), abs=0.006)
+        assert found["seconds"]["training"] == pytest.approx(
+            sum(epoch["seconds"] for epoch in history), abs=0.006
+        )
 
 
 def test_answers_by_hand(kept):
@@ -172,7 +192,12 @@ def test_answers_by_hand(kept):
 
 def test_a_folder_for_each_network_a_line_for_each(kept):
     root, _, printed = kept
-    assert len(list(root.iterdir())) == len(printed) == len({network.config for network in NETWORKS}) == 4
+    assert (
+        len(list(root.iterdir()))
+        == len(printed)
+        == len({network.config for network in NETWORKS})
+        == 4
+    )
     assert sum("small_cnn euclidean {'eta': 0.3} seed 0: [" in line for line in printed) == 1
     assert not list(root.rglob("*.part"))
 
@@ -198,7 +223,9 @@ def test_the_folder_may_move(kept, tmp_path, monkeypatch):
 
 
 def test_each_is_trained_and_asked_once(here, tmp_path):
-    first, second = (network(recording(tmp_path / "asked", say=str(seed)), seed=seed) for seed in (0, 1))
+    first, second = (
+        network(recording(tmp_path / "asked", say=str(seed)), seed=seed) for seed in (0, 1)
+    )
     found = complete([first, second, first, first], tmp_path / "root")
     assert here == [first.config, second.config] and asked(tmp_path / "asked") == ["0", "1"]
     assert found[0] == found[2] == found[3] != found[1]
@@ -211,7 +238,10 @@ def test_each_is_trained_and_asked_once(here, tmp_path):
 def test_with_other_questions_it_is_trained_once(here, tmp_path):
     """Also where two are trained at once."""
     found = complete([network({"natural": NATURAL}), network({"FGSM": FGSM})], tmp_path)
-    assert len(here) == 1 and [list(each["measurements"]) for each in found] == [["natural"], ["FGSM"]]
+    assert len(here) == 1 and [list(each["measurements"]) for each in found] == [
+        ["natural"],
+        ["FGSM"],
+    ]
 
 
 @pytest.mark.parametrize("here", [2], indirect=True)
@@ -232,7 +262,11 @@ def test_a_network_that_attacks_others_is_trained_once(here, tmp_path, monkeypat
     }  # fmt: skip
     rows = evidence.stress(study, root=str(tmp_path))["rows"]
     assert [row["measurements"]["transfer"]["n"] for row in rows] == [2, 2]
-    assert sorted((config.method, config.seed) for config in here) == [("euclidean", 0), ("none", 0), ("none", 1)]
+    assert sorted((config.method, config.seed) for config in here) == [
+        ("euclidean", 0),
+        ("none", 0),
+        ("none", 1),
+    ]
 
 
 def test_a_new_question_trains_nothing(here, tmp_path):
@@ -243,7 +277,10 @@ def test_a_new_question_trains_nothing(here, tmp_path):
     runs.trained.cache_clear()
     (second,) = complete([network(after)], tmp_path)
     assert len(here) == 1 and written.items() < stamps(tmp_path).items()
-    assert second["measurements"]["natural"] == first["measurements"]["natural"] and second["training"] == first["training"]
+    assert (
+        second["measurements"]["natural"] == first["measurements"]["natural"]
+        and second["training"] == first["training"]
+    )
     assert outcome(network(before), tmp_path) == first
     renamed = outcome(network({"by another name": NATURAL}), tmp_path)
     assert renamed["measurements"] == {"by another name": first["measurements"]["natural"]}
@@ -261,7 +298,9 @@ def test_what_makes_a_question_another(here, tmp_path):
     assert asked(file) == ["first", "other"] and len(stamps(root)) == len(written) + 1
 
 
-@pytest.mark.parametrize("how", [{"seed": 1}, {"epochs": 3}, {"learning_rate": 0.06}, {"method": "euclidean"}], ids=str)
+@pytest.mark.parametrize(
+    "how", [{"seed": 1}, {"epochs": 3}, {"learning_rate": 0.06}, {"method": "euclidean"}], ids=str
+)
 def test_another_configuration_is_another_network(how, kept):
     root, _, _ = kept
     assert outcome(network(), root) and outcome(network({"FGSM": FGSM}, **how), root) is None
@@ -289,13 +328,21 @@ def wild():
 
 def test_divergence_is_told_and_remembered(here, wild, tmp_path, capsys):
     found = complete([wild, network()], tmp_path)
-    assert found[0].keys() == {"diverged"} and "the run diverged in epoch 1 " in found[0]["diverged"]
+    assert (
+        found[0].keys() == {"diverged"} and "the run diverged in epoch 1 " in found[0]["diverged"]
+    )
     assert "seed 0: diverged" in capsys.readouterr().out
     assert without_times([found[1]]) == without_times(complete([network()]))
     trained = list(here)
     written = stamps(tmp_path)
-    assert complete([wild, network()], tmp_path) == found == complete([wild, network()], tmp_path, finished=True)
-    assert complete([network({}, learning_rate=1e30)], tmp_path) == found[:1], "whatever the question"
+    assert (
+        complete([wild, network()], tmp_path)
+        == found
+        == complete([wild, network()], tmp_path, finished=True)
+    )
+    assert complete([network({}, learning_rate=1e30)], tmp_path) == found[:1], (
+        "whatever the question"
+    )
     assert here == trained and stamps(tmp_path) == written
 
 
@@ -308,7 +355,12 @@ def test_divergence_without_a_root(wild):
 
 
 LONG = 150  # epochs, some seconds
-KILLED = [network(), network(epochs=LONG, seed=1), network(epochs=LONG, method="euclidean", eta=0.3), network(seed=2)]
+KILLED = [
+    network(),
+    network(epochs=LONG, seed=1),
+    network(epochs=LONG, method="euclidean", eta=0.3),
+    network(seed=2),
+]
 
 
 @pytest.fixture(scope="module")
@@ -331,7 +383,11 @@ def begun(network, root):
 
 def histories(root):
     """Of the long networks that are begun, by folder."""
-    return {folder_of(each, root): lines(folder_of(each, root)) for each in KILLED[1:3] if begun(each, root)}
+    return {
+        folder_of(each, root): lines(folder_of(each, root))
+        for each in KILLED[1:3]
+        if begun(each, root)
+    }
 
 
 def assert_went_on(root, before, finished):
@@ -397,9 +453,15 @@ def test_a_worker_of_a_cluster_is_killed(undisturbed, tmp_path):
     distributed = pytest.importorskip("distributed")
     root, found = tmp_path / "root", []
     with distributed.LocalCluster(
-        n_workers=2, threads_per_worker=1, dashboard_address=None, local_directory=tmp_path / "dask", silence_logs=50
+        n_workers=2,
+        threads_per_worker=1,
+        dashboard_address=None,
+        local_directory=tmp_path / "dask",
+        silence_logs=50,
     ) as cluster:
-        call = threading.Thread(target=lambda: found.extend(complete(KILLED, root, cluster=cluster.scheduler_address)))
+        call = threading.Thread(
+            target=lambda: found.extend(complete(KILLED, root, cluster=cluster.scheduler_address))
+        )
         call.start()
         until(lambda: outcome(KILLED[0], root) and len(histories(root)) == 2)
         before, finished = histories(root), stamps(folder_of(KILLED[0], root))
@@ -415,12 +477,23 @@ def test_a_worker_of_a_cluster_is_killed(undisturbed, tmp_path):
 
 def test_progress(kept):
     root, outcomes, _ = kept
-    more = [network(epochs=4), network(epochs=40), network(epochs=4, images=640), network(epochs=4, images=None, part="fit")]
+    more = [
+        network(epochs=4),
+        network(epochs=40),
+        network(epochs=4, images=640),
+        network(epochs=4, images=None, part="fit"),
+    ]
     done, still = zip(*runs.progress([*NETWORKS, *more], root), strict=True)
-    assert done[: len(NETWORKS)] == pytest.approx([found["seconds"]["training"] for found in outcomes], abs=0.006)
+    assert done[: len(NETWORKS)] == pytest.approx(
+        [found["seconds"]["training"] for found in outcomes], abs=0.006
+    )
     assert still[: len(NETWORKS)] == (0.0,) * len(NETWORKS) and done[len(NETWORKS) :] == (0,) * 4
     short, longer, larger, whole = still[len(NETWORKS) :]
-    assert 0 < short and longer == larger == pytest.approx(10 * short) and whole == pytest.approx(3500 / 64 * short)
+    assert (
+        0 < short
+        and longer == larger == pytest.approx(10 * short)
+        and whole == pytest.approx(3500 / 64 * short)
+    )
 
 
 def test_progress_of_a_network_that_was_stopped(tmp_path):
@@ -443,11 +516,18 @@ def test_progress_trains_as_the_network_does(monkeypatch, tmp_path):
 
     monkeypatch.setattr(training, "fit", counted)
     torch.set_num_threads(2)
-    runs.progress([network(seed=seed, epochs=9, warmup=1, method="fgsm", epsilon=0.1) for seed in range(3)], tmp_path)
+    runs.progress(
+        [network(seed=seed, epochs=9, warmup=1, method="fgsm", epsilon=0.1) for seed in range(3)],
+        tmp_path,
+    )
     assert torch.get_num_threads() == 2
     torch.set_num_threads(1)
     ((config, threads),) = asked
-    assert threads == 1 and (config.method, config.epochs, config.images) == ("fgsm", 2, config.batch_size)
+    assert threads == 1 and (config.method, config.epochs, config.images) == (
+        "fgsm",
+        2,
+        config.batch_size,
+    )
     assert not stamps(tmp_path)
 
 
@@ -460,19 +540,27 @@ def test_trained_is_from_the_folder_and_kept_in_memory(kept, here):
     assert not any(module.training for module in run.model.modules())
     again = runs.trained(NETWORKS[1].config)
     assert here == [NETWORKS[1].config] and again is runs.trained(NETWORKS[1].config)
-    assert all(torch.equal(value, expected[name]) for name, value in again.model.state_dict().items())
+    assert all(
+        torch.equal(value, expected[name]) for name, value in again.model.state_dict().items()
+    )
 
 
 def test_trained_is_kept_in_the_folder(here, tmp_path):
     run = runs.trained(network().config, tmp_path)
     runs.trained.cache_clear()
     assert runs.trained(network().config, tmp_path).history == run.history and len(here) == 1
-    assert outcome(network({}), tmp_path)["training"] == run.history[-1] and outcome(network(), tmp_path) is None
+    assert (
+        outcome(network({}), tmp_path)["training"] == run.history[-1]
+        and outcome(network(), tmp_path) is None
+    )
 
 
 def test_dataset_is_loaded_once():
     assert runs.dataset_of("mnist5k") is runs.dataset_of("mnist5k")
-    assert runs.dataset_of("mnist5k").name == "mnist5k" and runs.dataset_of("mnist5k_color").name == "mnist5k_color"
+    assert (
+        runs.dataset_of("mnist5k").name == "mnist5k"
+        and runs.dataset_of("mnist5k_color").name == "mnist5k_color"
+    )
     with pytest.raises(ValueError, match="split must be None for mnist5k, got 'official'"):
         runs.dataset_of("mnist5k", "official")
 
@@ -484,9 +572,16 @@ def test_dataset_is_loaded_once():
 def test_on_the_gpu_several_train_at_once(monkeypatch, tmp_path):
     """One that diverges stops no other; a second call does nothing."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    jobs = [network(), network(learning_rate=1e30), network(method="euclidean", eta=0.3), network({"more": FGSM})]
+    jobs = [
+        network(),
+        network(learning_rate=1e30),
+        network(method="euclidean", eta=0.3),
+        network({"more": FGSM}),
+    ]
     found = complete(jobs, tmp_path)
-    assert ["measurements" in each for each in found] == [True, False, True, True] and found[1].keys() == {"diverged"}
+    assert ["measurements" in each for each in found] == [True, False, True, True] and found[
+        1
+    ].keys() == {"diverged"}
     on_cpu = complete(jobs[:1])
     assert found[0]["training"]["loss"] == pytest.approx(on_cpu[0]["training"]["loss"], rel=1e-3)
     written = stamps(tmp_path)
@@ -508,7 +603,12 @@ def test_together_as_one_by_one(kept, here, tmp_path, monkeypatch):
 
 def as_row(method, setting, natural, **wrong):
     counts = {"natural": natural, **wrong}
-    return {"method": method, "setting": setting, "wrong": counts, "n": {name: 100 for name in counts}}
+    return {
+        "method": method,
+        "setting": setting,
+        "wrong": counts,
+        "n": {name: 100 for name in counts},
+    }
 
 
 def test_choose_takes_the_most_robust_of_those_that_stay_accurate():
@@ -520,11 +620,17 @@ def test_choose_takes_the_most_robust_of_those_that_stay_accurate():
         as_row("pgd", {"epsilon": 1}, 30, pgd=20, moved=20),
         as_row("pgd", {"epsilon": 2}, 20, pgd=30, moved=30),  # all too inaccurate: the least so
     ]
-    assert runs.choose(search, ["pgd"]) == {"none": {}, "euclidean": {"eta": 2}, "pgd": {"epsilon": 2}}
+    assert runs.choose(search, ["pgd"]) == {
+        "none": {},
+        "euclidean": {"eta": 2},
+        "pgd": {"epsilon": 2},
+    }
     assert runs.choose(search, ["pgd", "moved"])["euclidean"] == {"eta": 1}
     assert runs.choose(search, ["pgd"], allowance=0.02)["euclidean"] == {"eta": 4}
     assert runs.choose(search, ["natural", "pgd"], allowance=1.0)["pgd"] == {"epsilon": 1}
-    assert runs.choose(search[::-1], ["natural", "pgd"], allowance=1.0)["pgd"] == {"epsilon": 2}, "the first of equals"
+    assert runs.choose(search[::-1], ["natural", "pgd"], allowance=1.0)["pgd"] == {"epsilon": 2}, (
+        "the first of equals"
+    )
 
 
 def test_choose_counts_errors_of_their_own_images():
@@ -546,12 +652,22 @@ def test_choose_leaves_out_what_diverged_or_is_missing():
 
 
 def test_across_seeds_by_hand():
-    rows = [{**as_row("none", {}, 10, pgd=k), "chosen_for": "attack", "seed": k} for k in (10, 20, 60)]
+    rows = [
+        {**as_row("none", {}, 10, pgd=k), "chosen_for": "attack", "seed": k} for k in (10, 20, 60)
+    ]
     rows.append({**as_row("none", {}, 10, pgd=99), "chosen_for": "variation", "seed": 0})
     rows += [{**row, "chosen_for": "attack", "seed": 9} for row in LOST]
     rows.append({**LOST[0], "method": "none", "chosen_for": "attack", "seed": 9})
     found = runs.across_seeds(rows, "pgd", method="none", chosen_for="attack")
     assert found == {"mean": pytest.approx(0.3), "sd": pytest.approx(0.2645751), "n": 3}
-    assert runs.across_seeds(rows, "pgd", method="none", chosen_for="variation") == {"mean": 0.99, "sd": None, "n": 1}
+    assert runs.across_seeds(rows, "pgd", method="none", chosen_for="variation") == {
+        "mean": 0.99,
+        "sd": None,
+        "n": 1,
+    }
     assert runs.across_seeds(rows, "pgd", method="euclidean") == {"mean": None, "sd": None, "n": 0}
-    assert runs.across_seeds(rows, "natural") == {"mean": pytest.approx(0.1), "sd": pytest.approx(0.0), "n": 4}
+    assert runs.across_seeds(rows, "natural") == {
+        "mean": pytest.approx(0.1),
+        "sd": pytest.approx(0.0),
+        "n": 4,
+    }

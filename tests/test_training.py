@@ -38,7 +38,9 @@ def stand_in(seed=0):
     """70 random images of 8 x 8 pixels, a third of the pixels black, brighter in the upper half for odd labels."""
     generator = torch.Generator().manual_seed(seed)
     labels = torch.randint(10, (70,), generator=generator)
-    images = torch.rand(70, 8, 8, generator=generator) * (torch.rand(70, 8, 8, generator=generator) > 1 / 3)
+    images = torch.rand(70, 8, 8, generator=generator) * (
+        torch.rand(70, 8, 8, generator=generator) > 1 / 3
+    )
     images[:, :4] *= (0.3 + 0.7 * (labels % 2))[:, None, None]
     ends = {"train": (0, 60), "fit": (0, 50), "validation": (50, 60), "test": (60, 70)}
     split = {part: torch.arange(*bounds) for part, bounds in ends.items()}
@@ -49,7 +51,14 @@ IMAGES = stand_in()
 
 
 def config(**how):
-    small = {"model": "resnet8", "width": 2, "epochs": 2, "batch_size": 16, "learning_rate": 0.05, "milestones": ()}
+    small = {
+        "model": "resnet8",
+        "width": 2,
+        "epochs": 2,
+        "batch_size": 16,
+        "learning_rate": 0.05,
+        "milestones": (),
+    }
     return Config(**small | how)
 
 
@@ -93,7 +102,9 @@ def without_times(history):
 
 def batches(config, epoch, images, labels):
     """The images in the order of the epoch's generator, the incomplete last batch left out."""
-    order = torch.randperm(len(images), generator=torch.Generator().manual_seed(1_000_003 * config.seed + epoch))
+    order = torch.randperm(
+        len(images), generator=torch.Generator().manual_seed(1_000_003 * config.seed + epoch)
+    )
     for start in range(0, len(images) - config.batch_size + 1, config.batch_size):
         batch = order[start : start + config.batch_size]
         yield images[batch][:, None].float() / 255, labels[batch]
@@ -106,24 +117,40 @@ def by_hand(config, objective, rates, epsilons):
     with torch.random.fork_rng():
         torch.manual_seed(config.seed)
         model = models.MODELS[config.model](
-            config.activation, width=config.width, channels=1, mean=float(pixels.mean()), std=float(pixels.std())
+            config.activation,
+            width=config.width,
+            channels=1,
+            mean=float(pixels.mean()),
+            std=float(pixels.std()),
         )
     model.train()
     parameters, velocities, history = list(model.parameters()), None, []
     for epoch, (rate, epsilon) in enumerate(zip(rates, epsilons, strict=True)):
-        generator, sums, n = torch.Generator().manual_seed(1_000_003 * config.seed + epoch), [0.0, 0.0, 0.0], 0
+        generator, sums, n = (
+            torch.Generator().manual_seed(1_000_003 * config.seed + epoch),
+            [0.0, 0.0, 0.0],
+            0,
+        )
         for x, y in batches(config, epoch, images, labels):
             outputs, loss, penalty = objective(model, x, y, generator, epsilon)
             gradients = torch.autograd.grad((loss + penalty).sum() / len(x), parameters)
             with torch.no_grad():
-                decayed = [g + config.weight_decay * p for g, p in zip(gradients, parameters, strict=True)]
-                velocities = [config.momentum * v + g for v, g in zip(velocities or [0.0] * len(decayed), decayed, strict=True)]
+                decayed = [
+                    g + config.weight_decay * p for g, p in zip(gradients, parameters, strict=True)
+                ]
+                velocities = [
+                    config.momentum * v + g
+                    for v, g in zip(velocities or [0.0] * len(decayed), decayed, strict=True)
+                ]
                 for p, v in zip(parameters, velocities, strict=True):
                     p -= rate * v
             n += len(x)
             terms = (loss.sum(), penalty.sum(), (outputs.argmax(1) != y).sum())
             sums = [s + t.item() for s, t in zip(sums, terms, strict=True)]
-        history.append({"epoch": epoch + 1} | {key: s / n for key, s in zip(("loss", "penalty", "error"), sums, strict=True)})
+        history.append(
+            {"epoch": epoch + 1}
+            | {key: s / n for key, s in zip(("loss", "penalty", "error"), sums, strict=True)}
+        )
     return model, history
 
 
@@ -159,7 +186,11 @@ GRAPH = PixelGraph(8, 8, 2)
 
 def noisy(eta, scale):
     def change(model, x, y, generator, epsilon):
-        unit = torch.stack([metric.laplacian(GRAPH, image).diagonal() for image in x[:, 0]]).mean() if scale else 1
+        unit = (
+            torch.stack([metric.laplacian(GRAPH, image).diagonal() for image in x[:, 0]]).mean()
+            if scale
+            else 1
+        )
         return x + noise.sample(GRAPH, x, eta, generator=generator)[0] / unit**0.5
 
     return plain(change)
@@ -174,7 +205,11 @@ def projected(eta):
         direction = torch.randn(outputs.shape, generator=generator)
         direction = direction / (direction**2).sum(1, keepdim=True) ** 0.5
         rows = torch.autograd.grad((direction * outputs).sum(), z, create_graph=True)[0]
-        return outputs, F.cross_entropy(outputs, y, reduction="none"), eta**2 * 10 * (rows**2).sum((1, 2, 3))
+        return (
+            outputs,
+            F.cross_entropy(outputs, y, reduction="none"),
+            eta**2 * 10 * (rows**2).sum((1, 2, 3)),
+        )
 
     return objective
 
@@ -193,8 +228,12 @@ def attacked_answers(model, x, generator, epsilon, steps):
     at = (x + 1e-3 * torch.randn(x.shape, generator=generator)).clamp(0, 1)
     for _ in range(steps):
         at.requires_grad_()
-        uphill = torch.autograd.grad(F.cross_entropy(model(at), answers, reduction="sum"), at)[0].sign()
-        at = (x + (at.detach() + 2.5 * epsilon / steps * uphill - x).clamp(-epsilon, epsilon)).clamp(0, 1)
+        uphill = torch.autograd.grad(F.cross_entropy(model(at), answers, reduction="sum"), at)[
+            0
+        ].sign()
+        at = (
+            x + (at.detach() + 2.5 * epsilon / steps * uphill - x).clamp(-epsilon, epsilon)
+        ).clamp(0, 1)
     model.train()
     return at
 
@@ -270,7 +309,9 @@ def test_no_two_methods_train_alike():
     assert not any(torch.equal(a, b) for a, b in itertools.combinations(biases, 2))
 
 
-@pytest.mark.parametrize("how", [{"method": "gaussian_noise"}, {"method": "wasserstein_noise", "radius": 2}], ids=str)
+@pytest.mark.parametrize(
+    "how", [{"method": "gaussian_noise"}, {"method": "wasserstein_noise", "radius": 2}], ids=str
+)
 def test_eta_is_the_noise_of_a_pixel_on_average(how):
     """The root mean square over 2,000 images of 64 pixels, within 2 %. Black images change only if the noise is Gaussian."""
     terms = training._terms(config(eta=0.2, **how), (8, 8), torch.device("cpu"))
@@ -307,7 +348,9 @@ def test_jacobian_term_is_the_squared_norm_on_average(mode):
     model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10))
     matrix = model[1].weight.detach()
     outputs, loss, penalty = terms_of(model, x, y, method="jacobian", eta=0.3, mode=mode)
-    direction = F.normalize(torch.randn(4000, 10, generator=torch.Generator().manual_seed(0)), dim=1)
+    direction = F.normalize(
+        torch.randn(4000, 10, generator=torch.Generator().manual_seed(0)), dim=1
+    )
     torch.testing.assert_close(penalty, 0.3**2 * 10 * ((direction @ matrix) ** 2).sum(1))
     torch.testing.assert_close(loss, F.cross_entropy(model(x), y, reduction="none"))
     assert torch.equal(outputs, model(x))
@@ -325,7 +368,9 @@ def test_jacobian_term_of_a_network_is_the_squared_norm_on_average():
     z = x.clone().requires_grad_()
     rows = [torch.autograd.grad(logit.sum(), z, retain_graph=True)[0] for logit in model(z).T]
     expected = sum((row**2).sum((1, 2, 3)) for row in rows)
-    draws = torch.stack([terms_of(model, x, y, draw=k, method="jacobian", eta=1)[2].detach() for k in range(400)])
+    draws = torch.stack(
+        [terms_of(model, x, y, draw=k, method="jacobian", eta=1)[2].detach() for k in range(400)]
+    )
     error = draws.std(0) / 400**0.5
     assert (error < 0.06 * expected).all() and ((draws.mean(0) - expected).abs() < 4 * error).all()
 
@@ -338,7 +383,9 @@ def test_jacobian_by_finite_differences_is_nearly_exact():
     for mode in ("double_backprop", "finite_difference"):
         penalty = terms_of(model, x, y, method="jacobian", eta=1, mode=mode)[2]
         values.append(penalty.detach())
-        gradients = torch.autograd.grad(penalty.mean(), list(model.parameters()), allow_unused=True, materialize_grads=True)
+        gradients = torch.autograd.grad(
+            penalty.mean(), list(model.parameters()), allow_unused=True, materialize_grads=True
+        )
         slopes.append(torch.cat([gradient.flatten() for gradient in gradients]))
     torch.testing.assert_close(*values)
     assert slopes[0].norm() > 0.1
@@ -350,13 +397,17 @@ def test_trades_term_is_the_divergence_of_attacked_images():
     every pixel as far as it may, and makes the divergence ten times as large as random signs do."""
     model, (x, y), epsilon = fit(config()).model.train(), batch(), 0.05
     untouched, seen = copy.deepcopy(model), []
-    hook = model.register_forward_pre_hook(lambda module, inputs: seen.append((module.training, inputs[0].detach().clone())))
+    hook = model.register_forward_pre_hook(
+        lambda module, inputs: seen.append((module.training, inputs[0].detach().clone()))
+    )
     outputs, loss, penalty = terms_of(model, x, y, method="trades", epsilon=epsilon, eta=1.5)
     hook.remove()
     assert [mode for mode, _ in seen] == [False] * 8 + [True] * 2 and model.training
     attacked = seen[-1][1]
     assert torch.equal(seen[0][1], x) and torch.equal(seen[-2][1], x)
-    torch.testing.assert_close(attacked, attacked_answers(untouched, x, torch.Generator().manual_seed(0), epsilon, 7))
+    torch.testing.assert_close(
+        attacked, attacked_answers(untouched, x, torch.Generator().manual_seed(0), epsilon, 7)
+    )
     torch.testing.assert_close(penalty, 1.5**2 * divergence(model(x).softmax(1), model(attacked)))
     torch.testing.assert_close(loss, F.cross_entropy(model(x), y, reduction="none"))
     torch.testing.assert_close(outputs, model(x))
@@ -365,9 +416,13 @@ def test_trades_term_is_the_divergence_of_attacked_images():
     assert (change > 0.99 * epsilon)[(x > epsilon) & (x < 1 - epsilon)].double().mean() > 0.8
     model = untouched.eval()
     with torch.no_grad():
-        answers, signs = model(x).softmax(1), torch.randn(x.shape, generator=torch.Generator().manual_seed(1)).sign()
+        answers, signs = (
+            model(x).softmax(1),
+            torch.randn(x.shape, generator=torch.Generator().manual_seed(1)).sign(),
+        )
         found, start, random_signs = (
-            divergence(answers, model(z)) for z in (attacked, seen[1][1], (x + epsilon * signs).clamp(0, 1))
+            divergence(answers, model(z))
+            for z in (attacked, seen[1][1], (x + epsilon * signs).clamp(0, 1))
         )
     assert (found > start).all() and found.mean() > 10 * random_signs.mean()
 
@@ -402,7 +457,9 @@ def test_each_epoch_has_an_order_of_its_own(seen):
     assert [len(step) for step in seen] == [16] * 24
     epochs = [sum(seen[k : k + 3], []) for k in range(0, 24, 3)]
     assert all(len(set(epoch)) == 48 for epoch in epochs)
-    assert len({tuple(epoch) for epoch in epochs}) == len({frozenset(epoch) for epoch in epochs}) == 8
+    assert (
+        len({tuple(epoch) for epoch in epochs}) == len({frozenset(epoch) for epoch in epochs}) == 8
+    )
     assert set(itertools.chain(*epochs)) == set(range(60))
 
 
@@ -424,9 +481,14 @@ def test_part_and_images(part, size, seen):
 def test_normalisation_is_of_the_images_trained_on():
     """Mean and standard deviation of each channel, of colour images too."""
     brightness = torch.tensor([80, 160, 240]).view(3, 1, 1)
-    colours = (torch.rand(40, 3, 8, 8, generator=torch.Generator().manual_seed(1)) * brightness).byte()
+    colours = (
+        torch.rand(40, 3, 8, 8, generator=torch.Generator().manual_seed(1)) * brightness
+    ).byte()
     parts = {"train": torch.arange(30), "test": torch.arange(30, 40)}
-    run = fit(config(epochs=1), dataset=data.Dataset("colours", colours, IMAGES.labels[:40], "a test", parts))
+    run = fit(
+        config(epochs=1),
+        dataset=data.Dataset("colours", colours, IMAGES.labels[:40], "a test", parts),
+    )
     pixels = colours[:30].double().transpose(0, 1).flatten(1) / 255
     torch.testing.assert_close(run.model.normalize.mean.flatten(), pixels.mean(1).float())
     torch.testing.assert_close(run.model.normalize.std.flatten(), pixels.std(1).float())
@@ -436,7 +498,12 @@ def test_normalisation_is_of_the_images_trained_on():
 
 @pytest.mark.parametrize(
     "milestones, rates",
-    [((), [0.1] * 5), ((2, 4), [0.1, 0.1, 0.01, 0.01, 0.001]), ([4, 2], [0.1, 0.1, 0.01, 0.01, 0.001]), ((5,), [0.1] * 5)],
+    [
+        ((), [0.1] * 5),
+        ((2, 4), [0.1, 0.1, 0.01, 0.01, 0.001]),
+        ([4, 2], [0.1, 0.1, 0.01, 0.01, 0.001]),
+        ((5,), [0.1] * 5),
+    ],
 )
 def test_learning_rate(milestones, rates, monkeypatch):
     seen, step = [], torch.optim.SGD.step
@@ -454,7 +521,16 @@ def test_learning_rate(milestones, rates, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "name", ["none", "wasserstein", "wasserstein_finite_difference", "wasserstein_noise", "pgd", "jacobian", "trades"]
+    "name",
+    [
+        "none",
+        "wasserstein",
+        "wasserstein_finite_difference",
+        "wasserstein_noise",
+        "pgd",
+        "jacobian",
+        "trades",
+    ],
 )
 def test_same_seed_same_weights(name, capsys):
     """Whatever torch's global generator, which stays as it is, and with a progress bar or without."""
@@ -473,7 +549,10 @@ def test_same_seed_same_weights(name, capsys):
 
 
 def test_the_first_weights_are_of_the_seed():
-    still = [weights(fit(config(seed=seed, learning_rate=0.0)))["conv.weight"] for seed in (0, 1, 2**32 - 1)]
+    still = [
+        weights(fit(config(seed=seed, learning_rate=0.0)))["conv.weight"]
+        for seed in (0, 1, 2**32 - 1)
+    ]
     assert not torch.equal(still[0], still[1]) and not torch.equal(still[1], still[2])
 
 
@@ -485,7 +564,10 @@ def test_a_run_comes_in_evaluation_mode():
 
 def test_training_learns():
     """Odd labels are brighter above: the loss falls, and a penalty makes the gradients smaller."""
-    free, held = (fit(config(epochs=30, learning_rate=0.1, **how)) for how in ({}, {"method": "euclidean", "eta": 3.0}))
+    free, held = (
+        fit(config(epochs=30, learning_rate=0.1, **how))
+        for how in ({}, {"method": "euclidean", "eta": 3.0})
+    )
     assert free.history[-1]["loss"] < 0.7 * free.history[0]["loss"]
     x, y = IMAGES.images[:60, None].float() / 255, IMAGES.labels[:60]
     sizes = [GradientPenalty("euclidean")(run.model, x, y).mean() for run in (free, held)]
@@ -516,7 +598,10 @@ def assert_ends_like(undisturbed, folder, **how):
     assert_same(checkpoint(folder), checkpoint(whole_folder))
     assert without_times(run.history) == without_times(whole.history)
     assert lines(folder) == run.history
-    assert {path.name.removesuffix(".part").strip(".") for path in folder.iterdir()} == {"checkpoint.pt", "metrics.jsonl"}
+    assert {path.name.removesuffix(".part").strip(".") for path in folder.iterdir()} == {
+        "checkpoint.pt",
+        "metrics.jsonl",
+    }
 
 
 def stop_at_write(monkeypatch, call, how):
@@ -527,6 +612,7 @@ def stop_at_write(monkeypatch, call, how):
         if next(calls) != call:
             return write_file(path, write)
         if how == "while written":
+
             def write_half(stream):
                 stream.write(b"PK")
                 raise Stopped
@@ -553,7 +639,9 @@ def test_stopped_at_a_file_and_continued(call, how, undisturbed, tmp_path, monke
         fit(LONG, folder=tmp_path, checkpoint_every=1)
     assert (tmp_path / "checkpoint.pt").exists() == (call > 1 or (call, how) == (1, "after"))
     if call == 9 and how == "after":
-        monkeypatch.setattr(training._Training, "_eager_step", None)  # nothing is left to be trained
+        monkeypatch.setattr(
+            training._Training, "_eager_step", None
+        )  # nothing is left to be trained
     assert_ends_like(undisturbed, tmp_path, checkpoint_every=1)
 
 
@@ -574,9 +662,15 @@ def test_stopped_within_an_epoch_and_continued(step, every, undisturbed, tmp_pat
     epochs = step // 3
     if epochs >= every:
         found = load(tmp_path / "a" / "run")
-        assert checkpoint(tmp_path / "a" / "run")["epoch"] == len(found.history) == epochs // every * every
+        assert (
+            checkpoint(tmp_path / "a" / "run")["epoch"]
+            == len(found.history)
+            == epochs // every * every
+        )
     if epochs:
-        assert [line["epoch"] for line in lines(tmp_path / "a" / "run")] == list(range(1, epochs + 1))
+        assert [line["epoch"] for line in lines(tmp_path / "a" / "run")] == list(
+            range(1, epochs + 1)
+        )
     assert_ends_like(undisturbed, tmp_path / "a" / "run", checkpoint_every=every)
 
 
@@ -613,7 +707,9 @@ def test_killed_ten_times_nothing_is_lost(tmp_path, monkeypatch):
     """SIGKILL at random moments, within an epoch or a file; after each the files are whole. The same weights in the end."""
     processes = multiprocessing.get_context("forkserver")
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
-    processes.set_forkserver_preload([__name__, "torch._dynamo"])  # imported once; SGD needs the latter
+    processes.set_forkserver_preload(
+        [__name__, "torch._dynamo"]
+    )  # imported once; SGD needs the latter
     whole, folder, moments = tmp_path / "whole", tmp_path / "killed", random.Random(0)
     undisturbed = processes.Process(target=killed_run, args=(whole,))
     undisturbed.start()
@@ -629,7 +725,9 @@ def test_killed_ten_times_nothing_is_lost(tmp_path, monkeypatch):
         process.join()
         assert process.exitcode == -signal.SIGKILL
         epochs.append(checkpoint(folder)["epoch"] if (folder / "checkpoint.pt").exists() else 0)
-        assert [line["epoch"] for line in lines(folder)][: epochs[-1]] == list(range(1, epochs[-1] + 1))
+        assert [line["epoch"] for line in lines(folder)][: epochs[-1]] == list(
+            range(1, epochs[-1] + 1)
+        )
     assert epochs == sorted(set(epochs)) and 0 < epochs[0] and epochs[-1] < KILLED_EPOCHS
     last = processes.Process(target=killed_run, args=(folder,))
     last.start()
@@ -664,7 +762,10 @@ def test_a_finished_run_returns_at_once(undisturbed, monkeypatch):
     ],
 )
 def test_a_folder_holds_one_configuration(change, named, undisturbed):
-    with pytest.raises(ValueError, match=rf"\d holds a run with {named}: choose another folder, or delete that one$"):
+    with pytest.raises(
+        ValueError,
+        match=rf"\d holds a run with {named}: choose another folder, or delete that one$",
+    ):
         fit(replace(LONG, **change), folder=undisturbed[1])
 
 
@@ -672,7 +773,10 @@ def test_a_folder_holds_one_set_of_images(undisturbed):
     """Other images, other labels, another part: even where they are as many from the same source."""
     labels = replace(IMAGES, labels=IMAGES.labels.roll(1))
     for other in (stand_in(seed=1), labels, replace(IMAGES, source="elsewhere")):
-        with pytest.raises(ValueError, match=r"holds a run on other images \(stand-in: 70 images .*\): choose another folder$"):
+        with pytest.raises(
+            ValueError,
+            match=r"holds a run on other images \(stand-in: 70 images .*\): choose another folder$",
+        ):
             fit(LONG, folder=undisturbed[1], dataset=other)
 
 
@@ -685,10 +789,19 @@ def test_a_folder_that_cannot_be_written_is_told_at_once(tmp_path, monkeypatch):
 
 def test_numpy_numbers_are_continued_as_numbers(tmp_path):
     """A sweep's options often are NumPy's; the checkpoint holds plain ones, which alone it loads again."""
-    numbers = {"eta": np.linspace(0.1, 0.2, 2)[0], "width": np.int64(2), "seed": np.int32(1), "milestones": (np.int64(1),)}
+    numbers = {
+        "eta": np.linspace(0.1, 0.2, 2)[0],
+        "width": np.int64(2),
+        "seed": np.int32(1),
+        "milestones": (np.int64(1),),
+    }
     asked = config(method="euclidean", **numbers)
     fit(asked, folder=tmp_path)
-    assert load(tmp_path).config == asked == config(method="euclidean", eta=0.1, width=2, seed=1, milestones=(1,))
+    assert (
+        load(tmp_path).config
+        == asked
+        == config(method="euclidean", eta=0.1, width=2, seed=1, milestones=(1,))
+    )
 
 
 # ---------------------------------------------------------------- load
@@ -702,13 +815,18 @@ def test_load(undisturbed):
     assert_same(weights(found), weights(run))
     assert found.config == LONG and found.history == run.history
     assert not any(module.training for module in found.model.modules())
-    assert torch.equal(evaluation.predictions(found.model, IMAGES.images), evaluation.predictions(run.model, IMAGES.images))
+    assert torch.equal(
+        evaluation.predictions(found.model, IMAGES.images),
+        evaluation.predictions(run.model, IMAGES.images),
+    )
     x = IMAGES.images[:, None].float() / 255
     assert torch.equal(found.model(x), run.model(x))
 
 
 def test_load_of_nothing(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"holds no checkpoint.pt: train with folder='.*' first"):
+    with pytest.raises(
+        FileNotFoundError, match=r"holds no checkpoint.pt: train with folder='.*' first"
+    ):
         load(tmp_path)
 
 
@@ -723,7 +841,9 @@ def test_images_without_a_folder_leave_nothing(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("name", METHODS)
 def test_a_run_that_diverges_stops(name):
-    message = r"^the run diverged in epoch \d+ \(loss \S+, penalty \S+\); there is no checkpoint\. Lower"
+    message = (
+        r"^the run diverged in epoch \d+ \(loss \S+, penalty \S+\); there is no checkpoint\. Lower"
+    )
     with pytest.raises(Divergence, match=message):
         fit(config(epochs=100, learning_rate=1e30, **METHODS[name][0] | {"weight_decay": 1.0}))
 
@@ -749,7 +869,9 @@ def diverging(monkeypatch):
     return at
 
 
-def test_divergence_names_the_epoch_and_the_last_good_checkpoint(undisturbed, diverging, tmp_path, monkeypatch):
+def test_divergence_names_the_epoch_and_the_last_good_checkpoint(
+    undisturbed, diverging, tmp_path, monkeypatch
+):
     """In the fourth epoch of five, with checkpoints every two; the cause mended, the run goes on to the same end."""
     with monkeypatch.context():
         diverging(10)
@@ -757,10 +879,15 @@ def test_divergence_names_the_epoch_and_the_last_good_checkpoint(undisturbed, di
             fit(LONG, folder=tmp_path, checkpoint_every=2)
     monkeypatch.undo()
     assert str(error.value).startswith("the run diverged in epoch 4 (loss nan, penalty 0.0); ")
-    assert f"the last good one is {tmp_path / 'checkpoint.pt'}. Lower the learning rate or eta." in str(error.value)
+    assert (
+        f"the last good one is {tmp_path / 'checkpoint.pt'}. Lower the learning rate or eta."
+        in str(error.value)
+    )
     kept = checkpoint(tmp_path)
     assert kept["epoch"] == 2 and all(value.isfinite().all() for value in kept["model"].values())
-    assert [line["epoch"] for line in lines(tmp_path)] == [1, 2, 3] and all(map(math.isfinite, lines(tmp_path)[2].values()))
+    assert [line["epoch"] for line in lines(tmp_path)] == [1, 2, 3] and all(
+        map(math.isfinite, lines(tmp_path)[2].values())
+    )
     assert_ends_like(undisturbed, tmp_path)
 
 
@@ -771,7 +898,10 @@ def test_divergence_before_the_first_checkpoint(diverging, tmp_path):
     assert not (tmp_path / "checkpoint.pt").exists() and len(lines(tmp_path)) == 1
 
 
-@pytest.mark.parametrize("what, value", [("linear.weight", math.nan), ("conv.weight", math.inf), ("bn.running_var", math.inf)])
+@pytest.mark.parametrize(
+    "what, value",
+    [("linear.weight", math.nan), ("conv.weight", math.inf), ("bn.running_var", math.inf)],
+)
 def test_a_number_lost_in_the_last_step_is_noticed(what, value, tmp_path, monkeypatch):
     """The losses of the epoch were all finite; no checkpoint of it is kept."""
     steps, eager = itertools.count(1), training._Training._eager_step
@@ -782,7 +912,9 @@ def test_a_number_lost_in_the_last_step_is_noticed(what, value, tmp_path, monkey
             self.model.state_dict()[what].view(-1)[0] = value
 
     monkeypatch.setattr(training._Training, "_eager_step", broken)
-    with pytest.raises(Divergence, match=r"in epoch 2 \(loss \d.*the last good one is .*checkpoint.pt"):
+    with pytest.raises(
+        Divergence, match=r"in epoch 2 \(loss \d.*the last good one is .*checkpoint.pt"
+    ):
         fit(config(epochs=3), folder=tmp_path, checkpoint_every=1)
     assert checkpoint(tmp_path)["epoch"] == len(lines(tmp_path)) == 1
 
@@ -791,15 +923,39 @@ def test_a_number_lost_in_the_last_step_is_noticed(what, value, tmp_path, monkey
 
 
 BAD = {
-    "data": ({"data": "cifar"}, ValueError, "data must be one of cifar10, mnist, mnist5k, mnist5k_color, got 'cifar'"),
+    "data": (
+        {"data": "cifar"},
+        ValueError,
+        "data must be one of cifar10, mnist, mnist5k, mnist5k_color, got 'cifar'",
+    ),
     "part": ({"part": "test"}, ValueError, "part must be one of train, fit, got 'test'"),
-    "model": ({"model": "vgg"}, ValueError, "model must be one of resnet20, resnet8, small_cnn, got 'vgg'"),
-    "activation": ({"activation": "tanh"}, ValueError, "activation must be one of softplus, relu, got 'tanh'"),
-    "method": ({"method": "l2"}, ValueError, "method must be one of none, euclidean, wasserstein, .*, got 'l2'"),
+    "model": (
+        {"model": "vgg"},
+        ValueError,
+        "model must be one of resnet20, resnet8, small_cnn, got 'vgg'",
+    ),
+    "activation": (
+        {"activation": "tanh"},
+        ValueError,
+        "activation must be one of softplus, relu, got 'tanh'",
+    ),
+    "method": (
+        {"method": "l2"},
+        ValueError,
+        "method must be one of none, euclidean, wasserstein, .*, got 'l2'",
+    ),
     "of": ({"of": "logit"}, ValueError, "of must be one of loss, logits, margin, got 'logit'"),
-    "mode": ({"mode": "exact"}, ValueError, "mode must be one of double_backprop, finite_difference, got 'exact'"),
+    "mode": (
+        {"mode": "exact"},
+        ValueError,
+        "mode must be one of double_backprop, finite_difference, got 'exact'",
+    ),
     "scale": ({"scale": "none"}, ValueError, "scale must be one of trace, None, got 'none'"),
-    "precision": ({"precision": "float16"}, ValueError, "precision must be one of float32, tf32, bfloat16, got 'float16'"),
+    "precision": (
+        {"precision": "float16"},
+        ValueError,
+        "precision must be one of float32, tf32, bfloat16, got 'float16'",
+    ),
     "images": ({"images": 0}, ValueError, "images must be at least 1, got 0"),
     "images_type": ({"images": 1e3}, TypeError, "images must be a whole number, got 1000.0"),
     "width": ({"width": 0}, ValueError, "width must be at least 1, got 0"),
@@ -808,37 +964,105 @@ BAD = {
     "epochs": ({"epochs": 0}, ValueError, "epochs must be at least 1, got 0"),
     "epochs_type": ({"epochs": True}, TypeError, "epochs must be a whole number, got True"),
     "batch_size": ({"batch_size": 0}, ValueError, "batch_size must be at least 1, got 0"),
-    "batch_size_type": ({"batch_size": "128"}, TypeError, "batch_size must be a whole number, got '128'"),
+    "batch_size_type": (
+        {"batch_size": "128"},
+        TypeError,
+        "batch_size must be a whole number, got '128'",
+    ),
     "seed": ({"seed": -1}, ValueError, "seed must be at least 0, got -1"),
     "seed_type": ({"seed": 0.5}, TypeError, "seed must be a whole number, got 0.5"),
     "seed_none": ({"seed": None}, TypeError, "seed must be a whole number, got None"),
-    "eta": ({"method": "euclidean", "eta": -0.1}, ValueError, "eta must be non-negative and finite, got -0.1"),
+    "eta": (
+        {"method": "euclidean", "eta": -0.1},
+        ValueError,
+        "eta must be non-negative and finite, got -0.1",
+    ),
     "eta_type": ({"method": "euclidean", "eta": "0.1"}, TypeError, "eta must be a number, got str"),
     "eta_unused": ({"eta": 0.1}, ValueError, "method='none' needs no eta, got eta=0.1"),
-    "eta_adversary": ({"method": "fgsm", "epsilon": 0.1, "eta": 1}, ValueError, "method='fgsm' needs no eta, got eta=1.0"),
-    "epsilon": ({"method": "pgd", "epsilon": float("nan")}, ValueError, "epsilon must be non-negative and finite, got nan"),
-    "epsilon_trades": ({"method": "trades", "eta": 1}, ValueError, "method='trades' needs epsilon > 0, got 0.0"),
+    "eta_adversary": (
+        {"method": "fgsm", "epsilon": 0.1, "eta": 1},
+        ValueError,
+        "method='fgsm' needs no eta, got eta=1.0",
+    ),
+    "epsilon": (
+        {"method": "pgd", "epsilon": float("nan")},
+        ValueError,
+        "epsilon must be non-negative and finite, got nan",
+    ),
+    "epsilon_trades": (
+        {"method": "trades", "eta": 1},
+        ValueError,
+        "method='trades' needs epsilon > 0, got 0.0",
+    ),
     "epsilon_jacobian": (
-        {"method": "jacobian", "eta": 1, "epsilon": 0.1}, ValueError, "method='jacobian' needs no epsilon, got 0.1",
+        {"method": "jacobian", "eta": 1, "epsilon": 0.1},
+        ValueError,
+        "method='jacobian' needs no epsilon, got 0.1",
     ),
     "epsilon_missing": ({"method": "pgd"}, ValueError, "method='pgd' needs epsilon > 0, got 0.0"),
     "epsilon_unused": ({"epsilon": 0.1}, ValueError, "method='none' needs no epsilon, got 0.1"),
-    "radius": ({"method": "wasserstein", "radius": 0}, ValueError, "radius must be at least 1, got 0"),
-    "radius_type": ({"method": "wasserstein", "radius": 1.0}, TypeError, "radius must be a whole number, got 1.0"),
-    "radius_missing": ({"method": "wasserstein"}, ValueError, "method='wasserstein' needs a radius, got radius=None"),
-    "radius_noise": ({"method": "wasserstein_noise"}, ValueError, "method='wasserstein_noise' needs a radius, got radius=None"),
-    "radius_jacobian": ({"method": "jacobian", "radius": 2}, ValueError, "method='jacobian' needs no radius, got radius=2"),
-    "radius_trades": (
-        {"method": "trades", "epsilon": 0.1, "radius": 2}, ValueError, "method='trades' needs no radius, got radius=2",
+    "radius": (
+        {"method": "wasserstein", "radius": 0},
+        ValueError,
+        "radius must be at least 1, got 0",
     ),
-    "radius_unused": ({"method": "euclidean", "radius": 2}, ValueError, "method='euclidean' needs no radius, got radius=2"),
-    "eta_jacobian": ({"method": "jacobian", "eta": -1}, ValueError, "eta must be non-negative and finite, got -1"),
-    "learning_rate": ({"learning_rate": float("inf")}, ValueError, "learning_rate must be non-negative and finite, got inf"),
+    "radius_type": (
+        {"method": "wasserstein", "radius": 1.0},
+        TypeError,
+        "radius must be a whole number, got 1.0",
+    ),
+    "radius_missing": (
+        {"method": "wasserstein"},
+        ValueError,
+        "method='wasserstein' needs a radius, got radius=None",
+    ),
+    "radius_noise": (
+        {"method": "wasserstein_noise"},
+        ValueError,
+        "method='wasserstein_noise' needs a radius, got radius=None",
+    ),
+    "radius_jacobian": (
+        {"method": "jacobian", "radius": 2},
+        ValueError,
+        "method='jacobian' needs no radius, got radius=2",
+    ),
+    "radius_trades": (
+        {"method": "trades", "epsilon": 0.1, "radius": 2},
+        ValueError,
+        "method='trades' needs no radius, got radius=2",
+    ),
+    "radius_unused": (
+        {"method": "euclidean", "radius": 2},
+        ValueError,
+        "method='euclidean' needs no radius, got radius=2",
+    ),
+    "eta_jacobian": (
+        {"method": "jacobian", "eta": -1},
+        ValueError,
+        "eta must be non-negative and finite, got -1",
+    ),
+    "learning_rate": (
+        {"learning_rate": float("inf")},
+        ValueError,
+        "learning_rate must be non-negative and finite, got inf",
+    ),
     "momentum": ({"momentum": -1}, ValueError, "momentum must be non-negative and finite, got -1"),
-    "weight_decay": ({"weight_decay": None}, TypeError, "weight_decay must be a number, got NoneType"),
+    "weight_decay": (
+        {"weight_decay": None},
+        TypeError,
+        "weight_decay must be a number, got NoneType",
+    ),
     "milestones": ({"milestones": 100}, TypeError, "milestones must be a tuple of epochs, got 100"),
-    "milestones_text": ({"milestones": "100"}, TypeError, "milestones must be a tuple of epochs, got '100'"),
-    "milestones_type": ({"milestones": (100, 150.0)}, TypeError, "milestones must be a whole number, got 150.0"),
+    "milestones_text": (
+        {"milestones": "100"},
+        TypeError,
+        "milestones must be a tuple of epochs, got '100'",
+    ),
+    "milestones_type": (
+        {"milestones": (100, 150.0)},
+        TypeError,
+        "milestones must be a whole number, got 150.0",
+    ),
     "milestones_sign": ({"milestones": (-1,)}, ValueError, "milestones must be at least 1, got -1"),
 }
 
@@ -860,7 +1084,13 @@ def test_the_defaults_are_those_of_appendix_d():
     """ResNet-20 on CIFAR-10, 200 epochs of SGD with momentum; a tenth of the learning rate after 100 and 150."""
     c = Config()
     assert (c.model, c.activation, c.data, c.batch_size) == ("resnet20", "softplus", "cifar10", 128)
-    assert (c.epochs, c.learning_rate, c.milestones, c.momentum, c.weight_decay) == (200, 0.1, (100, 150), 0.9, 1e-4)
+    assert (c.epochs, c.learning_rate, c.milestones, c.momentum, c.weight_decay) == (
+        200,
+        0.1,
+        (100, 150),
+        0.9,
+        1e-4,
+    )
     with pytest.raises(AttributeError):
         c.epochs = 1
 
@@ -873,10 +1103,26 @@ def test_width_is_the_networks_own_unless_given(tmp_path):
 
 
 ERRORS = {
-    "batch_size": ({"batch_size": 61}, {}, "batch_size must be at most the number of images, 60, got 61"),
-    "batch_size_images": ({"batch_size": 32, "images": 31}, {}, "batch_size must be at most the number of images, 31, got 32"),
-    "images": ({"images": 51, "part": "fit"}, {}, "images must be at least 1 and at most 50, those of 'fit', got 51"),
-    "radius": ({"method": "wasserstein", "radius": 8}, {}, "radius must be less than the longer side, 8 pixels, got 8"),
+    "batch_size": (
+        {"batch_size": 61},
+        {},
+        "batch_size must be at most the number of images, 60, got 61",
+    ),
+    "batch_size_images": (
+        {"batch_size": 32, "images": 31},
+        {},
+        "batch_size must be at most the number of images, 31, got 32",
+    ),
+    "images": (
+        {"images": 51, "part": "fit"},
+        {},
+        "images must be at least 1 and at most 50, those of 'fit', got 51",
+    ),
+    "radius": (
+        {"method": "wasserstein", "radius": 8},
+        {},
+        "radius must be less than the longer side, 8 pixels, got 8",
+    ),
     "checkpoint_every": ({}, {"checkpoint_every": 0}, "checkpoint_every must be at least 1, got 0"),
     "device": ({}, {"device": "gpu"}, "device must be cpu.* here, got 'gpu'"),
     "device_other": ({}, {"device": torch.device("meta")}, "device must be cpu.* here, got 'meta'"),
@@ -892,7 +1138,10 @@ def test_what_does_not_fit_is_named(how, options, message, tmp_path):
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a CUDA device")
 def test_without_a_gpu_one_is_told_so(undisturbed):
-    for call in (lambda device: fit(config(), device=device), lambda device: load(undisturbed[1], device=device)):
+    for call in (
+        lambda device: fit(config(), device=device),
+        lambda device: load(undisturbed[1], device=device),
+    ):
         with pytest.raises(ValueError, match="^device must be cpu here, got 'cuda'$"):
             call("cuda")
 
@@ -907,7 +1156,10 @@ def test_black_images_are_refused():
 
 
 def test_together_as_one_by_one(tmp_path):
-    methods = {"method": "pgd", "epsilon": 0.1, "steps": 2, "epochs": 3}, {"method": "gaussian_noise", "eta": 0.1, "images": 32}
+    methods = (
+        {"method": "pgd", "epsilon": 0.1, "steps": 2, "epochs": 3},
+        {"method": "gaussian_noise", "eta": 0.1, "images": 32},
+    )
     configs = [config(seed=1), *(config(**how) for how in methods)]
     folders = [tmp_path / "a", None, tmp_path / "c"]
     runs = fit_together(configs, folders=folders, device="cpu", dataset=IMAGES, progress=False)
@@ -921,19 +1173,26 @@ def test_together_as_one_by_one(tmp_path):
 
 
 def test_together_needs_a_folder_each(tmp_path):
-    with pytest.raises(ValueError, match="^folders must be one for each of the 2 configurations, got 1$"):
+    with pytest.raises(
+        ValueError, match="^folders must be one for each of the 2 configurations, got 1$"
+    ):
         fit_together([config(), config()], folders=[tmp_path], device="cpu", dataset=IMAGES)
     assert fit_together([], device="cpu", progress=False) == []
 
 
 def test_tf32_is_float32_on_a_cpu():
-    assert_same(*(weights(fit(replace(LONG, precision=precision))) for precision in ("float32", "tf32")))
+    assert_same(
+        *(weights(fit(replace(LONG, precision=precision))) for precision in ("float32", "tf32"))
+    )
 
 
 @pytest.mark.parametrize("name", ["none", "wasserstein", "wasserstein_noise", "fgsm"])
 def test_bfloat16_is_nearly_float32(name):
     """Losses within 3 %, not equal; the weights stay float32."""
-    exact, rough = (fit(config(precision=precision, **METHODS[name][0])) for precision in ("float32", "bfloat16"))
+    exact, rough = (
+        fit(config(precision=precision, **METHODS[name][0]))
+        for precision in ("float32", "bfloat16")
+    )
     for a, b in zip(exact.history, rough.history, strict=True):
         assert b["loss"] == pytest.approx(a["loss"], rel=0.03) and b["loss"] != a["loss"]
         assert b["penalty"] == pytest.approx(a["penalty"], rel=0.1)
@@ -944,7 +1203,9 @@ def test_bfloat16_is_nearly_float32(name):
 def test_a_finite_difference_is_differentiated_in_float32(name):
     """Its two losses are, so that bfloat16 changes nothing of it; their difference would magnify a rounding."""
     options = METHODS[name][0] | {"mode": "finite_difference"}
-    exact, same = (fit(config(precision=precision, **options)) for precision in ("float32", "bfloat16"))
+    exact, same = (
+        fit(config(precision=precision, **options)) for precision in ("float32", "bfloat16")
+    )
     assert_same(exact.model.state_dict(), same.model.state_dict())
 
 
@@ -973,7 +1234,16 @@ def test_torchs_settings_are_as_before(precision, monkeypatch):
         assert arithmetic() == before
     finally:
         torch.set_float32_matmul_precision("highest")
-    assert within == ("highest", precision == "bfloat16", before[2], True, False, True, False, False)
+    assert within == (
+        "highest",
+        precision == "bfloat16",
+        before[2],
+        True,
+        False,
+        True,
+        False,
+        False,
+    )
 
 
 # ---------------------------------------------------------------- progress
@@ -1000,7 +1270,16 @@ def test_progress(tmp_path, capsys, monkeypatch):
 # ---------------------------------------------------------------- on a GPU
 
 PENALISED = ["none", "wasserstein", "wasserstein_finite_difference"]
-ON_THE_GPU = [*PENALISED, "wasserstein_noise", "gaussian_noise", "fgsm", "pgd", "pgd_warmup", "jacobian", "trades"]
+ON_THE_GPU = [
+    *PENALISED,
+    "wasserstein_noise",
+    "gaussian_noise",
+    "fgsm",
+    "pgd",
+    "pgd_warmup",
+    "jacobian",
+    "trades",
+]
 
 
 def on_the_gpu(asked, **how):
@@ -1018,7 +1297,14 @@ def assert_close(a, b):
 def test_on_the_gpu_a_captured_step_is_the_step(name, precision, monkeypatch):
     """Three eager steps, then a captured one, replayed; a milestone or another epsilon captures again. Each replay draws
     noise anew."""
-    asked = config(batch_size=8, epochs=3, milestones=(2,), learning_rate=0.01, precision=precision, **METHODS[name][0])
+    asked = config(
+        batch_size=8,
+        epochs=3,
+        milestones=(2,),
+        learning_rate=0.01,
+        precision=precision,
+        **METHODS[name][0],
+    )
     calls, eager_step = [], training._Training._eager_step
 
     def counted(self):
@@ -1042,13 +1328,19 @@ def test_on_the_gpu_a_milestone_after_the_capture_takes_effect():
     same = on_the_gpu(config(batch_size=8, epochs=2, milestones=(), learning_rate=0.01))
     assert stopped.history[0]["loss"] == pytest.approx(same.history[0]["loss"], rel=1e-4)
     start = on_the_gpu(config(batch_size=8, epochs=1, learning_rate=0.01))
-    moved = [(weights(run)["conv.weight"] - weights(start)["conv.weight"]).norm() for run in (stopped, same)]
+    moved = [
+        (weights(run)["conv.weight"] - weights(start)["conv.weight"]).norm()
+        for run in (stopped, same)
+    ]
     assert moved[0] < 0.3 * moved[1]
 
 
 @gpu
 def test_on_the_gpu_together_as_one_by_one():
-    configs = [config(batch_size=8, learning_rate=0.01, seed=seed, **METHODS[name][0]) for seed, name in enumerate(ON_THE_GPU)]
+    configs = [
+        config(batch_size=8, learning_rate=0.01, seed=seed, **METHODS[name][0])
+        for seed, name in enumerate(ON_THE_GPU)
+    ]
     runs = fit_together(configs, device="cuda", dataset=IMAGES, progress=False)
     for run, asked in zip(runs, configs, strict=True):
         assert_close(run, on_the_gpu(asked))
@@ -1065,7 +1357,13 @@ def test_on_the_gpu_as_on_the_cpu():
 
 @gpu
 def test_on_the_gpu_stopped_and_continued(tmp_path, monkeypatch):
-    asked = config(batch_size=8, epochs=4, milestones=(3,), learning_rate=0.01, **METHODS["wasserstein_noise"][0])
+    asked = config(
+        batch_size=8,
+        epochs=4,
+        milestones=(3,),
+        learning_rate=0.01,
+        **METHODS["wasserstein_noise"][0],
+    )
     before = torch.cuda.get_rng_state()
     whole = on_the_gpu(asked)
     assert torch.equal(torch.cuda.get_rng_state(), before)
@@ -1086,10 +1384,14 @@ def test_on_the_gpu_a_run_that_diverges_stops():
 @pytest.mark.parametrize("file", ["checkpoint.pt", "metrics.jsonl"])
 @pytest.mark.parametrize("how", ["truncated", "empty", "other"])
 def test_a_damaged_run_is_named(file, how, tmp_path):
-    config = training.Config(data="mnist5k", images=32, batch_size=16, model="small_cnn", width=2, epochs=2)
+    config = training.Config(
+        data="mnist5k", images=32, batch_size=16, model="small_cnn", width=2, epochs=2
+    )
     training.fit(config, folder=tmp_path, checkpoint_every=1, progress=False)
     content = (tmp_path / file).read_bytes()
-    (tmp_path / file).write_bytes({"truncated": content[: len(content) // 2], "empty": b"", "other": b"{}"}[how])
+    (tmp_path / file).write_bytes(
+        {"truncated": content[: len(content) // 2], "empty": b"", "other": b"{}"}[how]
+    )
     for use in (training.load, lambda folder: training.fit(config, folder=folder, progress=False)):
         with pytest.raises(ValueError, match=f"{file} is damaged.*delete"):
             use(tmp_path)

@@ -34,7 +34,9 @@ settings.load_profile("book")
 
 def images(shape=(3, 4)):
     """Images of small whole intensities, black pixels among them, never all black."""
-    return arrays(np.float64, shape, elements=st.sampled_from([0.0, 0.0, 1.0, 2.0, 3.0, 7.0])).filter(np.any)
+    return arrays(
+        np.float64, shape, elements=st.sampled_from([0.0, 0.0, 1.0, 2.0, 3.0, 7.0])
+    ).filter(np.any)
 
 
 def random_images(n, shape, seed=0, black=0.3):
@@ -79,9 +81,13 @@ def test_ground_cost(p):
 
 
 def test_ground_cost_of_other_metrics():
-    city = np.array([[abs(i // 4 - j // 4) + abs(i % 4 - j % 4) for j in range(12)] for i in range(12)])
+    city = np.array(
+        [[abs(i // 4 - j // 4) + abs(i % 4 - j % 4) for j in range(12)] for i in range(12)]
+    )
     np.testing.assert_array_equal(ground_cost((3, 4), 3, metric="cityblock"), city**3)
-    np.testing.assert_array_equal(ground_cost((3, 4), 3, metric=lambda a, b: abs(a - b).sum()), city**3)
+    np.testing.assert_array_equal(
+        ground_cost((3, 4), 3, metric=lambda a, b: abs(a - b).sum()), city**3
+    )
     np.testing.assert_array_equal(ground_cost((3, 4), 3, metric=city), city**3)
     np.testing.assert_array_equal(ground_cost((3, 4), 3, metric=torch.tensor(city)), city**3)
     far = (30 * city).astype(np.uint8)  # squares that do not fit in the type of the distances
@@ -103,7 +109,7 @@ def test_metric_axioms(p, x, y, z):
     if difference < 1e-12:
         assert xy < 1e-6
     else:
-        assert xy ** p >= difference - 1e-12 > 0
+        assert xy**p >= difference - 1e-12 > 0
 
 
 @given(x=images(), y=images())
@@ -129,7 +135,9 @@ def test_one_dimension_by_quantiles(p, upright, x, y):
     f, g = (np.cumsum(z[0]) / z.sum() for z in (x, y))
     levels = np.unique(np.concatenate([[0], f, g]))
     middle = (levels[1:] + levels[:-1]) / 2
-    quantiles = [(middle[:, None] > cdf).sum(axis=1) for cdf in (f, g)]  # the first pixel with F >= u
+    quantiles = [
+        (middle[:, None] > cdf).sum(axis=1) for cdf in (f, g)
+    ]  # the first pixel with F >= u
     value = (np.diff(levels) * abs(quantiles[0] - quantiles[1]) ** p).sum() ** (1 / p)
     if upright:
         x, y = x.T, y.T
@@ -162,10 +170,14 @@ def test_custom_cost(p):
         cost = rng.random((12, 12)) * 5
         value, _ = by_linprog(x, y, cost)
         for given_cost in (cost, np.asfortranarray(cost), torch.tensor(cost), cost.tolist()):
-            assert wasserstein_distance(x, y, p=p, cost=given_cost) ** p == pytest.approx(value, rel=1e-9)
+            assert wasserstein_distance(x, y, p=p, cost=given_cost) ** p == pytest.approx(
+                value, rel=1e-9
+            )
         plan = transport_plan(x, y, p=p, cost=cost)
         assert (plan.mass * cost[plan.source, plan.target]).sum() == pytest.approx(value, rel=1e-9)
-        assert pairwise_distances([x], [y], p=p, cost=cost)[0, 0] ** p == pytest.approx(value, rel=1e-9)
+        assert pairwise_distances([x], [y], p=p, cost=cost)[0, 0] ** p == pytest.approx(
+            value, rel=1e-9
+        )
 
 
 @pytest.mark.parametrize("p", [1, 2])
@@ -198,12 +210,25 @@ def test_plan_is_feasible_sparse_and_optimal(digits, p):
 def test_kinds_of_images_give_the_same_distance():
     x, y = np.random.default_rng(0).integers(0, 256, (2, 5, 6), dtype=np.uint8)
     value = wasserstein_distance(x, y)
-    kinds = [np.int64, np.float32, ">f8", torch.tensor, lambda z: torch.tensor(z).float(), np.asfortranarray]
-    kinds += [lambda z: torch.tensor(z).bfloat16(), lambda z: z.tolist(), lambda z: np.flip(np.flip(z).copy())]
+    kinds = [
+        np.int64,
+        np.float32,
+        ">f8",
+        torch.tensor,
+        lambda z: torch.tensor(z).float(),
+        np.asfortranarray,
+    ]
+    kinds += [
+        lambda z: torch.tensor(z).bfloat16(),
+        lambda z: z.tolist(),
+        lambda z: np.flip(np.flip(z).copy()),
+    ]
     for kind in kinds:
         a, b = (z.astype(kind) if isinstance(kind, type | str) else kind(z) for z in (x, y))
         assert wasserstein_distance(a, b) == pytest.approx(value, rel=1e-12)
-    assert wasserstein_distance(x > 100, y > 100) == wasserstein_distance(1 * (x > 100), 1 * (y > 100))
+    assert wasserstein_distance(x > 100, y > 100) == wasserstein_distance(
+        1 * (x > 100), 1 * (y > 100)
+    )
 
 
 def test_masses_of_very_different_size():
@@ -223,7 +248,9 @@ def test_pairwise_equals_a_loop(p, workers):
     xs, ys = random_images(4, (4, 5), seed=3), random_images(3, (4, 5), seed=4)
     loop = np.array([[wasserstein_distance(x, y, p=p) for y in ys] for x in xs])
     np.testing.assert_allclose(pairwise_distances(xs, ys, p=p, workers=workers), loop, rtol=1e-14)
-    np.testing.assert_allclose(pairwise_distances(torch.tensor(xs), list(ys), p=p, workers=workers), loop, rtol=1e-14)
+    np.testing.assert_allclose(
+        pairwise_distances(torch.tensor(xs), list(ys), p=p, workers=workers), loop, rtol=1e-14
+    )
     among = pairwise_distances(xs, p=p, workers=workers)
     loop = np.array([[wasserstein_distance(x, y, p=p) for y in xs] for x in xs])
     np.testing.assert_allclose(among, loop, rtol=1e-12)
@@ -310,7 +337,9 @@ def test_mass_that_stays_is_not_spread(x, t):
     """Rounding does not put dust beside a pixel that stays: (1 - t) 7 + t 7 is not always 7."""
     padded = np.zeros((9, 11))
     padded[5:8, 6:10] = x
-    np.testing.assert_allclose(displacement_interpolation(padded, padded, t), as_measure(padded), rtol=1e-13)
+    np.testing.assert_allclose(
+        displacement_interpolation(padded, padded, t), as_measure(padded), rtol=1e-13
+    )
 
 
 @given(x=images(), y=images(), t=st.floats(0, 1))
@@ -323,7 +352,10 @@ def test_euclidean_interpolation(x, y, t):
 
 def test_interpolations_keep_kind_and_precision():
     x, y = torch.rand(2, 4, 5, generator=torch.Generator().manual_seed(0))
-    distances = {"wasserstein": wasserstein_distance(x, y), "euclidean": float((as_measure(x) - as_measure(y)).norm())}
+    distances = {
+        "wasserstein": wasserstein_distance(x, y),
+        "euclidean": float((as_measure(x) - as_measure(y)).norm()),
+    }
     results = [displacement_interpolation(x, y, 0.3), euclidean_interpolation(x, y, 0.3)]
     results += [
         fixed_distance_interpolate(x, y, part * d * (1 - 1e-6), metric=m)
@@ -331,7 +363,11 @@ def test_interpolations_keep_kind_and_precision():
         for part in (0, 0.5, 1)
     ]
     for result in results:
-        assert isinstance(result, torch.Tensor) and result.dtype == torch.float32 and result.shape == (4, 5)
+        assert (
+            isinstance(result, torch.Tensor)
+            and result.dtype == torch.float32
+            and result.shape == (4, 5)
+        )
     assert isinstance(displacement_interpolation(x.numpy(), y, 0.3), np.ndarray)
     assert displacement_interpolation(x.numpy(), y, 0.3).dtype == np.float32
     assert euclidean_interpolation((255 * x).byte(), y, 0.3).dtype == torch.float64
@@ -341,7 +377,9 @@ def l2(x, y):
     return float(np.linalg.norm(x / x.sum() - y / y.sum()))
 
 
-@pytest.mark.parametrize(("metric", "measure"), [("wasserstein", wasserstein_distance), ("euclidean", l2)])
+@pytest.mark.parametrize(
+    ("metric", "measure"), [("wasserstein", wasserstein_distance), ("euclidean", l2)]
+)
 def test_fixed_distance_is_realised(digits, metric, measure):
     for x, y in digits.reshape(15, 2, 28, 28)[8:11]:
         total = measure(x, y)
@@ -351,13 +389,17 @@ def test_fixed_distance_is_realised(digits, metric, measure):
             assert image.sum() == pytest.approx(1, abs=1e-12)
 
 
-@pytest.mark.parametrize(("metric", "measure"), [("wasserstein", wasserstein_distance), ("euclidean", l2)])
+@pytest.mark.parametrize(
+    ("metric", "measure"), [("wasserstein", wasserstein_distance), ("euclidean", l2)]
+)
 def test_fixed_distance_ends(digits, metric, measure):
     x, y = digits[:2]
     np.testing.assert_array_equal(fixed_distance_interpolate(x, y, 0, metric=metric), as_measure(x))
     end = fixed_distance_interpolate(x, y, measure(x, y), metric=metric)
     np.testing.assert_allclose(end, as_measure(y), atol=1e-15)
-    np.testing.assert_array_equal(fixed_distance_interpolate(x, x, 0.0, metric=metric), as_measure(x))
+    np.testing.assert_array_equal(
+        fixed_distance_interpolate(x, x, 0.0, metric=metric), as_measure(x)
+    )
 
 
 def test_fixed_distance_goes_along_the_geodesic(digits):
@@ -378,7 +420,9 @@ def entropic(x, y, p, epsilon):
     a, b = (z.ravel() / z.sum() for z in (x, y))
     lit = np.ix_(a > 0, b > 0)
     cost = pixel_cost(x.shape, p)[lit]
-    plan = ot.sinkhorn(a[a > 0], b[b > 0], cost, epsilon, "sinkhorn_log", numItermax=10**6, stopThr=1e-13)
+    plan = ot.sinkhorn(
+        a[a > 0], b[b > 0], cost, epsilon, "sinkhorn_log", numItermax=10**6, stopThr=1e-13
+    )
     relative = plan[plan > 0] * np.log(plan[plan > 0] / np.outer(a, b)[lit][plan > 0])
     return (plan * cost).sum(), (plan * cost).sum() + epsilon * relative.sum()
 
@@ -393,7 +437,9 @@ def test_sinkhorn_agrees_with_pot(p, epsilon, debiased):
     cost, optimum = entropic(x, y, p, epsilon)
     if debiased:
         cost = optimum - (entropic(x, x, p, epsilon)[1] + entropic(y, y, p, epsilon)[1]) / 2
-    value = sinkhorn_distance(x, y, p=p, epsilon=epsilon, debiased=debiased, tol=1e-11, max_iter=10**6)
+    value = sinkhorn_distance(
+        x, y, p=p, epsilon=epsilon, debiased=debiased, tol=1e-11, max_iter=10**6
+    )
     assert value == pytest.approx(cost ** (1 / p), rel=1e-8)
 
 
@@ -415,7 +461,8 @@ def test_sinkhorn_tends_to_the_exact_distance(p):
     x, y = random_images(2, (4, 5), seed=7)
     exact = wasserstein_distance(x, y, p=p)
     errors = [
-        sinkhorn_distance(x, y, p=p, epsilon=e, tol=1e-7, max_iter=10**6) - exact for e in (4, 1, 0.25, 0.06, 0.015)
+        sinkhorn_distance(x, y, p=p, epsilon=e, tol=1e-7, max_iter=10**6) - exact
+        for e in (4, 1, 0.25, 0.06, 0.015)
     ]
     assert all(error > -1e-6 for error in errors)
     assert all(later < earlier for earlier, later in zip(errors, errors[1:]))
@@ -432,7 +479,11 @@ def test_sinkhorn_bounds(p, scale, x, y, epsilon):
     epsilon *= scale
     blurred = sinkhorn_distance(x, y, p=p, epsilon=epsilon)
     a, b = (z.ravel() / z.sum() for z in (x, y))
-    assert wasserstein_distance(x, y, p=p) ** p - 1e-4 <= blurred**p <= a @ pixel_cost(x.shape, p) @ b + 1e-4
+    assert (
+        wasserstein_distance(x, y, p=p) ** p - 1e-4
+        <= blurred**p
+        <= a @ pixel_cost(x.shape, p) @ b + 1e-4
+    )
     divergence = sinkhorn_distance(x, y, p=p, epsilon=epsilon, debiased=True)
     assert divergence >= 0
     assert sinkhorn_distance(x, x, p=p, epsilon=epsilon, debiased=True) ** p < 1e-9
@@ -457,7 +508,9 @@ def test_sinkhorn_where_the_plain_kernel_underflows(p, epsilon):
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         plain = ot.sinkhorn(a, b, cost, epsilon, "sinkhorn")
-    assert any("divide by zero" in str(w.message) or "numerical errors" in str(w.message) for w in caught)
+    assert any(
+        "divide by zero" in str(w.message) or "numerical errors" in str(w.message) for w in caught
+    )
     assert not abs(plain.sum() - 1) < 0.5
     value = sinkhorn_distance(x, y, p=p, epsilon=epsilon, tol=1e-10, max_iter=10**5)
     assert value**p == pytest.approx(entropic(x, y, p, epsilon)[0], rel=1e-8)
@@ -469,10 +522,15 @@ def test_log_sums_agree_with_brute_force(epsilon):
     g = torch.Generator().manual_seed(0)
     v = 40 * torch.randn(3, 5, 24, dtype=torch.float64, generator=g)
     v[0, :, 6:] = v[1, 1] = -708
-    squares = [(torch.arange(k, dtype=torch.float64) - torch.arange(k)[:, None]) ** 2 for k in (5, 24)]
+    squares = [
+        (torch.arange(k, dtype=torch.float64) - torch.arange(k)[:, None]) ** 2 for k in (5, 24)
+    ]
     for p, log_sum in ((2, sinkhorn._separable(*squares)), (1, sinkhorn._row_by_row(*squares, 1))):
         cost = torch.tensor(pixel_cost((5, 24), p))
-        rates = (torch.full((1, 1, 1), 1 / epsilon), torch.tensor([1.0, 2, 3]).reshape(3, 1, 1) / epsilon)
+        rates = (
+            torch.full((1, 1, 1), 1 / epsilon),
+            torch.tensor([1.0, 2, 3]).reshape(3, 1, 1) / epsilon,
+        )
         for rate, exact in product(rates, (False, True)):
             rate = rate.double().requires_grad_()
             w = v.clone().requires_grad_()
@@ -480,7 +538,9 @@ def test_log_sums_agree_with_brute_force(epsilon):
             value = log_sum(w, rate, exact)
             torch.testing.assert_close(value, brute, rtol=1e-12, atol=1e-12)
             weight = torch.randn(3, 5, 24, dtype=torch.float64, generator=g)
-            for got, expected in zip(*(torch.autograd.grad((u * weight).sum(), (w, rate)) for u in (value, brute))):
+            for got, expected in zip(
+                *(torch.autograd.grad((u * weight).sum(), (w, rate)) for u in (value, brute))
+            ):
                 torch.testing.assert_close(got, expected, rtol=1e-9, atol=1e-12)
 
 
@@ -513,7 +573,9 @@ def test_sinkhorn_gradient(p, epsilon, debiased):
     def distance(x, y):
         return sinkhorn_distance(x, y, p=p, epsilon=epsilon, debiased=debiased, tol=1e-13)
 
-    assert torch.autograd.gradcheck(distance, (x, y), check_undefined_grad=False, atol=1e-7, rtol=1e-5)
+    assert torch.autograd.gradcheck(
+        distance, (x, y), check_undefined_grad=False, atol=1e-7, rtol=1e-5
+    )
 
 
 @pytest.mark.parametrize("debiased", [False, True])
@@ -535,7 +597,9 @@ def test_sinkhorn_gradient_at_a_black_pixel(debiased):
         values.append(float(distance(z)))
     slope = (4 * values[1] - values[2] - 3 * values[0]) / 2e-4  # second order
     assert float(gradient[black]) == pytest.approx(slope, rel=1e-4)
-    assert float((gradient * x.detach()).sum()) == pytest.approx(0, abs=1e-8)  # the scale of x does not matter
+    assert float((gradient * x.detach()).sum()) == pytest.approx(
+        0, abs=1e-8
+    )  # the scale of x does not matter
 
 
 def test_sinkhorn_gradient_of_batches_in_float32():
@@ -583,7 +647,9 @@ def test_sinkhorn_batch_equals_a_loop(p, debiased):
     options = {"p": p, "epsilon": 1.0, "debiased": debiased, "tol": 1e-12}
     batch = sinkhorn_distance(xs, ys, **options)
     assert batch.shape == (3,)
-    np.testing.assert_allclose(batch, [sinkhorn_distance(x, y, **options) for x, y in zip(xs, ys)], rtol=1e-9)
+    np.testing.assert_allclose(
+        batch, [sinkhorn_distance(x, y, **options) for x, y in zip(xs, ys)], rtol=1e-9
+    )
 
 
 def test_sinkhorn_kinds():
@@ -596,7 +662,12 @@ def test_sinkhorn_kinds():
     tensor = sinkhorn_distance(a, b, epsilon=1.0)
     assert isinstance(tensor, torch.Tensor) and tensor.shape == () and tensor.dtype == torch.float64
     assert sinkhorn_distance(a.float()[None], b.float()[None], epsilon=1.0).dtype == torch.float32
-    for result in (single, tensor, sinkhorn_distance(x, b, epsilon=1.0), sinkhorn_distance(a, y, epsilon=1.0)):
+    for result in (
+        single,
+        tensor,
+        sinkhorn_distance(x, b, epsilon=1.0),
+        sinkhorn_distance(a, y, epsilon=1.0),
+    ):
         assert float(result) == pytest.approx(float(value), rel=1e-3)
     b.requires_grad_()
     assert sinkhorn_distance(x, b, epsilon=1.0).requires_grad
@@ -610,7 +681,9 @@ def test_sinkhorn_kinds():
 
 def test_sinkhorn_warns_at_max_iter():
     x, y = random_images(2, (4, 5), seed=17)
-    with pytest.warns(RuntimeWarning, match=r"max_iter=3 with a marginal error of .* \(tol=1.0e-06\)") as caught:
+    with pytest.warns(
+        RuntimeWarning, match=r"max_iter=3 with a marginal error of .* \(tol=1.0e-06\)"
+    ) as caught:
         sinkhorn_distance(x, y, epsilon=0.05, max_iter=3)
     assert caught[0].filename == __file__
 
@@ -629,7 +702,10 @@ def test_sinkhorn_on_digits(digits):
 def test_on_the_gpu():
     x, y = torch.tensor(random_images(6, (5, 6), seed=18)).reshape(2, 3, 5, 6)
     for epsilon, debiased in ((2.0, False), (0.05, True)):
-        values = [sinkhorn_distance(x.to(d), y.to(d), epsilon=epsilon, debiased=debiased) for d in ("cpu", "cuda")]
+        values = [
+            sinkhorn_distance(x.to(d), y.to(d), epsilon=epsilon, debiased=debiased)
+            for d in ("cpu", "cuda")
+        ]
         assert values[1].is_cuda
         torch.testing.assert_close(values[1].cpu(), values[0], rtol=1e-6, atol=0)
     assert displacement_interpolation(x[0].cuda(), y[0].cuda(), 0.3).is_cuda
@@ -678,7 +754,9 @@ CALLS = {
         "displacement_interpolation": lambda z: displacement_interpolation(z, GOOD, 0.5),
         "euclidean_interpolation": lambda z: euclidean_interpolation(z, GOOD, 0.5),
         "fixed_distance_wasserstein": lambda z: fixed_distance_interpolate(z, GOOD, 0.0),
-        "fixed_distance_euclidean": lambda z: fixed_distance_interpolate(z, GOOD, 0.0, metric="euclidean"),
+        "fixed_distance_euclidean": lambda z: fixed_distance_interpolate(
+            z, GOOD, 0.0, metric="euclidean"
+        ),
     },
     "y": {
         "transport_plan": lambda z: transport_plan(GOOD, z),
@@ -687,7 +765,9 @@ CALLS = {
         "displacement_interpolation": lambda z: displacement_interpolation(GOOD, z, 0.5),
         "euclidean_interpolation": lambda z: euclidean_interpolation(GOOD, z, 0.5),
         "fixed_distance_wasserstein": lambda z: fixed_distance_interpolate(GOOD, z, 0.0),
-        "fixed_distance_euclidean": lambda z: fixed_distance_interpolate(GOOD, z, 0.0, metric="euclidean"),
+        "fixed_distance_euclidean": lambda z: fixed_distance_interpolate(
+            GOOD, z, 0.0, metric="euclidean"
+        ),
     },
     "xs": {"pairwise_distances": lambda z: pairwise_distances([z, z])},
     "ys": {"pairwise_distances": lambda z: pairwise_distances([GOOD], [z])},
@@ -697,7 +777,11 @@ CALLS = {
 @pytest.mark.parametrize("bad", BAD_IMAGES)
 @pytest.mark.parametrize(
     ("argument", "function"),
-    [pytest.param(a, f, id=f"{name}-{a}") for a, calls in CALLS.items() for name, f in calls.items()],
+    [
+        pytest.param(a, f, id=f"{name}-{a}")
+        for a, calls in CALLS.items()
+        for name, f in calls.items()
+    ],
 )
 def test_bad_images(argument, function, bad):
     image, value = BAD_IMAGES[bad]
@@ -720,7 +804,9 @@ SHAPES = {
     "wasserstein_distance": wasserstein_distance,
     "sinkhorn_distance": lambda x, y: sinkhorn_distance(x, y, epsilon=1.0),
     "displacement_interpolation": lambda x, y: displacement_interpolation(x, y, 0.5),
-    "displacement_interpolation_with_plan": lambda x, y: displacement_interpolation(x, y, 0.5, plan=FULL),
+    "displacement_interpolation_with_plan": lambda x, y: displacement_interpolation(
+        x, y, 0.5, plan=FULL
+    ),
     "euclidean_interpolation": lambda x, y: euclidean_interpolation(x, y, 0.5),
     "fixed_distance_interpolate": lambda x, y: fixed_distance_interpolate(x, y, 0.1),
     "pairwise_distances": lambda x, y: pairwise_distances([x], [y]),
@@ -730,7 +816,9 @@ SHAPES = {
 @pytest.mark.parametrize("function", SHAPES.values(), ids=SHAPES)
 @pytest.mark.parametrize("shape", [(4, 3), (2, 6), (3, 5)])
 def test_shapes_that_differ(function, shape):
-    with pytest.raises(ValueError, match=rf"^xs? and ys? must .*got \(3, 4\) and {re.escape(str(shape))}"):
+    with pytest.raises(
+        ValueError, match=rf"^xs? and ys? must .*got \(3, 4\) and {re.escape(str(shape))}"
+    ):
         function(GOOD, np.ones(shape))
 
 
@@ -745,9 +833,18 @@ BAD_CALLS = {
     "t_nan": (lambda: displacement_interpolation(GOOD, OTHER, np.nan), r"t must .*nan"),
     "t_below_euclidean": (lambda: euclidean_interpolation(GOOD, OTHER, -1e-9), r"t must .*-1e-09"),
     "t_above_euclidean": (lambda: euclidean_interpolation(GOOD, OTHER, 2), r"t must .*2"),
-    "t_nan_euclidean": (lambda: euclidean_interpolation(GOOD, OTHER, float("nan")), r"t must .*nan"),
-    "distance_beyond": (lambda: fixed_distance_interpolate(GOOD, OTHER, 9.5), r"distance=9.5 must .*0.98709"),
-    "distance_negative": (lambda: fixed_distance_interpolate(GOOD, OTHER, -0.5), r"distance=-0.5 must"),
+    "t_nan_euclidean": (
+        lambda: euclidean_interpolation(GOOD, OTHER, float("nan")),
+        r"t must .*nan",
+    ),
+    "distance_beyond": (
+        lambda: fixed_distance_interpolate(GOOD, OTHER, 9.5),
+        r"distance=9.5 must .*0.98709",
+    ),
+    "distance_negative": (
+        lambda: fixed_distance_interpolate(GOOD, OTHER, -0.5),
+        r"distance=-0.5 must",
+    ),
     "distance_nan": (lambda: fixed_distance_interpolate(GOOD, OTHER, np.nan), r"distance=nan must"),
     "distance_beyond_euclidean": (
         lambda: fixed_distance_interpolate(GOOD, OTHER, 0.5, metric="euclidean"),
@@ -757,19 +854,36 @@ BAD_CALLS = {
         lambda: fixed_distance_interpolate(GOOD, OTHER, -0.1, metric="euclidean"),
         r"distance=-0.1 must",
     ),
-    "metric_unknown": (lambda: fixed_distance_interpolate(GOOD, OTHER, 0.5, metric="l2"), r"metric must .*'l2'"),
+    "metric_unknown": (
+        lambda: fixed_distance_interpolate(GOOD, OTHER, 0.5, metric="l2"),
+        r"metric must .*'l2'",
+    ),
     "epsilon_zero": (lambda: sinkhorn_distance(GOOD, OTHER, epsilon=0), r"epsilon must .*got 0"),
-    "epsilon_negative": (lambda: sinkhorn_distance(GOOD, OTHER, epsilon=-0.5), r"epsilon must .*-0.5"),
+    "epsilon_negative": (
+        lambda: sinkhorn_distance(GOOD, OTHER, epsilon=-0.5),
+        r"epsilon must .*-0.5",
+    ),
     "epsilon_nan": (lambda: sinkhorn_distance(GOOD, OTHER, epsilon=np.nan), r"epsilon must .*nan"),
     "epsilon_inf": (lambda: sinkhorn_distance(GOOD, OTHER, epsilon=np.inf), r"epsilon must .*inf"),
-    "epsilon_unresolved": (lambda: sinkhorn_distance(GOOD, OTHER, epsilon=1e-17), r"epsilon must .*13 .*1e-17"),
+    "epsilon_unresolved": (
+        lambda: sinkhorn_distance(GOOD, OTHER, epsilon=1e-17),
+        r"epsilon must .*13 .*1e-17",
+    ),
     "epsilon_unresolved_float32": (
-        lambda: sinkhorn_distance(torch.tensor(GOOD).float(), torch.tensor(OTHER).float(), epsilon=1e-7),
+        lambda: sinkhorn_distance(
+            torch.tensor(GOOD).float(), torch.tensor(OTHER).float(), epsilon=1e-7
+        ),
         r"epsilon must .*float32, got 1e-07",
     ),
-    "tol_zero": (lambda: sinkhorn_distance(GOOD, OTHER, epsilon=1.0, tol=0.0), r"tol must .*got 0.0"),
+    "tol_zero": (
+        lambda: sinkhorn_distance(GOOD, OTHER, epsilon=1.0, tol=0.0),
+        r"tol must .*got 0.0",
+    ),
     "tol_nan": (lambda: sinkhorn_distance(GOOD, OTHER, epsilon=1.0, tol=np.nan), r"tol must .*nan"),
-    "max_iter_zero": (lambda: sinkhorn_distance(GOOD, OTHER, epsilon=1.0, max_iter=0), r"max_iter must .*got 0"),
+    "max_iter_zero": (
+        lambda: sinkhorn_distance(GOOD, OTHER, epsilon=1.0, max_iter=0),
+        r"max_iter must .*got 0",
+    ),
     "types_differ": (
         lambda: sinkhorn_distance(torch.tensor(GOOD).float(), torch.tensor(OTHER), epsilon=1.0),
         r"x and y must .*float32, cpu and torch.float64, cpu",
@@ -778,19 +892,34 @@ BAD_CALLS = {
         lambda: sinkhorn_distance(GOOD[None], OTHER, epsilon=1.0),
         r"x and y must .*\(1, 3, 4\) and \(3, 4\)",
     ),
-    "batch_to_exact": (lambda: wasserstein_distance(GOOD[None], OTHER[None]), r"x and y must .*\(1, 3, 4\)"),
+    "batch_to_exact": (
+        lambda: wasserstein_distance(GOOD[None], OTHER[None]),
+        r"x and y must .*\(1, 3, 4\)",
+    ),
     "image_to_pairwise": (lambda: pairwise_distances(GOOD), r"xs must .*\(4,\)"),
     "no_images": (lambda: pairwise_distances([]), r"xs must .*got 0 images"),
-    "images_of_two_shapes": (lambda: pairwise_distances([GOOD, GOOD.T]), r"xs must .*\(3, 4\), \(4, 3\)"),
+    "images_of_two_shapes": (
+        lambda: pairwise_distances([GOOD, GOOD.T]),
+        r"xs must .*\(3, 4\), \(4, 3\)",
+    ),
     "workers_zero": (lambda: pairwise_distances([GOOD], workers=0), r"workers must .*got 0"),
     "shape_zero": (lambda: ground_cost((0, 3)), r"shape must .*\(0, 3\)"),
     "shape_three": (lambda: ground_cost((1, 2, 3)), r"shape must .*\(1, 2, 3\)"),
     "shape_fraction": (lambda: ground_cost((2.5, 3)), r"shape must .*\(2.5, 3\)"),
     "metric_name": (lambda: ground_cost((2, 3), metric="nope"), r"metric='nope'"),
-    "metric_negative": (lambda: ground_cost((2, 3), metric=lambda a, b: -1.5), r"metric must .*-1.5"),
+    "metric_negative": (
+        lambda: ground_cost((2, 3), metric=lambda a, b: -1.5),
+        r"metric must .*-1.5",
+    ),
     "metric_undefined": (lambda: ground_cost((2, 3), metric="cosine"), r"metric must .*nan"),
-    "metric_shape": (lambda: ground_cost((2, 3), metric=np.ones((5, 6))), r"metric must .*\(6, 6\).*\(5, 6\)"),
-    "metric_complex": (lambda: ground_cost((1, 1), metric=np.array([[1j]])), r"metric must .*complex128"),
+    "metric_shape": (
+        lambda: ground_cost((2, 3), metric=np.ones((5, 6))),
+        r"metric must .*\(6, 6\).*\(5, 6\)",
+    ),
+    "metric_complex": (
+        lambda: ground_cost((1, 1), metric=np.array([[1j]])),
+        r"metric must .*complex128",
+    ),
     "p_overflows_cost": (lambda: ground_cost((28, 28), 1000), r"p is too large"),
     "p_overflows": (lambda: wasserstein_distance(GOOD, OTHER, p=2000), r"p is too large"),
     "plan_reversed": (
@@ -806,15 +935,21 @@ BAD_CALLS = {
         r"plan must move x to y: its source differs from x by 0.5",
     ),
     "plan_beyond_the_image": (
-        lambda: displacement_interpolation(GOOD, OTHER, 0.5, plan=plan_like(target=FULL.target + 12)),
+        lambda: displacement_interpolation(
+            GOOD, OTHER, 0.5, plan=plan_like(target=FULL.target + 12)
+        ),
         r"plan must move x to y: its target",
     ),
     "plan_before_the_image": (
-        lambda: displacement_interpolation(GOOD, OTHER, 0.5, plan=plan_like(source=FULL.source - 12)),
+        lambda: displacement_interpolation(
+            GOOD, OTHER, 0.5, plan=plan_like(source=FULL.source - 12)
+        ),
         r"plan must move x to y: its source",
     ),
     "plan_nan": (
-        lambda: displacement_interpolation(GOOD, OTHER, 0.5, plan=plan_like(mass=FULL.mass * np.nan)),
+        lambda: displacement_interpolation(
+            GOOD, OTHER, 0.5, plan=plan_like(mass=FULL.mass * np.nan)
+        ),
         r"plan must .*nan",
     ),
     "plan_negative": (
@@ -823,12 +958,17 @@ BAD_CALLS = {
     ),
     "plan_with_more": (
         lambda: displacement_interpolation(
-            with_pixel(0.0), with_pixel(0.0), 0.5, plan=TransportPlan(*np.diag_indices(12), GOOD.ravel() / 71)
+            with_pixel(0.0),
+            with_pixel(0.0),
+            0.5,
+            plan=TransportPlan(*np.diag_indices(12), GOOD.ravel() / 71),
         ),
         r"plan must move x to y: its source differs from x by 0.0",
     ),
     "plan_empty": (
-        lambda: displacement_interpolation(GOOD, OTHER, 0.5, plan=TransportPlan(*(k[:0] for k in FULL))),
+        lambda: displacement_interpolation(
+            GOOD, OTHER, 0.5, plan=TransportPlan(*(k[:0] for k in FULL))
+        ),
         r"plan must move x to y: its source differs from x by 1",
     ),
 }
@@ -836,7 +976,9 @@ WITH_P = {
     "ground_cost": lambda p: ground_cost((2, 3), p),
     "transport_plan": lambda p: transport_plan(GOOD, OTHER, p=p),
     "wasserstein_distance": lambda p: wasserstein_distance(GOOD, OTHER, p=p),
-    "wasserstein_distance_with_cost": lambda p: wasserstein_distance(GOOD, OTHER, p=p, cost=np.ones((12, 12))),
+    "wasserstein_distance_with_cost": lambda p: wasserstein_distance(
+        GOOD, OTHER, p=p, cost=np.ones((12, 12))
+    ),
     "pairwise_distances": lambda p: pairwise_distances([GOOD], p=p),
     "sinkhorn_distance": lambda p: sinkhorn_distance(GOOD, OTHER, p=p, epsilon=1.0),
 }
@@ -903,7 +1045,9 @@ def test_a_large_p_is_right_or_refused():
         ends = (np.stack(np.divmod(end, 6)) for end in (plan.source, plan.target))
         moved = np.linalg.norm(np.subtract(*ends), axis=0)
         try:
-            assert wasserstein_distance(x, y, p=p) <= np.sum(plan.mass * moved**p) ** (1 / p) * (1 + 1e-9)
+            assert wasserstein_distance(x, y, p=p) <= np.sum(plan.mass * moved**p) ** (1 / p) * (
+                1 + 1e-9
+            )
         except RuntimeError as error:
             assert f"p={p}" in str(error)
             refused += p

@@ -21,7 +21,9 @@ from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError, strip_color
 
 ROOT = Path(__file__).resolve().parent.parent
-README_FIGURE = ROOT / "book" / "figures" / "which_is_closer.png"  # the output of intro's tagged cell
+README_FIGURE = (
+    ROOT / "book" / "figures" / "which_is_closer.png"
+)  # the output of intro's tagged cell
 RUN_METADATA = {"papermill", "execution", "ExecuteTime"}  # times and paths
 CALL = re.compile(r"File |Cell |-+> ")  # the lines of IPython's tracebacks that say where
 
@@ -38,7 +40,9 @@ def execute(source, parameters):
     }
     if unknown := parameters.keys() - defaults.keys():
         known = ", ".join(defaults) or "no parameters"
-        raise NotebookError(f"{source.stem}: no parameter named {', '.join(sorted(unknown))}; it has {known}")
+        raise NotebookError(
+            f"{source.stem}: no parameter named {', '.join(sorted(unknown))}; it has {known}"
+        )
     changed = {name: value for name, value in parameters.items() if value != defaults[name]}
     os.environ.update(WDTR_WIDGETS="static", OMP_NUM_THREADS="1")
     running = {}
@@ -51,24 +55,32 @@ def execute(source, parameters):
             cwd=source.parent,
             progress_bar=False,
             coalesce_streams=True,  # how often a cell's output was flushed is chance
-            extra_arguments=["--IPKernelApp.log_level=CRITICAL"],  # it warns of its unencrypted local socket
+            extra_arguments=[
+                "--IPKernelApp.log_level=CRITICAL"
+            ],  # it warns of its unencrypted local socket
             on_cell_start=lambda **cell: running.update(cell),
         )
     except PapermillExecutionError as error:
         raise NotebookError(failure(source, running, summary(error.traceback))) from None
     except DeadKernelError:
-        raise NotebookError(failure(source, running, ["the kernel died: killed, or out of memory?"])) from None
+        raise NotebookError(
+            failure(source, running, ["the kernel died: killed, or out of memory?"])
+        ) from None
     return strip(notebook)
 
 
 def failure(source, running, details):
     first_line = running["cell"].source.strip().partition("\n")[0]
-    return "\n    ".join([f"{source.stem}: cell {running['cell_index'] + 1} failed: {first_line}", *details])
+    return "\n    ".join(
+        [f"{source.stem}: cell {running['cell_index'] + 1} failed: {first_line}", *details]
+    )
 
 
 def summary(traceback):
     """The last calls, one line each, and the error."""
-    calls = [line for line in strip_color("\n".join(traceback[:-1])).splitlines() if CALL.match(line)]
+    calls = [
+        line for line in strip_color("\n".join(traceback[:-1])).splitlines() if CALL.match(line)
+    ]
     return [*calls[-8:], *strip_color(traceback[-1]).splitlines()[-6:]]
 
 

@@ -1,4 +1,6 @@
-"""``python -m wdtr_lite train|evaluate|experiment``: train a network, attack it, run the book's measurements."""
+"""``python -m wdtr_lite train|evaluate|experiment``: train a network, attack it, run the book's
+measurements.
+"""
 
 import argparse
 import json
@@ -43,7 +45,9 @@ ATTACKS = {
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m wdtr_lite", description=__doc__.partition(": ")[2])
+    parser = argparse.ArgumentParser(
+        prog="python -m wdtr_lite", description=__doc__.partition(": ")[2]
+    )
     commands = parser.add_subparsers(dest="command", required=True)
     _add_train(commands)
     _add_evaluate(commands)
@@ -65,9 +69,15 @@ def _add(commands, name: str, run, description: str) -> argparse.ArgumentParser:
 
 def _add_train(commands) -> None:
     parser = _add(commands, "train", _train, TRAIN)
-    parser.add_argument("--folder", required=True, help="where checkpoint.pt and metrics.jsonl are kept, and found again")
+    parser.add_argument(
+        "--folder",
+        required=True,
+        help="where checkpoint.pt and metrics.jsonl are kept, and found again",
+    )
     parser.add_argument("--device", help="cuda or cpu (default: cuda where there is one)")
-    parser.add_argument("--checkpoint-every", type=int, default=10, help="epochs between checkpoints (default: 10)")
+    parser.add_argument(
+        "--checkpoint-every", type=int, default=10, help="epochs between checkpoints (default: 10)"
+    )
     hints = typing.get_type_hints(training.Config)
     for option in fields(training.Config):
         kind, optional = hints[option.name], isinstance(hints[option.name], types.UnionType)
@@ -79,9 +89,12 @@ def _add_train(commands) -> None:
             "--" + option.name.replace("_", "-"),
             type=_or_none(kind) if optional else kind,
             nargs="*" if several else None,
-            metavar="{" + ",".join("none" if c is None else c for c in choices) + "}" if choices else kind.__name__.upper(),
+            metavar="{" + ",".join("none" if c is None else c for c in choices) + "}"
+            if choices
+            else kind.__name__.upper(),
             default=option.default,
-            help=option.metadata["help"].replace("%", "%%") + ("" if option.default is None else f" (default: {shown})"),
+            help=option.metadata["help"].replace("%", "%%")
+            + ("" if option.default is None else f" (default: {shown})"),
         )
 
 
@@ -97,40 +110,80 @@ def _add_evaluate(commands) -> None:
     parser = _add(commands, "evaluate", _evaluate, EVALUATE)
     parser.add_argument("folder", help="of the run")
     parts = ["train", "fit", "validation", "test"]
-    parser.add_argument("--part", choices=parts, default="test", help="images to evaluate on (default: test)")
-    parser.add_argument("--images", type=int, help="so many of them, drawn at random, always the same (default: all)")
+    parser.add_argument(
+        "--part", choices=parts, default="test", help="images to evaluate on (default: test)"
+    )
+    parser.add_argument(
+        "--images",
+        type=int,
+        help="so many of them, drawn at random, always the same (default: all)",
+    )
     parser.add_argument("--attack", choices=ATTACKS, default="none", help="default: none")
-    parser.add_argument("--epsilon", type=float, default=8 / 255, help="radius, for images in [0, 1] (default: 8/255)")
+    parser.add_argument(
+        "--epsilon",
+        type=float,
+        default=8 / 255,
+        help="radius, for images in [0, 1] (default: 8/255)",
+    )
     parser.add_argument("--alpha", type=float, help="step length (default: 2.5 epsilon / steps)")
     parser.add_argument("--steps", type=int, default=20, help="of ifgsm and pgd (default: 20)")
-    parser.add_argument("--restarts", type=int, default=1, help="of pgd, each from a random start (default: 1)")
-    parser.add_argument("--norm", choices=["linf", "l2"], default="linf", help="of the radius (default: linf)")
+    parser.add_argument(
+        "--restarts", type=int, default=1, help="of pgd, each from a random start (default: 1)"
+    )
+    parser.add_argument(
+        "--norm", choices=["linf", "l2"], default="linf", help="of the radius (default: linf)"
+    )
     parser.add_argument("--seed", type=int, default=0, help="of pgd's starts (default: 0)")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="cuda or cpu")
+    parser.add_argument(
+        "--device", default="cuda" if torch.cuda.is_available() else "cpu", help="cuda or cpu"
+    )
 
 
 def _add_experiment(commands) -> None:
     parser = _add(commands, "experiment", _experiment, EXPERIMENT)
     parser.add_argument("name", choices=[*experiments.EXPERIMENTS, "all"])
-    parser.add_argument("--profile", choices=["quick", "cpu", "full"], default="quick", help="default: quick")
     parser.add_argument(
-        "--list", action="store_true", help="do nothing but list networks: done, missing, the time each should take"
+        "--profile", choices=["quick", "cpu", "full"], default="quick", help="default: quick"
     )
-    parser.add_argument("--finished", action="store_true", help="train nothing: write a result of what is done, with its holes")
-    parser.add_argument("--cluster", metavar="ADDRESS", help="of a Dask scheduler whose workers train the networks")
+    parser.add_argument(
+        "--list",
+        action="store_true",
+        help="do nothing but list networks: done, missing, the time each should take",
+    )
+    parser.add_argument(
+        "--finished",
+        action="store_true",
+        help="train nothing: write a result of what is done, with its holes",
+    )
+    parser.add_argument(
+        "--cluster", metavar="ADDRESS", help="of a Dask scheduler whose workers train the networks"
+    )
 
 
 def _train(options: argparse.Namespace) -> None:
-    config = training.Config(**{option.name: getattr(options, option.name) for option in fields(training.Config)})
-    run = training.fit(config, folder=options.folder, device=options.device, checkpoint_every=options.checkpoint_every)
+    config = training.Config(
+        **{option.name: getattr(options, option.name) for option in fields(training.Config)}
+    )
+    run = training.fit(
+        config,
+        folder=options.folder,
+        device=options.device,
+        checkpoint_every=options.checkpoint_every,
+    )
     print(json.dumps(run.history[-1]))
 
 
 def _evaluate(options: argparse.Namespace) -> None:
     run = training.load(options.folder, device=options.device)
     dataset = data.load(run.config.data, split=run.config.split)
-    images, labels = (part.to(options.device) for part in dataset.part(options.part, options.images))
-    wrong = evaluation.misclassified(run.model, images, labels, ATTACKS[options.attack](options)).cpu().numpy()
+    images, labels = (
+        part.to(options.device) for part in dataset.part(options.part, options.images)
+    )
+    wrong = (
+        evaluation.misclassified(run.model, images, labels, ATTACKS[options.attack](options))
+        .cpu()
+        .numpy()
+    )
     used = {"none": [], "fgsm": ["norm", "epsilon"], "ifgsm": ["norm", "epsilon", "alpha", "steps"]}
     settings = used.get(options.attack, ["norm", "epsilon", "alpha", "steps", "restarts", "seed"])
     options.alpha = _alpha(options) if "alpha" in settings else None
@@ -157,9 +210,17 @@ def _experiment(options: argparse.Namespace) -> None:
 def _shown(row: dict) -> dict:
     """A row in a line: errors in percent, mean label flips; without long lists."""
     counts = [(name, row["wrong"][name], row["n"][name]) for name in row.get("wrong", ())]
-    measurements = [(name, answer) for name, answer in row.get("measurements", {}).items() if isinstance(answer, dict)]
-    counts += [(name, a["wrong"], a["n"]) for name, a in measurements if isinstance(a.get("wrong"), int)]
-    flips = [(name, a["consecutive"][-1] / a["n"]) for name, a in measurements if "consecutive" in a]
+    measurements = [
+        (name, answer)
+        for name, answer in row.get("measurements", {}).items()
+        if isinstance(answer, dict)
+    ]
+    counts += [
+        (name, a["wrong"], a["n"]) for name, a in measurements if isinstance(a.get("wrong"), int)
+    ]
+    flips = [
+        (name, a["consecutive"][-1] / a["n"]) for name, a in measurements if "consecutive" in a
+    ]
     hidden = ("predictions", "wrong", "measurements", *(["n"] if counts else []))
     shown = {key: value for key, value in row.items() if key not in hidden}
     if counts:
@@ -170,7 +231,9 @@ def _shown(row: dict) -> dict:
 
 
 def _asked(options: argparse.Namespace) -> list[tuple[str, str]]:
-    """Experiments and profiles; of all, those without a cpu profile in full, which two cores can do."""
+    """Experiments and profiles; of all, those without a cpu profile in full, which two cores can
+    do.
+    """
     if options.name != "all":
         return [(options.name, options.profile)]
     return [
@@ -182,7 +245,9 @@ def _asked(options: argparse.Namespace) -> list[tuple[str, str]]:
 
 def _list(name: str, profile: str) -> None:
     networks, path = experiments.progress(name, profile), experiments.path_of(name, profile)
-    written = f": {path} {'is there' if path.exists() else 'was not run'}" if profile != "quick" else ""
+    written = (
+        f": {path} {'is there' if path.exists() else 'was not run'}" if profile != "quick" else ""
+    )
     print(f"{name}, {profile}{written}")
     for labels, seconds, expected in networks:
         done = f"done in {seconds:.0f} s" if seconds else "diverged"

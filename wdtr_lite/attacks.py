@@ -1,8 +1,9 @@
 r"""Adversarial images: what a change within a ball does to a classifier at worst, nearly.
 
-All attacks ascend the summed cross-entropy :math:`\sum_i \ell(f(x_i), y_i)` in the images, so that each image is attacked on
-its own where the model does not couple images. The model maps images (B, C, H, W) in [0, 1] to logits (B, K); it is used in the
-mode it is in: put it in evaluation mode before. Its parameters and their ``.grad`` are left as they are.
+All attacks ascend the summed cross-entropy :math:`\sum_i \ell(f(x_i), y_i)` in the images, so that
+each image is attacked on its own where the model does not couple images. The model maps images (B,
+C, H, W) in [0, 1] to logits (B, K); it is used in the mode it is in: put it in evaluation mode
+before. Its parameters and their ``.grad`` are left as they are.
 """
 
 from collections.abc import Callable
@@ -45,12 +46,6 @@ def fgsm(model: Classifier, x: Tensor, y: Tensor, epsilon: float, *, norm: str =
     tensor, (B, C, H, W)
         Adversarial images, detached. Where the gradient is zero, x.
 
-    Raises
-    ------
-    ValueError, TypeError
-        If x has a value outside [0, 1], y is not int64 (B,), epsilon is negative, the norm unknown, or the model does not
-        return (B, K) logits.
-
     Examples
     --------
     >>> import torch
@@ -61,21 +56,30 @@ def fgsm(model: Classifier, x: Tensor, y: Tensor, epsilon: float, *, norm: str =
 
     References
     ----------
-    Goodfellow, Shlens and Szegedy (2015). Taught in :doc:`chapter 8 </book/training>`.
+    Goodfellow, Shlens and Szegedy (2015).
     """
     _check(x, y, epsilon, norm)
     return ascend(model, x, y, x.detach(), epsilon, epsilon, 1, norm)
 
 
 def ifgsm(
-    model: Classifier, x: Tensor, y: Tensor, epsilon: float, *, alpha: float, steps: int, norm: str = "linf"
+    model: Classifier,
+    x: Tensor,
+    y: Tensor,
+    epsilon: float,
+    *,
+    alpha: float,
+    steps: int,
+    norm: str = "linf",
 ) -> Tensor:
-    r"""The iterative fast gradient (sign) method: steps of length alpha, each projected to the ball about x, then to [0, 1].
+    r"""The iterative fast gradient (sign) method: steps of length alpha, each projected to the ball
+    about x, then to [0, 1].
 
     .. math:: x_{k+1} = \Pi_{[0,1]}\, \Pi_{\epsilon}\bigl(x_k + \alpha \operatorname{sign} \nabla_x \ell(f(x_k), y)\bigr),
        \quad x_0 = x
 
-    and likewise with :math:`g / \|g\|_2`. The paper's I-FGSM-20 is epsilon = 8/255, alpha = 2/255, steps = 20.
+    and likewise with :math:`g / \|g\|_2`. The paper's I-FGSM-20 is epsilon = 8/255, alpha = 2/255,
+    steps = 20.
 
     Parameters
     ----------
@@ -90,11 +94,6 @@ def ifgsm(
     tensor, (B, C, H, W)
         Adversarial images, detached.
 
-    Raises
-    ------
-    ValueError, TypeError
-        As :func:`fgsm`, or if alpha is not positive, or steps not a positive whole number.
-
     Examples
     --------
     >>> import torch
@@ -105,7 +104,7 @@ def ifgsm(
 
     References
     ----------
-    Kurakin, Goodfellow and Bengio (2017). Taught in :doc:`chapter 8 </book/training>`.
+    Kurakin, Goodfellow and Bengio (2017).
     """
     _check(x, y, epsilon, norm, alpha, steps)
     return ascend(model, x, y, x.detach(), epsilon, alpha, steps, norm)
@@ -130,21 +129,16 @@ def pgd(
     model, x, y, epsilon, alpha, steps, norm
         As in :func:`ifgsm`.
     restarts : int
-        Runs from different points, with the images that no run before it had misclassified. Of each image the misclassified
-        result is kept or, without one, that of the largest loss.
+        Runs from different points, with the images that no run before it had misclassified. Of each
+        image the misclassified result is kept or, without one, that of the largest loss.
     generator : torch.Generator, optional
-        On the device of x. Starts are uniform in the ball, then clipped to [0, 1]; without a generator the start is x.
+        On the device of x. Starts are uniform in the ball, then clipped to [0, 1]; without a
+        generator the start is x.
 
     Returns
     -------
     tensor, (B, C, H, W)
         Adversarial images, detached.
-
-    Raises
-    ------
-    ValueError, TypeError
-        As :func:`ifgsm`, or if restarts is not a positive whole number, is not 1 without a generator, or the generator is on
-        another device.
 
     Examples
     --------
@@ -157,13 +151,15 @@ def pgd(
 
     References
     ----------
-    Madry, Makelov, Schmidt, Tsipras and Vladu (2018). Taught in :doc:`chapter 8 </book/training>`.
+    Madry, Makelov, Schmidt, Tsipras and Vladu (2018).
     """
     _check(x, y, epsilon, norm, alpha, steps)
     checks.whole(restarts, "restarts")
     if generator is None:
         if restarts != 1:
-            raise ValueError(f"restarts must be 1 without a generator, got {restarts}: all runs would be the same")
+            raise ValueError(
+                f"restarts must be 1 without a generator, got {restarts}: all runs would be the same"
+            )
         return ascend(model, x, y, x.detach(), epsilon, alpha, steps, norm)
     checks.generator(generator, x)
     found = ascend(model, x, y, _start(x, epsilon, norm, generator), epsilon, alpha, steps, norm)
@@ -179,7 +175,11 @@ def pgd(
         again_wrong, again_loss = _outcome(model, again, y[left])
         better = again_wrong | (again_loss > loss[left])
         kept = left[better]
-        found[kept], wrong[kept], loss[kept] = again[better], again_wrong[better], again_loss[better]
+        found[kept], wrong[kept], loss[kept] = (
+            again[better],
+            again_wrong[better],
+            again_loss[better],
+        )
     return found
 
 
@@ -194,18 +194,21 @@ def wasserstein_attack(
     unit: str | None = "pixel",
     floor: float = 1 / 255,
 ) -> Tensor:
-    r"""Steepest ascent within a ball of the Wasserstein metric: mass is moved, no channel gains or loses any.
+    r"""Steepest ascent within a ball of the Wasserstein metric: mass is moved, no channel gains or
+    loses any.
 
-    With the metric :math:`G_W(\tilde x) = L(\tilde x)^{+}` at :math:`\tilde x = \max(x, \text{floor})`, a change is limited by
+    With the metric :math:`G_W(\tilde x) = L(\tilde x)^{+}` at :math:`\tilde x = \max(x,
+    \text{floor})`, a change is limited by
 
     .. math:: \xi^\top L(\tilde x)^{+}\, \xi \le \epsilon^2, \qquad 0 \le x + \xi \le 1, \qquad \textstyle\sum_i \xi_i = 0
        \text{ in each channel.}
 
-    To first order the loss rises most along :math:`v = L(\tilde x)\, g / \sqrt{g^\top L(\tilde x)\, g}`, a vector of length 1;
-    for a linear loss and an interior image :math:`\xi = \epsilon v` solves the problem. After each step, of length ε, or
-    :math:`2.5\, \epsilon / \text{steps}` if there are several, ξ is projected (in L2) to the box and the masses, then shrunk
-    to the ball. The metric is that at :math:`\tilde x` in all steps: a quadratic form in place of the transport distance, right
-    for small changes.
+    To first order the loss rises most along :math:`v = L(\tilde x)\, g / \sqrt{g^\top L(\tilde x)\,
+    g}`, a vector of length 1; for a linear loss and an interior image :math:`\xi = \epsilon v`
+    solves the problem. After each step, of length ε, or :math:`2.5\, \epsilon / \text{steps}` if
+    there are several, ξ is projected (in L2) to the box and the masses, then shrunk to the ball.
+    The metric is that at :math:`\tilde x` in all steps: a quadratic form in place of the transport
+    distance, right for small changes.
 
     Parameters
     ----------
@@ -213,26 +216,20 @@ def wasserstein_attack(
         As in :func:`fgsm`. x has the device and type of the graph.
     graph : PixelGraph
     epsilon : float or tensor (B,)
-        Radius, non-negative, in the metric's length. With ``unit="pixel"``, moving a blob of mass m by one pixel
-        measures about :math:`\sqrt{m}`.
+        Radius, non-negative, in the metric's length. With ``unit="pixel"``, moving a blob of mass m
+        by one pixel measures about :math:`\sqrt{m}`.
     steps : int
     unit : {None, "pixel"}
         As in :func:`~wdtr_lite.metric.tangent_norm_sq`.
     floor : float
-        Positive. At x itself no mass can reach a black pixel without lit neighbours; the floor links all pixels. It is in the
-        metric only, not in the image.
+        Positive. At x itself no mass can reach a black pixel without lit neighbours; the floor
+        links all pixels. It is in the metric only, not in the image.
 
     Returns
     -------
     tensor, (B, C, H, W)
-        Adversarial images, detached. Masses hold to rounding, the length in float32 to 1e-4. Not to be captured in a CUDA
-        graph: the length is found by conjugate gradients.
-
-    Raises
-    ------
-    ValueError, TypeError
-        As :func:`fgsm`, or if x does not fit the graph, steps is not a positive whole number, floor is not positive, or the
-        unit is unknown.
+        Adversarial images, detached. Masses hold to rounding, the length in float32 to 1e-4. Not to
+        be captured in a CUDA graph: the length is found by conjugate gradients.
 
     Examples
     --------
@@ -245,8 +242,8 @@ def wasserstein_attack(
 
     References
     ----------
-    Section 3 of Lin et al. (2019); Wong, Schmidt and Kolter (2019) for the ball of the transport distance.
-    Taught in :doc:`chapter 8 </book/training>`.
+    Section 3 of Lin et al. (2019); Wong, Schmidt and Kolter (2019) for the ball of the transport
+    distance.
     """
     checks.image(graph, x)
     _check(x, y, steps=steps)
@@ -263,7 +260,11 @@ def wasserstein_attack(
         with torch.no_grad():
             gradient = _scaled(gradient)
             norm = _spread((operators.grad_norm_sq(graph, at, gradient) * factor).sqrt())
-            step = torch.where(norm > 0, operators.product(graph, at, gradient) * factor / norm.where(norm > 0, 1), 0)
+            step = torch.where(
+                norm > 0,
+                operators.product(graph, at, gradient) * factor / norm.where(norm > 0, 1),
+                0,
+            )
             xi = _to_box(x, xi + length * step)
             size = tangent_norm_sq(graph, at, xi, unit=unit).sqrt()
             xi = xi * _spread(torch.where(size > radius, radius / size.where(size > 0, 1), 1))
@@ -273,7 +274,9 @@ def wasserstein_attack(
 # ---------------------------------------------------------------- steps
 
 
-def ascend(model, x: Tensor, y: Tensor, start: Tensor, epsilon: float, alpha: float, steps: int, norm: str) -> Tensor:
+def ascend(
+    model, x: Tensor, y: Tensor, start: Tensor, epsilon: float, alpha: float, steps: int, norm: str
+) -> Tensor:
     centre, at = x.detach(), start
     for _ in range(steps):
         gradient = input_gradient(model, at, y)
@@ -349,9 +352,14 @@ def _uniform(x: Tensor, norm: str, generator: torch.Generator) -> Tensor:
 
 
 def _to_box(x: Tensor, xi: Tensor) -> Tensor:
-    r"""The change nearest to xi (in L2) with 0 <= x + xi <= 1 and sum zero in each channel, clip(xi - tau, -x, 1 - x)."""
+    r"""The change nearest to xi (in L2) with 0 <= x + xi <= 1 and sum zero in each channel, clip(xi
+    - tau, -x, 1 - x).
+    """
     xi, low, high = xi.double(), -x.double(), 1 - x.double()
-    below, above = xi.amin((-2, -1), keepdim=True), xi.amax((-2, -1), keepdim=True)  # the sum is >= 0 and <= 0 there
+    below, above = (
+        xi.amin((-2, -1), keepdim=True),
+        xi.amax((-2, -1), keepdim=True),
+    )  # the sum is >= 0 and <= 0 there
     for _ in range(_BISECTIONS):
         tau = (below + above) / 2
         positive = (xi - tau).clamp(low, high).sum((-2, -1), keepdim=True) > 0
@@ -371,12 +379,21 @@ def _check_radius(epsilon: float | Tensor, x: Tensor) -> None:
         raise ValueError("epsilon must be non-negative and finite")
 
 
-def _check(x: Tensor, y: Tensor, epsilon: float = 0.0, norm: str = "linf", alpha: float = 1.0, steps: int = 1) -> None:
+def _check(
+    x: Tensor,
+    y: Tensor,
+    epsilon: float = 0.0,
+    norm: str = "linf",
+    alpha: float = 1.0,
+    steps: int = 1,
+) -> None:
     checks.floating(x, "x")
     if x.dim() != 4:
         raise ValueError(f"x must be (B, C, H, W), got {tuple(x.shape)}")
     if not isinstance(y, Tensor) or y.dtype != torch.int64:
-        raise TypeError(f"y must be an int64 tensor, got {y.dtype if isinstance(y, Tensor) else type(y).__name__}")
+        raise TypeError(
+            f"y must be an int64 tensor, got {y.dtype if isinstance(y, Tensor) else type(y).__name__}"
+        )
     if y.shape != x.shape[:1]:
         raise ValueError(f"y must have one label for each image, ({len(x)},), got {tuple(y.shape)}")
     checks.number(epsilon, "epsilon")

@@ -1,8 +1,10 @@
-"""How often a classifier is wrong: on images, on attacked images, and how its labels change as an image moves.
+"""How often a classifier is wrong: on images, on attacked images, and how its labels change as an
+image moves.
 
-Images are evaluated in batches as float (B, C, H, W) in [0, 1]; uint8 images and images without a channel axis are converted
-batch by batch. A model that is a :class:`torch.nn.Module` is in evaluation mode meanwhile; afterwards each of its modules is in
-the mode it was in. Nothing is moved to another device.
+Images are evaluated in batches as float (B, C, H, W) in [0, 1]; uint8 images and images without a
+channel axis are converted batch by batch. A model that is a :class:`torch.nn.Module` is in
+evaluation mode meanwhile; afterwards each of its modules is in the mode it was in. Nothing is moved
+to another device.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -35,12 +37,11 @@ _PADDINGS = ("zeros", "edge", "reflect", "circular")
 
 
 class Flips(NamedTuple):
-    """How many labels change along a sequence, per image.
+    """How many labels change along a sequence, per image."""
 
-    Taught in :doc:`chapter 8 </book/training>`.
-    """
-
-    consecutive: Tensor  # int64 (N,), shifts whose label is not that of the shift before them in the list
+    consecutive: (
+        Tensor  # int64 (N,), shifts whose label is not that of the shift before them in the list
+    )
     from_unshifted: Tensor  # int64 (N,), shifts whose label is not that of the unshifted image
 
 
@@ -60,12 +61,6 @@ def predictions(model: Classifier, images: Tensor, *, batch_size: int = 500) -> 
     tensor, (N,)
         int64.
 
-    Raises
-    ------
-    ValueError, TypeError
-        If the images have another shape, type or range, the batch size is not a positive whole number, or the model does not
-        return (B, K) logits.
-
     Examples
     --------
     >>> import torch
@@ -73,10 +68,6 @@ def predictions(model: Classifier, images: Tensor, *, batch_size: int = 500) -> 
     >>> brighter_left = lambda x: x.sum((1, 2))
     >>> predictions(brighter_left, torch.tensor([[[255, 0]], [[0, 255]]], dtype=torch.uint8))
     tensor([0, 1])
-
-    References
-    ----------
-    Taught in :doc:`chapter 8 </book/training>`.
     """
     _check_images(images)
     checks.whole(batch_size, "batch_size")
@@ -86,7 +77,12 @@ def predictions(model: Classifier, images: Tensor, *, batch_size: int = 500) -> 
 
 
 def misclassified(
-    model: Classifier, images: Tensor, labels: Tensor, attack: Attack | None = None, *, batch_size: int = 500
+    model: Classifier,
+    images: Tensor,
+    labels: Tensor,
+    attack: Attack | None = None,
+    *,
+    batch_size: int = 500,
 ) -> Tensor:
     """Which images are misclassified, as they are or attacked.
 
@@ -97,19 +93,14 @@ def misclassified(
     labels : tensor, (N,)
         int64.
     attack : function of model, x (B, C, H, W) and y (B,) -> images (B, C, H, W), optional
-        Of :mod:`wdtr_lite.attacks` for instance, the other arguments bound by ``functools.partial``. Called with gradients
-        as the caller has them, the model in evaluation mode.
+        Of :mod:`wdtr_lite.attacks` for instance, the other arguments bound by
+        ``functools.partial``. Called with gradients as the caller has them, the model in evaluation
+        mode.
 
     Returns
     -------
     tensor, (N,)
         bool.
-
-    Raises
-    ------
-    ValueError, TypeError
-        As :func:`predictions`, or if the labels are not int64 (N,), or the attack returns images of another shape or outside
-        [0, 1].
 
     Examples
     --------
@@ -124,7 +115,7 @@ def misclassified(
 
     References
     ----------
-    Section 5.1 of Lin et al. (2019). Taught in :doc:`chapter 8 </book/training>`.
+    Section 5.1 of Lin et al. (2019).
     """
     _check_images(images)
     _check_labels(labels, images)
@@ -152,11 +143,6 @@ def error(model: Classifier, images: Tensor, labels: Tensor, *, batch_size: int 
     float
         Between 0 and 1.
 
-    Raises
-    ------
-    ValueError, TypeError
-        As :func:`mistakes`.
-
     Examples
     --------
     >>> import torch
@@ -166,12 +152,14 @@ def error(model: Classifier, images: Tensor, labels: Tensor, *, batch_size: int 
 
     References
     ----------
-    Section 5.1 of Lin et al. (2019). Taught in :doc:`chapter 8 </book/training>`.
+    Section 5.1 of Lin et al. (2019).
     """
     return _rate(misclassified(model, images, labels, batch_size=batch_size))
 
 
-def robust_error(model: Classifier, images: Tensor, labels: Tensor, attack: Attack, *, batch_size: int = 500) -> float:
+def robust_error(
+    model: Classifier, images: Tensor, labels: Tensor, attack: Attack, *, batch_size: int = 500
+) -> float:
     """The fraction of images that are misclassified once attacked, the mean of :func:`mistakes`.
 
     Parameters
@@ -182,12 +170,8 @@ def robust_error(model: Classifier, images: Tensor, labels: Tensor, attack: Atta
     Returns
     -------
     float
-        Between 0 and 1. Of the attacked images alone: an image that is misclassified as it is counts only if it still is.
-
-    Raises
-    ------
-    ValueError, TypeError
-        As :func:`mistakes`, or if the attack is none.
+        Between 0 and 1. Of the attacked images alone: an image that is misclassified as it is
+        counts only if it still is.
 
     Examples
     --------
@@ -201,7 +185,7 @@ def robust_error(model: Classifier, images: Tensor, labels: Tensor, attack: Atta
 
     References
     ----------
-    Section 5.1 of Lin et al. (2019). Taught in :doc:`chapter 8 </book/training>`.
+    Section 5.1 of Lin et al. (2019).
     """
     if not callable(attack):
         raise TypeError(f"attack must be a function of model, x and y, got {type(attack).__name__}")
@@ -224,18 +208,13 @@ def translation_sequence(image: Tensor, axis: str, shifts: Sequence[int], paddin
     image : tensor, (..., C, H, W)
     axis : {"horizontal", "vertical"}
     shifts : sequence of int
-        In pixels, positive to the right or down; at most N in size, with ``"reflect"``, which skips the border pixel, N - 1.
+        In pixels, positive to the right or down; at most N in size, with ``"reflect"``, which skips
+        the border pixel, N - 1.
     padding : {"zeros", "edge", "reflect", "circular"}
 
     Returns
     -------
     tensor, (number of shifts, ..., C, H, W)
-
-    Raises
-    ------
-    ValueError, TypeError
-        If the image is no floating tensor of three axes or more, the axis or the padding is unknown, or a shift is not a whole
-        number or too large.
 
     Examples
     --------
@@ -248,7 +227,7 @@ def translation_sequence(image: Tensor, axis: str, shifts: Sequence[int], paddin
 
     References
     ----------
-    Section 5.2 and Figure 2 of Lin et al. (2019), who do not name their padding. Taught in :doc:`chapter 8 </book/training>`.
+    Section 5.2 and Figure 2 of Lin et al. (2019), who do not name their padding.
     """
     checks.floating(image, "image")
     if image.dim() < 3:
@@ -259,15 +238,23 @@ def translation_sequence(image: Tensor, axis: str, shifts: Sequence[int], paddin
 
 
 def label_flips(
-    model: Classifier, images: Tensor, axis: str, shifts: Sequence[int], padding: str, *, batch_size: int = 500
+    model: Classifier,
+    images: Tensor,
+    axis: str,
+    shifts: Sequence[int],
+    padding: str,
+    *,
+    batch_size: int = 500,
 ) -> Flips:
     r"""How often the predicted label changes along the translated versions of each image.
 
-    With the labels :math:`c_1, \dots, c_S` of the shifts in the order given and :math:`c` of the unshifted image,
+    With the labels :math:`c_1, \dots, c_S` of the shifts in the order given and :math:`c` of the
+    unshifted image,
 
     .. math:: \text{consecutive} = \#\{k \ge 2 : c_k \ne c_{k-1}\}, \qquad \text{from\_unshifted} = \#\{k : c_k \ne c\}.
 
-    The paper counts "label flips in the sequence", which may mean either; for the first, give the shifts in increasing order.
+    The paper counts "label flips in the sequence", which may mean either; for the first, give the
+    shifts in increasing order.
 
     Parameters
     ----------
@@ -281,11 +268,6 @@ def label_flips(
     Flips
         Both counts, int64 (N,).
 
-    Raises
-    ------
-    ValueError, TypeError
-        As :func:`predictions` and :func:`translation_sequence`.
-
     Examples
     --------
     >>> import torch
@@ -296,7 +278,7 @@ def label_flips(
 
     References
     ----------
-    Section 5.2 and Table 2 of Lin et al. (2019). Taught in :doc:`chapter 8 </book/training>`.
+    Section 5.2 and Table 2 of Lin et al. (2019).
     """
     _check_images(images)
     shifts = _checked_shifts(shifts, padding, images.shape[_checked_axis(axis)])
@@ -305,9 +287,16 @@ def label_flips(
 
 
 def translated_labels(
-    model: Classifier, images: Tensor, axis: str, shifts: Sequence[int], padding: str, *, batch_size: int = 500
+    model: Classifier,
+    images: Tensor,
+    axis: str,
+    shifts: Sequence[int],
+    padding: str,
+    *,
+    batch_size: int = 500,
 ) -> Tensor:
-    """The predicted labels of the translated versions of each image, which :func:`label_flips` counts.
+    """The predicted labels of the translated versions of each image, which :func:`label_flips`
+    counts.
 
     Parameters
     ----------
@@ -321,11 +310,6 @@ def translated_labels(
     tensor, (S, N)
         int64, a row for each shift.
 
-    Raises
-    ------
-    ValueError, TypeError
-        As :func:`predictions` and :func:`translation_sequence`.
-
     Examples
     --------
     >>> import torch
@@ -338,7 +322,7 @@ def translated_labels(
 
     References
     ----------
-    Section 5.2 of Lin et al. (2019). Taught in :doc:`chapter 10 </book/natural_variation>`.
+    Section 5.2 of Lin et al. (2019).
     """
     _check_images(images)
     checks.whole(batch_size, "batch_size")
@@ -348,11 +332,15 @@ def translated_labels(
     with _evaluating(model):
         for part in _parts(images, batch_size):
             x = _as_batch(images[part])
-            labels.append(torch.stack([_labels(model, _moved(x, dim, shift, padding)) for shift in shifts]))
+            labels.append(
+                torch.stack([_labels(model, _moved(x, dim, shift, padding)) for shift in shifts])
+            )
     return torch.cat(labels, 1)
 
 
-def variations(images: Tensor, seed: int, *, shift: int = 2, degrees: float = 30, margin: int = 0) -> dict[str, Tensor]:
+def variations(
+    images: Tensor, seed: int, *, shift: int = 2, degrees: float = 30, margin: int = 0
+) -> dict[str, Tensor]:
     """Natural variations, each image by its own random draw, the blur of all the same.
 
     Parameters
@@ -365,18 +353,18 @@ def variations(images: Tensor, seed: int, *, shift: int = 2, degrees: float = 30
     degrees : float
         By which it is turned at most.
     margin : int
-        Pixels by which the image is continued by reflection at its border before it is varied; what comes in from further
-        outside is black.
+        Pixels by which the image is continued by reflection at its border before it is varied; what
+        comes in from further outside is black.
 
     Returns
     -------
     dict of str to tensor
-        ``"translation"``; ``"rotation"``; ``"elastic"``, bent by torchvision's displacements of strength 60, smoothed over 4
-        pixels; ``"blur"``, Gaussian with standard deviation 1 pixel.
+        ``"translation"``; ``"rotation"``; ``"elastic"``, bent by torchvision's displacements of
+        strength 60, smoothed over 4 pixels; ``"blur"``, Gaussian with standard deviation 1 pixel.
 
     References
     ----------
-    Simard, Steinkraus and Platt (2003) for elastic deformations. Taught in :doc:`chapter 8 </book/training>`.
+    Simard, Steinkraus and Platt (2003) for elastic deformations.
     """
     height, width = (side + 2 * margin for side in images.shape[-2:])
     bilinear = v2.InterpolationMode.BILINEAR
@@ -389,8 +377,13 @@ def variations(images: Tensor, seed: int, *, shift: int = 2, degrees: float = 30
     wide = v2.functional.pad(images, margin, padding_mode="reflect") if margin else images
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
-        varied = {name: torch.stack([change(image) for image in wide]).clamp(0, 1) for name, change in transforms.items()}
-    return {name: v2.functional.center_crop(each, images.shape[-2:]) for name, each in varied.items()}
+        varied = {
+            name: torch.stack([change(image) for image in wide]).clamp(0, 1)
+            for name, change in transforms.items()
+        }
+    return {
+        name: v2.functional.center_crop(each, images.shape[-2:]) for name, each in varied.items()
+    }
 
 
 # ---------------------------------------------------------------- batches
@@ -432,8 +425,14 @@ def _labels(model: Classifier, x: Tensor) -> Tensor:
 def _attacked(attack: Attack, model: Classifier, x: Tensor, y: Tensor) -> Tensor:
     found = attack(model, x, y)
     if not isinstance(found, Tensor) or found.shape != x.shape or found.dtype != x.dtype:
-        what = f"{found.dtype} {tuple(found.shape)}" if isinstance(found, Tensor) else type(found).__name__
-        raise ValueError(f"attack must return images like x, {x.dtype} {tuple(x.shape)}, got {what}")
+        what = (
+            f"{found.dtype} {tuple(found.shape)}"
+            if isinstance(found, Tensor)
+            else type(found).__name__
+        )
+        raise ValueError(
+            f"attack must return images like x, {x.dtype} {tuple(x.shape)}, got {what}"
+        )
     _check_range(found, "attack must return images in [0, 1]")
     return found.detach()
 
@@ -482,7 +481,9 @@ def _check_labels(labels: Tensor, images: Tensor) -> None:
         what = labels.dtype if isinstance(labels, Tensor) else type(labels).__name__
         raise TypeError(f"labels must be an int64 tensor, got {what}")
     if labels.shape != images.shape[:1]:
-        raise ValueError(f"labels must have one for each image, ({len(images)},), got {tuple(labels.shape)}")
+        raise ValueError(
+            f"labels must have one for each image, ({len(images)},), got {tuple(labels.shape)}"
+        )
 
 
 def _checked_axis(axis: str) -> int:
@@ -501,5 +502,7 @@ def _checked_shifts(shifts: Sequence[int], padding: str, side: int) -> list[int]
     for shift in shifts:
         checks.whole(shift, "shifts", -limit)
         if shift > limit:
-            raise ValueError(f"shifts must be at most {limit} with {padding!r} and {side} pixels, got {shift}")
+            raise ValueError(
+                f"shifts must be at most {limit} with {padding!r} and {side} pixels, got {shift}"
+            )
     return [int(shift) for shift in shifts]

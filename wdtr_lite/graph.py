@@ -19,9 +19,10 @@ __all__ = ["PixelGraph"]
 class PixelGraph(nn.Module):
     r"""Pixels as vertices; edges between each pixel and the others in a square window around it.
 
-    Pixels :math:`i = \text{row} \cdot W + \text{column}` are neighbours if their rows and their columns
-    differ by at most the radius r: the paper's local grid. Windows are clipped at the border. The
-    weight of an edge depends on its offset alone, :math:`\omega_{ij} = \omega(a_j - a_i) = \omega(a_i - a_j)`.
+    Pixels :math:`i = \text{row} \cdot W + \text{column}` are neighbours if their rows and their
+    columns differ by at most the radius r: the paper's local grid. Windows are clipped at the
+    border. The weight of an edge depends on its offset alone, :math:`\omega_{ij} = \omega(a_j -
+    a_i) = \omega(a_i - a_j)`.
 
     Parameters
     ----------
@@ -30,25 +31,19 @@ class PixelGraph(nn.Module):
     radius : int
         Radius r of the window in pixels, from 1 to max(H, W) - 1.
     weight : float or tensor (2r + 1, 2r + 1), optional
-        The weight of every edge, or a kernel of non-negative weights, one per offset, equal at opposite
-        offsets; its centre is not used, an offset of weight 0 is no edge. A kernel may require grad: what is
-        computed with the graph is then differentiable in it. A :class:`torch.nn.Parameter` is the module's parameter.
+        The weight of every edge, or a kernel of non-negative weights, one per offset, equal at
+        opposite offsets; its centre is not used, an offset of weight 0 is no edge. A kernel may
+        require grad: what is computed with the graph is then differentiable in it. A
+        :class:`torch.nn.Parameter` is the module's parameter.
 
     Attributes
     ----------
     device, dtype : torch.device, torch.dtype
-        The kernel's, or else the CPU and torch's default type; ``graph.to(...)`` changes them in place, as with
-        every :class:`torch.nn.Module`, and the graph moves with the module that holds it.
+        The kernel's, or else the CPU and torch's default type; ``graph.to(...)`` changes them in
+        place, as with every :class:`torch.nn.Module`, and the graph moves with the module that
+        holds it.
     kernel : tensor (2r + 1, 2r + 1) or None
         The weights by offset, where they are not all equal.
-
-    Raises
-    ------
-    ValueError
-        If the size or the radius is out of range, if a weight is negative or not finite, the kernel not
-        symmetric or of another shape, or if the kernel leaves the pixels in several unconnected parts.
-    TypeError
-        If a size is not a whole number, or the kernel not a tensor of float32 or float64.
 
     Examples
     --------
@@ -62,7 +57,7 @@ class PixelGraph(nn.Module):
 
     References
     ----------
-    Section 4 and Definition 1 of Lin et al. (2019). Taught in :doc:`chapter 3 </book/metric_tensor>`.
+    Section 4 and Definition 1 of Lin et al. (2019).
     """
 
     def __init__(self, height: int, width: int, radius: int, *, weight: float | Tensor = 1.0):
@@ -85,10 +80,14 @@ class PixelGraph(nn.Module):
             self.register_buffer(name, band.to(like), persistent=False)
         self._degree = self._constant_degree()
         if not bool(self.degree.sum().isfinite()):
-            raise ValueError(f"weight is too large for {self.dtype}: the sum of all degrees is not finite")
+            raise ValueError(
+                f"weight is too large for {self.dtype}: the sum of all degrees is not finite"
+            )
         if not bool((self.degree > 0).all()):
             raise ValueError("weight leaves a pixel without neighbours")
-        if kernel is not None and bool((self.components(torch.ones_like(self.volume)[None]) + 1 < self.size).any()):
+        if kernel is not None and bool(
+            (self.components(torch.ones_like(self.volume)[None]) + 1 < self.size).any()
+        ):
             raise ValueError("weight leaves the pixels in several unconnected parts")
 
     def extra_repr(self) -> str:
@@ -101,13 +100,19 @@ class PixelGraph(nn.Module):
         if dtype not in (torch.float32, torch.float64):
             raise TypeError(f"a PixelGraph is torch.float32 or torch.float64, got {dtype}")
         if not bool(self.degree.detach().double().sum().to(dtype).isfinite()):
-            raise ValueError(f"weight is too large for {dtype}: the sum of all degrees is not finite")
+            raise ValueError(
+                f"weight is too large for {dtype}: the sum of all degrees is not finite"
+            )
         super()._apply(fn, recurse)
         self._degree = self._constant_degree()
         return self
 
-    def converted(self, device: str | torch.device | None = None, dtype: torch.dtype | None = None) -> "PixelGraph":
-        """A copy on another device or of another type; what is computed with it still reaches this graph's kernel."""
+    def converted(
+        self, device: str | torch.device | None = None, dtype: torch.dtype | None = None
+    ) -> "PixelGraph":
+        """A copy on another device or of another type; what is computed with it still reaches this
+        graph's kernel.
+        """
         device, dtype = device or self.device, dtype or self.dtype
         weight = self._weight if self.kernel is None else self.kernel.to(device, dtype)
         return PixelGraph(self.height, self.width, self.radius, weight=weight).to(device, dtype)
@@ -140,18 +145,24 @@ class PixelGraph(nn.Module):
 
     @property
     def volume(self) -> Tensor:
-        r"""The paper's normalised volume d, (H, W), each pixel's share of all degrees. It sums to 1."""
+        r"""The paper's normalised volume d, (H, W), each pixel's share of all degrees. It sums to
+        1.
+        """
         degree = self.degree
         return degree / degree.sum()
 
     @property
     def offsets(self) -> Tensor:
-        """Offsets (row, column) of a pixel's neighbours, int64 (K, 2), row by row, so that ``offsets[k] == -offsets[-1 - k]``."""
+        """Offsets (row, column) of a pixel's neighbours, int64 (K, 2), row by row, so that
+        ``offsets[k] == -offsets[-1 - k]``.
+        """
         half = [offset for offset, _ in self.forward_offsets()]
         return torch.tensor([(-dy, -dx) for dy, dx in reversed(half)] + half)
 
     def forward_offsets(self) -> Iterator[tuple[tuple[int, int], float | Tensor]]:
-        """Each pair of opposite offsets once, as the one that leads to the pixel of larger number, with its weight."""
+        """Each pair of opposite offsets once, as the one that leads to the pixel of larger number,
+        with its weight.
+        """
         r, kernel = self.radius, self.kernel
         for dy in range(min(r, self.height - 1) + 1):
             reach = min(r, self.width - 1)
@@ -168,7 +179,8 @@ class PixelGraph(nn.Module):
         return v[..., :h, left : left + w], v[..., dy:, left + dx : left + dx + w]
 
     def neighbor_sum(self, v: Tensor) -> Tensor:
-        r"""Weighted sum over each pixel's neighbours, :math:`(Bv)_i = \sum_{j \in N(i)} \omega_{ij} v_j`.
+        r"""Weighted sum over each pixel's neighbours, :math:`(Bv)_i = \sum_{j \in N(i)} \omega_{ij}
+        v_j`.
 
         Two banded matrix products whatever the radius where all weights are equal; one with the
         kernel's rows as banded blocks otherwise.
@@ -182,7 +194,9 @@ class PixelGraph(nn.Module):
         tensor, (..., H, W)
         """
         checks.on_graph(self, v, "v")
-        with torch.autocast(v.device.type, enabled=False):  # half precision would leave nothing of the differences
+        with torch.autocast(
+            v.device.type, enabled=False
+        ):  # half precision would leave nothing of the differences
             return self._neighbor_sum(v)
 
     def _neighbor_sum(self, v: Tensor) -> Tensor:
@@ -203,8 +217,8 @@ class PixelGraph(nn.Module):
     def incidence(self) -> Tensor:
         r"""The discrete gradient D of Definition 1, sparse, an edge a row.
 
-        The row of edge (i, j), i > j, holds :math:`\sqrt{\omega_{ij}}` at i and :math:`-\sqrt{\omega_{ij}}` at j;
-        edges are in the order of the forward offsets.
+        The row of edge (i, j), i > j, holds :math:`\sqrt{\omega_{ij}}` at i and
+        :math:`-\sqrt{\omega_{ij}}` at j; edges are in the order of the forward offsets.
 
         Returns
         -------
@@ -223,7 +237,9 @@ class PixelGraph(nn.Module):
         for offset, weight in self.forward_offsets():
             ends = torch.stack([end.reshape(-1) for end in self.endpoints(pixel, offset)])
             pairs.append(ends)
-            weights.append(torch.as_tensor(weight, device=self.device, dtype=self.dtype).expand(ends.shape[1]))
+            weights.append(
+                torch.as_tensor(weight, device=self.device, dtype=self.dtype).expand(ends.shape[1])
+            )
         return torch.cat(pairs, dim=1), torch.cat(weights)
 
     def _neighbor_max(self, v: Tensor) -> Tensor:
@@ -232,15 +248,24 @@ class PixelGraph(nn.Module):
             return F.max_pool2d(v, 2 * self.radius + 1, stride=1, padding=self.radius)
         out = v.clone()
         for offset, _ in self.forward_offsets():
-            (low, high), (low_out, high_out) = self.endpoints(v, offset), self.endpoints(out, offset)
+            (low, high), (low_out, high_out) = (
+                self.endpoints(v, offset),
+                self.endpoints(out, offset),
+            )
             torch.maximum(low_out, high, out=low_out)
             torch.maximum(high_out, low, out=high_out)
         return out
 
     def components(self, x: Tensor) -> Tensor:
-        """For each pixel of x (M, H, W) the largest pixel number linked to it, int64 (M, n); two black pixels are no link."""
+        """For each pixel of x (M, H, W) the largest pixel number linked to it, int64 (M, n); two
+        black pixels are no link.
+        """
         lit = (x > 0).double()
-        label = torch.arange(self.size, device=x.device, dtype=torch.float64).view(self.height, self.width).expand_as(x)
+        label = (
+            torch.arange(self.size, device=x.device, dtype=torch.float64)
+            .view(self.height, self.width)
+            .expand_as(x)
+        )
         while True:
             wider = torch.maximum(label, lit * self._neighbor_max(label))
             wider = torch.maximum(wider, self._neighbor_max(lit * wider))
@@ -255,7 +280,9 @@ class PixelGraph(nn.Module):
 
 
 def sparse_coo(indices: Tensor, values: Tensor, shape: tuple[int, ...]) -> Tensor:
-    with torch.sparse.check_sparse_tensor_invariants(True):  # torch warns where it is neither on nor off
+    with torch.sparse.check_sparse_tensor_invariants(
+        True
+    ):  # torch warns where it is neither on nor off
         return torch.sparse_coo_tensor(indices, values, shape).coalesce()
 
 
@@ -277,7 +304,9 @@ def _checked_kernel(weight: Tensor, radius: int) -> Tensor:
     if weight.dtype not in (torch.float32, torch.float64):
         raise TypeError(f"weight must be torch.float32 or torch.float64, got {weight.dtype}")
     if weight.shape != (2 * radius + 1,) * 2:
-        raise ValueError(f"weight must have shape {(2 * radius + 1,) * 2} for radius {radius}, got {tuple(weight.shape)}")
+        raise ValueError(
+            f"weight must have shape {(2 * radius + 1,) * 2} for radius {radius}, got {tuple(weight.shape)}"
+        )
     if not bool(((weight >= 0) & weight.isfinite()).all()):
         raise ValueError("weight must be non-negative and finite")
     if not torch.equal(weight, weight.flip(0, 1)):

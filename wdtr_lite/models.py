@@ -1,7 +1,9 @@
-"""The networks of the experiments, with smooth activations and the input normalisation as their first layer.
+"""The networks of the experiments, with smooth activations and the input normalisation as their
+first layer.
 
-They take images (B, C, H, W) in [0, 1] to logits (B, classes), so that gradients in the images are with respect to
-intensities. Weights are drawn from torch's global generator, as in all of torch's modules: call ``torch.manual_seed`` before.
+They take images (B, C, H, W) in [0, 1] to logits (B, classes), so that gradients in the images are
+with respect to intensities. Weights are drawn from torch's global generator, as in all of torch's
+modules: call ``torch.manual_seed`` before.
 """
 
 from collections.abc import Callable, Sequence
@@ -33,7 +35,9 @@ def _per_channel(value: float | Sequence[float], name: str, channels: int) -> Te
     """One number, or one for each channel, as (channels, 1, 1) of torch's default type."""
     values = torch.as_tensor(value, dtype=torch.get_default_dtype()).reshape(-1)
     if len(values) not in (1, channels):
-        raise ValueError(f"{name} must be one number or {channels}, one for each channel, got {len(values)}")
+        raise ValueError(
+            f"{name} must be one number or {channels}, one for each channel, got {len(values)}"
+        )
     if not bool(values.isfinite().all()):
         raise ValueError(f"{name} must be finite, got {value!r}")
     return values.repeat(channels // len(values)).view(-1, 1, 1)
@@ -54,7 +58,9 @@ class _Normalize(nn.Module):
 
 
 class _Block(nn.Module):
-    """Two convolutions and a shortcut without parameters: every second pixel, the new channels zero (option A)."""
+    """Two convolutions and a shortcut without parameters: every second pixel, the new channels
+    zero (option A).
+    """
 
     def __init__(self, inputs: int, outputs: int, stride: int, activation: Activation):
         super().__init__()
@@ -73,9 +79,13 @@ class _Block(nn.Module):
 
 
 class _ResNet(nn.Module):
-    """Three stages of `blocks` blocks with width, 2 width and 4 width channels, after He et al. (2016), Section 4.2."""
+    """Three stages of `blocks` blocks with width, 2 width and 4 width channels, after He et al.
+    (2016), Section 4.2.
+    """
 
-    def __init__(self, blocks: int, activation: str, width: int, classes: int, channels: int, mean, std):
+    def __init__(
+        self, blocks: int, activation: str, width: int, classes: int, channels: int, mean, std
+    ):
         super().__init__()
         act = _activation(activation)
         _check_sizes(width=width, classes=classes, channels=channels)
@@ -83,7 +93,9 @@ class _ResNet(nn.Module):
         self.conv = nn.Conv2d(channels, width, 3, padding=1, bias=False)
         self.bn = nn.BatchNorm2d(width)
         self.activation = act
-        sides = [(width * max(1, 2**stage // 2), width * 2**stage, 1 + (stage > 0)) for stage in range(3)]
+        sides = [
+            (width * max(1, 2**stage // 2), width * 2**stage, 1 + (stage > 0)) for stage in range(3)
+        ]
         self.stages = nn.Sequential(
             *(
                 _Block(outputs if k else inputs, outputs, 1 if k else stride, act)
@@ -139,12 +151,14 @@ def resnet20(
     mean: float | Sequence[float] = _CIFAR10_MEAN,
     std: float | Sequence[float] = _CIFAR10_STD,
 ) -> nn.Module:
-    r"""The ResNet-20 of He et al. for CIFAR-10: 269,722 parameters, shortcuts without parameters (option A).
+    r"""The ResNet-20 of He et al. for CIFAR-10: 269,722 parameters, shortcuts without parameters
+    (option A).
 
     .. math:: \text{softplus}(t) = \log(1 + e^t)
 
-    in place of the ReLU makes the network twice differentiable, which penalties on the gradient ask for. Convolutions have
-    no bias and Kaiming's normal weights; batch normalisation couples the images of a batch in training mode.
+    in place of the ReLU makes the network twice differentiable, which penalties on the gradient ask
+    for. Convolutions have no bias and Kaiming's normal weights; batch normalisation couples the
+    images of a batch in training mode.
 
     Parameters
     ----------
@@ -155,18 +169,13 @@ def resnet20(
     channels : int
         C of the images.
     mean, std : float or one for each channel
-        :math:`(x - \text{mean}) / \text{std}` is the first layer; by default of the CIFAR-10 training images, so other
-        numbers of channels need their own.
+        :math:`(x - \text{mean}) / \text{std}` is the first layer; by default of the CIFAR-10
+        training images, so other numbers of channels need their own.
 
     Returns
     -------
     torch.nn.Module
         Images (B, C, H, W) in [0, 1] of any size to logits (B, classes).
-
-    Raises
-    ------
-    ValueError, TypeError
-        If the activation is unknown, a size is not a positive whole number, or `mean` or `std` does not fit `channels`.
 
     Examples
     --------
@@ -181,7 +190,6 @@ def resnet20(
     References
     ----------
     He, Zhang, Ren and Sun (2016), Section 4.2; Section 5.1 of Lin et al. (2019) for the softplus.
-    Taught in :doc:`chapter 8 </book/training>`.
     """
     return _ResNet(3, activation, width, classes, channels, mean, std)
 
@@ -195,7 +203,8 @@ def resnet8(
     mean: float | Sequence[float] = _CIFAR10_MEAN,
     std: float | Sequence[float] = _CIFAR10_STD,
 ) -> nn.Module:
-    """The smallest relative of :func:`resnet20`: one block a stage in place of three, 75,290 parameters.
+    """The smallest relative of :func:`resnet20`: one block a stage in place of three, 75,290
+    parameters.
 
     Parameters
     ----------
@@ -207,11 +216,6 @@ def resnet8(
     torch.nn.Module
         Images (B, C, H, W) in [0, 1] of any size to logits (B, classes).
 
-    Raises
-    ------
-    ValueError, TypeError
-        As :func:`resnet20`.
-
     Examples
     --------
     >>> import torch
@@ -221,7 +225,7 @@ def resnet8(
 
     References
     ----------
-    He, Zhang, Ren and Sun (2016), Section 4.2. Taught in :doc:`chapter 8 </book/training>`.
+    He, Zhang, Ren and Sun (2016), Section 4.2.
     """
     return _ResNet(1, activation, width, classes, channels, mean, std)
 
@@ -235,11 +239,12 @@ def small_cnn(
     mean: float | Sequence[float] = 0.1307,
     std: float | Sequence[float] = 0.3081,
 ) -> nn.Module:
-    """A network for 28 x 28 digits that trains in seconds: two convolutions of stride 2, two linear layers.
+    """A network for 28 x 28 digits that trains in seconds: two convolutions of stride 2, two
+    linear layers.
 
-    Without batch normalisation, so that no image sees another of its batch. 3 x 3 convolutions with `width` and twice as many
-    channels, 64 hidden units; 52,138 parameters. Features of images of other sizes are averaged to 7 x 7 (on a GPU, torch has
-    no deterministic derivative for that).
+    Without batch normalisation, so that no image sees another of its batch. 3 x 3 convolutions with
+    `width` and twice as many channels, 64 hidden units; 52,138 parameters. Features of images of
+    other sizes are averaged to 7 x 7 (on a GPU, torch has no deterministic derivative for that).
 
     Parameters
     ----------
@@ -257,11 +262,6 @@ def small_cnn(
     torch.nn.Module
         Images (B, C, H, W) in [0, 1] to logits (B, classes).
 
-    Raises
-    ------
-    ValueError, TypeError
-        As :func:`resnet20`.
-
     Examples
     --------
     >>> import torch
@@ -271,10 +271,14 @@ def small_cnn(
 
     References
     ----------
-    LeCun, Bottou, Bengio and Haffner (1998). Taught in :doc:`chapter 8 </book/training>`.
+    LeCun, Bottou, Bengio and Haffner (1998).
     """
     return _SmallCNN(activation, width, classes, channels, mean, std)
 
 
 # Networks by name, for configurations and the command line.
-MODELS: dict[str, Callable[..., nn.Module]] = {"resnet20": resnet20, "resnet8": resnet8, "small_cnn": small_cnn}
+MODELS: dict[str, Callable[..., nn.Module]] = {
+    "resnet20": resnet20,
+    "resnet8": resnet8,
+    "small_cnn": small_cnn,
+}

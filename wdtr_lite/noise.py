@@ -23,16 +23,17 @@ def sample(
     .. math:: \xi = \eta\, D^\top \Lambda(x)^{1/2} z, \quad z \sim N(0, I_{|E|}), \\
        \mathbb{E}\,\xi = 0, \quad \mathbb{E}\,\xi\xi^\top = \eta^2 D^\top \Lambda(x) D = \eta^2 L(x).
 
-    On each edge a random amount of mass passes from one end to the other, so every channel's noise sums to
-    zero. Its energy is :math:`\mathbb{E} \|\xi\|^2 = \eta^2 \operatorname{tr} L(x)`, the sum of all degrees times the mass of x times η².
-    Time grows with the number of edges; memory is a few arrays of the result's size, for edges are drawn one offset at a time.
+    On each edge a random amount of mass passes from one end to the other, so every channel's noise
+    sums to zero. Its energy is :math:`\mathbb{E} \|\xi\|^2 = \eta^2 \operatorname{tr} L(x)`, the
+    sum of all degrees times the mass of x times η². Time grows with the number of edges; memory is
+    a few arrays of the result's size, for edges are drawn one offset at a time.
 
     Parameters
     ----------
     graph : PixelGraph
     x : tensor, (..., H, W)
-        Non-negative intensities. The samples of an (H, W) image are (n, H, W), which other functions read as n channels:
-        give (1, H, W) to get n images.
+        Non-negative intensities. The samples of an (H, W) image are (n, H, W), which other
+        functions read as n channels: give (1, H, W) to get n images.
     eta : float
         The paper's noise level, at least 0.
     generator : torch.Generator
@@ -40,21 +41,17 @@ def sample(
     n : int
         Samples per image.
     nonnegative : bool
-        Replace x + ξ by the nearest image (in L2) without negative pixels and with the mass of x in each
-        channel. The noise is then no longer Gaussian: its mean is not zero, for black pixels next to ink can only gain, its
-        total variance is smaller than :math:`\eta^2 \operatorname{tr} L(x)`, and it may carry mass between parts of x that
-        the graph does not link. The effect does not vanish with `eta`.
+        Replace x + ξ by the nearest image (in L2) without negative pixels and with the mass of x in
+        each channel. The noise is then no longer Gaussian: its mean is not zero, for black pixels
+        next to ink can only gain, its total variance is smaller than :math:`\eta^2
+        \operatorname{tr} L(x)`, and it may carry mass between parts of x that the graph does not
+        link. The effect does not vanish with `eta`.
 
     Returns
     -------
     tensor, (n, *x.shape)
-        The noise ξ, not the noisy image. Differentiable in x where edges carry mass, and in the graph's kernel.
-
-    Raises
-    ------
-    ValueError, TypeError
-        If x does not fit the graph or has a negative or non-finite pixel, if `eta` or `n` is out of range, or the
-        generator is missing or on another device.
+        The noise ξ, not the noisy image. Differentiable in x where edges carry mass, and in the
+        graph's kernel.
 
     Examples
     --------
@@ -67,7 +64,7 @@ def sample(
 
     References
     ----------
-    Section 3 of Lin et al. (2019). Taught in :doc:`chapter 4 </book/wasserstein_noise>`.
+    Section 3 of Lin et al. (2019).
     """
     checks.image(graph, x)
     checks.number(eta, "eta")
@@ -82,7 +79,9 @@ def sample(
             deviation = torch.where(variance > 0, variance.where(variance > 0, 1).sqrt(), 0)
         else:
             deviation = variance.sqrt_()
-        flux = torch.randn(n, *variance.shape, generator=generator, device=x.device, dtype=x.dtype).mul_(deviation * eta)
+        flux = torch.randn(
+            n, *variance.shape, generator=generator, device=x.device, dtype=x.dtype
+        ).mul_(deviation * eta)
         graph.endpoints(xi, offset)[1].add_(flux)
         graph.endpoints(xi, offset)[0].sub_(flux)
     if nonnegative:
@@ -91,7 +90,8 @@ def sample(
 
 
 def project_to_simplex(x: Tensor, mass: Tensor | float) -> Tensor:
-    r"""The nearest image in L2 without negative pixels and with the given mass, :math:`\max(x - \tau, 0)`.
+    r"""The nearest image in L2 without negative pixels and with the given mass, :math:`\max(x -
+    \tau, 0)`.
 
     Parameters
     ----------
@@ -103,11 +103,6 @@ def project_to_simplex(x: Tensor, mass: Tensor | float) -> Tensor:
     -------
     tensor, (..., H, W)
 
-    Raises
-    ------
-    ValueError, TypeError
-        If x is no floating tensor, or a mass is negative or not finite.
-
     Examples
     --------
     >>> import torch
@@ -117,7 +112,7 @@ def project_to_simplex(x: Tensor, mass: Tensor | float) -> Tensor:
 
     References
     ----------
-    Duchi et al. (2008). Taught in :doc:`chapter 4 </book/wasserstein_noise>`.
+    Duchi et al. (2008).
     """
     checks.floating(x, "x")
     mass = torch.as_tensor(mass, device=x.device, dtype=x.dtype)

@@ -46,8 +46,12 @@ def open_page(browser):
         page.on("pageerror", lambda error: page.problems.append(f"script error: {error}"))
         page.on(
             "console",
-            lambda message: message.type == "error"
-            and page.problems.append(f"console error: {message.text} ({message.location['url']})"),
+            lambda message: (
+                message.type == "error"
+                and page.problems.append(
+                    f"console error: {message.text} ({message.location['url']})"
+                )
+            ),
         )
         page.goto(url)
         return page

@@ -14,7 +14,9 @@ PAGES = sorted(
 FRAMES = [name for name in PAGES if 'class="wdtr-frames' in (BUILD / name).read_text()]
 WIDE, NARROW = 1280, 390
 
-pytestmark = pytest.mark.skipif(not PAGES, reason="browser checks not run: no book in _build/stored (make test)")
+pytestmark = pytest.mark.skipif(
+    not PAGES, reason="browser checks not run: no book in _build/stored (make test)"
+)
 
 # What a reader can unfold is checked too.
 UNFOLD = """() => {
@@ -84,7 +86,9 @@ def test_page(open_page, name, width):
     problems += axe_findings(page, rules={"color-contrast": {"enabled": width == WIDE}})
     if width == WIDE:
         page.evaluate("document.documentElement.dataset.theme = 'dark'")
-        problems += [f"in the dark: {finding}" for finding in axe_findings(page, runOnly=["color-contrast"])]
+        problems += [
+            f"in the dark: {finding}" for finding in axe_findings(page, runOnly=["color-contrast"])
+        ]
     problems += page.problems
     assert not problems, "\n".join([f"{name} at {width} px:", *problems])
 
@@ -112,7 +116,9 @@ def test_menu_opens_and_closes(open_page, name, width):
 @pytest.mark.parametrize("width", [WIDE, NARROW])
 def test_search_finds_a_word(open_page, width):
     page = open_page(url("book/intro.html"), width)
-    page.locator("button.search-button__button:visible, button.search-button-field:visible").first.click()
+    page.locator(
+        "button.search-button__button:visible, button.search-button-field:visible"
+    ).first.click()
     page.locator("input[name=q]:visible").fill("transport")
     page.keyboard.press("Enter")
     page.wait_for_selector("#search-results li a")
@@ -131,7 +137,11 @@ def test_frames_follow_the_keyboard(open_page, name):
         control.press("Home")
         assert shown.count() == 1
         first = shown.inner_html()
-        control.press("ArrowDown" if control.evaluate("control => control.tagName") == "SELECT" else "ArrowRight")
+        control.press(
+            "ArrowDown"
+            if control.evaluate("control => control.tagName") == "SELECT"
+            else "ArrowRight"
+        )
         assert shown.count() == 1
         assert shown.inner_html() != first
     assert not page.problems

@@ -7,7 +7,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from wdtr_lite.transport import Image, TransportPlan
+from wdtr_lite.transport import TransportPlan
+from wdtr_lite.transport.measures import Image
 
 __all__ = [
     "COLORS",
@@ -24,8 +25,15 @@ __all__ = [
     "table",
 ]
 
-COLORS = {"euclidean": "#D55E00", "wasserstein": "#0072B2", "intensities": "#6F6F6F", "sinkhorn": "#007A5A"}
-"""One colour per metric in every figure, distinct to colour-blind readers and in grey (after Okabe and Ito, 2008)."""
+COLORS = {
+    "euclidean": "#D55E00",
+    "wasserstein": "#0072B2",
+    "intensities": "#6F6F6F",
+    "sinkhorn": "#007A5A",
+}
+"""One colour per metric in every figure, distinct to colour-blind readers and in grey (after Okabe
+and Ito, 2008).
+"""
 
 METHODS = {
     "none": "plain",
@@ -43,14 +51,16 @@ METHODS = {
 """What the chapters on CIFAR-10 call the methods of :class:`~wdtr_lite.training.Config`."""
 
 _MARKERS = {"euclidean": "s", "wasserstein": "o", "intensities": "^", "sinkhorn": "D"}
-_NAMES = {"euclidean": "L2", "wasserstein": "W2", "intensities": "L2 of intensities", "sinkhorn": "Sinkhorn"}
+_NAMES = {
+    "euclidean": "L2",
+    "wasserstein": "W2",
+    "intensities": "L2 of intensities",
+    "sinkhorn": "Sinkhorn",
+}
 
 
 def style() -> None:
-    """Set the book's defaults: readable fonts, thin frames, no colour map surprises.
-
-    Taught in :doc:`chapter 1 </book/discrete_ot>`.
-    """
+    """Set the book's defaults: readable fonts, thin frames, no colour map surprises."""
     plt.rcParams.update({
         "figure.dpi": 120,
         "figure.constrained_layout.use": True,
@@ -66,18 +76,16 @@ def style() -> None:
 
 
 def show_image(axes: Axes, image: Image, title: str = "", *, vmax: float | None = None) -> None:
-    """Draw one image (H, W), white at 0 and black at `vmax` (by default its largest pixel), with a frame.
-
-    Taught in :doc:`chapter 1 </book/discrete_ot>`.
+    """Draw one image (H, W), white at 0 and black at `vmax` (by default its largest pixel), with a
+    frame.
     """
     axes.imshow(image, vmin=0, vmax=vmax, interpolation="nearest")
     _frame(axes, title)
 
 
 def show_change(axes: Axes, change: Image, title: str = "", *, vmax: float | None = None) -> None:
-    """Draw a signed image (H, W), white at 0, red at `vmax` (by default its largest absolute pixel), blue at -`vmax`.
-
-    Taught in :doc:`chapter 3 </book/metric_tensor>`.
+    """Draw a signed image (H, W), white at 0, red at `vmax` (by default its largest absolute
+    pixel), blue at -`vmax`.
     """
     vmax = float(abs(change).max()) if vmax is None else vmax
     axes.imshow(change, cmap="RdBu_r", vmin=-vmax, vmax=vmax)
@@ -111,13 +119,11 @@ def image_grid(
     Returns
     -------
     Figure
-
-    References
-    ----------
-    Taught in :doc:`chapter 2 </book/interpolation>`.
     """
     height, width = len(images), len(images[0])
-    figure, grid = plt.subplots(height, width, squeeze=False, figsize=(size * width + 0.5, size * height + 0.35))
+    figure, grid = plt.subplots(
+        height, width, squeeze=False, figsize=(size * width + 0.5, size * height + 0.35)
+    )
     for row, row_of_axes in enumerate(grid):
         for column, axes in enumerate(row_of_axes):
             show_image(axes, images[row][column], columns[column] if columns and row == 0 else "")
@@ -127,7 +133,8 @@ def image_grid(
 
 
 def show_plan(axes: Axes, shape: tuple[int, int], plan: TransportPlan, *, moves: int = 200) -> None:
-    """Draw the heaviest moves of a plan as arrows from source to target, darker where more mass moves.
+    """Draw the heaviest moves of a plan as arrows from source to target, darker where more mass
+    moves.
 
     Parameters
     ----------
@@ -137,10 +144,6 @@ def show_plan(axes: Axes, shape: tuple[int, int], plan: TransportPlan, *, moves:
     plan : TransportPlan
     moves : int
         Largest number of arrows.
-
-    References
-    ----------
-    Taught in :doc:`chapter 1 </book/discrete_ot>`.
     """
     heaviest = plan.mass.argsort(kind="stable")[::-1][:moves]
     (y0, x0), (y1, x1) = (np.divmod(end[heaviest], shape[1]) for end in (plan.source, plan.target))
@@ -152,38 +155,44 @@ def show_plan(axes: Axes, shape: tuple[int, int], plan: TransportPlan, *, moves:
 
 
 def error_bars(
-    axes: Axes, x: Sequence[float], mean: Sequence[float], error: Sequence[float], metric: str, **options
+    axes: Axes,
+    x: Sequence[float],
+    mean: Sequence[float],
+    error: Sequence[float],
+    metric: str,
+    **options,
 ) -> None:
-    """Draw a curve with error bars in the colour, marker and name of its metric, a key of :data:`COLORS`.
-
-    Taught in :doc:`chapter 1 </book/discrete_ot>`.
+    """Draw a curve with error bars in the colour, marker and name of its metric, a key of
+    :data:`COLORS`.
     """
-    options = {"color": COLORS[metric], "marker": _MARKERS[metric], "label": _NAMES[metric], "capsize": 3} | options
+    options = {
+        "color": COLORS[metric],
+        "marker": _MARKERS[metric],
+        "label": _NAMES[metric],
+        "capsize": 3,
+    } | options
     axes.errorbar(x, mean, error, **options)
 
 
 def mean_error(values: np.ndarray, places: int = 1, *, sign: str = "") -> str:
-    """Mean ± standard error of n measured numbers, to `places` digits; ``sign="+"`` shows the sign of the mean always.
-
-    Taught in :doc:`chapter 1 </book/discrete_ot>`.
+    """Mean ± standard error of n measured numbers, to `places` digits; ``sign="+"`` shows the sign
+    of the mean always.
     """
     error = values.std(ddof=1) / len(values) ** 0.5
     return f"{values.mean():{sign}.{places}f} ± {error:.{places}f}"
 
 
 def mean_sd(values: Sequence[float], places: int = 1) -> str:
-    """Mean ± standard deviation of numbers measured over seeds, to `places` digits; of one number, the number.
-
-    Taught in :doc:`chapter 10 </book/natural_variation>`.
+    """Mean ± standard deviation of numbers measured over seeds, to `places` digits; of one number,
+    the number.
     """
     spread = f" ± {np.std(values, ddof=1):.{places}f}" if len(values) > 1 else ""
     return f"{np.mean(values):.{places}f}{spread}"
 
 
 def percent(found: dict, places: int = 1) -> str:
-    """A rate of :func:`~wdtr_lite.study.runs.across_seeds` in percent: mean ± standard deviation over seeds, or "not run".
-
-    Taught in :doc:`chapter 9 </book/adversarial>`.
+    """A rate of :func:`~wdtr_lite.study.runs.across_seeds` in percent: mean ± standard deviation
+    over seeds, or "not run".
     """
     if found["mean"] is None:
         return "not run"
@@ -192,10 +201,7 @@ def percent(found: dict, places: int = 1) -> str:
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[object]]):
-    """A table of measured numbers as Markdown output, numbers aligned to the right.
-
-    Taught in :doc:`chapter 1 </book/discrete_ot>`.
-    """
+    """A table of measured numbers as Markdown output, numbers aligned to the right."""
     from IPython.display import Markdown
 
     lines = [header, ["---", *["--:"] * (len(header) - 1)], *rows]

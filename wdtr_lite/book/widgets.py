@@ -1,8 +1,8 @@
 """Figures the reader can steer: live in Jupyter, pre-rendered on the page.
 
-A notebook that is executed for the book (``WDTR_WIDGETS=static``) stores every frame with a slider of
-plain HTML, which needs neither a kernel nor a library nor a network. Without scripts all frames show at once,
-as small multiples.
+A notebook that is executed for the book (``WDTR_WIDGETS=static``) stores every frame with a slider
+of plain HTML, which needs neither a kernel nor a library nor a network. Without scripts all frames
+show at once, as small multiples.
 """
 
 import base64
@@ -29,30 +29,23 @@ def explore(
     describe: Callable[..., str],
     start: Mapping[str, object] | None = None,
 ) -> None:
-    """Let the reader choose the arguments of a figure, and ask a question that only choosing answers.
+    """Let the reader choose the arguments of a figure, and ask a question that only choosing
+    answers.
 
     Parameters
     ----------
     draw : function of the choices -> Figure
         Draws one frame.
     choices : mapping of name to values
-        Numbers become a slider, strings a menu. The names are the arguments of `draw` and the labels
-        on the page (underscores shown as spaces).
+        Numbers become a slider, strings a menu. The names are the arguments of `draw` and the
+        labels on the page (underscores shown as spaces).
     question : str
         Shown above the controls.
     describe : function of the choices -> str
-        What the frame shows, in one sentence with its numbers: its caption and its alternative text.
+        What the frame shows, in one sentence with its numbers: its caption and its alternative
+        text.
     start : mapping, optional
         The choices shown first; the first ones by default.
-
-    Raises
-    ------
-    ValueError
-        If there is no choice, or `start` is not among the choices.
-
-    References
-    ----------
-    Taught in :doc:`chapter 1 </book/discrete_ot>`.
     """
     start = {name: values[0] for name, values in choices.items()} | dict(start or {})
     if not choices or any(start[name] not in choices.get(name, ()) for name in start):
@@ -69,7 +62,9 @@ def _live(draw, choices, question, describe, start) -> None:
     controls = {}
     for name, values in choices.items():
         kind = ipywidgets.Dropdown if isinstance(values[0], str) else ipywidgets.SelectionSlider
-        controls[name] = kind(options=list(values), value=start[name], description=name.replace("_", " "))
+        controls[name] = kind(
+            options=list(values), value=start[name], description=name.replace("_", " ")
+        )
 
     def show(**values) -> None:
         draw(**values)
@@ -90,7 +85,9 @@ def _frames(draw, choices, question, describe, start) -> str:
             f'<img alt="{text}" src="{_png(draw(**values))}"><figcaption>{text}</figcaption></figure>'
         )
     name = "wdtr-" + hashlib.md5("".join([question, *figures]).encode()).hexdigest()[:8]
-    controls = "".join(_control(label, list(values), start[label]) for label, values in choices.items())
+    controls = "".join(
+        _control(label, list(values), start[label]) for label, values in choices.items()
+    )
     return (
         f'{_STYLE}<div class="wdtr-frames" id="{name}" role="group" aria-label="{html.escape(question)}">'
         f"<p><strong>{html.escape(question)}</strong></p>"
@@ -104,7 +101,10 @@ def _control(label: str, values: list, first: object) -> str:
     label = html.escape(label.replace("_", " "))
     texts = [html.escape(str(value)) for value in values]
     if isinstance(values[0], str):
-        options = "".join(f"<option{' selected' if i == index else ''}>{text}</option>" for i, text in enumerate(texts))
+        options = "".join(
+            f"<option{' selected' if i == index else ''}>{text}</option>"
+            for i, text in enumerate(texts)
+        )
         return f"<label>{label} <select>{options}</select></label>"
     return (
         f'<label>{label} <input type="range" min="0" max="{len(values) - 1}" value="{index}" '

@@ -21,7 +21,9 @@ def check_point(graph: PixelGraph | None, x: Tensor, *, interior: bool) -> None:
 
 
 def differentiate(f: Function, x: Tensor, *, create_graph: bool) -> tuple[Tensor, Tensor]:
-    """x as a leaf of the graph, or x itself where it is on one, and the ordinary gradient of f there."""
+    """x as a leaf of the graph, or x itself where it is on one, and the ordinary gradient of f
+    there.
+    """
     with torch.enable_grad():
         leaf = x if x.requires_grad else x.detach().requires_grad_()
         value = f(leaf)
@@ -29,17 +31,23 @@ def differentiate(f: Function, x: Tensor, *, create_graph: bool) -> tuple[Tensor
             raise TypeError(f"f must return a tensor, got {type(value).__name__}")
         expected = leaf.shape[: max(leaf.dim() - 3, 0)]
         if value.shape != expected:
-            raise ValueError(f"f must return one number per image, {tuple(expected)}, got {tuple(value.shape)}")
+            raise ValueError(
+                f"f must return one number per image, {tuple(expected)}, got {tuple(value.shape)}"
+            )
         if not value.requires_grad:
             return leaf, torch.zeros_like(leaf)
-        return leaf, torch.autograd.grad(value.sum(), leaf, create_graph=create_graph, materialize_grads=True)[0]
+        return leaf, torch.autograd.grad(
+            value.sum(), leaf, create_graph=create_graph, materialize_grads=True
+        )[0]
 
 
 def second_derivative(grad: Tensor, leaf: Tensor, v: Tensor, *, create_graph: bool) -> Tensor:
     """The Hessian-vector product, from a gradient with its graph."""
     if not grad.requires_grad:
         return torch.zeros_like(leaf)
-    (product,) = torch.autograd.grad(grad, leaf, v, retain_graph=True, create_graph=create_graph, materialize_grads=True)
+    (product,) = torch.autograd.grad(
+        grad, leaf, v, retain_graph=True, create_graph=create_graph, materialize_grads=True
+    )
     return product
 
 
@@ -47,7 +55,9 @@ def hessian_trace(grad: Tensor, leaf: Tensor, pairs, create_graph: bool) -> Tens
     """The sum of v' H w over the pairs."""
     total = 0
     for v, w in pairs:
-        total = total + operators.image_sum(w * second_derivative(grad, leaf, v, create_graph=create_graph))
+        total = total + operators.image_sum(
+            w * second_derivative(grad, leaf, v, create_graph=create_graph)
+        )
     return total
 
 
@@ -68,11 +78,6 @@ def gradient(f: Function, graph: PixelGraph, x: Tensor, *, create_graph: bool = 
     tensor of the shape of x
         A tangent vector: it sums to zero in each channel.
 
-    Raises
-    ------
-    ValueError, TypeError
-        If x does not fit the graph or is no image, or f does not return one number per image.
-
     Examples
     --------
     >>> import torch
@@ -83,7 +88,7 @@ def gradient(f: Function, graph: PixelGraph, x: Tensor, *, create_graph: bool = 
 
     References
     ----------
-    Appendix B (ii) of Lin et al. (2019). Taught in :doc:`chapter 5 </book/riemannian_calculus>`.
+    Appendix B (ii) of Lin et al. (2019).
     """
     checks.image(graph, x)
     with torch.set_grad_enabled(create_graph):
@@ -97,7 +102,8 @@ def christoffel(graph: PixelGraph, x: Tensor, sigma1: Tensor, sigma2: Tensor) ->
        & + \tfrac12 L(x) \Bigl( \frac{1}{2 d_i} \sum_{j \in N(i)} \omega_{ij}
        (\Phi_{1,i} - \Phi_{1,j}) (\Phi_{2,i} - \Phi_{2,j}) \Bigr)_i
 
-    with :math:`\Phi_k = L(x)^{+} \sigma_k`. A geodesic satisfies :math:`\ddot x = -\Gamma_x(\dot x, \dot x)`.
+    with :math:`\Phi_k = L(x)^{+} \sigma_k`. A geodesic satisfies :math:`\ddot x = -\Gamma_x(\dot x,
+    \dot x)`.
 
     Parameters
     ----------
@@ -112,31 +118,38 @@ def christoffel(graph: PixelGraph, x: Tensor, sigma1: Tensor, sigma2: Tensor) ->
     tensor of the same shape
         Sums to zero in each channel.
 
-    Raises
-    ------
-    ValueError, TypeError
-        If x is not in the interior, a sigma is no tangent vector, or a shape, type or device differs.
-
     References
     ----------
-    Appendix B (i) of Lin et al. (2019). Taught in :doc:`chapter 5 </book/riemannian_calculus>`.
+    Appendix B (i) of Lin et al. (2019).
     """
     checks.image(graph, x, interior=True)
-    phi1, phi2 = tangent.solve(graph, x, sigma1, "sigma1").value, tangent.solve(graph, x, sigma2, "sigma2").value
+    phi1, phi2 = (
+        tangent.solve(graph, x, sigma1, "sigma1").value,
+        tangent.solve(graph, x, sigma2, "sigma2").value,
+    )
     carried = operators.product(graph, sigma1, phi2) + operators.product(graph, sigma2, phi1)
-    return (operators.product(graph, x, operators.carre_du_champ(graph, phi1, phi2) / graph.volume) - carried) / 2
+    return (
+        operators.product(graph, x, operators.carre_du_champ(graph, phi1, phi2) / graph.volume)
+        - carried
+    ) / 2
 
 
 def hessian(
-    f: Function, graph: PixelGraph, x: Tensor, sigma1: Tensor, sigma2: Tensor, *, create_graph: bool = False
+    f: Function,
+    graph: PixelGraph,
+    x: Tensor,
+    sigma1: Tensor,
+    sigma2: Tensor,
+    *,
+    create_graph: bool = False,
 ) -> Tensor:
     r"""The Riemannian Hessian applied to two tangent vectors, one number per image.
 
     .. math:: \operatorname{Hess}_W f(x)(\sigma_1, \sigma_2)
        = \sigma_1^\top \nabla^2 f(x)\, \sigma_2 - \Gamma_x(\sigma_1, \sigma_2)^\top \nabla f(x)
 
-    which for :math:`\sigma_1 = \sigma_2 = \sigma` is the second derivative of f along the geodesic that leaves x with velocity
-    σ. The paper prints the last term with a plus.
+    which for :math:`\sigma_1 = \sigma_2 = \sigma` is the second derivative of f along the geodesic
+    that leaves x with velocity σ. The paper prints the last term with a plus.
 
     Parameters
     ----------
@@ -153,14 +166,9 @@ def hessian(
     -------
     tensor, (...)
 
-    Raises
-    ------
-    ValueError, TypeError
-        As :func:`christoffel`; also if f does not return one number per image.
-
     References
     ----------
-    Appendix B (iii) of Lin et al. (2019). Taught in :doc:`chapter 5 </book/riemannian_calculus>`.
+    Appendix B (iii) of Lin et al. (2019).
     """
     checks.image(graph, x, interior=True)
     leaf, grad = differentiate(f, x, create_graph=True)

@@ -8,7 +8,9 @@ from wdtr_lite.graph import PixelGraph
 from wdtr_lite.metric import operators, tangent
 
 
-def geodesic(graph: PixelGraph, x: Tensor, sigma: Tensor, *, time: float = 1.0, steps: int = 100) -> Tensor:
+def geodesic(
+    graph: PixelGraph, x: Tensor, sigma: Tensor, *, time: float = 1.0, steps: int = 100
+) -> Tensor:
     r"""The geodesic from x with initial velocity σ, by Hamilton's equations.
 
     .. math:: \dot x = L(x)\,\Phi, \qquad \dot\Phi_i = -\frac{1}{4 d_i} \sum_{j \in N(i)} \omega_{ij} (\Phi_i - \Phi_j)^2, \qquad
@@ -35,14 +37,12 @@ def geodesic(graph: PixelGraph, x: Tensor, sigma: Tensor, *, time: float = 1.0, 
 
     Raises
     ------
-    ValueError, TypeError
-        If x is not in the interior, sigma is no tangent vector, an option is out of range, or a shape, type or device differs.
     RuntimeError
         If the path leaves the simplex: geodesics of this metric can reach its border.
 
     References
     ----------
-    Appendix B of Lin et al. (2019). Taught in :doc:`chapter 5 </book/riemannian_calculus>`.
+    Appendix B of Lin et al. (2019).
     """
     checks.image(graph, x, interior=True)
     checks.whole(steps, "steps")
@@ -51,7 +51,9 @@ def geodesic(graph: PixelGraph, x: Tensor, sigma: Tensor, *, time: float = 1.0, 
     phi, h = tangent.solve(graph, x, sigma, "sigma").value, time / steps
 
     def flow(x, phi):
-        return operators.product(graph, x, phi), operators.carre_du_champ(graph, phi) / (-2 * graph.volume)
+        return operators.product(graph, x, phi), operators.carre_du_champ(graph, phi) / (
+            -2 * graph.volume
+        )
 
     path = [x]
     for k in range(steps):
@@ -62,13 +64,16 @@ def geodesic(graph: PixelGraph, x: Tensor, sigma: Tensor, *, time: float = 1.0, 
         x = x + h / 6 * (a + 2 * c + 2 * e + q)
         phi = phi + h / 6 * (b + 2 * d + 2 * p + r)
         if not bool((x >= 0).all()):  # NaN fails it
-            raise RuntimeError(f"the geodesic leaves the simplex before time {(k + 1) * h:.3g}: a shorter sigma stays inside")
+            raise RuntimeError(
+                f"the geodesic leaves the simplex before time {(k + 1) * h:.3g}: a shorter sigma stays inside"
+            )
         path.append(x)
     return torch.stack(path)
 
 
 def exponential_map(graph: PixelGraph, x: Tensor, sigma: Tensor, *, steps: int = 100) -> Tensor:
-    r"""The point that the geodesic from x with velocity σ reaches at time 1, :math:`\exp_x(\sigma)`.
+    r"""The point that the geodesic from x with velocity σ reaches at time 1,
+    :math:`\exp_x(\sigma)`.
 
     Parameters
     ----------
@@ -81,11 +86,11 @@ def exponential_map(graph: PixelGraph, x: Tensor, sigma: Tensor, *, steps: int =
 
     Raises
     ------
-    ValueError, TypeError, RuntimeError
+    RuntimeError
         As :func:`geodesic`.
 
     References
     ----------
-    Appendix B of Lin et al. (2019). Taught in :doc:`chapter 5 </book/riemannian_calculus>`.
+    Appendix B of Lin et al. (2019).
     """
     return geodesic(graph, x, sigma, steps=steps)[-1]

@@ -17,10 +17,7 @@ from wdtr_lite.metric import operators
 
 
 class Estimate(NamedTuple):
-    """A value per image and its standard error, which is zero where nothing was sampled.
-
-    Taught in :doc:`chapter 5 </book/riemannian_calculus>`.
-    """
+    """A value per image and its standard error, which is zero where nothing was sampled."""
 
     value: Tensor  # (...)
     standard_error: Tensor  # (...)
@@ -32,9 +29,9 @@ _TOO_UNEVEN = "x has mass on some pixels too many orders below that on others fo
 def log_volume(graph: PixelGraph, x: Tensor) -> Tensor:
     r"""The logarithm of the Riemannian volume density, :math:`-\tfrac12 \log \det{}' L(x)`.
 
-    The product det' of the positive eigenvalues is the determinant of :math:`L(x) + s\, 1 1^\top / n`
-    over s, which is positive definite: one Cholesky factor, no eigenvalues. Dense, in float64 whatever the input's type:
-    memory O(n²), time O(n³) per channel.
+    The product det' of the positive eigenvalues is the determinant of :math:`L(x) + s\, 1 1^\top /
+    n` over s, which is positive definite: one Cholesky factor, no eigenvalues. Dense, in float64
+    whatever the input's type: memory O(n²), time O(n³) per channel.
 
     Parameters
     ----------
@@ -49,14 +46,12 @@ def log_volume(graph: PixelGraph, x: Tensor) -> Tensor:
 
     Raises
     ------
-    ValueError, TypeError
-        If x is not in the interior of the simplex, or does not fit the graph.
     RuntimeError
         If x is too ill-conditioned. Up to 13 orders of magnitude between its pixels are safe.
 
     References
     ----------
-    Appendix B (iv) of Lin et al. (2019). Taught in :doc:`chapter 5 </book/riemannian_calculus>`.
+    Appendix B (iv) of Lin et al. (2019).
     """
     checks.image(graph, x, interior=True)
     matrix = operators.dense_laplacian(graph.converted(dtype=torch.float64), x.double())
@@ -88,12 +83,12 @@ def log_volume_gradient(graph: PixelGraph, x: Tensor) -> Tensor:
 
     Raises
     ------
-    ValueError, TypeError, RuntimeError
+    RuntimeError
         As :func:`log_volume`.
 
     References
     ----------
-    Appendix B (iv) of Lin et al. (2019). Taught in :doc:`chapter 5 </book/riemannian_calculus>`.
+    Appendix B (iv) of Lin et al. (2019).
     """
     checks.image(graph, x, interior=True)
     wide = graph.converted(dtype=torch.float64)
@@ -107,11 +102,13 @@ def log_volume_gradient(graph: PixelGraph, x: Tensor) -> Tensor:
 
 
 def laplacian_divergence(graph: PixelGraph) -> Tensor:
-    r"""The divergence of the matrix L(x) over its rows, :math:`\sum_i \partial L_{ij} / \partial x_i`, the same at every x.
+    r"""The divergence of the matrix L(x) over its rows, :math:`\sum_i \partial L_{ij} / \partial
+    x_i`, the same at every x.
 
     .. math:: (\nabla \cdot L)_j = \tfrac12 \Bigl( \sum_i \deg(i) - \sum_{i \in N(j)} \frac{\omega_{ij}}{d_i} \Bigr)
 
-    It vanishes where all degrees are equal, on the complete graph say. On a pixel grid it is zero far from the border only.
+    It vanishes where all degrees are equal, on the complete graph say. On a pixel grid it is zero
+    far from the border only.
 
     Parameters
     ----------
@@ -124,7 +121,6 @@ def laplacian_divergence(graph: PixelGraph) -> Tensor:
     References
     ----------
     The term that Appendix B (v) and equation (8) of Lin et al. (2019) leave out.
-    Taught in :doc:`chapter 5 </book/riemannian_calculus>`.
     """
     return (graph.degree.sum() - graph.neighbor_sum(1 / graph.volume)) / 2
 
@@ -140,14 +136,15 @@ def laplace_beltrami(
     generator: torch.Generator | None = None,
     create_graph: bool = False,
 ) -> Estimate:
-    r"""The Laplace–Beltrami operator of the Wasserstein metric, or the Laplacian that additive noise makes.
+    r"""The Laplace–Beltrami operator of the Wasserstein metric, or the Laplacian that additive
+    noise makes.
 
     .. math:: \Delta_W f = \operatorname{tr}(L \nabla^2 f) + (\nabla \cdot L)^\top \nabla f + \nabla f^\top L\, \nabla \log \operatorname{vol}
        = \frac{1}{\operatorname{vol}} \sum_{ij} \partial_i \bigl( \operatorname{vol} L_{ij}\, \partial_j f \bigr)
 
-    with ``volume=True``; the trace alone, the paper's (8), with ``volume=False``. The trace is exact, a
-    Hessian–vector product per pixel, or the mean of :math:`\zeta^\top \nabla^2 f\, \zeta` over samples
-    :math:`\zeta \sim N(0, L(x))`, a Hessian–vector product each, without bias.
+    with ``volume=True``; the trace alone, the paper's (8), with ``volume=False``. The trace is
+    exact, a Hessian–vector product per pixel, or the mean of :math:`\zeta^\top \nabla^2 f\, \zeta`
+    over samples :math:`\zeta \sim N(0, L(x))`, a Hessian–vector product each, without bias.
 
     Parameters
     ----------
@@ -172,12 +169,6 @@ def laplace_beltrami(
     Estimate
         ``value`` and ``standard_error``, (...) each.
 
-    Raises
-    ------
-    ValueError, TypeError
-        If x does not fit the graph or is no image (with `volume`: not in the interior), f does not return one number per
-        image, or an option is out of range.
-
     Examples
     --------
     >>> import torch
@@ -190,7 +181,6 @@ def laplace_beltrami(
     References
     ----------
     Appendix B (v) and equation (8) of Lin et al. (2019), corrected.
-    Taught in :doc:`chapter 5 </book/riemannian_calculus>`.
     """
     check_point(graph, x, interior=volume)
     if estimator not in ("exact", "stochastic"):
@@ -198,13 +188,21 @@ def laplace_beltrami(
     leaf, grad = differentiate(f, x, create_graph=True)
     with torch.set_grad_enabled(create_graph):
         if estimator == "exact":
-            pairs = ((e, e if graph is None else operators.product(graph, x, e)) for e in _unit_vectors(x))
-            trace = Estimate(hessian_trace(grad, leaf, pairs, create_graph), operators.image_sum(torch.zeros_like(x)))
+            pairs = (
+                (e, e if graph is None else operators.product(graph, x, e))
+                for e in _unit_vectors(x)
+            )
+            trace = Estimate(
+                hessian_trace(grad, leaf, pairs, create_graph),
+                operators.image_sum(torch.zeros_like(x)),
+            )
         else:
             trace = _sampled_trace(grad, leaf, _noises(graph, x, samples, generator), create_graph)
         if not volume or graph is None:
             return trace
-        drift = laplacian_divergence(graph) + operators.product(graph, x, log_volume_gradient(graph, x))
+        drift = laplacian_divergence(graph) + operators.product(
+            graph, x, log_volume_gradient(graph, x)
+        )
         return Estimate(trace.value + operators.image_sum(drift * grad), trace.standard_error)
 
 
@@ -213,8 +211,8 @@ def laplace_beltrami_printed(f: Function, graph: PixelGraph, x: Tensor) -> Tenso
 
     .. math:: \operatorname{tr}(L \nabla^2 f) + \nabla f^\top L\, \nabla \log \det(L)^{-1/2}
 
-    It lacks :math:`(\nabla \cdot L)^\top \nabla f`: right where all degrees are equal or f's gradient is orthogonal to :math:`\nabla \cdot L`,
-    and not otherwise.
+    It lacks :math:`(\nabla \cdot L)^\top \nabla f`: right where all degrees are equal or f's
+    gradient is orthogonal to :math:`\nabla \cdot L`, and not otherwise.
 
     Parameters
     ----------
@@ -227,18 +225,15 @@ def laplace_beltrami_printed(f: Function, graph: PixelGraph, x: Tensor) -> Tenso
     -------
     tensor, (...)
 
-    Raises
-    ------
-    ValueError, TypeError
-        As :func:`laplace_beltrami`.
-
     References
     ----------
-    Section 4 and Appendix B (v) of Lin et al. (2019). Taught in :doc:`chapter 5 </book/riemannian_calculus>`.
+    Section 4 and Appendix B (v) of Lin et al. (2019).
     """
     checks.image(graph, x, interior=True)
     _, grad = differentiate(f, x, create_graph=False)
-    return laplace_beltrami(f, graph, x).value - operators.image_sum(laplacian_divergence(graph) * grad)
+    return laplace_beltrami(f, graph, x).value - operators.image_sum(
+        laplacian_divergence(graph) * grad
+    )
 
 
 def _unit_vectors(x: Tensor):

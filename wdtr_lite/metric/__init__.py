@@ -1,10 +1,11 @@
 r"""The Wasserstein-2 metric tensor of an image, and its inverse, the weighted Laplacian L(x).
 
 Images are tensors (..., C, H, W) or (H, W). Each channel is a measure of its own: matrices come per
-channel, norms and distances are summed over the channels, so that one image gives one number. ``unit="pixel"``
-multiplies L(x) by :math:`2 / (n S)`, S the sum of the weights times the squared offsets, the mean of the row and the
-column part: moving a blob that is wide against the radius and far from the border by one pixel then measures about 1.
-Derivatives are those of :mod:`torch.autograd`, not of ``torch.func``.
+channel, norms and distances are summed over the channels, so that one image gives one number.
+``unit="pixel"`` multiplies L(x) by :math:`2 / (n S)`, S the sum of the weights times the squared
+offsets, the mean of the row and the column part: moving a blob that is wide against the radius and
+far from the border by one pixel then measures about 1. Derivatives are those of
+:mod:`torch.autograd`, not of ``torch.func``.
 """
 
 from wdtr_lite.metric.dynamic import DynamicDistance, dynamic_distance

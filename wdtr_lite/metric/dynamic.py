@@ -13,10 +13,7 @@ from wdtr_lite.metric import operators
 
 
 class DynamicDistance(NamedTuple):
-    """A Benamou-Brenier distance and its geodesic.
-
-    Taught in :doc:`chapter 3 </book/metric_tensor>`.
-    """
+    """A Benamou-Brenier distance and its geodesic."""
 
     distance: Tensor  # (...)
     path: Tensor  # (steps + 1, ..., H, W), from x to y
@@ -25,14 +22,16 @@ class DynamicDistance(NamedTuple):
 def dynamic_distance(
     graph: PixelGraph, x: Tensor, y: Tensor, steps: int = 16, *, unit: str | None = None
 ) -> DynamicDistance:
-    r"""The geodesic distance of the metric :math:`L(x)^{+}`, in the manner of Benamou and Brenier, for small graphs.
+    r"""The geodesic distance of the metric :math:`L(x)^{+}`, in the manner of Benamou and Brenier,
+    for small graphs.
 
     .. math:: d(x, y)^2 = \min_{x_0 = x,\, x_N = y}\; N \sum_{k=0}^{N-1}
        (x_{k+1} - x_k)^\top L\bigl(\tfrac{x_k + x_{k+1}}{2}\bigr)^{+} (x_{k+1} - x_k)
 
-    over paths of N steps with non-negative pixels. The problem is convex; a logarithmic barrier and Newton's method find its
-    value to 1e-8. Against continuous time the error falls as :math:`1/N^2`. Dense: memory
-    :math:`O((N n)^2)`, time :math:`O((N n)^3)`, seconds for N n = 1,500; on the CPU in float64, whatever the input's type.
+    over paths of N steps with non-negative pixels. The problem is convex; a logarithmic barrier and
+    Newton's method find its value to 1e-8. Against continuous time the error falls as
+    :math:`1/N^2`. Dense: memory :math:`O((N n)^2)`, time :math:`O((N n)^3)`, seconds for N n =
+    1,500; on the CPU in float64, whatever the input's type.
 
     Parameters
     ----------
@@ -49,11 +48,6 @@ def dynamic_distance(
     DynamicDistance
         ``distance`` (...) is differentiable, once, in x and y, where they differ.
 
-    Raises
-    ------
-    ValueError, TypeError
-        If x or y does not fit the graph, has a negative or non-finite pixel, or their masses or shapes differ.
-
     Examples
     --------
     >>> import torch
@@ -65,7 +59,7 @@ def dynamic_distance(
 
     References
     ----------
-    Benamou and Brenier (2000); Maas (2011) for graphs, there with the logarithmic mean. Taught in :doc:`chapter 3 </book/metric_tensor>`.
+    Benamou and Brenier (2000); Maas (2011) for graphs, there with the logarithmic mean.
     """
     checks.image(graph, x)
     checks.image(graph, y, "y")
@@ -79,12 +73,18 @@ def dynamic_distance(
     wide = graph.converted("cpu", torch.float64)
     weights, volume = (z.detach().numpy() for z in (wide.adjacency(), wide.volume.flatten()))
     paths = [_geodesic_path(weights, volume, a, b, steps) for a, b in zip(*ends, strict=True)]
-    inside = torch.as_tensor(np.stack(paths, 1)[1:-1], device=x.device, dtype=x.dtype).view(steps - 1, *x.shape)
+    inside = torch.as_tensor(np.stack(paths, 1)[1:-1], device=x.device, dtype=x.dtype).view(
+        steps - 1, *x.shape
+    )
     path = torch.cat([x[None], inside, y[None]])
     middle, move = ((path[1:] + path[:-1]) / 2).double(), path.diff(dim=0).double()
     move = move - move.mean((-2, -1), keepdim=True)
-    moves = (move != 0).any(-1, keepdim=True).any(-2, keepdim=True)  # black pixels may be out of reach where nothing moves
-    inverse = operators.pseudo_inverse(operators.dense_laplacian(graph.converted(dtype=torch.float64), middle.where(moves, 1)))
+    moves = (
+        (move != 0).any(-1, keepdim=True).any(-2, keepdim=True)
+    )  # black pixels may be out of reach where nothing moves
+    inverse = operators.pseudo_inverse(
+        operators.dense_laplacian(graph.converted(dtype=torch.float64), middle.where(moves, 1))
+    )
     flat = move.flatten(-2)
     squared = steps * torch.einsum("k...i,k...ij,k...j->...", flat, inverse, flat)
     squared = (squared.sum(-1) if x.dim() > 2 else squared) / factor
@@ -92,8 +92,12 @@ def dynamic_distance(
     return DynamicDistance(distance.to(x.dtype), path.detach())
 
 
-def _geodesic_path(weights: np.ndarray, volume: np.ndarray, x: np.ndarray, y: np.ndarray, steps: int) -> np.ndarray:
-    """The minimising path (steps + 1, n) between two measures of mass m, by Newton's method with a barrier."""
+def _geodesic_path(
+    weights: np.ndarray, volume: np.ndarray, x: np.ndarray, y: np.ndarray, steps: int
+) -> np.ndarray:
+    """The minimising path (steps + 1, n) between two measures of mass m, by Newton's method with a
+    barrier.
+    """
     n, mass = len(x), x.sum()
     time = np.linspace(0, 1, steps + 1)[:, None]
     path = x + time * (y - x)
@@ -119,7 +123,10 @@ def _geodesic_path(weights: np.ndarray, volume: np.ndarray, x: np.ndarray, y: np
             while length > 1e-12:
                 trial = path.copy()
                 trial[1:-1] += length * move
-                if _energy(weights, volume, trial) - barrier * np.log(trial[1:-1]).sum() <= goal - 0.1 * length * decrement:
+                if (
+                    _energy(weights, volume, trial) - barrier * np.log(trial[1:-1]).sum()
+                    <= goal - 0.1 * length * decrement
+                ):
                     path = trial
                     break
                 length /= 2
@@ -133,7 +140,9 @@ def _geodesic_path(weights: np.ndarray, volume: np.ndarray, x: np.ndarray, y: np
 def _parts(weights, volume, path):
     """The moves of a path, the potentials of its steps and the pseudo-inverses, in float64."""
     middle, move = (path[1:] + path[:-1]) / 2 / volume, np.diff(path, axis=0)
-    inverse = operators.pseudo_inverse(operators.laplacian_of(*map(torch.from_numpy, (weights, middle)))).numpy()
+    inverse = operators.pseudo_inverse(
+        operators.laplacian_of(*map(torch.from_numpy, (weights, middle)))
+    ).numpy()
     return move, np.einsum("kij,kj->ki", inverse, move), inverse
 
 
@@ -143,11 +152,15 @@ def _energy(weights, volume, path) -> float:
 
 
 def _action(weights, volume, path):
-    """The action of a path with its gradient and Hessian in the inner points, (N - 1, n) and (N - 1, n, N - 1, n)."""
+    """The action of a path with its gradient and Hessian in the inner points, (N - 1, n) and (N -
+    1, n, N - 1, n).
+    """
     move, phi, inverse = _parts(weights, volume, path)
     steps, n = move.shape
     slope = weights * (phi[:, :, None] - phi[:, None, :]) / (2 * volume[:, None])  # (N, n, n)
-    q = (slope * (phi[:, :, None] - phi[:, None, :])).sum(-1)  # the derivative of phi' L(x) phi in x
+    q = (slope * (phi[:, :, None] - phi[:, None, :])).sum(
+        -1
+    )  # the derivative of phi' L(x) phi in x
     k_matrix = -slope.transpose(0, 2, 1)
     i = np.arange(n)
     k_matrix[:, i, i] += slope.sum(-1)
@@ -155,7 +168,10 @@ def _action(weights, volume, path):
     gradient = steps * ((2 * phi - q / 2)[:-1] + (-2 * phi - q / 2)[1:])
     hessian = np.zeros((steps - 1, n, steps - 1, n))
     k = np.arange(steps - 1)
-    blocks = [[2 * steps * a.transpose(0, 2, 1) @ inverse @ b for b in (behind, ahead)] for a in (behind, ahead)]
+    blocks = [
+        [2 * steps * a.transpose(0, 2, 1) @ inverse @ b for b in (behind, ahead)]
+        for a in (behind, ahead)
+    ]
     hessian[k, :, k, :] = blocks[1][1][:-1] + blocks[0][0][1:]
     if steps > 2:
         hessian[k[:-1], :, k[1:], :] = blocks[0][1][1:-1]

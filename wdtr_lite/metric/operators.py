@@ -22,7 +22,9 @@ def diagonal(graph: PixelGraph, u: Tensor) -> Tensor:
 
 
 def carre_du_champ(graph: PixelGraph, v: Tensor, w: Tensor | None = None) -> Tensor:
-    r"""Half the sum over neighbours of :math:`\omega_{ij} (v_i - v_j)(w_i - w_j)`, (..., H, W); w = v by default."""
+    r"""Half the sum over neighbours of :math:`\omega_{ij} (v_i - v_j)(w_i - w_j)`, (..., H, W); w =
+    v by default.
+    """
     if w is None:
         sums = graph.neighbor_sum(torch.stack([v, v * v]))
         return (graph.degree * v * v + sums[1]) / 2 - v * sums[0]
@@ -69,7 +71,9 @@ def laplacian_of(weights: Tensor, density: Tensor) -> Tensor:
 
 
 def pseudo_inverse(laplacian: Tensor) -> Tensor:
-    """The pseudo-inverse where the null space is the constants: of the Laplacian of a connected graph."""
+    """The pseudo-inverse where the null space is the constants: of the Laplacian of a connected
+    graph.
+    """
     n = laplacian.shape[-1]
     level = laplacian.diagonal(dim1=-2, dim2=-1).mean(-1)[..., None, None]
     constant = laplacian.new_full((n, n), 1 / n)
@@ -83,5 +87,7 @@ def squared_unit(graph: PixelGraph, unit: str | None) -> float | Tensor:
     if unit != "pixel":
         raise ValueError(f"unit must be None or 'pixel', got {unit!r}")
     axes = (graph.height > 1) + (graph.width > 1)
-    moment = sum(2 * weight * (dy**2 + dx**2) for (dy, dx), weight in graph.forward_offsets()) / axes
+    moment = (
+        sum(2 * weight * (dy**2 + dx**2) for (dy, dx), weight in graph.forward_offsets()) / axes
+    )
     return 2 / (graph.size * moment)

@@ -11,22 +11,28 @@ from wdtr_lite.metric import operators
 
 
 class Potential(NamedTuple):
-    r"""A solution :math:`\Phi = L(x)^{+} \xi` and what it took.
-
-    Taught in :doc:`chapter 3 </book/metric_tensor>`.
-    """
+    r"""A solution :math:`\Phi = L(x)^{+} \xi` and what it took."""
 
     value: Tensor  # (..., H, W)
     iterations: int  # of conjugate gradients, the same for the whole batch
-    residual: float  # largest ||xi - L value|| / ||xi|| of the batch, squares divided by L's diagonal
+    residual: (
+        float  # largest ||xi - L value|| / ||xi|| of the batch, squares divided by L's diagonal
+    )
 
 
 def potential(
-    graph: PixelGraph, x: Tensor, xi: Tensor, *, tol: float | None = None, max_iter: int | None = None
+    graph: PixelGraph,
+    x: Tensor,
+    xi: Tensor,
+    *,
+    tol: float | None = None,
+    max_iter: int | None = None,
 ) -> Potential:
-    r"""The potential of a tangent vector: the least-norm :math:`\Phi` with :math:`L(x)\,\Phi = \xi`.
+    r"""The potential of a tangent vector: the least-norm :math:`\Phi` with :math:`L(x)\,\Phi =
+    \xi`.
 
-    Conjugate gradients with the diagonal of L(x) as preconditioner, a batch at a time, every channel a system of its own.
+    Conjugate gradients with the diagonal of L(x) as preconditioner, a batch at a time, every
+    channel a system of its own.
 
     Parameters
     ----------
@@ -34,10 +40,12 @@ def potential(
     x : tensor, (..., H, W)
         Non-negative intensities.
     xi : tensor of the same shape
-        Sums to zero on each connected component of the pixels that x links: two neighbours are linked
-        unless both are black, so black pixels without a lit neighbour are components of one, where xi is 0.
+        Sums to zero on each connected component of the pixels that x links: two neighbours are
+        linked unless both are black, so black pixels without a lit neighbour are components of one,
+        where xi is 0.
     tol : float, optional
-        Relative residual to stop at, each pixel's square divided by L's diagonal; by default 1e-10 in float64, 1e-5 in float32.
+        Relative residual to stop at, each pixel's square divided by L's diagonal; by default 1e-10
+        in float64, 1e-5 in float32.
     max_iter : int, optional
         By default 10 n.
 
@@ -48,20 +56,24 @@ def potential(
 
     Raises
     ------
-    ValueError, TypeError
-        If x or xi does not fit the graph, x has a negative or non-finite pixel, or xi is no tangent vector.
     RuntimeError
-        If the residual, computed anew at the end, is above ten times `tol`: `max_iter` is too small or x too ill-conditioned.
+        If the residual, computed anew at the end, is above ten times `tol`: `max_iter` is too small
+        or x too ill-conditioned.
 
     References
     ----------
-    The continuity equation below (5) of Lin et al. (2019). Taught in :doc:`chapter 3 </book/metric_tensor>`.
+    The continuity equation below (5) of Lin et al. (2019).
     """
     return solve(graph, x, xi, "xi", tol, max_iter)
 
 
 def solve(
-    graph: PixelGraph, x: Tensor, xi: Tensor, name: str, tol: float | None = None, max_iter: int | None = None
+    graph: PixelGraph,
+    x: Tensor,
+    xi: Tensor,
+    name: str,
+    tol: float | None = None,
+    max_iter: int | None = None,
 ) -> Potential:
     checks.image(graph, x)
     checks.on_graph(graph, xi, name, x.shape)
@@ -81,8 +93,12 @@ def solve(
         value = value.view(x.shape)
         work, energy = ((value * v).sum((-2, -1)) for v in (xi, operators.product(graph, x, value)))
         if not bool(((work - energy).abs() <= tol**0.5 * work).all()):
-            solver.fail(f"the solution's energy does not match its work: {name}'s rounding matters where x hardly has mass")
-    if torch.is_grad_enabled() and (x.requires_grad or xi.requires_grad or graph.volume.requires_grad):
+            solver.fail(
+                f"the solution's energy does not match its work: {name}'s rounding matters where x hardly has mass"
+            )
+    if torch.is_grad_enabled() and (
+        x.requires_grad or xi.requires_grad or graph.volume.requires_grad
+    ):
         image = operators.product(graph, x, value)
         value = _Inverse.apply(xi - (image - image.detach()), value, solver)
     return Potential(value, iterations, residual)
@@ -104,7 +120,9 @@ class _Solver:
         return self._less(v, torch.ones_like(v))
 
     def balance(self, xi: Tensor, tol: float, name: str) -> Tensor:
-        """xi with its rounding to zero sums spread as L's diagonal is, so that hardly lit pixels stay balanced."""
+        """xi with its rounding to zero sums spread as L's diagonal is, so that hardly lit pixels
+        stay balanced.
+        """
         total = self._sums(xi)
         excess = total.abs() - tol * xi.abs().sum((1, 2)).unsqueeze(1)
         if not bool((excess <= 0).all()):  # NaN fails it
@@ -150,12 +168,16 @@ class _Solver:
         residual = right - operators.density_product(self.graph, self.density, self.diagonal, value)
         worst = float((dot(residual, inverse * residual) / norm).max().sqrt())
         if not worst <= 10 * self.tol:
-            self.fail(f"relative residual {worst:.2g} after {iterations} iterations, tol={self.tol:.2g}, max_iter={self.max_iter}")
+            self.fail(
+                f"relative residual {worst:.2g} after {iterations} iterations, tol={self.tol:.2g}, max_iter={self.max_iter}"
+            )
         return self.project(value), iterations, worst
 
     @staticmethod
     def fail(what: str) -> None:
-        raise RuntimeError(f"{what}: if max_iter is not too small, x has mass on some pixels many orders below that on others")
+        raise RuntimeError(
+            f"{what}: if max_iter is not too small, x has mass on some pixels many orders below that on others"
+        )
 
 
 class _Inverse(torch.autograd.Function):
@@ -183,7 +205,8 @@ def tangent_norm_sq(
     tol: float | None = None,
     max_iter: int | None = None,
 ) -> Tensor:
-    r"""The squared length of a tangent vector, :math:`\xi^\top G_W(x)\, \xi = \xi^\top L(x)^{+} \xi`, one number per image.
+    r"""The squared length of a tangent vector, :math:`\xi^\top G_W(x)\, \xi = \xi^\top L(x)^{+}
+    \xi`, one number per image.
 
     Parameters
     ----------
@@ -200,12 +223,12 @@ def tangent_norm_sq(
     Returns
     -------
     tensor, (...)
-        Differentiable, twice, in x, xi and the graph's kernel. The relative error is of the order of `tol` squared times L's
-        condition number, down to rounding.
+        Differentiable, twice, in x, xi and the graph's kernel. The relative error is of the order
+        of `tol` squared times L's condition number, down to rounding.
 
     Raises
     ------
-    ValueError, TypeError, RuntimeError
+    RuntimeError
         As :func:`potential`.
 
     Examples
@@ -218,11 +241,14 @@ def tangent_norm_sq(
 
     References
     ----------
-    Equation (5) and Definition 2 of Lin et al. (2019). Taught in :doc:`chapter 3 </book/metric_tensor>`.
+    Equation (5) and Definition 2 of Lin et al. (2019).
     """
     factor = operators.squared_unit(graph, unit)
     phi = potential(graph, x, xi, tol=tol, max_iter=max_iter).value
-    return (operators.image_sum(2 * xi * phi) - operators.image_sum(phi * operators.product(graph, x, phi))).clamp_min(0) / factor
+    return (
+        operators.image_sum(2 * xi * phi)
+        - operators.image_sum(phi * operators.product(graph, x, phi))
+    ).clamp_min(0) / factor
 
 
 def inner(
@@ -235,7 +261,8 @@ def inner(
     tol: float | None = None,
     max_iter: int | None = None,
 ) -> Tensor:
-    r"""The inner product of two tangent vectors, :math:`g_x(\xi, \zeta) = \xi^\top L(x)^{+} \zeta`, one number per image.
+    r"""The inner product of two tangent vectors, :math:`g_x(\xi, \zeta) = \xi^\top L(x)^{+} \zeta`,
+    one number per image.
 
     Parameters
     ----------
@@ -254,13 +281,17 @@ def inner(
 
     Raises
     ------
-    ValueError, TypeError, RuntimeError
+    RuntimeError
         As :func:`potential`.
 
     References
     ----------
-    Definition 2 of Lin et al. (2019). Taught in :doc:`chapter 3 </book/metric_tensor>`.
+    Definition 2 of Lin et al. (2019).
     """
     factor = operators.squared_unit(graph, unit)
     phi, psi = (solve(graph, x, v, k, tol, max_iter).value for v, k in ((xi, "xi"), (zeta, "zeta")))
-    return (operators.image_sum(xi * psi) + operators.image_sum(zeta * phi) - operators.image_sum(phi * operators.product(graph, x, psi))) / factor
+    return (
+        operators.image_sum(xi * psi)
+        + operators.image_sum(zeta * phi)
+        - operators.image_sum(phi * operators.product(graph, x, psi))
+    ) / factor

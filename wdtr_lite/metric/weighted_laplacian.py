@@ -1,4 +1,6 @@
-"""The weighted Laplacian L(x), as a matrix and as an operator, and the squared norm (7) of gradients."""
+"""The weighted Laplacian L(x), as a matrix and as an operator, and the squared norm (7) of
+gradients.
+"""
 
 import torch
 from torch import Tensor
@@ -24,14 +26,9 @@ def mobility(graph: PixelGraph, x: Tensor) -> Tensor:
     tensor, (..., number of edges)
         Edges in the order of :meth:`~wdtr_lite.graph.PixelGraph.incidence`.
 
-    Raises
-    ------
-    ValueError, TypeError
-        If x does not fit the graph, or has a negative or non-finite pixel.
-
     References
     ----------
-    Definition 1 of Lin et al. (2019). Taught in :doc:`chapter 3 </book/metric_tensor>`.
+    Definition 1 of Lin et al. (2019).
     """
     checks.image(graph, x)
     j, i = graph.edges()[0]
@@ -57,11 +54,6 @@ def laplacian(graph: PixelGraph, x: Tensor) -> Tensor:
     tensor, (..., n, n)
         Symmetric, positive semi-definite, rows summing to 0.
 
-    Raises
-    ------
-    ValueError, TypeError
-        If x does not fit the graph, or has a negative or non-finite pixel.
-
     Examples
     --------
     >>> import torch
@@ -73,7 +65,7 @@ def laplacian(graph: PixelGraph, x: Tensor) -> Tensor:
 
     References
     ----------
-    Section 4 and Definition 1 of Lin et al. (2019). Taught in :doc:`chapter 3 </book/metric_tensor>`.
+    Section 4 and Definition 1 of Lin et al. (2019).
     """
     checks.image(graph, x)
     return operators.dense_laplacian(graph, x)
@@ -93,22 +85,26 @@ def laplacian_sparse(graph: PixelGraph, x: Tensor) -> Tensor:
     sparse COO tensor, (..., n, n)
         Memory and time grow with the number of edges times the number of images.
 
-    Raises
-    ------
-    ValueError, TypeError
-        If x does not fit the graph, or has a negative or non-finite pixel.
-
     References
     ----------
-    Section 4 of Lin et al. (2019). Taught in :doc:`chapter 3 </book/metric_tensor>`.
+    Section 4 of Lin et al. (2019).
     """
     value = mobility(graph, x)
     (j, i), weight = graph.edges()
     value = (value * weight).reshape(-1)  # (M edges)
-    batch = torch.cartesian_prod(*(torch.arange(k, device=x.device) for k in x.shape[:-2])) if x.dim() > 2 else None
+    batch = (
+        torch.cartesian_prod(*(torch.arange(k, device=x.device) for k in x.shape[:-2]))
+        if x.dim() > 2
+        else None
+    )
     images = value.numel() // len(i)
     ends = torch.stack([torch.cat([i, j, i, j]), torch.cat([i, j, j, i])]).repeat(1, images)
-    values = torch.stack([value, value, -value, -value]).view(4, images, len(i)).transpose(0, 1).reshape(-1)
+    values = (
+        torch.stack([value, value, -value, -value])
+        .view(4, images, len(i))
+        .transpose(0, 1)
+        .reshape(-1)
+    )
     if batch is not None:
         place = batch.view(images, x.dim() - 2).T.repeat_interleave(4 * len(i), dim=1)
         ends = torch.cat([place, ends])
@@ -134,14 +130,9 @@ def apply_laplacian(graph: PixelGraph, x: Tensor, v: Tensor) -> Tensor:
     -------
     tensor, (..., H, W)
 
-    Raises
-    ------
-    ValueError, TypeError
-        If x or v does not fit the graph, or x has a negative or non-finite pixel.
-
     References
     ----------
-    Section 4 of Lin et al. (2019). Taught in :doc:`chapter 3 </book/metric_tensor>`.
+    Section 4 of Lin et al. (2019).
     """
     checks.image(graph, x)
     checks.on_graph(graph, v, "v")
@@ -153,8 +144,8 @@ def mean_diagonal(graph: PixelGraph, x: Tensor) -> Tensor:
 
     .. math:: \frac1n \operatorname{tr} L(x) = \Bigl(\sum_{i=1}^n \sum_{j \in N(i)} \omega_{ij}\Bigr) \cdot \frac1n \sum_{i=1}^n x_i
 
-    L(x) divided by it has, on average, the diagonal of the identity: penalties of different radii, and the Euclidean one,
-    compare.
+    L(x) divided by it has, on average, the diagonal of the identity: penalties of different radii,
+    and the Euclidean one, compare.
 
     Parameters
     ----------
@@ -165,15 +156,6 @@ def mean_diagonal(graph: PixelGraph, x: Tensor) -> Tensor:
     Returns
     -------
     tensor, ()
-
-    Raises
-    ------
-    ValueError, TypeError
-        If x does not fit the graph, or has a negative or non-finite pixel.
-
-    References
-    ----------
-    Taught in :doc:`chapter 7 </book/fast_penalty>`.
     """
     checks.image(graph, x)
     return operators.mean_diagonal(graph, x)
@@ -185,9 +167,9 @@ def grad_norm_sq(graph: PixelGraph, x: Tensor, grad: Tensor) -> Tensor:
     .. math:: \nabla f^\top L(x) \nabla f &= \sum_{(i,j) \in E} \omega_{ij} (g_i - g_j)^2\, \frac{x_i/d_i + x_j/d_j}{2} \\
        &= \sum_i \frac{x_i}{d_i} \cdot \tfrac12 \sum_{j \in N(i)} \omega_{ij} (g_i - g_j)^2
 
-    computed through :math:`\tfrac12\,(B1 \cdot g^2 + B(g^2)) - g \cdot Bg`, whose cost does not grow with the radius. Each
-    channel of the gradient is centred first, at its mean :math:`\bar g` over the densities :math:`u = x/d`, which changes nothing
-    but the rounding; sums are in float64.
+    computed through :math:`\tfrac12\,(B1 \cdot g^2 + B(g^2)) - g \cdot Bg`, whose cost does not
+    grow with the radius. Each channel of the gradient is centred first, at its mean :math:`\bar g`
+    over the densities :math:`u = x/d`, which changes nothing but the rounding; sums are in float64.
 
     Parameters
     ----------
@@ -200,14 +182,10 @@ def grad_norm_sq(graph: PixelGraph, x: Tensor, grad: Tensor) -> Tensor:
     Returns
     -------
     tensor, (...)
-        Never negative. In float32 the relative error is below 1e-5 on rough gradients. Where the gradient has plateaus of
-        different height under the ink the value is a small difference of large numbers; the absolute error is always below
-        1e-6 times the sum over the pixels of :math:`u\, [B1 \cdot h + B(h)]`, with :math:`h = (g - \bar g)^2`.
-
-    Raises
-    ------
-    ValueError, TypeError
-        If x or grad does not fit the graph, or x has a negative or non-finite pixel.
+        Never negative. In float32 the relative error is below 1e-5 on rough gradients. Where the
+        gradient has plateaus of different height under the ink the value is a small difference of
+        large numbers; the absolute error is always below 1e-6 times the sum over the pixels of
+        :math:`u\, [B1 \cdot h + B(h)]`, with :math:`h = (g - \bar g)^2`.
 
     Examples
     --------
@@ -219,7 +197,7 @@ def grad_norm_sq(graph: PixelGraph, x: Tensor, grad: Tensor) -> Tensor:
 
     References
     ----------
-    Equation (7) of Lin et al. (2019). Taught in :doc:`chapter 3 </book/metric_tensor>`.
+    Equation (7) of Lin et al. (2019).
     """
     checks.image(graph, x)
     checks.on_graph(graph, grad, "grad", x.shape)
@@ -227,11 +205,12 @@ def grad_norm_sq(graph: PixelGraph, x: Tensor, grad: Tensor) -> Tensor:
 
 
 def grad_norm_sq_algorithm1(graph: PixelGraph, x: Tensor, grad: Tensor) -> Tensor:
-    """The squared Wasserstein gradient norm by the paper's Algorithm 1, a pair of convolutions per neighbour.
+    """The squared Wasserstein gradient norm by the paper's Algorithm 1, a pair of convolutions per
+    neighbour.
 
-    The reference that :func:`grad_norm_sq` is measured against. Each pair of opposite neighbour relations is
-    taken once, edges that leave the image are left out, and each term is multiplied by its weight, which the
-    printed algorithm asks for but does not use.
+    The reference that :func:`grad_norm_sq` is measured against. Each pair of opposite neighbour
+    relations is taken once, edges that leave the image are left out, and each term is multiplied by
+    its weight, which the printed algorithm asks for but does not use.
 
     Parameters
     ----------
@@ -244,14 +223,9 @@ def grad_norm_sq_algorithm1(graph: PixelGraph, x: Tensor, grad: Tensor) -> Tenso
     -------
     tensor, (...)
 
-    Raises
-    ------
-    ValueError, TypeError
-        If x or grad does not fit the graph, or x has a negative or non-finite pixel.
-
     References
     ----------
-    Algorithm 1 of Lin et al. (2019). Taught in :doc:`chapter 3 </book/metric_tensor>`.
+    Algorithm 1 of Lin et al. (2019).
     """
     checks.image(graph, x)
     checks.on_graph(graph, grad, "grad", x.shape)

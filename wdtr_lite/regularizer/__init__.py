@@ -1,8 +1,9 @@
 """The penalties for training, and what training with noise penalises: the expansions of Theorem 1.
 
-Here f is a classifier, images (B, C, H, W) -> outputs (B,) or (B, k); a loss takes outputs and labels to one number per
-image, (B,), each from its own row. The expansions evaluate f several times: it must be deterministic and not couple images
-(no dropout, batch normalisation in evaluation mode). The penalties take any model, in training mode too.
+Here f is a classifier, images (B, C, H, W) -> outputs (B,) or (B, k); a loss takes outputs and
+labels to one number per image, (B,), each from its own row. The expansions evaluate f several
+times: it must be deterministic and not couple images (no dropout, batch normalisation in evaluation
+mode). The penalties take any model, in training mode too.
 """
 
 from wdtr_lite.regularizer.expansions import (

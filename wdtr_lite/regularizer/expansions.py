@@ -18,8 +18,6 @@ class SecondOrder(NamedTuple):
     r"""The terms of Theorem 1 per image.
 
     .. math:: \mathbb{E}\,l \approx \text{loss} + \tfrac12 \eta^2 (\text{gradient} + \text{laplacian})
-
-    Taught in :doc:`chapter 6 </book/theorem_one>`.
     """
 
     loss: Tensor  # (B,), without noise
@@ -43,28 +41,32 @@ def second_order_expansion(
 ) -> SecondOrder:
     r"""Both terms of Theorem 1, for a twice differentiable loss and one or several outputs.
 
-    For outputs :math:`f = (f_1, \dots, f_k)` and noise of mean zero and covariance :math:`\eta^2 L(x)`,
+    For outputs :math:`f = (f_1, \dots, f_k)` and noise of mean zero and covariance :math:`\eta^2
+    L(x)`,
 
     .. math:: \mathbb{E}\,l(f(x + \xi), y) = l + \tfrac12 \eta^2 \Bigl[ \sum_{ab} \frac{\partial^2 l}{\partial f_a \partial f_b}
        \nabla f_a^\top L \nabla f_b + \sum_a \frac{\partial l}{\partial f_a} \Delta f_a \Bigr] + o(\eta^2).
 
-    Several outputs are combined by the full Hessian of l in them, so that the two terms add up to the Laplacian of
-    :math:`l \circ f` whatever l; the paper's mean of k separate losses is the case of a diagonal Hessian. The first term is not
-    the penalty of Appendix D, :math:`\|\nabla (l \circ f)\|^2 = l'^2 \|\nabla f\|^2`.
+    Several outputs are combined by the full Hessian of l in them, so that the two terms add up to
+    the Laplacian of :math:`l \circ f` whatever l; the paper's mean of k separate losses is the case
+    of a diagonal Hessian. The first term is not the penalty of Appendix D, :math:`\|\nabla (l \circ
+    f)\|^2 = l'^2 \|\nabla f\|^2`.
 
     Parameters
     ----------
     loss : function of outputs (B,) or (B, k) and y -> (B,)
     f : function of images -> (B,) or (B, k)
     graph : PixelGraph or None
-        None for Euclidean inputs: L(x) is the identity, :math:`\Delta` the ordinary Laplacian, x any real tensor.
+        None for Euclidean inputs: L(x) is the identity, :math:`\Delta` the ordinary Laplacian, x
+        any real tensor.
     x : tensor, (B, C, H, W)
         Non-negative images; positive where `volume`.
     y : tensor
         Labels, handed to the loss.
     volume : bool
-        False: :math:`\Delta f = \operatorname{tr}(L \nabla^2 f)`, right for additive noise :math:`x + \xi`. True: the
-        Laplace–Beltrami operator, right for noise through the exponential map, :math:`\exp_x(\xi)`.
+        False: :math:`\Delta f = \operatorname{tr}(L \nabla^2 f)`, right for additive noise :math:`x
+        + \xi`. True: the Laplace–Beltrami operator, right for noise through the exponential map,
+        :math:`\exp_x(\xi)`.
     estimator, samples, generator
         Of the Laplacian, as in :func:`~wdtr_lite.calculus.laplace_beltrami`.
     create_graph : bool
@@ -73,11 +75,6 @@ def second_order_expansion(
     Returns
     -------
     SecondOrder
-
-    Raises
-    ------
-    ValueError, TypeError
-        If f or the loss returns another shape, or as :func:`~wdtr_lite.calculus.laplace_beltrami`.
 
     Examples
     --------
@@ -91,7 +88,7 @@ def second_order_expansion(
 
     References
     ----------
-    Theorem 1 of Lin et al. (2019), made precise; Bishop (1995). Taught in :doc:`chapter 6 </book/theorem_one>`.
+    Theorem 1 of Lin et al. (2019), made precise; Bishop (1995).
     """
     forward.check_batch(graph, x, interior=volume)
     with torch.enable_grad():
@@ -99,10 +96,16 @@ def second_order_expansion(
         outputs = forward.outputs_of(f, leaf)
         value = forward.losses_of(loss, outputs, y)
         flat = outputs.reshape(len(x), -1)
-        first = forward.column_gradients(value[:, None], outputs)[:, 0]  # l', of the shape of the outputs
-        second = forward.column_gradients(first.reshape(len(x), -1), outputs).reshape(len(x), flat.shape[1], -1)  # l'', (B, k, k)
+        first = forward.column_gradients(value[:, None], outputs)[
+            :, 0
+        ]  # l', of the shape of the outputs
+        second = forward.column_gradients(first.reshape(len(x), -1), outputs).reshape(
+            len(x), flat.shape[1], -1
+        )  # l'', (B, k, k)
         jacobian = forward.column_gradients(flat, leaf)  # (B, k, C, H, W)
-        raised = jacobian if graph is None else operators.product(graph, x.detach()[:, None], jacobian)
+        raised = (
+            jacobian if graph is None else operators.product(graph, x.detach()[:, None], jacobian)
+        )
         gradient = (second * (jacobian.flatten(2) @ raised.flatten(2).mT)).sum((1, 2))
         slope = forward.loss_slope(loss, f, x, y) if create_graph else first.detach()
     if not create_graph:
@@ -137,25 +140,24 @@ def first_order_expansion(
     -------
     tensor, (B,)
 
-    Raises
-    ------
-    ValueError, TypeError
-        If a shape differs, something is no floating tensor, or f or the loss returns another shape.
-
     References
     ----------
-    Section 3 of Lin et al. (2019), below Theorem 1. Taught in :doc:`chapter 6 </book/theorem_one>`.
+    Section 3 of Lin et al. (2019), below Theorem 1.
     """
     forward.check_batch(None, x)
     checks.floating(mean, "mean")
     if mean.shape != x.shape:
-        raise ValueError(f"mean must have the shape of x, {tuple(x.shape)}, got {tuple(mean.shape)}")
+        raise ValueError(
+            f"mean must have the shape of x, {tuple(x.shape)}, got {tuple(mean.shape)}"
+        )
     with torch.enable_grad():
         leaf = x.detach().requires_grad_()
         value = forward.losses_of(loss, forward.outputs_of(f, leaf), y)
         if not value.requires_grad:
             return torch.zeros_like(value)
-        grad = torch.autograd.grad(value.sum(), leaf, create_graph=create_graph, materialize_grads=True)[0]
+        grad = torch.autograd.grad(
+            value.sum(), leaf, create_graph=create_graph, materialize_grads=True
+        )[0]
     return (grad * mean).sum((1, 2, 3))
 
 
@@ -166,8 +168,8 @@ def perturbed_loss(
 
     .. math:: \mathbb{E}\,l(f(x + \xi), y) \approx \frac1N \sum_{k=1}^{N} l(f(x + \xi_k), y)
 
-    is the loss (3). With the truth, a function, in place of the labels it is the loss (2), whose label is that of
-    :math:`x + \xi_k`; with one ξ = 0 it is a term of (1).
+    is the loss (3). With the truth, a function, in place of the labels it is the loss (2), whose
+    label is that of :math:`x + \xi_k`; with one ξ = 0 it is a term of (1).
 
     Parameters
     ----------
@@ -182,22 +184,20 @@ def perturbed_loss(
     Returns
     -------
     Estimate
-        ``value`` and ``standard_error`` over the N perturbations, (B,) each; the error of one is NaN.
-
-    Raises
-    ------
-    ValueError, TypeError
-        If a shape differs, something is no floating tensor, or f or the loss returns another shape.
+        ``value`` and ``standard_error`` over the N perturbations, (B,) each; the error of one is
+        NaN.
 
     References
     ----------
-    Equations (1) to (3) of Lin et al. (2019). Taught in :doc:`chapter 6 </book/theorem_one>`.
+    Equations (1) to (3) of Lin et al. (2019).
     """
     forward.check_batch(None, x)
     checks.floating(xi, "xi")
     if xi.shape[1:] != x.shape or not len(xi):
         raise ValueError(f"xi must be (N, {', '.join(map(str, x.shape))}), got {tuple(xi.shape)}")
     truth = y if callable(y) else lambda image: y
-    draws = torch.stack([forward.losses_of(loss, forward.outputs_of(f, x + step), truth(x + step)) for step in xi])
+    draws = torch.stack(
+        [forward.losses_of(loss, forward.outputs_of(f, x + step), truth(x + step)) for step in xi]
+    )
     error = draws.std(0) if len(draws) > 1 else torch.full_like(draws[0], float("nan"))
     return Estimate(draws.mean(0), error / len(draws) ** 0.5)

@@ -1,4 +1,6 @@
-"""A classifier and its loss evaluated: outputs, their derivatives, and evaluations that repeat without moving the model."""
+"""A classifier and its loss evaluated: outputs, their derivatives, and evaluations that repeat
+without moving the model.
+"""
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -24,19 +26,25 @@ def outputs_of(f: Classifier, x: Tensor) -> Tensor:
     if not isinstance(outputs, Tensor):
         raise TypeError(f"f must return a tensor, got {type(outputs).__name__}")
     if outputs.shape[:1] != x.shape[:1] or outputs.dim() not in (1, 2):
-        raise ValueError(f"f must return ({len(x)},) or ({len(x)}, k) outputs, got {tuple(outputs.shape)}")
+        raise ValueError(
+            f"f must return ({len(x)},) or ({len(x)}, k) outputs, got {tuple(outputs.shape)}"
+        )
     return outputs
 
 
 def losses_of(loss: Loss, outputs: Tensor, y: Tensor) -> Tensor:
     value = loss(outputs, y)
     if value.shape != outputs.shape[:1]:
-        raise ValueError(f"loss must return one number per image, ({len(outputs)},), got {tuple(value.shape)}")
+        raise ValueError(
+            f"loss must return one number per image, ({len(outputs)},), got {tuple(value.shape)}"
+        )
     return value
 
 
 def column_gradients(value: Tensor, at: Tensor) -> Tensor:
-    """The derivative in `at` (B, ...) of each column of `value` (B, k), with its graph: (B, k, ...)."""
+    """The derivative in `at` (B, ...) of each column of `value` (B, k), with its graph: (B, k,
+    ...).
+    """
     rows = [
         torch.autograd.grad(column.sum(), at, create_graph=True, materialize_grads=True)[0]
         if column.requires_grad
@@ -53,7 +61,9 @@ def check_batch(graph: PixelGraph | None, x: Tensor, *, interior: bool = False) 
 
 
 def loss_slope(loss: Loss, f: Classifier, x: Tensor, y: Tensor) -> Tensor:
-    """The derivative l' of the loss in the outputs at x, which depends on the parameters of f but not on x."""
+    """The derivative l' of the loss in the outputs at x, which depends on the parameters of f but
+    not on x.
+    """
     with torch.enable_grad():
         outputs = outputs_of(f, x.detach())
         at = outputs if outputs.requires_grad else outputs.detach().requires_grad_()
@@ -75,7 +85,9 @@ def cross_entropy(outputs: Tensor, y: Tensor) -> Tensor:
     return F.cross_entropy(outputs, y, reduction="none")
 
 
-def input_gradients(columns, x: Tensor, *, create_graph: bool) -> tuple[Tensor, Tensor, list[Tensor]]:
+def input_gradients(
+    columns, x: Tensor, *, create_graph: bool
+) -> tuple[Tensor, Tensor, list[Tensor]]:
     """Outputs, columns (B, k), and the gradient in x of each column's sum, k times (B, C, H, W)."""
     if torch._C._are_functorch_transforms_active():
         values, pull, outputs = torch.func.vjp(columns, x, has_aux=True)
@@ -87,7 +99,13 @@ def input_gradients(columns, x: Tensor, *, create_graph: bool) -> tuple[Tensor, 
         if not values.requires_grad:
             return outputs, values, [torch.zeros_like(x) for _ in values.T]
         gradients = [
-            torch.autograd.grad(column.sum(), leaf, create_graph=create_graph, retain_graph=True, materialize_grads=True)[0]
+            torch.autograd.grad(
+                column.sum(),
+                leaf,
+                create_graph=create_graph,
+                retain_graph=True,
+                materialize_grads=True,
+            )[0]
             for column in values.unbind(1)
         ]
     return outputs, values, gradients
@@ -95,8 +113,10 @@ def input_gradients(columns, x: Tensor, *, create_graph: bool) -> tuple[Tensor, 
 
 @contextmanager
 def fixed_statistics(model: Classifier) -> Iterator[None]:
-    """Normalisation layers in training mode use the batch's statistics, and neither their running ones nor the singular
-    vectors of spectral normalisation move."""
+    """Normalisation layers in training mode use the batch's statistics, and neither their running
+    ones nor the singular
+    vectors of spectral normalisation move.
+    """
     before = []
     for layer in model.modules() if isinstance(model, nn.Module) else []:
         changes = _fixing(layer) if layer.training else {}
@@ -120,9 +140,13 @@ def _fixing(layer: nn.Module) -> dict:
 
 
 def replay(device: torch.device) -> Callable[[], AbstractContextManager]:
-    """A context in which torch's global generators repeat what they give from here on: the same dropout masks."""
+    """A context in which torch's global generators repeat what they give from here on: the same
+    dropout masks.
+    """
     cuda = device.type == "cuda"
-    if torch._C._are_functorch_transforms_active() or (cuda and torch.cuda.is_current_stream_capturing()):
+    if torch._C._are_functorch_transforms_active() or (
+        cuda and torch.cuda.is_current_stream_capturing()
+    ):
         return nullcontext
     state, device_state = torch.get_rng_state(), torch.cuda.get_rng_state(device) if cuda else None
 
@@ -148,5 +172,7 @@ def checked_batch(graph: PixelGraph | None, x: Tensor) -> Tensor:
     """The images as constants."""
     check_batch(graph, x)
     if x.is_inference() or torch.is_inference_mode_enabled():
-        raise RuntimeError("there are no gradients in inference mode: use torch.no_grad() for evaluation")
+        raise RuntimeError(
+            "there are no gradients in inference mode: use torch.no_grad() for evaluation"
+        )
     return x.detach()

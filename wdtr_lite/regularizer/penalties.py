@@ -18,10 +18,7 @@ from wdtr_lite.regularizer.forward import Classifier, Loss
 
 
 class Terms(NamedTuple):
-    """What one pass through the model gives.
-
-    Taught in :doc:`chapter 7 </book/fast_penalty>`.
-    """
+    """What one pass through the model gives."""
 
     outputs: Tensor  # (B,) or (B, k)
     loss: Tensor  # (B,)
@@ -29,28 +26,30 @@ class Terms(NamedTuple):
 
 
 class GradientPenalty:
-    r"""The squared norm of a classifier's input gradient, one number per image, ready to be trained with.
+    r"""The squared norm of a classifier's input gradient, one number per image, ready to be trained
+    with.
 
     .. math:: \nabla^\top G(x)^{-1} \nabla, \qquad \nabla = \frac{\partial\, \ell(f(x), y)}{\partial x}, \quad
        G(x)^{-1} = L(x) \text{ or } I
 
-    is what Appendix D adds to the loss, times η². With a :class:`~wdtr_lite.graph.PixelGraph` this is Wasserstein
-    regularisation, at the price of the Euclidean penalty.
+    is what Appendix D adds to the loss, times η². With a :class:`~wdtr_lite.graph.PixelGraph` this
+    is Wasserstein regularisation, at the price of the Euclidean penalty.
 
     Parameters
     ----------
     metric : PixelGraph or "euclidean"
     of : {"loss", "logits", "margin"}
-        Whose gradient: the loss's; each output's, the k squared norms summed (a discriminator has one output); or that
-        of the true class's output minus the largest other.
+        Whose gradient: the loss's; each output's, the k squared norms summed (a discriminator has
+        one output); or that of the true class's output minus the largest other.
     mode : {"double_backprop", "finite_difference"}
-        How the penalty is differentiated in the parameters. Double back-propagation is exact. The finite difference
-        needs first derivatives only: with :math:`w = 2 L g` held fixed, the derivative of :math:`g^\top L g` is that of
-        :math:`[\ell(x + h w) - \ell(x)] / h`, one pass in one joint direction of the whole batch, so that
-        batch normalisation sees the same mixture of images as g did. Its value is exact too.
+        How the penalty is differentiated in the parameters. Double back-propagation is exact. The
+        finite difference needs first derivatives only: with :math:`w = 2 L g` held fixed, the
+        derivative of :math:`g^\top L g` is that of :math:`[\ell(x + h w) - \ell(x)] / h`, one pass
+        in one joint direction of the whole batch, so that batch normalisation sees the same mixture
+        of images as g did. Its value is exact too.
     scale : {"trace", None}
-        "trace" divides L(x) by its mean diagonal over the batch, so that radii and the Euclidean metric compare at the
-        same η. None is the paper's.
+        "trace" divides L(x) by its mean diagonal over the batch, so that radii and the Euclidean
+        metric compare at the same η. None is the paper's.
     loss : function of outputs and y -> (B,)
         By default the cross-entropy.
     central : bool
@@ -60,9 +59,6 @@ class GradientPenalty:
 
     Raises
     ------
-    ValueError, TypeError
-        If an option is none of these; when called, if x does not fit the graph or, with a graph, has a negative or
-        non-finite pixel (normalisation belongs into the model), or the model or the loss returns another shape.
     RuntimeError
         In inference mode.
 
@@ -79,21 +75,24 @@ class GradientPenalty:
 
     Notes
     -----
-    The images are taken as constants: nothing flows back to x. A model with batch normalisation is evaluated in the mode it
-    is in, and a call does not move its running statistics; this needs the :class:`torch.nn.Module` itself, not a function
-    around it, and no activation checkpointing around those layers. Under ``torch.no_grad()`` no graph is kept. Double
-    back-propagation needs second derivatives, which torch lacks for compiled models and some fused operations, scaled
+    The images are taken as constants: nothing flows back to x. A model with batch normalisation is
+    evaluated in the mode it is in, and a call does not move its running statistics; this needs the
+    :class:`torch.nn.Module` itself, not a function around it, and no activation checkpointing
+    around those layers. Under ``torch.no_grad()`` no graph is kept. Double back-propagation needs
+    second derivatives, which torch lacks for compiled models and some fused operations, scaled
     dot-product attention's among them; finite differences do not.
 
-    Finite differences are right for the sum, the mean and any equal weights of the numbers returned; with unequal weights
-    only where the model does not couple the images. They ask for intensities in [0, 1] and a smooth model, without ReLU or
-    max-pooling: a step that crosses a kink adds an error of order 1/h, which can be larger than the gradient. Under autocast
-    they run in the type of x. All passes share their dropout masks, except under ``torch.func`` and CUDA-graph capture.
+    Finite differences are right for the sum, the mean and any equal weights of the numbers
+    returned; with unequal weights only where the model does not couple the images. They ask for
+    intensities in [0, 1] and a smooth model, without ReLU or max-pooling: a step that crosses a
+    kink adds an error of order 1/h, which can be larger than the gradient. Under autocast they run
+    in the type of x. All passes share their dropout masks, except under ``torch.func`` and
+    CUDA-graph capture.
 
     References
     ----------
-    Equation (7) and Appendix D of Lin et al. (2019); Drucker and LeCun (1992) for double back-propagation.
-    Taught in :doc:`chapter 7 </book/fast_penalty>`.
+    Equation (7) and Appendix D of Lin et al. (2019); Drucker and LeCun (1992) for double
+    back-propagation.
     """
 
     def __init__(
@@ -124,12 +123,16 @@ class GradientPenalty:
         return f"GradientPenalty({self.metric!r}, of={self.of!r}, mode={self.mode!r}, scale={self.scale!r})"
 
     def __call__(self, model: Classifier, x: Tensor, y: Tensor | None = None) -> Tensor:
-        """The penalty of each image, (B,), of a model, images (B, C, H, W) and labels; `of="logits"` needs none."""
+        """The penalty of each image, (B,), of a model, images (B, C, H, W) and labels;
+        `of="logits"` needs none.
+        """
         with forward.fixed_statistics(model):
             return self._evaluate(model, x, y)[-1]
 
     def terms(self, model: Classifier, x: Tensor, y: Tensor) -> Terms:
-        """Outputs, loss and penalty from one pass: a training step's fastest form; running statistics move once."""
+        """Outputs, loss and penalty from one pass: a training step's fastest form; running
+        statistics move once.
+        """
         outputs, penalty = self._evaluate(model, x, y)
         return Terms(outputs, forward.losses_of(self.loss, outputs, y), penalty)
 
@@ -149,7 +152,9 @@ class GradientPenalty:
                 with again(), forward.fixed_statistics(model):
                     return columns(image)[0]
 
-            outputs, values, gradients = forward.input_gradients(columns, x, create_graph=keep and not difference)
+            outputs, values, gradients = forward.input_gradients(
+                columns, x, create_graph=keep and not difference
+            )
             if not keep:
                 outputs, gradients = outputs.detach(), [g.detach() for g in gradients]
             if not keep or not difference:
@@ -160,9 +165,17 @@ class GradientPenalty:
                 penalty = penalty + self._norm_sq(x, g) + (change - change.detach())
             return outputs, penalty
 
-    def _change(self, at: Callable[[Tensor], Tensor], value: Tensor, x: Tensor, g: Tensor) -> Tensor:
-        """The difference quotient of a function, of known value at x, along the joint direction 2 L g, (B,)."""
-        w = 2 * g if self._graph is None else 2 * (operators.product(self._graph, x, g) / self._unit(x)).detach()
+    def _change(
+        self, at: Callable[[Tensor], Tensor], value: Tensor, x: Tensor, g: Tensor
+    ) -> Tensor:
+        """The difference quotient of a function, of known value at x, along the joint direction 2
+        L g, (B,).
+        """
+        w = (
+            2 * g
+            if self._graph is None
+            else 2 * (operators.product(self._graph, x, g) / self._unit(x)).detach()
+        )
         longest = F.pad(w.flatten(1).norm(dim=1), (0, 1)).amax()  # 0 of no images
         w = w * (self.step / longest.where(longest > 0, 1))
         ahead = at(x + w)
@@ -177,10 +190,14 @@ class GradientPenalty:
         if self.of == "logits":
             return forward.as_columns(outputs), outputs
         if outputs.dim() != 2 or outputs.shape[1] < 2:
-            raise ValueError(f"of='margin' needs at least two outputs per image, got {tuple(outputs.shape)}")
+            raise ValueError(
+                f"of='margin' needs at least two outputs per image, got {tuple(outputs.shape)}"
+            )
         forward.check_classes(y, outputs)
         true = y[:, None] == torch.arange(outputs.shape[1], device=outputs.device)
-        return (outputs.where(true, 0).sum(1) - outputs.where(~true, -torch.inf).amax(1))[:, None], outputs
+        return (outputs.where(true, 0).sum(1) - outputs.where(~true, -torch.inf).amax(1))[
+            :, None
+        ], outputs
 
     def _norm_sq(self, x: Tensor, g: Tensor) -> Tensor:
         if self._graph is None:
@@ -202,7 +219,8 @@ def laplacian_penalty(
     scale: str | None = "trace",
     loss: Loss = forward.cross_entropy,
 ) -> Tensor:
-    r"""The second term of Theorem 1, by random projections, one number per image, differentiable in the parameters.
+    r"""The second term of Theorem 1, by random projections, one number per image, differentiable in
+    the parameters.
 
     .. math:: \sum_k \frac{\partial \ell}{\partial f_k}\, \Delta f_k, \qquad
        \Delta f_k = \operatorname{tr}(L(x) \nabla^2 f_k) \text{ or } \operatorname{tr}(\nabla^2 f_k)
@@ -229,11 +247,6 @@ def laplacian_penalty(
     -------
     tensor, (B,)
 
-    Raises
-    ------
-    ValueError, TypeError
-        If an argument is none of these, or as :func:`~wdtr_lite.calculus.laplace_beltrami`.
-
     Examples
     --------
     >>> import torch
@@ -246,7 +259,7 @@ def laplacian_penalty(
 
     References
     ----------
-    Theorem 1 of Lin et al. (2019); Hutchinson (1989) for the trace. Taught in :doc:`chapter 7 </book/fast_penalty>`.
+    Theorem 1 of Lin et al. (2019); Hutchinson (1989) for the trace.
     """
     graph = _graph(metric)
     checks.option(scale, "scale", ("trace", None))
@@ -256,12 +269,21 @@ def laplacian_penalty(
     keep = torch.is_grad_enabled()
     with forward.fixed_statistics(model):
         slope = forward.loss_slope(loss, model, x, y)
-        leaf, grad = derivatives.differentiate(forward.weighted_outputs(model, slope if keep else slope.detach()), x, create_graph=True)
-        trace = derivatives.hessian_trace(grad, leaf, _signs(graph, leaf.detach(), samples, generator), keep) / samples
+        leaf, grad = derivatives.differentiate(
+            forward.weighted_outputs(model, slope if keep else slope.detach()), x, create_graph=True
+        )
+        trace = (
+            derivatives.hessian_trace(
+                grad, leaf, _signs(graph, leaf.detach(), samples, generator), keep
+            )
+            / samples
+        )
     return trace if graph is None or scale is None else trace / _trace_unit(graph, x)
 
 
-def _signs(graph: PixelGraph | None, x: Tensor, samples: int, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
+def _signs(
+    graph: PixelGraph | None, x: Tensor, samples: int, generator: torch.Generator
+) -> Iterator[tuple[Tensor, Tensor]]:
     """Pairs z, L z of random signs z: the expectation of z'L H z is the trace of L H."""
     for _ in range(samples):
         z = torch.randint(2, x.shape, generator=generator, device=x.device).to(x.dtype) * 2 - 1

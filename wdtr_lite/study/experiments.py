@@ -1,4 +1,5 @@
-"""The book's measurements, each from a declared configuration to a result file with its provenance.
+"""The book's measurements, each from a declared configuration to a result file with its
+provenance.
 
 ``python -m wdtr_lite experiment NAME --profile full`` runs one and writes ``results/NAME.json``.
 """
@@ -47,7 +48,6 @@ __all__ = [
 ]
 
 
-
 def provenance(command: str, seconds: float) -> dict:
     """Where and how a result was measured: device, library versions, commit, command, wall time.
 
@@ -57,13 +57,16 @@ def provenance(command: str, seconds: float) -> dict:
         What one types to measure it again.
     seconds : float
         Wall time of the measurement.
-
-    References
-    ----------
-    Taught in :doc:`chapter 1 </book/discrete_ot>`.
     """
     try:
-        command_of_git = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
+        command_of_git = [
+            "git",
+            "-C",
+            str(Path(__file__).parent),
+            "describe",
+            "--always",
+            "--dirty",
+        ]
         git = subprocess.run(command_of_git, capture_output=True, text=True)
         commit = git.stdout.strip() or "unknown"
     except OSError:
@@ -74,7 +77,10 @@ def provenance(command: str, seconds: float) -> dict:
         "date": datetime.now(UTC).date().isoformat(),
         "wall_seconds": round(seconds, 1),
         "device": ", ".join([*_gpu_names(), _cpu_name(), f"{os.cpu_count()} cores"]),
-        "versions": {"python": platform.python_version(), **{name: version(name) for name in libraries}},
+        "versions": {
+            "python": platform.python_version(),
+            **{name: version(name) for name in libraries},
+        },
         "commit": commit,
     }
 
@@ -85,15 +91,16 @@ def _gpu_names() -> list[str]:
 
 def _cpu_name() -> str:
     cpuinfo = Path("/proc/cpuinfo")
-    names = [line for line in cpuinfo.read_text().splitlines() if "model name" in line] if cpuinfo.exists() else []
+    names = (
+        [line for line in cpuinfo.read_text().splitlines() if "model name" in line]
+        if cpuinfo.exists()
+        else []
+    )
     return names[0].split(":")[1].strip() if names else platform.machine()
 
 
 def summary(outcomes: np.ndarray) -> dict:
-    """Mean of n yes-or-no outcomes and its binomial standard error, sqrt(m (1 - m) / n).
-
-    Taught in :doc:`chapter 1 </book/discrete_ot>`.
-    """
+    """Mean of n yes-or-no outcomes and its binomial standard error, sqrt(m (1 - m) / n)."""
     mean, n = float(np.mean(outcomes)), len(outcomes)
     return {"mean": mean, "standard_error": (mean * (1 - mean) / n) ** 0.5, "n": n}
 
@@ -128,12 +135,8 @@ def nearest_neighbours(
     dict
         ``labels``, the true ones, and ``rows``: one per metric, training size and k, with the
         ``predictions`` (a string of digits), the error's ``mean``, ``standard_error`` and ``n``.
-        Metrics: ``"intensities"`` (L2 of the pixels as stored), ``"euclidean"`` (L2 of the measures)
-        and ``"wasserstein"`` (W2).
-
-    References
-    ----------
-    Taught in :doc:`chapter 1 </book/discrete_ot>`.
+        Metrics: ``"intensities"`` (L2 of the pixels as stored), ``"euclidean"`` (L2 of the
+        measures) and ``"wasserstein"`` (W2).
     """
     generator = torch.Generator().manual_seed(seed)
     train, train_labels = _draw(dataset, "train", max(train_sizes), generator)
@@ -151,7 +154,15 @@ def nearest_neighbours(
             for k in neighbours:
                 predictions = mode(train_labels[order[:, :k]], axis=1).mode
                 outcome = summary(predictions != test_labels)
-                rows.append({"metric": metric, "train_size": size, "k": k, "predictions": _digits(predictions), **outcome})
+                rows.append(
+                    {
+                        "metric": metric,
+                        "train_size": size,
+                        "k": k,
+                        "predictions": _digits(predictions),
+                        **outcome,
+                    }
+                )
     return {"labels": _digits(test_labels), "rows": rows}
 
 
@@ -168,7 +179,9 @@ def _in_blocks(test: np.ndarray, train: np.ndarray, checkpoint: Path | None) -> 
             part = file.with_suffix(".part.npy")
             np.save(part, blocks[-1])
             part.rename(file)
-            print(f"distances of {min(start + 50, len(test))} of {len(test)} test digits", flush=True)
+            print(
+                f"distances of {min(start + 50, len(test))} of {len(test)} test digits", flush=True
+            )
     return np.concatenate(blocks)
 
 
@@ -182,11 +195,11 @@ def label_keeping(
 ) -> dict:
     """How often an interpolate at a fixed distance keeps the label of its source.
 
-    Two classifiers are trained on measures of the training part: a random forest, which compares single
-    pixels with thresholds, and a support vector machine, whose kernel is a function of the L2 distance. Sources are test digits that
-    both classify rightly, each with a target of another class. The distance is one for all
-    pairs: a fraction of the median distance of the pairs in the same metric. Where the target is nearer
-    than that, the interpolate is the target.
+    Two classifiers are trained on measures of the training part: a random forest, which compares
+    single pixels with thresholds, and a support vector machine, whose kernel is a function of the
+    L2 distance. Sources are test digits that both classify rightly, each with a target of another
+    class. The distance is one for all pairs: a fraction of the median distance of the pairs in the
+    same metric. Where the target is nearer than that, the interpolate is the target.
 
     Parameters
     ----------
@@ -202,14 +215,11 @@ def label_keeping(
     Returns
     -------
     dict
-        ``classifier_error`` on the test part, the ``medians``, the pairs' ``labels`` and ``targets`` and
-        ``rows``: one per classifier (``"forest"`` or ``"svm"``), metric and fraction, with the
-        ``predictions`` (a string of digits), the share of interpolates that are their targets,
-        ``reached``, and of kept labels, ``mean``, with its ``standard_error`` and ``n``.
-
-    References
-    ----------
-    Taught in :doc:`chapter 2 </book/interpolation>`.
+        ``classifier_error`` on the test part, the ``medians``, the pairs' ``labels`` and
+        ``targets`` and ``rows``: one per classifier (``"forest"`` or ``"svm"``), metric and
+        fraction, with the ``predictions`` (a string of digits), the share of interpolates that are
+        their targets, ``reached``, and of kept labels, ``mean``, with its ``standard_error`` and
+        ``n``.
     """
     generator = torch.Generator().manual_seed(seed)
     classifiers = _classifiers(*_draw(dataset, "train", classifier_size, generator), seed)
@@ -217,14 +227,24 @@ def label_keeping(
     correct = {name: classify(images) == labels for name, classify in classifiers.items()}
     right = np.logical_and.reduce(list(correct.values())).nonzero()[0]
     if len(right) < pairs:
-        raise ValueError(f"pairs={pairs} is more than the {len(right)} test digits classified rightly")
+        raise ValueError(
+            f"pairs={pairs} is more than the {len(right)} test digits classified rightly"
+        )
     sources = right[:pairs]
     order = torch.randperm(len(images), generator=generator).tolist()
-    targets = np.array([next(j for j in order[k:] + order[:k] if labels[j] != labels[i]) for k, i in enumerate(sources)])
+    targets = np.array(
+        [
+            next(j for j in order[k:] + order[:k] if labels[j] != labels[i])
+            for k, i in enumerate(sources)
+        ]
+    )
     measures = transport.as_measure(images)
     rows, medians = [], {}
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for metric, distance in (("euclidean", _euclidean), ("wasserstein", transport.wasserstein_distance)):
+        for metric, distance in (
+            ("euclidean", _euclidean),
+            ("wasserstein", transport.wasserstein_distance),
+        ):
             lengths = np.array(list(pool.map(distance, measures[sources], measures[targets])))
             medians[metric] = float(np.median(lengths))
             for fraction in fractions:
@@ -256,38 +276,44 @@ def label_keeping(
 
 
 def robust_digits(study: dict, **kept) -> dict:
-    """Digits classified by networks trained plainly, with penalties, with noise and on adversarial examples.
+    """Digits classified by networks trained plainly, with penalties, with noise and on adversarial
+    examples.
 
-    For each method the candidates are trained on the part ``fit`` and judged on ``validation``; for each criterion
-    :func:`~wdtr_lite.study.runs.choose` picks one, which is trained on the whole part ``train`` from several seeds and judged on
-    ``test``.
+    For each method the candidates are trained on the part ``fit`` and judged on ``validation``; for
+    each criterion :func:`~wdtr_lite.study.runs.choose` picks one, which is trained on the whole
+    part ``train`` from several seeds and judged on ``test``.
 
     Parameters
     ----------
     study : dict
-        As in :data:`EXPERIMENTS`: the ``dataset``; ``training``, fields of :class:`~wdtr_lite.training.Config` that all networks
-        share; ``search``, fields that differ while choosing; ``candidates``, the settings tried, by method; ``criteria``, the
-        conditions whose mean error decides, by the criterion's name; ``also``, further methods by name: a ``method``, as chosen
-        for the first criterion, with other fields; ``seeds``; ``judged``, how many images, drawn at random, are attacked and
-        varied. Natural errors are on the whole part.
+        As in :data:`EXPERIMENTS`: the ``dataset``; ``training``, fields of
+        :class:`~wdtr_lite.training.Config` that all networks share; ``search``, fields that differ
+        while choosing; ``candidates``, the settings tried, by method; ``criteria``, the conditions
+        whose mean error decides, by the criterion's name; ``also``, further methods by name: a
+        ``method``, as chosen for the first criterion, with other fields; ``seeds``; ``judged``, how
+        many images, drawn at random, are attacked and varied. Natural errors are on the whole part.
     **kept
         `root` and `cluster` of :func:`~wdtr_lite.study.runs.complete`.
 
     Returns
     -------
     dict
-        ``search`` and ``rows``, a row for each network: its method, setting and seed, the criterion it was ``chosen_for``, how
-        many of n images it got ``wrong`` under each condition, and its training's last metrics.
-
-    References
-    ----------
-    Taught in :doc:`chapter 8 </book/training>`.
+        ``search`` and ``rows``, a row for each network: its method, setting and seed, the criterion
+        it was ``chosen_for``, how many of n images it got ``wrong`` under each condition, and its
+        training's last metrics.
     """
     first, shared = study["seeds"][0], {"data": study["dataset"], **study["training"]}
     tried = [
         (
             {"method": method, "setting": setting},
-            {**shared, **study["search"], "part": "fit", "method": method, **setting, "seed": first},
+            {
+                **shared,
+                **study["search"],
+                "part": "fit",
+                "method": method,
+                **setting,
+                "seed": first,
+            },
         )
         for method, settings in study["candidates"].items()
         for setting in settings
@@ -295,12 +321,17 @@ def robust_digits(study: dict, **kept) -> dict:
     found = _judged("validation", tried, ["pgd 0.1"], study["judged"], **kept)
     jobs = []
     for k, (criterion, conditions) in enumerate(study["criteria"].items()):
-        chosen = {method: (method, setting) for method, setting in runs.choose(found, conditions).items()}
+        chosen = {
+            method: (method, setting) for method, setting in runs.choose(found, conditions).items()
+        }
         for name, changes in study["also"].items():
             if k or changes["method"] not in chosen:
                 continue
             method, setting = chosen[changes["method"]]
-            chosen[name] = method, {**setting, **{key: value for key, value in changes.items() if key != "method"}}
+            chosen[name] = (
+                method,
+                {**setting, **{key: value for key, value in changes.items() if key != "method"}},
+            )
         jobs += [
             (
                 {"chosen_for": criterion, "method": name, "setting": setting, "seed": seed},
@@ -315,8 +346,13 @@ def robust_digits(study: dict, **kept) -> dict:
 def _judged(part: str, jobs: list[tuple], names: list[str], judged: int, **kept) -> list[dict]:
     """A row for each job (what to say of it, fields of its Config)."""
     question = partial(digit_errors, part=part, judged=judged, names=names)
-    networks = [runs.Network(training.Config(**options), {"errors": question}) for _, options in jobs]
-    return [{**label, **_judgement(outcome)} for (label, _), outcome in zip(jobs, runs.complete(networks, **kept), strict=True)]
+    networks = [
+        runs.Network(training.Config(**options), {"errors": question}) for _, options in jobs
+    ]
+    return [
+        {**label, **_judgement(outcome)}
+        for (label, _), outcome in zip(jobs, runs.complete(networks, **kept), strict=True)
+    ]
 
 
 def _judgement(outcome: dict | None) -> dict:
@@ -324,21 +360,30 @@ def _judgement(outcome: dict | None) -> dict:
         return {"missing": True}
     if "diverged" in outcome:
         return outcome
-    return {**outcome["measurements"]["errors"], "training": {**outcome["training"], "seconds": outcome["seconds"]["training"]}}
+    return {
+        **outcome["measurements"]["errors"],
+        "training": {**outcome["training"], "seconds": outcome["seconds"]["training"]},
+    }
 
 
-def digit_errors(model: nn.Module, dataset: data.Dataset, *, part: str, judged: int, names: list[str]) -> dict:
-    """How many of ``n`` digits a network gets ``wrong``: the whole part as it is; as many drawn from it as are judged, varied
+def digit_errors(
+    model: nn.Module, dataset: data.Dataset, *, part: str, judged: int, names: list[str]
+) -> dict:
+    """How many of ``n`` digits a network gets ``wrong``: the whole part as it is; as many drawn
+    from it as are judged, varied
     (translation, rotation, elastic) and under the attacks of these names.
-
-    Taught in :doc:`chapter 8 </book/training>`.
     """
     images, labels = dataset.part(part, judged)
     images = images[:, None].float() / 255
     varied = evaluation.variations(images, seed=0)
     wrong = {"natural": evaluation.misclassified(model, *dataset.part(part))}
-    wrong |= {name: evaluation.misclassified(model, varied[name], labels) for name in ("translation", "rotation", "elastic")}
-    wrong |= {name: evaluation.misclassified(model, images, labels, ATTACKS[name]) for name in names}
+    wrong |= {
+        name: evaluation.misclassified(model, varied[name], labels)
+        for name in ("translation", "rotation", "elastic")
+    }
+    wrong |= {
+        name: evaluation.misclassified(model, images, labels, ATTACKS[name]) for name in names
+    }
     return {
         "wrong": {name: int(each.sum()) for name, each in wrong.items()},
         "n": {name: len(each) for name, each in wrong.items()},
@@ -358,33 +403,48 @@ ATTACKS = {
     "pgd 0.05": _pgd(0.05),
     "pgd 0.1": _pgd(0.1),
     "pgd 0.2": _pgd(0.2),
-    "wasserstein 4": lambda model, x, y: attacks.wasserstein_attack(model, x, y, PixelGraph(*x.shape[-2:], 4), 4.0),
+    "wasserstein 4": lambda model, x, y: attacks.wasserstein_attack(
+        model, x, y, PixelGraph(*x.shape[-2:], 4), 4.0
+    ),
 }
-"""The attacks of :func:`robust_digits` by name: largest change of a pixel, or length in the Wasserstein metric."""
+"""The attacks of :func:`robust_digits` by name: largest change of a pixel, or length in the
+Wasserstein metric.
+"""
 
 
 def _euclidean(x: np.ndarray, y: np.ndarray) -> float:
     return float(np.linalg.norm(x - y))
 
 
-def _classifiers(images: np.ndarray, labels: np.ndarray, seed: int) -> dict[str, Callable[[np.ndarray], np.ndarray]]:
+def _classifiers(
+    images: np.ndarray, labels: np.ndarray, seed: int
+) -> dict[str, Callable[[np.ndarray], np.ndarray]]:
     """Classifiers of measures, each a function: images (N, H, W) of any mass -> labels (N,)."""
     from sklearn.ensemble import RandomForestClassifier
     from sklearn.svm import SVC
 
     def features(images: np.ndarray) -> np.ndarray:
-        return transport.as_measure(images).reshape(len(images), -1) * images[0].size  # mean pixel 1
+        return (
+            transport.as_measure(images).reshape(len(images), -1) * images[0].size
+        )  # mean pixel 1
 
     machines = {"forest": RandomForestClassifier(300, random_state=seed), "svm": SVC(C=10)}
     for machine in machines.values():
         machine.fit(features(images), labels)
-    return {name: lambda images, machine=machine: machine.predict(features(images)) for name, machine in machines.items()}
+    return {
+        name: lambda images, machine=machine: machine.predict(features(images))
+        for name, machine in machines.items()
+    }
 
 
-def _draw(dataset: data.Dataset, part: str, size: int, generator: torch.Generator) -> tuple[np.ndarray, np.ndarray]:
+def _draw(
+    dataset: data.Dataset, part: str, size: int, generator: torch.Generator
+) -> tuple[np.ndarray, np.ndarray]:
     images, labels = dataset.part(part)
     if size > len(images):
-        raise ValueError(f"{size} images asked for, but {dataset.name} has {len(images)} in {part!r}")
+        raise ValueError(
+            f"{size} images asked for, but {dataset.name} has {len(images)} in {part!r}"
+        )
     chosen = torch.randperm(len(images), generator=generator)[:size]
     return images[chosen].double().numpy(), labels[chosen].numpy()
 
@@ -395,7 +455,13 @@ def _digits(labels: np.ndarray) -> str:
 
 _DIGITS = {
     "nearest_neighbours": {
-        "quick": {"dataset": "mnist5k", "train_sizes": [50, 100, 200], "test_size": 50, "neighbours": [1, 3], "seed": 0},
+        "quick": {
+            "dataset": "mnist5k",
+            "train_sizes": [50, 100, 200],
+            "test_size": 50,
+            "neighbours": [1, 3],
+            "seed": 0,
+        },
         "full": {
             "dataset": "mnist",
             "train_sizes": [50, 100, 200, 500, 1000],
@@ -423,7 +489,12 @@ _DIGITS = {
     "robust_digits": {
         "quick": {
             "dataset": "mnist5k",
-            "training": {"model": "small_cnn", "epochs": 5, "milestones": [4], "learning_rate": 0.05},
+            "training": {
+                "model": "small_cnn",
+                "epochs": 5,
+                "milestones": [4],
+                "learning_rate": 0.05,
+            },
             "search": {"images": 1000},
             "candidates": {
                 "none": [{}],
@@ -437,18 +508,37 @@ _DIGITS = {
         },
         "full": {
             "dataset": "mnist",
-            "training": {"model": "small_cnn", "epochs": 8, "milestones": [5, 7], "learning_rate": 0.05},
+            "training": {
+                "model": "small_cnn",
+                "epochs": 8,
+                "milestones": [5, 7],
+                "learning_rate": 0.05,
+            },
             "search": {"images": 20_000},
             "candidates": {
                 "none": [{}],
                 "euclidean": [{"eta": eta} for eta in (0.5, 1.0, 2.0, 4.0)],
-                "wasserstein": [{"eta": eta, "radius": radius} for radius in (1, 2, 4, 8) for eta in (0.5, 1.0, 2.0, 4.0)],
-                "wasserstein_noise": [{"eta": eta, "radius": radius} for radius in (1, 2) for eta in (0.1, 0.2, 0.4)],
+                "wasserstein": [
+                    {"eta": eta, "radius": radius}
+                    for radius in (1, 2, 4, 8)
+                    for eta in (0.5, 1.0, 2.0, 4.0)
+                ],
+                "wasserstein_noise": [
+                    {"eta": eta, "radius": radius} for radius in (1, 2) for eta in (0.1, 0.2, 0.4)
+                ],
                 "gaussian_noise": [{"eta": eta} for eta in (0.1, 0.2, 0.4)],
                 "pgd": [{"epsilon": epsilon, "warmup": 3} for epsilon in (0.05, 0.1, 0.2)],
             },
-            "criteria": {"attack": ["pgd 0.1"], "variation": ["translation", "rotation", "elastic"]},
-            "also": {"wasserstein, finite difference": {"method": "wasserstein", "mode": "finite_difference"}},
+            "criteria": {
+                "attack": ["pgd 0.1"],
+                "variation": ["translation", "rotation", "elastic"],
+            },
+            "also": {
+                "wasserstein, finite difference": {
+                    "method": "wasserstein",
+                    "mode": "finite_difference",
+                }
+            },
             "seeds": [0, 1, 2],
             "judged": 2000,
         },
@@ -461,7 +551,14 @@ _STUDIES = {
     "quick": {
         "dataset": "mnist5k_color",
         "split": None,
-        "training": {"model": "resnet8", "width": 8, "images": 2000, "batch_size": 32, "epochs": 3, "milestones": [2]},
+        "training": {
+            "model": "resnet8",
+            "width": 8,
+            "images": 2000,
+            "batch_size": 32,
+            "epochs": 3,
+            "milestones": [2],
+        },
         "search": {"part": "fit"},
         "candidates": {
             "none": [{}],
@@ -482,7 +579,9 @@ _STUDIES = {
             "none": [{}],
             "euclidean": [{"eta": eta, **_DIFFERENCE} for eta in (0.25, 0.5, 1.0, 2.0)],
             "wasserstein": [
-                {"eta": eta, "radius": radius, **_DIFFERENCE} for radius in (2, 4, 6, 8) for eta in (0.5, 1.0, 2.0)
+                {"eta": eta, "radius": radius, **_DIFFERENCE}
+                for radius in (2, 4, 6, 8)
+                for eta in (0.5, 1.0, 2.0)
             ],
         },
         "likeliest": {},
@@ -498,9 +597,17 @@ _STUDIES = {
         "candidates": {
             "none": [{}],
             "euclidean": [{"eta": eta} for eta in (0.25, 0.5, 1.0, 2.0)],
-            "wasserstein": [{"eta": eta, "radius": radius} for radius in (2, 4, 6, 8) for eta in (0.25, 0.5, 1.0, 2.0)],
+            "wasserstein": [
+                {"eta": eta, "radius": radius}
+                for radius in (2, 4, 6, 8)
+                for eta in (0.25, 0.5, 1.0, 2.0)
+            ],
         },
-        "likeliest": {"none": {}, "euclidean": {"eta": 1.0}, "wasserstein": {"eta": 1.0, "radius": 2}},
+        "likeliest": {
+            "none": {},
+            "euclidean": {"eta": 1.0},
+            "wasserstein": {"eta": 1.0, "radius": 2},
+        },
         "also": {},
         "seeds": [0, 1, 2],
         "attacked": 5000,
@@ -522,8 +629,22 @@ _ADDED = {
     },
     "stress": {
         "quick": {"harder": {"attacked": 20, "autoattack": 0, "epsilons": [8], "pictured": 1}},
-        "cpu": {"harder": {"attacked": 500, "autoattack": 250, "epsilons": [1, 2, 4, 8, 16, 24, 32, 64], "pictured": 4}},
-        "full": {"harder": {"attacked": 1000, "autoattack": 1000, "epsilons": [1, 2, 4, 8, 16, 24, 32, 64], "pictured": 4}},
+        "cpu": {
+            "harder": {
+                "attacked": 500,
+                "autoattack": 250,
+                "epsilons": [1, 2, 4, 8, 16, 24, 32, 64],
+                "pictured": 4,
+            }
+        },
+        "full": {
+            "harder": {
+                "attacked": 1000,
+                "autoattack": 1000,
+                "epsilons": [1, 2, 4, 8, 16, 24, 32, 64],
+                "pictured": 4,
+            }
+        },
     },
     "variation": {
         "quick": {
@@ -562,15 +683,22 @@ def _tradeoff(profile: str, **changes) -> dict:
 
 EXPERIMENTS = {
     **_DIGITS,
-    **{name: {profile: {**_STUDIES[profile], **added} for profile, added in by.items()} for name, by in _ADDED.items()},
+    **{
+        name: {profile: {**_STUDIES[profile], **added} for profile, added in by.items()}
+        for name, by in _ADDED.items()
+    },
     "tradeoff": {
         "quick": _tradeoff("quick"),
         "cpu": _tradeoff("cpu", training=_SHORT, search={}, attacked=500),
-        "full": _tradeoff("full", also={"wasserstein, finite difference": {"method": "wasserstein", **_DIFFERENCE}}),
+        "full": _tradeoff(
+            "full",
+            also={"wasserstein, finite difference": {"method": "wasserstein", **_DIFFERENCE}},
+        ),
     },
 }
-"""The configuration of each experiment and profile. ``quick`` is for the live cells of a chapter, ``cpu`` is what two cores can do
-of an experiment whose ``full`` scale asks for a GPU."""
+"""The configuration of each experiment and profile. ``quick`` is for the live cells of a chapter,
+``cpu`` is what two cores can do of an experiment whose ``full`` scale asks for a GPU.
+"""
 
 
 STUDIED = {
@@ -586,17 +714,7 @@ _MEASURED = {"nearest_neighbours": nearest_neighbours, "label_keeping": label_ke
 
 
 def declared(name: str, profile: str) -> dict:
-    """The configuration of an experiment in :data:`EXPERIMENTS`.
-
-    Raises
-    ------
-    ValueError
-        If the name is unknown or has no such profile.
-
-    References
-    ----------
-    Taught in :doc:`chapter 9 </book/adversarial>`.
-    """
+    """The configuration of an experiment in :data:`EXPERIMENTS`."""
     if name not in EXPERIMENTS:
         raise ValueError(f"name must be one of {sorted(EXPERIMENTS)}, got {name!r}")
     if profile not in EXPERIMENTS[name]:
@@ -604,11 +722,14 @@ def declared(name: str, profile: str) -> dict:
     return EXPERIMENTS[name][profile]
 
 
-def run(name: str, profile: str = "quick", *, cluster: str | None = None, finished: bool = False) -> dict:
+def run(
+    name: str, profile: str = "quick", *, cluster: str | None = None, finished: bool = False
+) -> dict:
     """Run an experiment as declared in :data:`EXPERIMENTS`.
 
-    ``quick`` returns the result. The other profiles also write it, ``full`` to ``results/NAME.json``, ``cpu`` to
-    ``results/NAME_cpu.json``; stopped, they go on from ``_runs/``, where networks are kept for all experiments.
+    ``quick`` returns the result. The other profiles also write it, ``full`` to
+    ``results/NAME.json``, ``cpu`` to ``results/NAME_cpu.json``; stopped, they go on from
+    ``_runs/``, where networks are kept for all experiments.
 
     Parameters
     ----------
@@ -621,35 +742,36 @@ def run(name: str, profile: str = "quick", *, cluster: str | None = None, finish
     Returns
     -------
     dict
-        ``experiment``, ``profile``, ``config``, ``data`` (its source and split), ``result``, ``provenance``.
-
-    Raises
-    ------
-    ValueError
-        If the name is unknown or has no such profile; if what is `finished` is less than the result file tells, or there are no
-        networks that could be.
-
-    References
-    ----------
-    Taught in :doc:`chapter 1 </book/discrete_ot>`.
+        ``experiment``, ``profile``, ``config``, ``data`` (its source and split), ``result``,
+        ``provenance``.
     """
     config = declared(name, profile)
     if finished and name not in STUDIED:
         raise ValueError(f"{name} has no networks that could be finished")
     if profile == "quick" and (finished or cluster):
-        raise ValueError("finished and cluster are for the profiles cpu and full: quick keeps nothing")
+        raise ValueError(
+            "finished and cluster are for the profiles cpu and full: quick keeps nothing"
+        )
     dataset = runs.dataset_of(config["dataset"], config.get("split"))
     began = time.monotonic()
     if name in STUDIED:
-        kept = {} if profile == "quick" else {"root": _kept("networks"), "cluster": cluster, "finished": finished}
+        kept = (
+            {}
+            if profile == "quick"
+            else {"root": _kept("networks"), "cluster": cluster, "finished": finished}
+        )
         result = STUDIED[name](_decided(name, profile), **kept)
     else:
         options = {key: value for key, value in config.items() if key != "dataset"}
         if name == "nearest_neighbours" and profile == "full":
-            key = hashlib.md5(repr((config, dataset)).encode()).hexdigest()[:8]  # never another run's
+            key = hashlib.md5(repr((config, dataset)).encode()).hexdigest()[
+                :8
+            ]  # never another run's
             options["checkpoint"] = _kept(f"{name}-{key}")
         result = _MEASURED[name](dataset, **options)
-    command = f"python -m wdtr_lite experiment {name} --profile {profile}" + " --finished" * finished
+    command = (
+        f"python -m wdtr_lite experiment {name} --profile {profile}" + " --finished" * finished
+    )
     command += " --cluster ADDRESS" if cluster else ""
     report = {
         "experiment": name,
@@ -662,7 +784,9 @@ def run(name: str, profile: str = "quick", *, cluster: str | None = None, finish
     if profile != "quick":
         path, known = path_of(name, profile), found(name, profile)
         if finished and _told(result) < max(1, _told(known["result"]) if known else 0):
-            raise ValueError(f"less of {name} is finished in {_kept('networks')} than {path} tells already")
+            raise ValueError(
+                f"less of {name} is finished in {_kept('networks')} than {path} tells already"
+            )
         path.parent.mkdir(exist_ok=True)
         path.write_text(json.dumps(report, indent=1) + "\n")
         if name == "table1":
@@ -675,8 +799,10 @@ def _told(result: dict) -> int:
 
 
 def _decided(name: str, profile: str) -> dict:
-    """An experiment's configuration with the settings that Table 1 chose as its only candidates of those methods, where Table 1
-    was run as declared; else it searches as Table 1 does."""
+    """An experiment's configuration with the settings that Table 1 chose as its only candidates of
+    those methods, where Table 1
+    was run as declared; else it searches as Table 1 does.
+    """
     config, table1 = declared(name, profile), found("table1", profile)
     if name == "table1" or "likeliest" not in config or table1 is None:
         return config
@@ -691,7 +817,9 @@ def _publish(report: dict) -> None:
     config, profile = report["config"], report["profile"]
     for row in report["result"]["rows"]:
         if row["seed"] == config["seeds"][0] and "wrong" in row:
-            weights = runs.trained(_config_of(report, row), _kept("networks")).model.cpu().state_dict()
+            weights = (
+                runs.trained(_config_of(report, row), _kept("networks")).model.cpu().state_dict()
+            )
             torch.save(weights, path_of("table1", profile, f"_{row['method']}.pt"))
 
 
@@ -707,10 +835,6 @@ def network(method: str, profile: str = "cpu") -> nn.Module:
     ------
     FileNotFoundError
         Where it was not run.
-
-    References
-    ----------
-    Taught in :doc:`chapter 9 </book/adversarial>`.
     """
     report = stored("table1", profile)
     row = next(row for row in report["result"]["rows"] if row["method"] == method)
@@ -730,11 +854,13 @@ def _config_of(report: dict, row: dict) -> training.Config:
 
 
 def path_of(name: str, profile: str = "full", suffix: str = ".json") -> Path:
-    """Where a result is kept: ``results/NAME.json``, ``results/NAME_cpu.json``; of the checkout, seen from its top or ``book/``.
-
-    Taught in :doc:`chapter 9 </book/adversarial>`.
+    """Where a result is kept: ``results/NAME.json``, ``results/NAME_cpu.json``; of the checkout,
+    seen from its top or ``book/``.
     """
-    folder = next((folder for folder in (Path("results"), Path("../results")) if folder.is_dir()), Path("results"))
+    folder = next(
+        (folder for folder in (Path("results"), Path("../results")) if folder.is_dir()),
+        Path("results"),
+    )
     return folder / (name + ("" if profile == "full" else f"_{profile}") + suffix)
 
 
@@ -744,11 +870,11 @@ def _kept(name: str) -> Path:
 
 
 def progress(name: str, profile: str) -> list[tuple[dict, float, float]]:
-    """The networks an experiment trains: labels, seconds trained so far, seconds this machine should still take.
+    """The networks an experiment trains: labels, seconds trained so far, seconds this machine
+    should still take.
 
-    Seconds of one core or of the GPU. Without networks, or for ``robust_digits``, the list is empty.
-
-    Taught in :doc:`chapter 9 </book/adversarial>`.
+    Seconds of one core or of the GPU. Without networks, or for ``robust_digits``, the list is
+    empty.
     """
     config = declared(name, profile)
     if "likeliest" not in config:
@@ -760,39 +886,36 @@ def progress(name: str, profile: str) -> list[tuple[dict, float, float]]:
 
 
 def stored(name: str, profile: str = "full") -> dict:
-    """The result file ``results/NAME.json``, or ``results/NAME_cpu.json``, as an experiment or a benchmark wrote it.
+    """The result file ``results/NAME.json``, or ``results/NAME_cpu.json``, as an experiment or a
+    benchmark wrote it.
 
     Raises
     ------
     FileNotFoundError
         Where it was not run; the message says how to.
-
-    References
-    ----------
-    Taught in :doc:`chapter 1 </book/discrete_ot>`.
     """
     path = path_of(name, profile)
     if not path.exists():
-        raise FileNotFoundError(f"{path} was not run: make results runs experiments, benchmarks/*.py --write benchmarks")
+        raise FileNotFoundError(
+            f"{path} was not run: make results runs experiments, benchmarks/*.py --write benchmarks"
+        )
     return json.loads(path.read_text())
 
 
 def found(name: str, profile: str = "full") -> dict | None:
-    """:func:`stored`, or None where it was not run.
-
-    Taught in :doc:`chapter 9 </book/adversarial>`.
-    """
+    """:func:`stored`, or None where it was not run."""
     return stored(name, profile) if path_of(name, profile).exists() else None
 
 
 def network_minutes(report: dict) -> float | None:
-    """What training and asking the networks of a result took, each on one core, by whichever command; None without.
-
-    Taught in :doc:`chapter 9 </book/adversarial>`.
+    """What training and asking the networks of a result took, each on one core, by whichever
+    command; None without.
     """
     result = report.get("result", {})
     rows = [row for row in [*result.get("search", []), *result.get("rows", [])] if "seconds" in row]
-    trained = {(row["method"], row["seed"], row["seconds"]["training"]) for row in rows}  # in search and rows it is one network
+    trained = {
+        (row["method"], row["seed"], row["seconds"]["training"]) for row in rows
+    }  # in search and rows it is one network
     asked = sum(sum(row["seconds"].values()) - row["seconds"]["training"] for row in rows)
     return (sum(seconds for *_, seconds in trained) + asked) / 60 if rows else None
 
@@ -801,8 +924,6 @@ def describe(report: dict) -> str:
     """How a stored report was measured, a line each: device, time and commit; versions; command.
 
     The time is that of the command or, where networks were trained, :func:`network_minutes`.
-
-    Taught in :doc:`chapter 1 </book/discrete_ot>`.
     """
     origin = report["provenance"]
     versions = ", ".join(f"{name} {number}" for name, number in origin["versions"].items())

@@ -1,9 +1,10 @@
 """The networks of a grid: each trained once, and asked each question once, in a folder of its own.
 
-A question is a function of a network that returns numbers for a table. What is in the folder is not done again, by whichever
-experiment it is asked for; a network whose training was killed goes on from its last checkpoint. After a change of the code that
-trains or asks, delete the folder: an answer is known by the question's name and options. Networks are independent of each other:
-on a GPU several train at once, on a CPU each core trains one, and a cluster's workers share them out.
+A question is a function of a network that returns numbers for a table. What is in the folder is not
+done again, by whichever experiment it is asked for; a network whose training was killed goes on
+from its last checkpoint. After a change of the code that trains or asks, delete the folder: an
+answer is known by the question's name and options. Networks are independent of each other: on a GPU
+several train at once, on a CPU each core trains one, and a cluster's workers share them out.
 """
 
 import hashlib
@@ -26,7 +27,16 @@ import torch
 from wdtr_lite import data, training
 from wdtr_lite.data import Dataset
 
-__all__ = ["Network", "across_seeds", "choose", "complete", "dataset_of", "outcome", "progress", "trained"]
+__all__ = [
+    "Network",
+    "across_seeds",
+    "choose",
+    "complete",
+    "dataset_of",
+    "outcome",
+    "progress",
+    "trained",
+]
 
 TOGETHER = 8  # networks that train at once on a GPU
 
@@ -34,17 +44,20 @@ Question = Callable[..., object]
 
 
 class Network(NamedTuple):
-    """What to train, and what to ask of it.
-
-    Taught in :doc:`chapter 9 </book/adversarial>`.
-    """
+    """What to train, and what to ask of it."""
 
     config: training.Config
-    questions: dict[str, Question]  # by the answer's name; each a partial of a module's function: model, dataset -> JSON
+    questions: dict[
+        str, Question
+    ]  # by the answer's name; each a partial of a module's function: model, dataset -> JSON
 
 
 def complete(
-    networks: Sequence[Network], root: str | os.PathLike | None = None, *, cluster: str | None = None, finished: bool = False
+    networks: Sequence[Network],
+    root: str | os.PathLike | None = None,
+    *,
+    cluster: str | None = None,
+    finished: bool = False,
 ) -> list[dict | None]:
     """Train what is not trained, ask what is not answered.
 
@@ -53,11 +66,12 @@ def complete(
     networks : sequence of Network
         In the order in which they are to be done. One that occurs twice is trained once.
     root : path, optional
-        Where networks and answers are kept, a folder for each configuration. Without it all is done here and now, and nothing
-        is kept. With it, on a machine without a GPU, in a process on each core.
+        Where networks and answers are kept, a folder for each configuration. Without it all is done
+        here and now, and nothing is kept. With it, on a machine without a GPU, in a process on each
+        core.
     cluster : str, optional
-        Address of a Dask scheduler. Its workers must see the same `root` and the same data under the same paths: a run whose
-        worker dies goes on from its checkpoint on another.
+        Address of a Dask scheduler. Its workers must see the same `root` and the same data under
+        the same paths: a run whose worker dies goes on from its checkpoint on another.
     finished : bool
         Do nothing: return what is there already.
 
@@ -65,44 +79,47 @@ def complete(
     -------
     list of dict or None
         As :func:`outcome`, which is None for a network that is not finished.
-
-    References
-    ----------
-    Taught in :doc:`chapter 9 </book/adversarial>`.
     """
     if root is None:
         return [_here(network) for network in networks]
     root = Path(root)
-    missing = [] if finished else _merged([network for network in networks if outcome(network, root) is None])
+    missing = (
+        []
+        if finished
+        else _merged([network for network in networks if outcome(network, root) is None])
+    )
     if missing and torch.cuda.is_available() and not cluster:
         _on_gpu(missing, root)
     elif missing:
         with _executor(cluster) as executor:
-            for done in as_completed([executor.submit(_work, network, root) for network in missing]):
+            for done in as_completed(
+                [executor.submit(_work, network, root) for network in missing]
+            ):
                 print(done.result(), flush=True)
     return [outcome(network, root) for network in networks]
 
 
 def outcome(network: Network, root: str | os.PathLike) -> dict | None:
-    """What is kept of a network: its ``answers`` by name, the last metrics of its ``training``, the ``seconds`` that the
-    training and each answer took; None where not all is there. Of a training that diverged, ``diverged`` says how.
-
-    Taught in :doc:`chapter 9 </book/adversarial>`.
+    """What is kept of a network: its ``answers`` by name, the last metrics of its ``training``,
+    the ``seconds`` that the
+    training and each answer took; None where not all is there. Of a training that diverged,
+    ``diverged`` says how.
     """
     folder = _folder(network.config, root)
     if (folder / "diverged.json").exists():
         return {"diverged": json.loads((folder / "diverged.json").read_text())}
-    measurements = {name: _answered(_file(folder, question)) for name, question in network.questions.items()}
+    measurements = {
+        name: _answered(_file(folder, question)) for name, question in network.questions.items()
+    }
     if None in measurements.values() or not _is_trained(network.config, folder):
         return None
     return _outcome(training.load(folder), measurements)
 
 
 def progress(networks: Sequence[Network], root: str | os.PathLike) -> list[tuple[float, float]]:
-    """Of each network the seconds of training done, and those still to come on one core, or the GPU, of this machine: measured
+    """Of each network the seconds of training done, and those still to come on one core, or the
+    GPU, of this machine: measured
     on two steps of each kind of training.
-
-    Taught in :doc:`chapter 9 </book/adversarial>`.
     """
     rate = cache(_images_per_second)
     found = []
@@ -112,9 +129,21 @@ def progress(networks: Sequence[Network], root: str | os.PathLike) -> list[tuple
         epochs = 0 if (folder / "diverged.json").exists() else config.epochs - len(history)
         images = config.images or len(dataset_of(config.data, config.split).split[config.part])
         kind = replace(
-            config, images=config.batch_size, epochs=2, warmup=0, milestones=(), learning_rate=0.0, seed=0, part="train"
+            config,
+            images=config.batch_size,
+            epochs=2,
+            warmup=0,
+            milestones=(),
+            learning_rate=0.0,
+            seed=0,
+            part="train",
         )
-        found.append((sum(epoch["seconds"] for epoch in history), epochs * images / rate(kind) if epochs else 0.0))
+        found.append(
+            (
+                sum(epoch["seconds"] for epoch in history),
+                epochs * images / rate(kind) if epochs else 0.0,
+            )
+        )
     return found
 
 
@@ -123,35 +152,40 @@ def _images_per_second(config: training.Config) -> float:
     torch.set_num_threads(1)
     try:
         data_set = dataset_of(config.data, config.split)
-        return training.fit(config, dataset=data_set, progress=False).history[-1]["images_per_second"]
+        return training.fit(config, dataset=data_set, progress=False).history[-1][
+            "images_per_second"
+        ]
     finally:
         torch.set_num_threads(threads)
 
 
 @cache
-def trained(config: training.Config, root: str | os.PathLike | None = None, device: str | None = None) -> training.Run:
-    """The network of a configuration, from its folder or trained there; kept in memory, so that it is trained once a process.
-
-    Taught in :doc:`chapter 9 </book/adversarial>`.
+def trained(
+    config: training.Config, root: str | os.PathLike | None = None, device: str | None = None
+) -> training.Run:
+    """The network of a configuration, from its folder or trained there; kept in memory, so that it
+    is trained once a process.
     """
     folder = root and _folder(config, root)
     if folder and _is_trained(config, folder):
-        return training.load(folder, device=device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        return training.load(
+            folder, device=device or ("cuda" if torch.cuda.is_available() else "cpu")
+        )
     data_set = dataset_of(config.data, config.split)
-    return training.fit(config, folder=folder, dataset=data_set, device=device, checkpoint_every=1, progress=False)
+    return training.fit(
+        config, folder=folder, dataset=data_set, device=device, checkpoint_every=1, progress=False
+    )
 
 
 @cache
 def dataset_of(name: str, split: str | None = None) -> Dataset:
-    """:func:`~wdtr_lite.data.load`, kept in memory.
-
-    Taught in :doc:`chapter 9 </book/adversarial>`.
-    """
+    """:func:`~wdtr_lite.data.load`, kept in memory."""
     return data.load(name, split=split)
 
 
 def across_seeds(rows: list[dict], condition: str, **labels) -> dict:
-    """Mean error under a condition of the networks with these labels, its standard deviation over n seeds.
+    """Mean error under a condition of the networks with these labels, its standard deviation over
+    n seeds.
 
     Parameters
     ----------
@@ -165,12 +199,12 @@ def across_seeds(rows: list[dict], condition: str, **labels) -> dict:
     -------
     dict
         ``mean``, ``sd`` (None of one seed, both of none) and ``n``.
-
-    References
-    ----------
-    Taught in :doc:`chapter 8 </book/training>`.
     """
-    chosen = [row for row in rows if all(row[name] == value for name, value in labels.items()) and "wrong" in row]
+    chosen = [
+        row
+        for row in rows
+        if all(row[name] == value for name, value in labels.items()) and "wrong" in row
+    ]
     errors = [row["wrong"][condition] / row["n"][condition] for row in chosen]
     return {
         "mean": float(np.mean(errors)) if errors else None,
@@ -180,10 +214,10 @@ def across_seeds(rows: list[dict], condition: str, **labels) -> dict:
 
 
 def choose(search: list[dict], conditions: list[str], allowance: float = 0.01) -> dict[str, dict]:
-    """Of each method the setting with the lowest validation error, on average over the conditions, among those whose natural
-    error is at most `allowance` above that of plain training (method ``"none"``); without any, that of the lowest natural error.
-
-    Taught in :doc:`chapter 8 </book/training>`.
+    """Of each method the setting with the lowest validation error, on average over the conditions,
+    among those whose natural
+    error is at most `allowance` above that of plain training (method ``"none"``); without any, that
+    of the lowest natural error.
     """
 
     def error(row: dict, *conditions: str) -> float:
@@ -219,7 +253,9 @@ def _merged(networks: list[Network]) -> list[Network]:
     """Each configuration once, with all that is asked of it."""
     merged: dict[training.Config, dict[str, partial]] = {}
     for config, questions in networks:
-        merged.setdefault(config, {}).update({_described(question): question for question in questions.values()})
+        merged.setdefault(config, {}).update(
+            {_described(question): question for question in questions.values()}
+        )
     return [Network(*each) for each in merged.items()]
 
 
@@ -231,7 +267,9 @@ def _here(network: Network) -> dict:
     return _outcome(run, _measurements(network, run))
 
 
-def _measurements(network: Network, run: training.Run, folder: Path | None = None) -> dict[str, dict]:
+def _measurements(
+    network: Network, run: training.Run, folder: Path | None = None
+) -> dict[str, dict]:
     measurements = {}
     for name, question in network.questions.items():
         file = folder and _file(folder, question)
@@ -241,7 +279,11 @@ def _measurements(network: Network, run: training.Run, folder: Path | None = Non
         began = time.perf_counter()
         answer = question(run.model, dataset_of(network.config.data, network.config.split))
         seconds = round(time.perf_counter() - began, 2)
-        measurements[name] = {"question": _described(question), "seconds": seconds, "answer": answer}
+        measurements[name] = {
+            "question": _described(question),
+            "seconds": seconds,
+            "answer": answer,
+        }
         if file:
             _write(file, measurements[name])
     return measurements
@@ -263,7 +305,11 @@ def _on_gpu(missing: list[Network], root: Path) -> None:
         for source in dict.fromkeys((config.data, config.split) for config in configs):
             some = [config for config in configs if (config.data, config.split) == source]
             try:
-                training.fit_together(some, folders=[_folder(config, root) for config in some], dataset=dataset_of(*source))
+                training.fit_together(
+                    some,
+                    folders=[_folder(config, root) for config in some],
+                    dataset=dataset_of(*source),
+                )
             except training.Divergence as error:
                 print(f"{error} The others go on one by one.", flush=True)
         for network in group:
@@ -272,7 +318,9 @@ def _on_gpu(missing: list[Network], root: Path) -> None:
 
 @contextmanager
 def _executor(cluster: str | None) -> Iterator[Executor]:
-    """A process on each core, or the workers of a Dask cluster, which answer to the same interface."""
+    """A process on each core, or the workers of a Dask cluster, which answer to the same
+    interface.
+    """
     if cluster is None:
         spawn = multiprocessing.get_context("spawn")
         with ProcessPoolExecutor(os.cpu_count(), spawn, _begin) as executor:
@@ -285,7 +333,9 @@ def _executor(cluster: str | None) -> Iterator[Executor]:
 
 
 def _begin() -> None:
-    """One thread for each process of the pool, which ends with the process that started it, even if that one is killed."""
+    """One thread for each process of the pool, which ends with the process that started it, even
+    if that one is killed.
+    """
     torch.set_num_threads(1)
 
     def follow():
@@ -309,7 +359,10 @@ def _described(question: partial) -> str:
 
 
 def _file(folder: Path, question: partial) -> Path:
-    return folder / f"{question.func.__name__}-{hashlib.md5(_described(question).encode()).hexdigest()[:8]}.json"
+    return (
+        folder
+        / f"{question.func.__name__}-{hashlib.md5(_described(question).encode()).hexdigest()[:8]}.json"
+    )
 
 
 def _answered(file: Path) -> dict | None:
@@ -335,5 +388,9 @@ def _write(file: Path, value: object) -> None:
 
 
 def _name(config: training.Config) -> str:
-    setting = {name: getattr(config, name) for name in ("eta", "radius", "epsilon") if getattr(config, name)}
+    setting = {
+        name: getattr(config, name)
+        for name in ("eta", "radius", "epsilon")
+        if getattr(config, name)
+    }
     return f"{config.model} {config.method} {setting} seed {config.seed}"

@@ -1,7 +1,9 @@
-"""Training, from a configuration to weights: resumable, the same for the same seed, captured in a CUDA graph on a GPU.
+"""Training, from a configuration to weights: resumable, the same for the same seed, captured in a
+CUDA graph on a GPU.
 
-The images lie on the device as uint8. A run in a folder leaves ``checkpoint.pt``, replaced in one step, and
-``metrics.jsonl``, a line for each epoch; killed at any time it goes on from its last checkpoint, on a CPU to the very same weights.
+The images lie on the device as uint8. A run in a folder leaves ``checkpoint.pt``, replaced in one
+step, and ``metrics.jsonl``, a line for each epoch; killed at any time it goes on from its last
+checkpoint, on a CPU to the very same weights.
 """
 
 import json
@@ -33,10 +35,7 @@ METHODS = ("none", *PENALTIES, "jacobian", *NOISES, *ADVERSARIES)
 
 
 class Divergence(RuntimeError):
-    """The loss or a weight is not a number any more.
-
-    Taught in :doc:`chapter 8 </book/training>`.
-    """
+    """The loss or a weight is not a number any more."""
 
 
 def _option(default, text: str, choices: tuple | None = None):
@@ -49,11 +48,6 @@ class Config:
 
     Each field is an option of ``python -m wdtr_lite train``, whose ``--help`` explains it.
 
-    Raises
-    ------
-    ValueError, TypeError
-        If a field is of another type or out of range, or a radius, eta or epsilon is not what the method needs.
-
     Examples
     --------
     >>> from wdtr_lite.training import Config
@@ -62,33 +56,65 @@ class Config:
 
     References
     ----------
-    Appendix D of Lin et al. (2019). Taught in :doc:`chapter 8 </book/training>`.
+    Appendix D of Lin et al. (2019).
     """
 
-    data: str = _option("cifar10", "data set, as in wdtr_lite.data.load", ("cifar10", "mnist", "mnist5k", "mnist5k_color"))
-    split: str | None = _option(None, "which split of the data set, where it has several: official or holdout")
-    part: str = _option("train", "train on all training images, or on those that are not kept for validation", ("train", "fit"))
-    images: int | None = _option(None, "train on so many images, drawn at random, the same for every seed; default all")
+    data: str = _option(
+        "cifar10",
+        "data set, as in wdtr_lite.data.load",
+        ("cifar10", "mnist", "mnist5k", "mnist5k_color"),
+    )
+    split: str | None = _option(
+        None, "which split of the data set, where it has several: official or holdout"
+    )
+    part: str = _option(
+        "train",
+        "train on all training images, or on those that are not kept for validation",
+        ("train", "fit"),
+    )
+    images: int | None = _option(
+        None, "train on so many images, drawn at random, the same for every seed; default all"
+    )
     model: str = _option("resnet20", "network, as in wdtr_lite.models", tuple(models.MODELS))
     activation: str = _option("softplus", "activation of the network", ("softplus", "relu"))
-    width: int | None = _option(None, "channels of the network's first stage; default the network's own")
+    width: int | None = _option(
+        None, "channels of the network's first stage; default the network's own"
+    )
     method: str = _option("none", "what is added to plain training", METHODS)
     eta: float = _option(
-        0.0, "of a penalty and of trades: the root of the weight; of noise: its standard deviation per pixel, on average"
+        0.0,
+        "of a penalty and of trades: the root of the weight; of noise: its standard deviation per pixel, on average",
     )
-    radius: int | None = _option(None, "neighbourhood of the pixel graph, in pixels, of the wasserstein methods")
+    radius: int | None = _option(
+        None, "neighbourhood of the pixel graph, in pixels, of the wasserstein methods"
+    )
     of: str = _option("loss", "whose gradient a penalty takes", ("loss", "logits", "margin"))
-    mode: str = _option("double_backprop", "how a penalty is differentiated", ("double_backprop", "finite_difference"))
-    scale: str | None = _option("trace", "divide L(x) by its mean diagonal (trace), or take it as it is (none)", ("trace", None))
-    epsilon: float = _option(0.0, "of fgsm, pgd and trades: the largest change of a pixel, of [0, 1]")
+    mode: str = _option(
+        "double_backprop",
+        "how a penalty is differentiated",
+        ("double_backprop", "finite_difference"),
+    )
+    scale: str | None = _option(
+        "trace",
+        "divide L(x) by its mean diagonal (trace), or take it as it is (none)",
+        ("trace", None),
+    )
+    epsilon: float = _option(
+        0.0, "of fgsm, pgd and trades: the largest change of a pixel, of [0, 1]"
+    )
     steps: int = _option(7, "of pgd and trades: steps, each of 2.5 epsilon / steps")
     warmup: int = _option(
-        0, "of fgsm, pgd and trades: epochs in which epsilon grows to its value; without them training may never start"
+        0,
+        "of fgsm, pgd and trades: epochs in which epsilon grows to its value; without them training may never start",
     )
     epochs: int = _option(200, "passes over the images")
-    batch_size: int = _option(128, "images per step; what is left over at an epoch's end waits for the next epoch's order")
+    batch_size: int = _option(
+        128, "images per step; what is left over at an epoch's end waits for the next epoch's order"
+    )
     learning_rate: float = _option(0.1, "of stochastic gradient descent, until the first milestone")
-    milestones: tuple[int, ...] = _option((100, 150), "epochs after which the learning rate is divided by 10")
+    milestones: tuple[int, ...] = _option(
+        (100, 150), "epochs after which the learning rate is divided by 10"
+    )
     momentum: float = _option(0.9, "of stochastic gradient descent")
     weight_decay: float = _option(1e-4, "of stochastic gradient descent")
     precision: str = _option(
@@ -102,13 +128,17 @@ class Config:
         for option in fields(self):
             value, choices = getattr(self, option.name), option.metadata["choices"]
             if choices and value not in choices:
-                raise ValueError(f"{option.name} must be one of {', '.join(map(str, choices))}, got {value!r}")
+                raise ValueError(
+                    f"{option.name} must be one of {', '.join(map(str, choices))}, got {value!r}"
+                )
         given = [name for name in ("images", "radius", "width") if getattr(self, name) is not None]
         for name in ("steps", "warmup", "epochs", "batch_size", "seed", *given):
             checks.whole(getattr(self, name), name, 0 if name in ("seed", "warmup") else 1)
             if getattr(self, name) >= 2**40:
                 raise ValueError(f"{name} must be less than 2**40, got {getattr(self, name)}")
-            object.__setattr__(self, name, int(getattr(self, name)))  # a checkpoint holds no NumPy numbers
+            object.__setattr__(
+                self, name, int(getattr(self, name))
+            )  # a checkpoint holds no NumPy numbers
         for name in ("eta", "epsilon", "learning_rate", "momentum", "weight_decay"):
             checks.number(getattr(self, name), name)
             object.__setattr__(self, name, float(getattr(self, name)))
@@ -122,21 +152,24 @@ class Config:
     def _check_method(self) -> None:
         graph, adversary = self.method.startswith("wasserstein"), self.method in ADVERSARIES
         if graph != (self.radius is not None):
-            raise ValueError(f"method={self.method!r} needs {'a' if graph else 'no'} radius, got radius={self.radius!r}")
+            raise ValueError(
+                f"method={self.method!r} needs {'a' if graph else 'no'} radius, got radius={self.radius!r}"
+            )
         if adversary != (self.epsilon > 0):
-            raise ValueError(f"method={self.method!r} needs {'epsilon > 0' if adversary else 'no epsilon'}, got {self.epsilon!r}")
+            raise ValueError(
+                f"method={self.method!r} needs {'epsilon > 0' if adversary else 'no epsilon'}, got {self.epsilon!r}"
+            )
         if self.eta and self.method in ("none", "fgsm", "pgd"):
             raise ValueError(f"method={self.method!r} needs no eta, got eta={self.eta!r}")
 
 
 class Run(NamedTuple):
-    """A trained network and how it got there.
-
-    Taught in :doc:`chapter 8 </book/training>`.
-    """
+    """A trained network and how it got there."""
 
     model: nn.Module  # in evaluation mode
-    history: list[dict]  # one for each epoch: loss, penalty, error on the batches trained on, seconds
+    history: list[
+        dict
+    ]  # one for each epoch: loss, penalty, error on the batches trained on, seconds
     config: Config
 
 
@@ -155,7 +188,8 @@ def fit(
     ----------
     config : Config
     folder : path, optional
-        Where checkpoints and metrics are kept; a run found there is continued. Without it nothing is written.
+        Where checkpoints and metrics are kept; a run found there is continued. Without it nothing
+        is written.
     device : optional
         By default the GPU where there is one, else the CPU.
     dataset : Dataset, optional
@@ -173,8 +207,6 @@ def fit(
     ------
     Divergence
         At the end of an epoch in which a loss or a weight was not finite.
-    ValueError, TypeError
-        If the folder holds a run of another configuration or other images, or there are fewer images than a batch.
 
     Examples
     --------
@@ -186,10 +218,15 @@ def fit(
 
     References
     ----------
-    Appendix D of Lin et al. (2019). Taught in :doc:`chapter 8 </book/training>`.
+    Appendix D of Lin et al. (2019).
     """
     return fit_together(
-        [config], folders=[folder], device=device, dataset=dataset, checkpoint_every=checkpoint_every, progress=progress
+        [config],
+        folders=[folder],
+        device=device,
+        dataset=dataset,
+        checkpoint_every=checkpoint_every,
+        progress=progress,
     )[0]
 
 
@@ -202,7 +239,8 @@ def fit_together(
     checkpoint_every: int = 10,
     progress: bool = True,
 ) -> list[Run]:
-    """Train several networks: on a GPU at once, each on a stream of its own, step by step in turn; on a CPU one after the other.
+    """Train several networks: on a GPU at once, each on a stream of its own, step by step in turn;
+    on a CPU one after the other.
 
     Parameters
     ----------
@@ -218,17 +256,15 @@ def fit_together(
 
     Raises
     ------
-    Divergence, ValueError, TypeError
+    Divergence
         As :func:`fit`.
-
-    References
-    ----------
-    Taught in :doc:`chapter 8 </book/training>`.
     """
     checks.whole(checkpoint_every, "checkpoint_every")
     folders = [None] * len(configs) if folders is None else list(folders)
     if len(folders) != len(configs):
-        raise ValueError(f"folders must be one for each of the {len(configs)} configurations, got {len(folders)}")
+        raise ValueError(
+            f"folders must be one for each of the {len(configs)} configurations, got {len(folders)}"
+        )
     given = [Path(folder).resolve() for folder in folders if folder]
     if len(set(given)) < len(given):
         raise ValueError("folders must differ from each other")
@@ -239,7 +275,9 @@ def fit_together(
     ]
     total = sum(training.images_until(training.config.epochs) for training in trainings)
     done = sum(training.images_until(training.epoch) for training in trainings)
-    with tqdm(total=total, initial=done, unit=" images", unit_scale=True, disable=not progress) as bar:
+    with tqdm(
+        total=total, initial=done, unit=" images", unit_scale=True, disable=not progress
+    ) as bar:
         turns = [training.steps() for training in trainings]
         for group in [turns] if device.type == "cuda" else [[turn] for turn in turns]:
             while group:
@@ -250,7 +288,12 @@ def fit_together(
                     else:
                         bar.update(step.images)
                         if step.metrics:
-                            bar.set_postfix({k: f"{step.metrics[k]:.4g}" for k in ("epoch", "loss", "penalty", "error")})
+                            bar.set_postfix(
+                                {
+                                    k: f"{step.metrics[k]:.4g}"
+                                    for k in ("epoch", "loss", "penalty", "error")
+                                }
+                            )
     return [training.run() for training in trainings]
 
 
@@ -261,14 +304,12 @@ def load(folder: str | os.PathLike, *, device: str | torch.device = "cpu") -> Ru
     ------
     FileNotFoundError
         If there is no checkpoint in the folder.
-
-    References
-    ----------
-    Taught in :doc:`chapter 8 </book/training>`.
     """
     folder = Path(folder)
     if not (folder / "checkpoint.pt").exists():
-        raise FileNotFoundError(f"{folder} holds no checkpoint.pt: train with folder={str(folder)!r} first")
+        raise FileNotFoundError(
+            f"{folder} holds no checkpoint.pt: train with folder={str(folder)!r} first"
+        )
     device = _device(device)
     state = _checkpoint(folder, device)
     config = Config(**state["config"])
@@ -283,10 +324,6 @@ def network(config: Config, weights: dict[str, Tensor]) -> nn.Module:
     config : Config
     weights : dict of str to tensor
         Its ``state_dict()``.
-
-    References
-    ----------
-    Taught in :doc:`chapter 9 </book/adversarial>`.
     """
     model = _network(config, weights["normalize.mean"].shape[0], 0.0, 1.0)
     model.load_state_dict(weights)
@@ -308,17 +345,29 @@ class _Step(NamedTuple):
 class Training:
     """One run, a step at a time."""
 
-    def __init__(self, config: Config, folder: Path | None, device: torch.device, dataset: data.Dataset | None, every: int):
+    def __init__(
+        self,
+        config: Config,
+        folder: Path | None,
+        device: torch.device,
+        dataset: data.Dataset | None,
+        every: int,
+    ):
         self.config, self.folder, self.device, self.every = config, folder, device, every
         self.dataset = dataset or data.load(config.data, split=config.split)
         images, labels = _training_images(self.dataset, config)
         if len(images) < config.batch_size:
-            raise ValueError(f"batch_size must be at most the number of images, {len(images)}, got {config.batch_size}")
+            raise ValueError(
+                f"batch_size must be at most the number of images, {len(images)}, got {config.batch_size}"
+            )
         self.images, self.labels = images.to(device), labels.to(device)
         self.data = f"{self.dataset!r}, checksum {zlib.crc32(labels.numpy(), zlib.crc32(images.contiguous().numpy()))}"
         self.model = _network(config, images.shape[1], *_mean_and_std(images)).to(device)
         self.optimizer = torch.optim.SGD(
-            self.model.parameters(), lr=config.learning_rate, momentum=config.momentum, weight_decay=config.weight_decay
+            self.model.parameters(),
+            lr=config.learning_rate,
+            momentum=config.momentum,
+            weight_decay=config.weight_decay,
         )
         self.terms = _terms(config, images.shape[-2:], device)
         self.generator = torch.Generator(device)
@@ -354,22 +403,31 @@ class Training:
         return Run(self.model.eval(), self.history, self.config)
 
     def _begin_epoch(self) -> None:
-        rate = self.config.learning_rate * 0.1 ** sum(self.epoch >= milestone for milestone in self.config.milestones)
+        rate = self.config.learning_rate * 0.1 ** sum(
+            self.epoch >= milestone for milestone in self.config.milestones
+        )
         epsilon = self.config.epsilon * min(1.0, (self.epoch + 1) / (self.config.warmup + 1))
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         if (rate, epsilon) != self.constants:
-            self.constants, self.captured = (rate, epsilon), None  # a captured step holds the old ones
+            self.constants, self.captured = (
+                (rate, epsilon),
+                None,
+            )  # a captured step holds the old ones
         # Seeded anew for each epoch: a resumed run needs no generator's state.
         self.generator.manual_seed(1_000_003 * self.config.seed + self.epoch)
 
     def _batches(self) -> tuple[Tensor, ...]:
-        order = torch.randperm(len(self.images), generator=torch.Generator().manual_seed(self.generator.initial_seed()))
+        order = torch.randperm(
+            len(self.images), generator=torch.Generator().manual_seed(self.generator.initial_seed())
+        )
         whole = len(order) // self.config.batch_size * self.config.batch_size
         return order[:whole].to(self.device).split(self.config.batch_size)
 
     def _step(self, k: int) -> None:
-        """One step: on a GPU eager for the first three, which warm up what is then captured, and afterwards replayed."""
+        """One step: on a GPU eager for the first three, which warm up what is then captured, and
+        afterwards replayed.
+        """
         if self.stream is None or (self.captured is None and k <= 3):
             self._eager_step()
             return
@@ -385,10 +443,14 @@ class Training:
         x, y = self.images[self.batch].float() / 255, self.labels[self.batch]
         with arithmetic(self.config.precision, self.device):
             outputs, loss, penalty = self.terms(self.model, x, y, self.generator, self.constants[1])
-            with torch.autocast(self.device.type, enabled=False):  # a finite difference is differentiated in float32
+            with torch.autocast(
+                self.device.type, enabled=False
+            ):  # a finite difference is differentiated in float32
                 (loss.mean() + penalty.mean()).backward()
         self.optimizer.step()
-        self.totals += torch.stack([loss.detach().sum(), penalty.detach().sum(), (outputs.argmax(1) != y).sum()])
+        self.totals += torch.stack(
+            [loss.detach().sum(), penalty.detach().sum(), (outputs.argmax(1) != y).sum()]
+        )
 
     @contextmanager
     def _streamed(self) -> Iterator[None]:
@@ -397,20 +459,28 @@ class Training:
 
     def _end_epoch(self, batches: int, start: float) -> dict:
         with self._streamed():
-            finite = torch.stack([value.isfinite().all() for value in self.model.state_dict().values()]).all()
+            finite = torch.stack(
+                [value.isfinite().all() for value in self.model.state_dict().values()]
+            ).all()
             loss, penalty, error = (self.totals / (batches * self.config.batch_size)).tolist()
             self.totals.zero_()
         seconds = time.perf_counter() - start
         self.epoch += 1
         if not (bool(finite) and loss + penalty < float("inf")):
-            kept = f"the last good one is {self.folder / 'checkpoint.pt'}" if self._has_checkpoint() else "there is no checkpoint"
+            kept = (
+                f"the last good one is {self.folder / 'checkpoint.pt'}"
+                if self._has_checkpoint()
+                else "there is no checkpoint"
+            )
             raise Divergence(
                 f"the run diverged in epoch {self.epoch} (loss {loss}, penalty {penalty}); {kept}. "
                 "Lower the learning rate or eta."
             )
         rate = batches * self.config.batch_size / seconds
         metrics = {"epoch": self.epoch, "loss": loss, "penalty": penalty, "error": error}
-        self.history.append({**metrics, "seconds": round(seconds, 3), "images_per_second": round(rate, 1)})
+        self.history.append(
+            {**metrics, "seconds": round(seconds, 3), "images_per_second": round(rate, 1)}
+        )
         if self.folder:
             self._save()
         return metrics
@@ -420,7 +490,9 @@ class Training:
 
     def _save(self) -> None:
         lines = "".join(json.dumps(line) + "\n" for line in self.history)
-        _replace(self.folder / "metrics.jsonl", lambda stream: stream.write(lines.encode()))  # never behind the checkpoint
+        _replace(
+            self.folder / "metrics.jsonl", lambda stream: stream.write(lines.encode())
+        )  # never behind the checkpoint
         if self.epoch % self.every == 0 or self.epoch == self.config.epochs:
             state = {
                 "config": asdict(self.config), "data": self.data, "epoch": self.epoch,
@@ -433,12 +505,18 @@ class Training:
             return
         state = _checkpoint(self.folder, self.device)
         found, asked = Config(**state["config"]), self.config
-        different = [f.name for f in fields(Config) if getattr(found, f.name) != getattr(asked, f.name)]
+        different = [
+            f.name for f in fields(Config) if getattr(found, f.name) != getattr(asked, f.name)
+        ]
         if different:
             values = ", ".join(f"{name}={getattr(found, name)!r}" for name in different)
-            raise ValueError(f"{self.folder} holds a run with {values}: choose another folder, or delete that one")
+            raise ValueError(
+                f"{self.folder} holds a run with {values}: choose another folder, or delete that one"
+            )
         if state["data"] != self.data:
-            raise ValueError(f"{self.folder} holds a run on other images ({state['data']}): choose another folder")
+            raise ValueError(
+                f"{self.folder} holds a run on other images ({state['data']}): choose another folder"
+            )
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.epoch = state["epoch"]
@@ -461,7 +539,9 @@ def _metrics(folder: Path, epochs: int) -> list[dict]:
     except (OSError, ValueError):
         lines = []
     if len(lines) < epochs:
-        raise ValueError(f"{path} is damaged, it lacks some of {epochs} epochs: delete {folder} and train anew")
+        raise ValueError(
+            f"{path} is damaged, it lacks some of {epochs} epochs: delete {folder} and train anew"
+        )
     return lines[:epochs]
 
 
@@ -482,8 +562,12 @@ def _training_images(dataset: data.Dataset, config: Config) -> tuple[Tensor, Ten
 
 
 def _mean_and_std(images: Tensor) -> tuple[list[float], list[float]]:
-    """Of each channel's intensities in [0, 1]; from histograms, for CIFAR-10 in float64 takes gigabytes."""
-    counts = torch.stack([channel.flatten().bincount(minlength=256) for channel in images.unbind(1)]).double()
+    """Of each channel's intensities in [0, 1]; from histograms, for CIFAR-10 in float64 takes
+    gigabytes.
+    """
+    counts = torch.stack(
+        [channel.flatten().bincount(minlength=256) for channel in images.unbind(1)]
+    ).double()
     values, n = torch.arange(256, dtype=torch.float64) / 255, counts.sum(1)
     mean = counts @ values / n
     variance = (counts * (values - mean[:, None]) ** 2).sum(1) / (n - 1)
@@ -495,14 +579,20 @@ def _network(config: Config, channels: int, mean, std) -> nn.Module:
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(config.seed)
         width = {} if config.width is None else {"width": config.width}
-        return models.MODELS[config.model](config.activation, channels=channels, mean=mean, std=std, **width)
+        return models.MODELS[config.model](
+            config.activation, channels=channels, mean=mean, std=std, **width
+        )
 
 
 def _terms(config: Config, size: Sequence[int], device: torch.device) -> Callable:
-    """The function model, x, y, generator -> outputs, loss (B,), weighted penalty (B,) that a configuration asks for."""
+    """The function model, x, y, generator -> outputs, loss (B,), weighted penalty (B,) that a
+    configuration asks for.
+    """
     graph = PixelGraph(*size, config.radius).to(device, torch.float32) if config.radius else None
     if config.method in PENALTIES:
-        penalty = GradientPenalty(graph or "euclidean", of=config.of, mode=config.mode, scale=config.scale)
+        penalty = GradientPenalty(
+            graph or "euclidean", of=config.of, mode=config.mode, scale=config.scale
+        )
 
         def penalised(model, x, y, generator, epsilon):
             terms = penalty.terms(model, x, y)
@@ -529,34 +619,71 @@ def _terms(config: Config, size: Sequence[int], device: torch.device) -> Callabl
     return changed
 
 
-def _jacobian_terms(config: Config, model: nn.Module, x: Tensor, y: Tensor, generator: torch.Generator, epsilon: float) -> tuple:
-    """Hoffman, Roberts and Yaida (2019): the Jacobian's squared norm from one random projection of the logits."""
+def _jacobian_terms(
+    config: Config,
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    generator: torch.Generator,
+    epsilon: float,
+) -> tuple:
+    """Hoffman, Roberts and Yaida (2019): the Jacobian's squared norm from one random projection of
+    the logits.
+    """
     direction = None
 
     def projected(outputs: Tensor, _: Tensor) -> Tensor:
         nonlocal direction  # the same when a finite difference asks again
         if direction is None:
-            direction = F.normalize(torch.randn(outputs.shape, generator=generator, device=x.device), dim=1)
+            direction = F.normalize(
+                torch.randn(outputs.shape, generator=generator, device=x.device), dim=1
+            )
         return (outputs * direction).sum(1)
 
-    outputs, _, norm_sq = GradientPenalty("euclidean", loss=projected, mode=config.mode).terms(model, x, y)
-    return outputs, F.cross_entropy(outputs, y, reduction="none"), config.eta**2 * outputs.shape[1] * norm_sq
+    outputs, _, norm_sq = GradientPenalty("euclidean", loss=projected, mode=config.mode).terms(
+        model, x, y
+    )
+    return (
+        outputs,
+        F.cross_entropy(outputs, y, reduction="none"),
+        config.eta**2 * outputs.shape[1] * norm_sq,
+    )
 
 
-def _trades_terms(config: Config, model: nn.Module, x: Tensor, y: Tensor, generator: torch.Generator, epsilon: float) -> tuple:
-    """Zhang et al. (2019): the Kullback-Leibler divergence from the answers to those on images attacked to make it large."""
+def _trades_terms(
+    config: Config,
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    generator: torch.Generator,
+    epsilon: float,
+) -> tuple:
+    """Zhang et al. (2019): the Kullback-Leibler divergence from the answers to those on images
+    attacked to make it large.
+    """
     model.eval()
     with torch.no_grad():
         answers = model(x).softmax(1)
     start = (x + 1e-3 * torch.randn(x.shape, generator=generator, device=x.device)).clamp(0, 1)
-    attacked = attacks.ascend(model, x, answers, start, epsilon, 2.5 * epsilon / config.steps, config.steps, "linf")
+    attacked = attacks.ascend(
+        model, x, answers, start, epsilon, 2.5 * epsilon / config.steps, config.steps, "linf"
+    )
     model.train()
     outputs = model(x)
-    divergence = F.kl_div(model(attacked).log_softmax(1), outputs.softmax(1), reduction="none").sum(1)
+    divergence = F.kl_div(model(attacked).log_softmax(1), outputs.softmax(1), reduction="none").sum(
+        1
+    )
     return outputs, F.cross_entropy(outputs, y, reduction="none"), config.eta**2 * divergence
 
 
-def _adversarial(config: Config, model: nn.Module, x: Tensor, y: Tensor, generator: torch.Generator, epsilon: float) -> Tensor:
+def _adversarial(
+    config: Config,
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    generator: torch.Generator,
+    epsilon: float,
+) -> Tensor:
     """Images attacked as the network stands, in evaluation mode."""
     model.eval()
     if config.method == "fgsm":
@@ -570,10 +697,17 @@ def _adversarial(config: Config, model: nn.Module, x: Tensor, y: Tensor, generat
 
 @contextmanager
 def arithmetic(precision: str, device: torch.device) -> Iterator[None]:
-    """float32 as it is written, TF32 in the GPU's products, or bfloat16 in the network; repeatable convolutions."""
-    before, tf32 = torch.get_float32_matmul_precision(), precision == "tf32" and device.type == "cuda"
+    """float32 as it is written, TF32 in the GPU's products, or bfloat16 in the network; repeatable
+    convolutions.
+    """
+    before, tf32 = (
+        torch.get_float32_matmul_precision(),
+        precision == "tf32" and device.type == "cuda",
+    )
     torch.set_float32_matmul_precision("high" if tf32 else "highest")
-    flags = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=tf32)
+    flags = torch.backends.cudnn.flags(
+        enabled=True, benchmark=False, deterministic=True, allow_tf32=tf32
+    )
     try:
         with flags, torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"):
             yield

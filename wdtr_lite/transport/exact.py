@@ -15,12 +15,11 @@ from wdtr_lite.transport.measures import Image
 
 
 class TransportPlan(NamedTuple):
-    r"""A sparse transport plan: entry k moves ``mass[k]`` from pixel ``source[k]`` to ``target[k]``.
+    r"""A sparse transport plan: entry k moves ``mass[k]`` from pixel ``source[k]`` to
+    ``target[k]``.
 
-    Pixels are numbered row by row, :math:`i = \text{row} \cdot W + \text{column}`. An optimal plan of
-    two images with n and m lit pixels has at most n + m - 1 entries.
-
-    Taught in :doc:`chapter 1 </book/discrete_ot>`.
+    Pixels are numbered row by row, :math:`i = \text{row} \cdot W + \text{column}`. An optimal plan
+    of two images with n and m lit pixels has at most n + m - 1 entries.
     """
 
     source: np.ndarray  # (k,) int64
@@ -51,12 +50,6 @@ def ground_cost(
     array, (n, n)
         float64, in pixels to the power p.
 
-    Raises
-    ------
-    ValueError
-        If the shape is not two positive whole numbers, p < 1, the name is unknown, or a distance is negative or
-        not finite.
-
     Examples
     --------
     >>> from wdtr_lite.transport import ground_cost
@@ -67,7 +60,7 @@ def ground_cost(
 
     References
     ----------
-    Equation (4) of Lin, Dukler, Li and Montúfar (2019). Taught in :doc:`chapter 1 </book/discrete_ot>`.
+    Equation (4) of Lin, Dukler, Li and Montúfar (2019).
     """
     if len(shape) != 2 or not all(k >= 1 and k == int(k) for k in shape):
         raise ValueError(f"shape must be two positive whole numbers (H, W), got {shape!r}")
@@ -86,13 +79,16 @@ def ground_cost(
     return _power(distance, p)
 
 
-def transport_plan(x: Image, y: Image, *, p: float = 2, cost: np.ndarray | None = None) -> TransportPlan:
+def transport_plan(
+    x: Image, y: Image, *, p: float = 2, cost: np.ndarray | None = None
+) -> TransportPlan:
     r"""An exact optimal plan of the linear program (4), as a sparse list of moves.
 
     .. math:: \min_{\Pi \ge 0} \sum_{ij} C_{ij} \Pi_{ij}
        \quad\text{subject to}\quad \Pi 1 = x,\ \Pi^\top 1 = y.
 
-    On a grid the optimum can be reached by several plans; this is the one POT's network simplex finds.
+    On a grid the optimum can be reached by several plans; this is the one POT's network simplex
+    finds.
 
     Parameters
     ----------
@@ -105,8 +101,6 @@ def transport_plan(x: Image, y: Image, *, p: float = 2, cost: np.ndarray | None 
 
     Raises
     ------
-    ValueError
-        If an image or the cost is invalid, or the shapes differ.
     RuntimeError
         If the solver does not finish, or a large p spreads the costs beyond its precision.
 
@@ -123,12 +117,13 @@ def transport_plan(x: Image, y: Image, *, p: float = 2, cost: np.ndarray | None 
     References
     ----------
     Equation (4) of Lin et al. (2019); solver: Bonneel et al. (2011), in POT, Flamary et al. (2021).
-    Taught in :doc:`chapter 1 </book/discrete_ot>`.
     """
     return plan_between(*measures.supports(x, y), p, cost)
 
 
-def wasserstein_distance(x: Image, y: Image, *, p: float = 2, cost: np.ndarray | None = None) -> float:
+def wasserstein_distance(
+    x: Image, y: Image, *, p: float = 2, cost: np.ndarray | None = None
+) -> float:
     r"""The exact Wasserstein-p distance, in pixels: the optimum of (4) to the power 1/p.
 
     .. math:: W_p(x, y) = \Bigl(\min_{\Pi} \sum_{ij} d_\Omega(a_i, a_j)^p\, \Pi_{ij}\Bigr)^{1/p}
@@ -140,12 +135,11 @@ def wasserstein_distance(x: Image, y: Image, *, p: float = 2, cost: np.ndarray |
     p : float
         Order, at least 1.
     cost : array, (n, n), optional
-        Costs that are already :math:`d_\Omega^p`; the result is then in the unit of :math:`d_\Omega`.
+        Costs that are already :math:`d_\Omega^p`; the result is then in the unit of
+        :math:`d_\Omega`.
 
     Raises
     ------
-    ValueError
-        If an image, `p` or the cost is invalid, or the shapes differ.
     RuntimeError
         If the solver does not finish, or a large p spreads the costs beyond its precision.
 
@@ -161,7 +155,6 @@ def wasserstein_distance(x: Image, y: Image, *, p: float = 2, cost: np.ndarray |
     References
     ----------
     Equation (4) of Lin et al. (2019); Peyré and Cuturi (2019), chapter 2.
-    Taught in :doc:`chapter 1 </book/discrete_ot>`.
     """
     a, b, width = measures.supports(x, y)
     return _solve(a, b, width, p, cost)[1]
@@ -201,21 +194,25 @@ def pairwise_distances(
     array([[0., 1., 2.],
            [1., 0., 1.],
            [2., 1., 0.]])
-
-    Taught in :doc:`chapter 1 </book/discrete_ot>`.
     """
     measures.check_order(p)
     a, width = measures.support_list(xs, "xs")
     b, width_y = (a, width) if ys is None else measures.support_list(ys, "ys")
     if (a[0].size, width) != (b[0].size, width_y):
         shapes = [(k.size // w, w) for k, w in ((a[0], width), (b[0], width_y))]
-        raise ValueError(f"xs and ys must hold images of one shape, got {shapes[0]} and {shapes[1]}")
+        raise ValueError(
+            f"xs and ys must hold images of one shape, got {shapes[0]} and {shapes[1]}"
+        )
     if workers is None:  # the cores this process may use, where the system tells
-        workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+        workers = (
+            len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+        )
     elif workers < 1:
         raise ValueError(f"workers must be at least 1, got {workers!r}")
     symmetric = ys is None and cost is None
-    pairs = list(combinations(range(len(a)), 2) if symmetric else product(range(len(a)), range(len(b))))
+    pairs = list(
+        combinations(range(len(a)), 2) if symmetric else product(range(len(a)), range(len(b)))
+    )
 
     def distance(pair: tuple[int, int]) -> float:
         return _solve(a[pair[0]], b[pair[1]], width, p, cost)[1]
@@ -241,13 +238,17 @@ def _power(distance: np.ndarray, p: float) -> np.ndarray:
         with np.errstate(over="raise"):
             return distance**p
     except FloatingPointError as error:
-        raise ValueError(f"p is too large for the distances of this grid: their power {p!r} overflows") from error
+        raise ValueError(
+            f"p is too large for the distances of this grid: their power {p!r} overflows"
+        ) from error
 
 
 def _matrix(given: np.ndarray, n: int, name: str) -> np.ndarray:
     matrix = measures.to_numpy(given)
     if matrix.shape != (n, n):
-        raise ValueError(f"{name} must have shape ({n}, {n}), one row and column per pixel, got {matrix.shape}")
+        raise ValueError(
+            f"{name} must have shape ({n}, {n}), one row and column per pixel, got {matrix.shape}"
+        )
     if matrix.dtype.kind not in "fiub":
         raise ValueError(f"{name} must hold real numbers, got {matrix.dtype}")
     return matrix.astype(np.float64, copy=False)
@@ -262,12 +263,19 @@ def _check_cost(cost: np.ndarray, name: str) -> None:
 def check_plan(plan: TransportPlan, a: measures.Support, b: measures.Support) -> None:
     if not (np.asarray(plan.mass) >= 0).all():
         raise ValueError(f"plan must hold non-negative masses, its least is {np.min(plan.mass):g}")
-    for end, support, field, name in ((plan.source, a, "source", "x"), (plan.target, b, "target", "y")):
+    for end, support, field, name in (
+        (plan.source, a, "source", "x"),
+        (plan.target, b, "target", "y"),
+    ):
         inside = (np.asarray(end) >= 0) & (np.asarray(end) < support.size)
         error = -np.bincount(support.index, support.mass, support.size + 1)
-        np.add.at(error, np.where(inside, end, support.size), plan.mass)  # outside the image: pixel n
+        np.add.at(
+            error, np.where(inside, end, support.size), plan.mass
+        )  # outside the image: pixel n
         if abs(error).sum() > 1e-6:
-            raise ValueError(f"plan must move x to y: its {field} differs from {name} by {abs(error).sum():.2g}")
+            raise ValueError(
+                f"plan must move x to y: its {field} differs from {name} by {abs(error).sum():.2g}"
+            )
 
 
 def _solve(
@@ -281,19 +289,31 @@ def _solve(
         cost = _matrix(cost, a.size, "cost")[np.ix_(a.index, b.index)]
         _check_cost(cost, "cost")
     exponent = int(np.frexp(cost.max())[1])
-    cost = np.ldexp(cost, -exponent)  # the solver's tolerances are absolute; a power of two does not round
-    flow, log = ot.emd(a.mass, b.mass, cost, numItermax=10**8, log=True, center_dual=False, check_marginals=False)
+    cost = np.ldexp(
+        cost, -exponent
+    )  # the solver's tolerances are absolute; a power of two does not round
+    flow, log = ot.emd(
+        a.mass, b.mass, cost, numItermax=10**8, log=True, center_dual=False, check_marginals=False
+    )
     if log["warning"] is not None:
         raise RuntimeError(f"the network simplex failed: {log['warning']}")
     slack = (cost - log["u"][:, None] - log["v"]).min()
     least = max(a.mass @ log["u"] + b.mass @ log["v"] + min(slack, 0), 0) ** (1 / p)  # by duality
     distance = float(log["cost"]) ** (1 / p)
     if distance - least > 1e-6:
-        raise RuntimeError(f"p={p!r} spreads the costs beyond the solver's precision: take a smaller p")
+        raise RuntimeError(
+            f"p={p!r} spreads the costs beyond the solver's precision: take a smaller p"
+        )
     return flow, distance * 2 ** (exponent / p)
 
 
-def plan_between(a: measures.Support, b: measures.Support, width: int, p: float = 2, cost: np.ndarray | None = None) -> TransportPlan:
+def plan_between(
+    a: measures.Support,
+    b: measures.Support,
+    width: int,
+    p: float = 2,
+    cost: np.ndarray | None = None,
+) -> TransportPlan:
     flow, _ = _solve(a, b, width, p, cost)
     i, j = flow.nonzero()
     return TransportPlan(a.index[i], b.index[j], flow[i, j])

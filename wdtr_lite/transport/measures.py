@@ -23,11 +23,6 @@ def as_measure(image: Image) -> Image:
     array or tensor, (..., H, W)
         Of the same kind, every H x W image summing to 1.
 
-    Raises
-    ------
-    ValueError
-        If a pixel is negative, NaN or infinite, if an image has no mass, or has no two axes.
-
     Examples
     --------
     >>> import numpy as np
@@ -35,8 +30,6 @@ def as_measure(image: Image) -> Image:
     >>> as_measure(np.array([[1, 3], [0, 4]]))
     array([[0.125, 0.375],
            [0.   , 0.5  ]])
-
-    Taught in :doc:`chapter 1 </book/discrete_ot>`.
     """
     return measure(image, "image")
 
@@ -55,7 +48,9 @@ class Support(NamedTuple):
 def to_numpy(image: Image) -> np.ndarray:
     if isinstance(image, torch.Tensor):
         image = image.detach().cpu()
-        return (image.float() if image.dtype == torch.bfloat16 else image).numpy()  # NumPy has no bfloat16
+        return (
+            image.float() if image.dtype == torch.bfloat16 else image
+        ).numpy()  # NumPy has no bfloat16
     return np.asarray(image)
 
 
@@ -74,7 +69,9 @@ def measure(image: Image, name: str) -> Image:
     with np.errstate(all="ignore"):
         mass = image.sum((-2, -1))
     if not bool(((mass > 0) & (mass < float("inf"))).all()) or not bool((image >= 0).all()):
-        raise ValueError(f"{name} must be non-negative, finite and of positive mass: {_describe(to_numpy(image))}")
+        raise ValueError(
+            f"{name} must be non-negative, finite and of positive mass: {_describe(to_numpy(image))}"
+        )
     return image / mass[..., None, None]
 
 
@@ -118,14 +115,18 @@ def support_list(images: Sequence[Image] | Image, name: str) -> tuple[list[Suppo
     batch = [to_numpy(z) for z in images]
     shapes = sorted({z.shape for z in batch})
     if len(shapes) != 1 or len(shapes[0]) != 2:
-        raise ValueError(f"{name} must have shape (N, H, W), got {len(batch)} images of shapes {shapes}")
+        raise ValueError(
+            f"{name} must have shape (N, H, W), got {len(batch)} images of shapes {shapes}"
+        )
     return [support(z) for z in dense(np.stack(batch), name)], shapes[0][1]
 
 
 def like(image: np.ndarray, x: Image) -> Image:
     """A float64 image in the kind, floating type and device of x."""
     if isinstance(x, torch.Tensor):
-        return torch.as_tensor(image, dtype=x.dtype if x.is_floating_point() else torch.float64, device=x.device)
+        return torch.as_tensor(
+            image, dtype=x.dtype if x.is_floating_point() else torch.float64, device=x.device
+        )
     x = np.asarray(x)
     return image.astype(x.dtype if x.dtype.kind == "f" else np.float64)
 

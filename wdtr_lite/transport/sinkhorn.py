@@ -21,10 +21,12 @@ def sinkhorn_distance(
 ) -> Image:
     r"""Entropic transport between batches of images, by Sinkhorn's iteration in the log domain.
 
-    With :math:`P_\varepsilon = \arg\min_P \langle P, C\rangle + \varepsilon\, \mathrm{KL}(P \mid x \otimes y)`
-    over the plans from x to y, and :math:`\mathrm{OT}_\varepsilon(x, y)` that minimum, it returns
+    With :math:`P_\varepsilon = \arg\min_P \langle P, C\rangle + \varepsilon\, \mathrm{KL}(P \mid x
+    \otimes y)` over the plans from x to y, and :math:`\mathrm{OT}_\varepsilon(x, y)` that minimum,
+    it returns
 
-    * the transport cost of the entropic plan, :math:`\langle P_\varepsilon, C\rangle^{1/p}`, which, converged, is at
+    * the transport cost of the entropic plan, :math:`\langle P_\varepsilon, C\rangle^{1/p}`, which,
+    converged, is at
       least :math:`W_p` and, for two equal images, not zero;
     * with ``debiased=True`` the Sinkhorn divergence :math:`\bigl(\mathrm{OT}_\varepsilon(x, y) -
       \tfrac12\mathrm{OT}_\varepsilon(x, x) - \tfrac12\mathrm{OT}_\varepsilon(y, y)\bigr)^{1/p}`,
@@ -33,8 +35,8 @@ def sinkhorn_distance(
 
     The n x n cost is never formed: for p = 2 the kernel is a product over rows and columns, so one
     iteration costs O(n (H + W)) per pair; for other p it is summed row by row, O(n²). Costs are
-    lowered from the grid's diameter to `epsilon` by halves before the iteration proper. Differentiable
-    once in x and y, by implicit differentiation of the fixed point.
+    lowered from the grid's diameter to `epsilon` by halves before the iteration proper.
+    Differentiable once in x and y, by implicit differentiation of the fixed point.
 
     Parameters
     ----------
@@ -47,8 +49,8 @@ def sinkhorn_distance(
     debiased : bool
         Return the Sinkhorn divergence instead.
     tol : float, optional
-        Largest L1 error of the plan's marginals at which to stop; by default 1e-6 in float64, 1e-3 in
-        lower precision.
+        Largest L1 error of the plan's marginals at which to stop; by default 1e-6 in float64, 1e-3
+        in lower precision.
     max_iter : int
         Bound on the iterations; the smaller `epsilon`, the more are needed, most of all between
         images of separate blobs. Reaching it is a ``RuntimeWarning``.
@@ -57,12 +59,6 @@ def sinkhorn_distance(
     -------
     tensor or array, (B,) or ()
         In pixels.
-
-    Raises
-    ------
-    ValueError
-        If an image is invalid, shapes, types or devices differ, or `epsilon`, `p`, `tol` or `max_iter` is out
-        of range; also where `epsilon` is below the rounding error of the largest cost.
 
     Examples
     --------
@@ -76,19 +72,28 @@ def sinkhorn_distance(
     References
     ----------
     Cuturi (2013); Feydy et al. (2019); Luise et al. (2018) for the derivative.
-    Taught in :doc:`chapter 1 </book/discrete_ot>`.
     """
-    for name, value in (("epsilon", epsilon), ("max_iter", max_iter), *([] if tol is None else [("tol", tol)])):
+    for name, value in (
+        ("epsilon", epsilon),
+        ("max_iter", max_iter),
+        *([] if tol is None else [("tol", tol)]),
+    ):
         if not 0 < value < float("inf"):
             raise ValueError(f"{name} must be positive and finite, got {value!r}")
     measures.check_order(p)
     if debiased and p > 2:
-        raise ValueError(f"p must be at most 2 where debiased, for the divergence can be negative beyond, got {p!r}")
+        raise ValueError(
+            f"p must be at most 2 where debiased, for the divergence can be negative beyond, got {p!r}"
+        )
     a, b = (torch.as_tensor(measures.measure(z, name)) for z, name in ((x, "x"), (y, "y")))
     if a.shape != b.shape or a.dim() not in (2, 3):
-        raise ValueError(f"x and y must both be (B, H, W) or (H, W), got {tuple(a.shape)} and {tuple(b.shape)}")
+        raise ValueError(
+            f"x and y must both be (B, H, W) or (H, W), got {tuple(a.shape)} and {tuple(b.shape)}"
+        )
     if (a.dtype, a.device) != (b.dtype, b.device):
-        raise ValueError(f"x and y must share type and device, got {a.dtype}, {a.device} and {b.dtype}, {b.device}")
+        raise ValueError(
+            f"x and y must share type and device, got {a.dtype}, {a.device} and {b.dtype}, {b.device}"
+        )
     shape, a, b = a.shape[:-2], a.reshape(-1, *a.shape[-2:]), b.reshape(-1, *b.shape[-2:])
     tol = tol or (1e-6 if a.dtype == torch.float64 else 1e-3)
     if debiased:
@@ -111,11 +116,14 @@ class _EntropicProblem:
     """A batch of entropic problems on one grid, solved on construction.
 
     Only the potential g is kept; the other is f = half_step(g). Log-masses of black pixels are the
-    logarithm of the smallest normal number instead of -inf, which keeps every gradient finite. Where
-    a is b the two potentials are equal, and averaging g with its half step at least halves the error.
+    logarithm of the smallest normal number instead of -inf, which keeps every gradient finite.
+    Where a is b the two potentials are equal, and averaging g with its half step at least halves
+    the error.
     """
 
-    def __init__(self, a: torch.Tensor, b: torch.Tensor, p: float, epsilon: float, tol: float, max_iter: int):
+    def __init__(
+        self, a: torch.Tensor, b: torch.Tensor, p: float, epsilon: float, tol: float, max_iter: int
+    ):
         self.a, self.b, self.epsilon = a, b, epsilon  # a, b: (B, H, W)
         tiny = torch.finfo(a.dtype).tiny
         self.log_a, self.log_b = (a + tiny).log(), (b + tiny).log()
@@ -183,7 +191,9 @@ class _EntropicProblem:
         """<P, C>: each row's mean cost is minus the derivative of its log-sum in 1 / epsilon."""
         with torch.enable_grad():
             rate = self.a.new_full((len(self.a), 1, 1), 1 / self.epsilon).requires_grad_()
-            total = (self.a * self.log_sum(self.log_b + self.g / self.epsilon, rate, exact=True)).sum()
+            total = (
+                self.a * self.log_sum(self.log_b + self.g / self.epsilon, rate, exact=True)
+            ).sum()
             return -torch.autograd.grad(total, rate, create_graph=self.g.requires_grad)[0].flatten()
 
     def optimum(self) -> torch.Tensor:
@@ -194,11 +204,14 @@ class _EntropicProblem:
 
 def _refuse_second_derivative(grad: torch.Tensor) -> None:
     if torch.is_grad_enabled():
-        raise RuntimeError("sinkhorn_distance is differentiable once: no create_graph=True through it")
+        raise RuntimeError(
+            "sinkhorn_distance is differentiable once: no create_graph=True through it"
+        )
 
 
 def _separable(rows: torch.Tensor, cols: torch.Tensor) -> Callable:
-    """(v, rate, exact) -> log sum_j exp(v_j - rate C_ij) for the cost rows + cols, one axis after the other.
+    """(v, rate, exact) -> log sum_j exp(v_j - rate C_ij) for the cost rows + cols, one axis after
+    the other.
 
     v is (B, H, W), rate (1, 1, 1) or (B, 1, 1). The value is always exact to rounding; with `exact`
     so is the derivative in the log-mass of black pixels, whose terms underflow in the sum.
@@ -209,7 +222,9 @@ def _separable(rows: torch.Tensor, cols: torch.Tensor) -> Callable:
             return (v[..., None] + exponent[..., None, :, :]).logsumexp(-2)
         # A matrix product of exponentials; the lines in which a sum underflows are summed with a maximum
         # for each entry of the result.
-        floor = torch.finfo(v.dtype).tiny / torch.finfo(v.dtype).eps  # what is lost to underflow is below rounding
+        floor = (
+            torch.finfo(v.dtype).tiny / torch.finfo(v.dtype).eps
+        )  # what is lost to underflow is below rounding
         top = v.amax(-1, keepdim=True)
         total = (v - top).exp() @ exponent.exp()
         out = total.clamp_min(floor).log() + top
