@@ -3,8 +3,10 @@
 SHELL := bash
 PYTHON ?= python3
 RUN := .venv/bin/python
+CORES := $(shell getconf _NPROCESSORS_ONLN)
 # One thread a process: the same numbers on every machine, and no processes fighting for the cores.
-CHECK := OMP_NUM_THREADS=1 WDTR_WIDGETS=static $(RUN) -m pytest -n 2
+CHECK := OMP_NUM_THREADS=1 WDTR_WIDGETS=static $(RUN) -m pytest -p no:cacheprovider
+SUBMAKE := $(MAKE) --silent --no-print-directory
 
 CHAPTERS := $(patsubst book/%.ipynb,%,$(wildcard book/*.ipynb))
 SELECTED := $(or $(CHAPTER),$(CHAPTERS))
@@ -13,17 +15,19 @@ $(if $(UNKNOWN),$(error no notebook book/$(UNKNOWN).ipynb; CHAPTER is one of: $(
 
 NOTEBOOKS := $(CHAPTERS:%=book/%.ipynb)
 # What a chapter's numbers, and what the pages beside them, are made from.
-CODE := .venv/.installed tools/notebooks.py $(wildcard wdtr_lite/*.py results/*)
+CODE := .venv/.installed tools/notebooks.py $(wildcard wdtr_lite/*.py wdtr_lite/*/*.py results/*)
 PAGES := $(NOTEBOOKS) $(CODE) _config.yml _toc.yml \
 	$(wildcard book/*.md book/*.bib book/*/*.md book/_ext/*.py book/_static/* book/_templates/* book/figures/*)
 
-.PHONY: help book test unit lab notebooks results clean
-.NOTPARALLEL:
+.PHONY: help book test lint unit oldest lab notebooks results clean
 .DELETE_ON_ERROR:
 
 help:
 	@echo "make book [CHAPTER=name]       execute the chapters (or one), build the HTML, print its path"
-	@echo "make test                      unit tests, doctests, notebooks, the book's build, browser checks"
+	@echo "make test                      lint, unit tests, doctests, notebooks, the book's build, browser checks"
+	@echo "make lint                      ruff and pyright"
+	@echo "make unit                      the unit tests and doctests alone"
+	@echo "make oldest                    the core's tests with the oldest versions that pyproject.toml allows"
 	@echo "make lab                       open JupyterLab"
 	@echo "make notebooks [CHAPTER=name]  execute the chapters (or one) and store their outputs in book/"
 	@echo "make results                   run the full experiments, which write results/"
@@ -43,8 +47,8 @@ help:
 # --- make book: executed copies of the chapters ---
 
 book:
-	@if $(MAKE) --question _build/html/index.html; then echo "Nothing has changed since the last build."; \
-	else $(MAKE) --silent --no-print-directory _build/html/index.html; fi
+	@if $(SUBMAKE) --question _build/html/index.html; then echo "Nothing has changed since the last build."; \
+	else $(SUBMAKE) -j$(CORES) _build/html/index.html; fi
 	@echo "The book: $(CURDIR)/_build/html/index.html"
 
 _build/executed/%.ipynb: book/%.ipynb $(CODE)
@@ -58,21 +62,27 @@ _build/html/index.html: $(SELECTED:%=_build/executed/%.ipynb) $(PAGES)
 
 # --- make test: the stored chapters ---
 
-CHECKED := _build/nbval _build/stored/built _build/browser
+NBVAL := $(CHAPTERS:%=_build/checked/%)
+PARTS := _build/stored/built $(NBVAL) _build/browser
 
+# The unit tests take what the other parts leave of the cores.
 test:
-	@for part in $(CHECKED); do if $(MAKE) --question $$part; then \
-		echo "$$part: nothing has changed since it passed; not repeated."; fi; done
-	@$(MAKE) --silent --no-print-directory unit $(CHECKED)
+	@unchanged=$$(for part in $(PARTS); do if $(SUBMAKE) --question $$part; then echo "$${part#_build/}"; fi; done); \
+	if [ "$$unchanged" ]; then echo "Nothing has changed since these passed; not repeated:" $$unchanged; fi
+	@$(SUBMAKE) -j$$(($(CORES) + 1)) --keep-going --output-sync unit lint $(PARTS)
+
+lint: .venv/.installed
+	@.venv/bin/ruff check --quiet
+	@.venv/bin/ruff format --check --quiet
+	@PYRIGHT_PYTHON_IGNORE_WARNINGS=1 .venv/bin/pyright # it would ask the network for a newer one
 
 unit: .venv/.installed
-	@$(CHECK) --ignore=tests/browser
+	@nice -n 19 env $(CHECK) -n $(CORES) --ignore=tests/browser --cov
 
 # Strict nbval, of the changed chapters only unless what they are made from changed.
-_build/nbval: $(NOTEBOOKS) $(CODE) tests/nbval_sanitize.cfg
-	@$(CHECK) --dist loadfile --nbval --nbval-sanitize-with=tests/nbval_sanitize.cfg \
-		$(if $(filter-out $(NOTEBOOKS),$?),$(NOTEBOOKS),$?)
-	@mkdir -p _build && touch $@
+_build/checked/%: book/%.ipynb $(CODE) tests/nbval_sanitize.cfg
+	@$(CHECK) -q --nbval --nbval-sanitize-with=tests/nbval_sanitize.cfg $<
+	@mkdir -p $(@D) && touch $@
 
 # From nothing each time: after a failed build Sphinx does not repeat the warnings of the pages it has read.
 _build/stored/built: $(PAGES)
@@ -83,7 +93,7 @@ _build/stored/built: $(PAGES)
 	@touch $@
 
 _build/browser: _build/stored/built $(wildcard tests/browser/*.py)
-	@$(CHECK) -rs tests/browser
+	@$(CHECK) -n $(CORES) -rs tests/browser
 	@if command -v chromium chromium-browser google-chrome >/dev/null; then touch $@; fi # else: skipped
 
 # --- the rest ---
@@ -92,7 +102,10 @@ lab: .venv/.installed
 	@$(RUN) -m jupyterlab
 
 notebooks: .venv/.installed
-	@$(RUN) tools/notebooks.py store $(SELECTED:%=book/%.ipynb)
+	@$(SUBMAKE) -j$(CORES) $(SELECTED:%=store-%)
+
+store-%:
+	@$(RUN) tools/notebooks.py store book/$*.ipynb
 
 results: .venv/.installed
 	@$(RUN) -m wdtr_lite experiment all --profile cpu

@@ -1,7 +1,9 @@
-"""What the network's arithmetic changes in the result: short trainings on mnist5k in float32, in TF32 and in bfloat16.
+"""What the network's arithmetic changes in the result: short trainings on mnist5k in float32, in
+TF32 and in bfloat16.
 
-``OMP_NUM_THREADS=1 python benchmarks/precision.py [--write]`` prints the table; with ``--write`` it stores
-``results/benchmark_precision.json``. About four minutes on one core. TF32 exists on a GPU only.
+``OMP_NUM_THREADS=1 python benchmarks/precision.py [--write]`` prints the table; with ``--write`` it
+stores ``results/benchmark_precision.json``. About four minutes on one core. TF32 exists on a GPU
+only.
 """
 
 import numpy as np
@@ -14,7 +16,9 @@ METHODS = {"none": {}, "wasserstein": {"eta": 0.5, "radius": 4}}
 
 
 def precision(seeds=(0, 1, 2), epochs=8, milestones=(6,)):
-    """The last epoch's training loss and the test error, mean and standard deviation over seeds; tested in float32."""
+    """The last epoch's training loss and the test error, mean and standard deviation over seeds;
+    tested in float32.
+    """
     digits = data.load("mnist5k")
     device = "cuda" if torch.cuda.is_available() else "cpu"
     images, labels = (part.to(device) for part in digits.part("test"))

@@ -1,10 +1,12 @@
-"""What a training step of each method of the experiment ``tradeoff`` costs: medians, interleaved, in one run.
+"""What a training step of each method of the experiment ``tradeoff`` costs: medians, interleaved,
+in one run.
 
-``OMP_NUM_THREADS=1 python benchmarks/tradeoff.py [--write]`` prints the table; with ``--write`` it stores
-``results/benchmark_tradeoff.json``. About a minute on one core.
+``OMP_NUM_THREADS=1 python benchmarks/tradeoff.py [--write]`` prints the table; with ``--write`` it
+stores ``results/benchmark_tradeoff.json``. About a minute on one core.
 
-ResNet-8 with softplus, batches of 128 images 3 x 32 x 32 of uniform random intensities, random labels, momentum; the learning
-rate is 0, as in ``training.py``. The Wasserstein penalty has radius 8.
+ResNet-8 with softplus, batches of 128 images 3 x 32 x 32 of uniform random intensities, random
+labels, momentum; the learning rate is 0, as in ``training.py``. The Wasserstein penalty has radius
+8.
 """
 
 from functools import partial

@@ -1,10 +1,13 @@
-"""What a training step costs with each penalty, each noise and each attack: medians, interleaved, in one run.
+"""What a training step costs with each penalty, each noise and each attack: medians, interleaved,
+in one run.
 
-``OMP_NUM_THREADS=1 python benchmarks/training.py [--write]`` prints the tables; with ``--write`` it stores
-``results/benchmark_training.json``. About ten minutes on one core, and three more where there is a GPU.
+``OMP_NUM_THREADS=1 python benchmarks/training.py [--write]`` prints the tables; with ``--write`` it
+stores ``results/benchmark_training.json``. About ten minutes on one core, and three more where
+there is a GPU.
 
-ResNet-20 with softplus, batches of 128 images 3 x 32 x 32 of uniform random intensities, random labels, momentum. The learning
-rate is 0, so that every step does the same work: it computes the update and leaves the weights as they are.
+ResNet-20 with softplus, batches of 128 images 3 x 32 x 32 of uniform random intensities, random
+labels, momentum. The learning rate is 0, so that every step does the same work: it computes the
+update and leaves the weights as they are.
 """
 
 import os
@@ -74,7 +77,8 @@ def device_name(device):
 
 
 def random_data(images, shape=(3, 32, 32)):
-    """A stand-in for a data set: uint8 images of uniform intensities and labels, all for training."""
+    """A stand-in for a data set: uint8 images of uniform intensities and labels, all for training.
+    """
     rng = torch.Generator().manual_seed(0)
     pixels = torch.randint(256, (images, *shape), generator=rng, dtype=torch.uint8)
     labels = torch.randint(10, (images,), generator=rng)
@@ -88,7 +92,9 @@ def random_data(images, shape=(3, 32, 32)):
 
 
 def drop_in(penalty, config):
-    """The three lines added to a loop that is there already, in place of the engine's one pass for all."""
+    """The three lines added to a loop that is there already, in place of the engine's one pass for
+    all.
+    """
 
     def terms(model, x, y, *_):
         outputs = model(x)
@@ -144,7 +150,9 @@ def compiled_step(run):
 
 
 class Counter(TorchDispatchMode):
-    """Counts as torch's FlopCounterMode does, whose hooks on modules do not bear gradients of gradients."""
+    """Counts as torch's FlopCounterMode does, whose hooks on modules do not bear gradients of
+    gradients.
+    """
 
     total = 0
 
@@ -156,7 +164,9 @@ class Counter(TorchDispatchMode):
 
 
 def operations(run):
-    """Floating-point operations of the convolutions and matrix products of a step, of all derivatives too."""
+    """Floating-point operations of the convolutions and matrix products of a step, of all
+    derivatives too.
+    """
     with Counter() as counter:
         step(run)
     return counter.total
@@ -175,7 +185,9 @@ def resident_peak(name, steps, sizes):
 
 
 def cpu_memory(names, sizes):
-    """MiB by which a step raises the peak of a fresh process above that of one which only built network and batch."""
+    """MiB by which a step raises the peak of a fresh process above that of one which only built
+    network and batch.
+    """
     if not Path("/proc/self/status").exists():
         return {}
     with ProcessPoolExecutor(1, get_context("spawn"), max_tasks_per_child=1) as pool:
@@ -192,12 +204,14 @@ def cuda_memory(run):
 
 
 def step_costs(rounds=5, memory=True, **sizes):
-    """(a, b) Time of one eager step of each kind, its ratio to a plain one, operations and peak memory.
+    """(a, b) Time of one eager step of each kind, its ratio to a plain one, operations and peak
+    memory.
 
-    W is the Wasserstein penalty, FD its finite difference, one-sided where not central. "Drop-in" steps call the
-    penalty beside a forward pass of their own. Compiled steps were compiled before; `compile_s` has the seconds of the
-    two steps that compile, and their memory is not measured. On the CPU `peak_mib` is what the step adds to the largest
-    resident memory of a fresh process, on a GPU the most that was allocated.
+    W is the Wasserstein penalty, FD its finite difference, one-sided where not central. "Drop-in"
+    steps call the penalty beside a forward pass of their own. Compiled steps were compiled before;
+    `compile_s` has the seconds of the two steps that compile, and their memory is not measured. On
+    the CPU `peak_mib` is what the step adds to the largest resident memory of a fresh process, on a
+    GPU the most that was allocated.
     """
     rows, counts = [], {}
     for device in devices():
@@ -241,7 +255,9 @@ def step_costs(rounds=5, memory=True, **sizes):
 def penalty_alone(
     radii=(1, 2, 4, 8), by_algorithm1=(2, 8), shape=(128, 3, 32, 32), rounds=3, **sizes
 ):
-    """(d) The squared gradient norm (7) of a batch with its derivative in the gradient, by radius, beside a plain step."""
+    """(d) The squared gradient norm (7) of a batch with its derivative in the gradient, by radius,
+    beside a plain step.
+    """
     rows = []
     for device in devices():
         x, grad = (
@@ -288,11 +304,12 @@ def gpu_throughput(
     model="resnet20",
     batch=128,
 ):
-    """(e) Images per second on a GPU: eager steps, and the engine's captured ones, of one network and of several at once.
+    """(e) Images per second on a GPU: eager steps, and the engine's captured ones, of one network
+    and of several at once.
 
-    A captured rate is that of the third epoch, summed over the networks. Hours are those of 200 epochs of 49,920 images
-    for one network of them. `floor_hours` is what the counted operations take at the processor's peak: of one network.
-    Without a GPU there are no rows.
+    A captured rate is that of the third epoch, summed over the networks. Hours are those of 200
+    epochs of 49,920 images for one network of them. `floor_hours` is what the counted operations
+    take at the processor's peak: of one network. Without a GPU there are no rows.
     """
     if not torch.cuda.is_available():
         return []

@@ -1,4 +1,6 @@
-"""``python -m wdtr_lite train|evaluate``: options are the fields of Config, the help teaches, errors say what to change."""
+"""``python -m wdtr_lite train|evaluate``: options are the fields of Config, the help teaches,
+errors say what to change.
+"""
 
 import functools
 import json
@@ -221,7 +223,9 @@ EVALUATIONS = {
 
 @pytest.mark.parametrize("text, part, n, attack", EVALUATIONS.values(), ids=EVALUATIONS)
 def test_evaluate(text, part, n, attack, folder, capsys):
-    """The error of robustness, with n and the binomial standard error; random starts go on from batch to batch."""
+    """The error of robustness, with n and the binomial standard error; random starts go on from
+    batch to batch.
+    """
     capsys.readouterr()
     call("evaluate", folder, "--device", "cpu", *text.split())
     line = told(capsys)
@@ -334,7 +338,9 @@ def workshop(monkeypatch, tmp_path):
 
 
 def rows(capsys):
-    """What experiments print for their networks: a line for each that is done, the rows, where they are from."""
+    """What experiments print for their networks: a line for each that is done, the rows, where they
+    are from.
+    """
     printed = [
         json.loads(line) for line in capsys.readouterr().out.splitlines() if line.startswith("{")
     ]
@@ -506,7 +512,9 @@ def test_list_of_all(workshop, capsys):
     ],
 )
 def test_all(profile, more, expected, workshop, monkeypatch, capsys):
-    """What has no cpu profile is done in full, what has no networks has none finished; options go to each."""
+    """What has no cpu profile is done in full, what has no networks has none finished; options go
+    to each.
+    """
     called = []
 
     def run(name, profile, **options):

@@ -1,4 +1,4 @@
-"""Plots draw what they are given; the widget's static form holds every frame, and its live form works."""
+"""Plots draw what they are given; a widget's static form holds every frame, its live form works."""
 
 import base64
 import io
@@ -7,6 +7,7 @@ import re
 import matplotlib
 import numpy as np
 import pytest
+import torch
 
 matplotlib.use("Agg")
 
@@ -14,7 +15,7 @@ import matplotlib.pyplot as plt
 from PIL import Image
 
 from wdtr_lite import transport
-from wdtr_lite.book import plots, widgets
+from wdtr_lite.book import plots, tables, widgets
 
 
 @pytest.fixture(autouse=True)
@@ -66,15 +67,30 @@ def test_show_change_is_white_at_zero():
 
 
 def test_mean_error_is_the_mean_and_its_standard_error():
-    values = np.array(
-        [1.0, 2.0, 3.0, 6.0]
-    )  # standard deviation sqrt(14 / 3), standard error sqrt(14 / 12)
-    assert plots.mean_error(values) == "3.0 ± 1.1"
-    assert plots.mean_error(values, 3, sign="+") == "+3.000 ± 1.080"
+    values = np.array([1.0, 2.0, 3.0, 6.0])  # variance 14 / 3, of the mean 14 / 12
+    assert tables.mean_error(values) == "3.0 ± 1.1"
+    assert tables.mean_error(values, 3, sign="+") == "+3.000 ± 1.080"
+
+
+def test_mean_sd_is_the_mean_and_the_spread_over_seeds():
+    assert tables.mean_sd([1.0, 2.0, 3.0]) == "2.0 ± 1.0"
+    assert tables.mean_sd([1.25], 2) == "1.25"
+
+
+def test_percent_of_a_rate():
+    assert tables.percent({"mean": 0.5, "sd": 0.0125, "n": 3}, 2) == "50.00 ± 1.25"
+    assert tables.percent({"mean": 0.5, "sd": None, "n": 1}) == "50.0"
+    assert tables.percent({"mean": None, "sd": None, "n": 0}) == "not run"
 
 
 def test_table_is_markdown():
-    assert plots.table(["a", "b"], [["x", 1]]).data == "| a | b |\n| --- | --: |\n| x | 1 |"
+    assert tables.table(["a", "b"], [["x", 1]]).data == "| a | b |\n| --- | --: |\n| x | 1 |"
+
+
+def test_table_formats_its_cells():
+    rows = [["|g|", 1234, torch.tensor(0.126)], ["", (1, 2), None]]
+    table = tables.table(["", "n", "p"], rows, ["", ",d", ".2f"]).data
+    assert table.splitlines()[2:] == [r"| \|g\| | 1,234 | 0.13 |", "|  | 1 ± 2 | not run |"]
 
 
 def draw(shift, kind):

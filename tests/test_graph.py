@@ -1,25 +1,17 @@
-"""The pixel graph against loops over pixel pairs, and bad input."""
+"""The pixel graph against loops over pixel pairs; as a module; and bad input."""
 
 import copy
-import re
+import pickle
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from oracles import (
-    SIZES,
-    bad_tensors,
-    cases,
-    gpu,
-    graph_of,
-    images,
-    kernel,
-    seeds,
-    volume,
-    weight_matrix,
-)
+from oracles import SIZES, gpu, graph_of, images, kernel, seeds, volume, weight_matrix
+from scipy.sparse.csgraph import connected_components
+from torch import nn
+from torch.nn.utils.parametrize import register_parametrization
 
 from wdtr_lite import PixelGraph, metric
 
@@ -43,7 +35,7 @@ def sizes(draw):
 
 
 def test_offsets_are_those_of_the_window():
-    """All offsets within the radius that some pixel pair has, but for the pixel's own, row by row."""
+    """All within the radius that some pixel pair has, but for the pixel's own, row by row."""
     for height, width, radius in ((5, 6, 1), (5, 6, 4), (1, 7, 3), (7, 1, 3), (2, 9, 5), (2, 2, 1)):
         rows, columns = min(radius, height - 1), min(radius, width - 1)
         window = [
@@ -61,7 +53,7 @@ def test_offsets_are_symmetric_halves():
         offsets = graph_of(*size).offsets
         assert torch.equal(offsets, -offsets.flip(0))
         forward = offsets[len(offsets) // 2 :]
-        assert all(row > 0 or row == 0 and column > 0 for row, column in forward.tolist())
+        assert all(row > 0 or (row == 0 and column > 0) for row, column in forward.tolist())
 
 
 def test_an_offset_of_weight_zero_is_no_edge():
@@ -141,7 +133,7 @@ def test_a_constant_kernel_is_a_constant_weight():
 
 
 def test_incidence_is_definition_1(size):
-    """A row an edge: sqrt(w) at the larger pixel, -sqrt(w) at the smaller, and each edge of the graph once."""
+    """A row an edge: sqrt(w) at the larger pixel, -sqrt(w) at the smaller; each edge once."""
     weights = weight_matrix(*size)
     incidence = graph_of(*size).incidence()
     assert incidence.is_sparse and incidence.is_coalesced()
@@ -166,7 +158,53 @@ def test_incidence_follows_the_forward_offsets(size):
     assert steps == graph.offsets[len(graph.offsets) // 2 :].tolist()
 
 
-# ---------------------------------------------------------------- type and device
+def test_edges_and_adjacency(size):
+    """Each edge once, the smaller pixel first, with its weight; and all weights as a matrix."""
+    weights = weight_matrix(*size)
+    graph = graph_of(*size)
+    np.testing.assert_allclose(graph.adjacency(), weights, rtol=1e-13)
+    (j, i), weight = graph.edges()
+    assert (j < i).all() and len(i) == np.count_nonzero(weights) // 2
+    found = np.zeros_like(weights)
+    found[j, i] = weight
+    np.testing.assert_allclose(found, np.triu(weights), rtol=1e-13)
+
+
+def test_endpoints_are_the_ends_of_the_edges(size):
+    graph = graph_of(*size)
+    number = torch.arange(graph.size).view(size[:2])
+    ends = [graph.endpoints(number, offset) for offset, _ in graph.forward_offsets()]
+    pairs = [torch.stack([low.flatten(), high.flatten()]) for low, high in ends]
+    assert torch.equal(torch.cat(pairs, 1), graph.edges()[0])
+    batch = graph.endpoints(number.expand(2, 3, -1, -1), graph.offsets[-1].tolist())
+    assert batch[0].shape == (2, 3, *ends[-1][0].shape)
+
+
+@given(size=sizes(), seed=seeds)
+def test_components_are_scipys(size, seed):
+    """Of the graph without the edges between two black pixels; the label is the largest pixel."""
+    graph, x = graph_of(*size), images(3, *size[:2], seed=seed, black=0.8)
+    for image, label in zip(x, graph.components(x)):
+        lit = image.flatten().numpy() > 0
+        links = weight_matrix(*size) * (lit[:, None] | lit)
+        expected = connected_components(links, directed=False)[1]
+        largest = [np.flatnonzero(expected == component).max() for component in expected]
+        assert label.tolist() == largest
+
+
+# ---------------------------------------------------------------- a module
+
+
+class Holder(nn.Module):
+    """A model with a graph, as a penalty has one."""
+
+    def __init__(self, graph):
+        super().__init__()
+        self.graph, self.layer = graph, nn.Linear(2, 2)
+
+
+def tensors_of(graph):
+    return graph.volume, graph.degree, graph.incidence(), graph.neighbor_sum(graph.volume)
 
 
 def test_the_type_is_torchs_or_the_kernels():
@@ -179,36 +217,153 @@ def test_the_type_is_torchs_or_the_kernels():
         torch.set_default_dtype(torch.float32)
 
 
-def test_to(size):
-    single = PixelGraph(*size[:3], weight=size[3]).to(dtype=torch.float32)
-    double = single.to("cpu", torch.float64)
-    assert (
-        single.dtype == torch.float32 and double.dtype == torch.float64
-    )  # and the first is as it was
-    for graph in (single, double):
-        for tensor in (
-            graph.volume,
-            graph.degree,
-            graph.incidence(),
-            graph.neighbor_sum(graph.volume),
-        ):
-            assert tensor.dtype == graph.dtype and tensor.device == graph.device == torch.device(
-                "cpu"
-            )
-    torch.testing.assert_close(single.volume.double(), double.volume, rtol=1e-6, atol=0)
-    assert repr(single.to()) == repr(single) and torch.equal(single.to().offsets, single.offsets)
+@pytest.mark.parametrize("move", [nn.Module.double, lambda m: m.to("cpu", torch.float64)])
+def test_a_graph_moves_with_the_module_that_holds_it(size, move):
+    """In place, and its constants are computed anew, not rounded twice."""
+    graph = PixelGraph(*size[:3], weight=size[3]).float()
+    shown = repr(graph)
+    holder = Holder(graph)
+    assert move(holder) is holder and holder.graph is graph and repr(graph) == shown
+    for tensor in tensors_of(graph):
+        assert tensor.dtype == torch.float64 and tensor.device == graph.device
+    weight = size[3].float().double() if isinstance(size[3], torch.Tensor) else size[3]
+    for moved, exact in zip(tensors_of(graph), tensors_of(graph_of(*size[:3], weight))):
+        torch.testing.assert_close(moved.to_dense(), exact.to_dense(), rtol=1e-14, atol=0)
 
 
-def test_to_keeps_the_gradient_of_the_kernel():
-    weight = kernel(1).requires_grad_()
-    PixelGraph(2, 3, 1, weight=weight).to(dtype=torch.float32).volume[0, 0].backward()
-    assert weight.grad.dtype == torch.float64 and weight.grad.abs().max() > 0
+def test_converted_is_a_copy(size):
+    graph = graph_of(*size)
+    single, double = graph.converted(dtype=torch.float32), graph.converted("cpu")
+    assert single.dtype == torch.float32 and double.dtype == graph.dtype == torch.float64
+    for here, there in zip(tensors_of(graph), tensors_of(double)):
+        assert torch.equal(here.to_dense(), there.to_dense())
+    for here, there in zip(tensors_of(graph), tensors_of(single)):
+        assert there.dtype == torch.float32
+        here, there = here.to_dense(), there.to_dense().double()
+        torch.testing.assert_close(here, there, rtol=1e-6, atol=1e-7)
+    assert repr(single) == repr(graph) and torch.equal(single.offsets, graph.offsets)
 
 
-def test_a_copy_is_a_graph():
-    graph = graph_of(*SIZES["3x4_weighted"])
-    for twin in (copy.copy(graph), copy.deepcopy(graph)):
-        assert torch.equal(twin.volume, graph.volume)
+@pytest.mark.parametrize("weight", [1.0, kernel(1), nn.Parameter(kernel(1))])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.int64])
+def test_a_type_that_is_refused_leaves_the_graph_as_it_was(weight, dtype):
+    graph = PixelGraph(3, 4, 1, weight=weight).double()
+    before, parameters = [tensor.clone() for tensor in tensors_of(graph)], [*graph.parameters()]
+    for module in (graph, Holder(graph)):
+        with pytest.raises(TypeError, match=f"got .*{dtype}"):
+            module.to(dtype)
+    for here, there in zip(before, tensors_of(graph)):
+        assert torch.equal(here.to_dense(), there.to_dense())
+    assert all(a is b for a, b in zip(parameters, graph.parameters()))
+
+
+def test_a_weight_too_large_for_the_new_type_leaves_the_graph_as_it_was():
+    weight = torch.full((3, 3), 1e37, dtype=torch.float64)
+    graph = PixelGraph(9, 9, 1, weight=weight)
+    with pytest.raises(ValueError, match=r"^weight is too large for torch\.float32"):
+        graph.float()
+    assert graph.dtype == graph.kernel.dtype == graph.volume.dtype == torch.float64
+
+
+@pytest.mark.parametrize("weight", [1.0, kernel(1), nn.Parameter(kernel(1))])
+def test_copies_and_pickles(weight):
+    graph = PixelGraph(3, 4, 1, weight=weight).double()
+    for twin in (copy.copy(graph), copy.deepcopy(graph), pickle.loads(pickle.dumps(graph))):
+        assert torch.equal(twin.volume, graph.volume) and repr(twin) == repr(graph)
+    twin.float()
+    assert twin.volume.dtype == torch.float32 and graph.volume.dtype == torch.float64
+
+
+def test_only_a_parameter_is_saved_and_trained():
+    """What a model's checkpoint holds does not change with the constants of its penalty."""
+    for weight in (1.0, kernel(1), kernel(1).requires_grad_()):
+        graph = PixelGraph(3, 4, 1, weight=weight)
+        assert not graph.state_dict() and not list(graph.parameters())
+    graph = PixelGraph(3, 4, 1, weight=nn.Parameter(kernel(1)))
+    assert list(graph.state_dict()) == ["kernel"] and list(graph.parameters()) == [graph.kernel]
+    other = PixelGraph(3, 4, 1, weight=nn.Parameter(kernel(1, seed=1)))
+    assert not torch.equal(other.volume, graph.volume)
+    other.load_state_dict(graph.state_dict())
+    assert torch.equal(other.volume, graph.volume)
+
+
+@pytest.mark.parametrize(("optimizer", "lr"), [(torch.optim.SGD, 1.0), (torch.optim.Adam, 0.03)])
+def test_an_optimiser_trains_a_parameter(optimizer, lr):
+    """Towards the weights that made a gradient norm; they stay equal at opposite offsets."""
+    x, g = images(20, 4, 5, seed=1), images(20, 4, 5, seed=2)
+    target = metric.grad_norm_sq(graph_of(4, 5, 1, kernel(1, zeros=0)), x, g)
+    weight = nn.Parameter(torch.ones(3, 3, dtype=torch.float64))
+    graph = PixelGraph(4, 5, 1, weight=weight)
+    step = optimizer(graph.parameters(), lr=lr)
+    losses = []
+    for _ in range(30):
+        loss = (metric.grad_norm_sq(graph, x, g) / target - 1).square().mean()
+        step.zero_grad()
+        loss.backward()
+        step.step()
+        losses.append(float(loss.detach()))
+    assert losses[-1] < 0.05 * losses[0] and graph.kernel is weight
+    matrix = graph.adjacency().detach()
+    assert torch.equal(matrix, matrix.mT)
+    np.testing.assert_allclose(matrix, weight_matrix(4, 5, 1, weight.detach()), rtol=1e-12)
+
+
+def test_weights_that_differ_at_opposite_offsets_count_by_their_mean():
+    """Whatever happens to a parameter, L stays symmetric."""
+    graph = PixelGraph(3, 4, 2, weight=nn.Parameter(kernel(2)))
+    with torch.no_grad():
+        graph.kernel.mul_(torch.rand(5, 5, generator=torch.Generator().manual_seed(0)))
+    mean = (graph.kernel + graph.kernel.flip(0, 1)).detach() / 2
+    for here, there in zip(tensors_of(graph), tensors_of(graph_of(3, 4, 2, mean))):
+        torch.testing.assert_close(here.detach(), there, rtol=1e-14, atol=0)
+    assert graph.converted(dtype=torch.float32).dtype == torch.float32
+
+
+def test_a_parametrization_keeps_a_parameter_positive():
+    graph = PixelGraph(3, 4, 2, weight=nn.Parameter(torch.ones(5, 5)))
+    register_parametrization(graph, "kernel", nn.Softplus())
+    graph.double()
+    expected = graph_of(3, 4, 2, torch.full((5, 5), np.log(1 + np.e)))
+    torch.testing.assert_close(graph.volume.detach(), expected.volume, rtol=1e-6, atol=0)
+    graph.volume[0, 0].backward()
+    (raw,) = graph.parameters()
+    assert raw.grad.abs().max() > 0
+
+
+def test_a_kernel_keeps_its_gradient_on_the_move():
+    for move in (PixelGraph.float, lambda graph: graph.converted(dtype=torch.float32)):
+        weight = kernel(1).requires_grad_()
+        move(PixelGraph(2, 3, 1, weight=2 * weight)).volume[0, 0].backward()
+        assert weight.grad.dtype == torch.float64 and weight.grad.abs().max() > 0
+
+
+@pytest.mark.parametrize("weight", [1.0, nn.Parameter(kernel(2).float())], ids=["one", "kernel"])
+def test_compiled(weight):
+    """In one graph, with the same values and gradients, and with what is refused refused."""
+    graph, x, g = PixelGraph(3, 4, 2, weight=weight), *images(2, 5, 3, 4).float()
+    leaves = [g.requires_grad_(), *graph.parameters()]
+
+    def function(x, g):
+        return metric.grad_norm_sq(graph, x, g)
+
+    compiled = torch.compile(function, backend="aot_eager", fullgraph=True)
+    values = [f(x, g) for f in (compiled, function)]
+    torch.testing.assert_close(*values, rtol=1e-6, atol=0)
+    slopes = [torch.autograd.grad(value.sum(), leaves) for value in values]
+    torch.testing.assert_close(*slopes, rtol=1e-5, atol=1e-6)
+
+
+def test_the_meta_device():
+    """For shapes; and a model that is made there is filled elsewhere."""
+    x = torch.empty(2, 3, 4, device="meta")
+    graph = PixelGraph(3, 4, 2).to("meta")
+    assert graph.volume.is_meta and metric.laplacian(graph, x).shape == (2, 12, 12)
+    with torch.device("meta"):
+        holder = Holder(PixelGraph(3, 4, 2))
+    assert holder.graph.device.type == "meta"
+    holder.to_empty(device="cpu")
+    for here, there in zip(tensors_of(holder.graph), tensors_of(PixelGraph(3, 4, 2))):
+        assert torch.equal(here.to_dense(), there.to_dense())
 
 
 # ---------------------------------------------------------------- learnable weights
@@ -243,7 +398,7 @@ def test_kernel_is_differentiable(height, width, radius):
 
 
 def test_a_kernels_scale_scales_the_laplacian():
-    """d does not change and L is linear in the weights, so its derivative along them is L itself."""
+    """d does not change and L is linear in the weights: its derivative along them is L itself."""
     weight = kernel(2)
     scale = torch.ones((), dtype=torch.float64, requires_grad=True)
     x, g = images(3, 4), images(3, 4, seed=1)
@@ -256,7 +411,7 @@ def test_a_kernels_scale_scales_the_laplacian():
 @gpu
 def test_on_the_gpu(size):
     cpu = graph_of(*size)
-    graph = cpu.to("cuda")
+    graph = cpu.converted("cuda")
     v = images(2, *size[:2])
     assert graph.device.type == "cuda" and cpu.device.type == "cpu"
     for function in (
@@ -271,6 +426,22 @@ def test_on_the_gpu(size):
         graph.neighbor_sum(v)
 
 
+@gpu
+@pytest.mark.parametrize("weight", [1.0, kernel(2).float()], ids=["one", "kernel"])
+def test_capture_in_a_cuda_graph(weight):
+    """Nothing is copied from the CPU, nothing is waited for."""
+    graph = PixelGraph(3, 4, 2, weight=weight).to("cuda")
+    x, g = images(2, 2, 3, 4).float().cuda()
+    metric.grad_norm_sq(graph, x, g)
+    torch.cuda.synchronize()
+    recorded = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(recorded):
+        value = metric.grad_norm_sq(graph, x, g)
+    g.mul_(3)
+    recorded.replay()
+    torch.testing.assert_close(value, metric.grad_norm_sq(graph, x, g))
+
+
 # ---------------------------------------------------------------- bad input
 
 
@@ -283,227 +454,41 @@ def kernel_with(value, *places):
 
 BOTH = ((0, 1), (2, 1))  # a pair of opposite offsets
 ALONG_THE_ROW = kernel_with(0.0, *((r, c) for r in range(3) for c in (0, 2)))  # leaves columns only
+CHESSBOARD = kernel_with(0.0, *BOTH, (1, 0), (1, 2))  # of one colour
+APART = "weight leaves the pixels in several unconnected parts"
 
 BAD_CALLS = {
-    "height_zero": (lambda: PixelGraph(0, 3, 1), ValueError, "height must be at least 1, got 0"),
-    "width_negative": (
-        lambda: PixelGraph(3, -2, 1),
-        ValueError,
-        "width must be at least 1, got -2",
-    ),
-    "radius_zero": (lambda: PixelGraph(3, 4, 0), ValueError, "radius must be at least 1, got 0"),
-    "radius_too_large": (
-        lambda: PixelGraph(3, 4, 4),
-        ValueError,
-        "radius must be less than .* 4 pixels, got 4",
-    ),
-    "one_pixel": (
-        lambda: PixelGraph(1, 1, 1),
-        ValueError,
-        "radius must be less than .* 1 pixels, got 1",
-    ),
-    "height_fraction": (
-        lambda: PixelGraph(3.0, 4, 1),
-        TypeError,
-        "height must be a whole number, got 3.0",
-    ),
-    "width_text": (
-        lambda: PixelGraph(3, "4", 1),
-        TypeError,
-        "width must be a whole number, got '4'",
-    ),
-    "radius_fraction": (
-        lambda: PixelGraph(3, 4, 1.5),
-        TypeError,
-        "radius must be a whole number, got 1.5",
-    ),
-    "radius_bool": (
-        lambda: PixelGraph(3, 4, True),
-        TypeError,
-        "radius must be a whole number, got True",
-    ),
-    "weight_zero": (
-        lambda: PixelGraph(3, 4, 1, weight=0),
-        ValueError,
-        "weight must be positive and finite, got 0",
-    ),
-    "weight_negative": (
-        lambda: PixelGraph(3, 4, 1, weight=-1.0),
-        ValueError,
-        "weight must be positive .*got -1.0",
-    ),
-    "weight_nan": (
-        lambda: PixelGraph(3, 4, 1, weight=np.nan),
-        ValueError,
-        "weight must be positive .*got nan",
-    ),
-    "weight_inf": (
-        lambda: PixelGraph(3, 4, 1, weight=np.inf),
-        ValueError,
-        "weight must be positive .*got inf",
-    ),
-    "weight_bool": (
-        lambda: PixelGraph(3, 4, 1, weight=True),
-        TypeError,
-        "weight must be a number .*got bool",
-    ),
-    "weight_text": (
-        lambda: PixelGraph(3, 4, 1, weight="1"),
-        TypeError,
-        "weight must be a number .*got str",
-    ),
-    "weight_array": (
-        lambda: PixelGraph(3, 4, 1, weight=np.ones((3, 3))),
-        TypeError,
-        "weight must be .*got ndarray",
-    ),
-    "kernel_integer": (
-        lambda: PixelGraph(3, 4, 1, weight=torch.ones(3, 3).long()),
-        TypeError,
-        "weight must be a floating tensor, got torch.int64",
-    ),
-    "kernel_complex": (
-        lambda: PixelGraph(3, 4, 1, weight=torch.ones(3, 3) * 1j),
-        TypeError,
-        "weight must be a floating tensor, got torch.complex64",
-    ),
-    "kernel_shape": (
-        lambda: PixelGraph(3, 4, 2, weight=torch.ones(3, 3)),
-        ValueError,
-        r"weight must have shape \(5, 5\) for radius 2, got \(3, 3\)",
-    ),
-    "kernel_number": (
-        lambda: PixelGraph(3, 4, 1, weight=torch.tensor(1.0)),
-        ValueError,
-        r"weight must have shape \(3, 3\) for radius 1, got \(\)",
-    ),
-    "kernel_asymmetric": (
-        lambda: PixelGraph(3, 4, 1, weight=kernel_with(2.0, (0, 1))),
-        ValueError,
-        r"weight must be equal at opposite offsets: weight \+ weight.flip\(0, 1\) is",
-    ),
-    "kernel_mirrored": (  # left and right agree, and top and bottom; opposite offsets do not
-        lambda: PixelGraph(3, 4, 1, weight=kernel_with(2.0, (0, 0), (0, 2))),
-        ValueError,
-        "weight must be equal at opposite offsets",
-    ),
-    "kernel_symmetric_as_a_matrix": (  # weight == weight.T says nothing of opposite offsets
-        lambda: PixelGraph(3, 4, 1, weight=kernel_with(2.0, (0, 1), (1, 0))),
-        ValueError,
-        "weight must be equal at opposite offsets",
-    ),
-    "kernel_negative": (
-        lambda: PixelGraph(3, 4, 1, weight=kernel_with(-1.0, *BOTH)),
-        ValueError,
-        "weight must be non-negative and finite",
-    ),
-    "kernel_nan": (
-        lambda: PixelGraph(3, 4, 1, weight=kernel_with(np.nan, *BOTH)),
-        ValueError,
-        "weight must be non-negative and finite",
-    ),
-    "kernel_inf": (
-        lambda: PixelGraph(3, 4, 1, weight=kernel_with(np.inf, *BOTH)),
-        ValueError,
-        "weight must be non-negative and finite",
-    ),
-    "kernel_zero": (
-        lambda: PixelGraph(3, 4, 1, weight=torch.zeros(3, 3)),
-        ValueError,
-        "weight leaves a pixel without neighbours",
-    ),
-    "pixels_without_neighbours": (
-        lambda: PixelGraph(1, 4, 1, weight=ALONG_THE_ROW),
-        ValueError,
-        "weight leaves a pixel without neighbours",
-    ),
-    "to_type": (
-        lambda: PixelGraph(3, 4, 1).to(torch.float64),
-        TypeError,
-        re.escape(
-            "device must be a device, got the type torch.float64: write to(dtype=torch.float64)"
-        ),
-    ),
-    "to_integers": (
-        lambda: PixelGraph(3, 4, 1).to(dtype=torch.int64),
-        TypeError,
-        "dtype must be torch.float32 or torch.float64, got torch.int64",
-    ),
-    "to_half": (
-        lambda: PixelGraph(3, 4, 1).to(dtype=torch.float16),
-        TypeError,
-        "dtype must be torch.float32 or torch.float64, got torch.float16",
-    ),
-    "kernel_half": (
-        lambda: PixelGraph(3, 4, 1, weight=torch.ones(3, 3).half()),
-        TypeError,
-        ".*must be torch.float32 or torch.float64, got torch.float16",
-    ),
-    "kernel_bfloat16": (
-        lambda: PixelGraph(3, 4, 1, weight=torch.ones(3, 3).bfloat16()),
-        TypeError,
-        ".*must be torch.float32 or torch.float64, got torch.bfloat16",
-    ),
-    "weight_beyond_float32": (
-        lambda: PixelGraph(3, 4, 1, weight=1e39),
-        ValueError,
-        "weight .*not finite",
-    ),
-    "kernel_of_infinite_sum": (
-        lambda: PixelGraph(3, 4, 1, weight=torch.full((3, 3), 3e38)),
-        ValueError,
-        "weight .*not finite",
-    ),
-    "columns_apart": (  # every pixel has a neighbour, in its own column
-        lambda: PixelGraph(3, 4, 1, weight=ALONG_THE_ROW),
-        ValueError,
-        "weight leaves the pixels in several unconnected parts",
-    ),
-    "colours_of_the_chessboard": (
-        lambda: PixelGraph(3, 4, 1, weight=kernel_with(0.0, *BOTH, (1, 0), (1, 2))),
-        ValueError,
-        "weight leaves the pixels in several unconnected parts",
-    ),
+    "height": ((0, 3, 1), 1.0, ValueError, "height must be at least 1, got 0"),
+    "width": ((3, "4", 1), 1.0, TypeError, "width must be a whole number, got '4'"),
+    "radius": ((3, 4, 1.5), 1.0, TypeError, "radius must be a whole number, got 1.5"),
+    "radius_too_large": ((3, 4, 4), 1.0, ValueError, "radius must be less .* 4 pixels, got 4"),
+    "one_pixel": ((1, 1, 1), 1.0, ValueError, "radius must be less than .* 1 pixels, got 1"),
+    "weight": ((3, 4, 1), 0, ValueError, "weight must be positive and finite, got 0"),
+    "weight_array": ((3, 4, 1), np.ones((3, 3)), TypeError, "weight must be .*got ndarray"),
+    "kernel": ((3, 4, 2), torch.ones(3, 3), ValueError, r"weight must have shape \(5, 5\)"),
+    "beyond_float32": ((3, 4, 1), 1e39, ValueError, "weight .*not finite"),
+    "infinite_sum": ((3, 4, 1), torch.full((3, 3), 3e38), ValueError, "weight .*not finite"),
+    "zero": ((3, 4, 1), torch.zeros(3, 3), ValueError, "weight leaves a pixel without neighbours"),
+    "alone": ((1, 4, 1), ALONG_THE_ROW, ValueError, "weight leaves a pixel without neighbours"),
+    "columns_apart": ((3, 4, 1), ALONG_THE_ROW, ValueError, APART),
+    "colours_apart": ((3, 4, 1), CHESSBOARD, ValueError, APART),
 }
 
 
 @pytest.mark.parametrize("case", BAD_CALLS)
 def test_bad_calls(case):
-    call, error, says = BAD_CALLS[case]
+    size, weight, error, says = BAD_CALLS[case]
     with pytest.raises(error, match=f"^{says}"):
-        call()
+        PixelGraph(*size, weight=weight)
+
+
+def test_a_bad_tensor():
+    for graph in (graph_of(3, 4, 1), graph_of(3, 4, 2, kernel(2))):
+        with pytest.raises(ValueError, match=r"^v must be \(\.\.\., 3, 4\), got \(4, 3\)"):
+            graph.neighbor_sum(images(4, 3))
 
 
 def test_thin_images_and_whole_windows_are_fine():
-    for height, width, radius in (
-        (1, 2, 1),
-        (2, 1, 1),
-        (1, 28, 27),
-        (28, 1, 8),
-        (2, 2, 1),
-        (3, 9, 8),
-    ):
-        assert float(PixelGraph(height, width, radius).volume.sum()) == pytest.approx(1, abs=1e-5)
+    for size in ((1, 2, 1), (2, 1, 1), (1, 28, 27), (28, 1, 8), (2, 2, 1), (3, 9, 8)):
+        assert float(PixelGraph(*size).volume.sum()) == pytest.approx(1, abs=1e-5)
     assert PixelGraph(4, 1, 1, weight=ALONG_THE_ROW).offsets.tolist() == [[-1, 0], [1, 0]]
-
-
-@pytest.mark.parametrize(("call", "value", "error", "message"), cases({
-    "neighbor_sum": (graph_of(3, 4, 1).neighbor_sum, bad_tensors("v", images(2, 3, 4))),
-    "neighbor_sum_weighted": (graph_of(3, 4, 2, kernel(2)).neighbor_sum, bad_tensors("v", images(2, 3, 4))),
-}))  # fmt: skip
-def test_bad_tensors(call, value, error, message):
-    with pytest.raises(error, match=message):
-        call(value)
-
-
-def test_a_graph_of_float32_takes_no_float64():
-    with pytest.raises(
-        TypeError, match=r"^v is torch.float64 but the graph is torch.float32: .*graph.to\(dtype="
-    ):
-        PixelGraph(3, 4, 1).neighbor_sum(images(3, 4))
-
-
-def test_a_weight_too_large_for_the_new_type_is_refused():
-    kernel = torch.full((3, 3), 1e37, dtype=torch.float64)
-    with pytest.raises(ValueError, match="^weight is too large for torch.float32"):
-        PixelGraph(9, 9, 1, weight=kernel).to(dtype=torch.float32)

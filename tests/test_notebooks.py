@@ -77,6 +77,15 @@ def test_holds_no_traces_of_its_run(path, notebook):
     assert not MACHINE_PATH.search(path.read_text())
 
 
+def test_uses_no_private_name_of_the_package(notebook):
+    for cell in code_cells(notebook):
+        for node in ast.walk(ast.parse(cell.source)):
+            reached = [node.attr] if isinstance(node, ast.Attribute) else []
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("wdtr_lite"):
+                reached = [*(node.module or "").split("."), *(alias.name for alias in node.names)]
+            assert not [name for name in reached if name[0] == "_"], cell.source
+
+
 def test_parameters_are_the_documented_constants(notebook):
     tagged = [cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", [])]
     assert len(tagged) == 1

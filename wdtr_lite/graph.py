@@ -5,7 +5,7 @@ type: :meth:`PixelGraph.to` changes them, nothing is converted in silence.
 """
 
 from collections.abc import Iterator
-from numbers import Real
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -34,7 +34,8 @@ class PixelGraph(nn.Module):
         The weight of every edge, or a kernel of non-negative weights, one per offset, equal at
         opposite offsets; its centre is not used, an offset of weight 0 is no edge. A kernel may
         require grad: what is computed with the graph is then differentiable in it. A
-        :class:`torch.nn.Parameter` is the module's parameter.
+        :class:`torch.nn.Parameter` is trained and saved with the module; the mean of its weights
+        at opposite offsets counts, and an optimiser must keep it positive.
 
     Attributes
     ----------
@@ -60,52 +61,74 @@ class PixelGraph(nn.Module):
     Section 4 and Definition 1 of Lin et al. (2019).
     """
 
+    kernel: Tensor | None
+    _weight: float  # where there is no kernel
+    _rows: Tensor
+    _columns: Tensor
+    _degree: Tensor | None
+
     def __init__(self, height: int, width: int, radius: int, *, weight: float | Tensor = 1.0):
         super().__init__()
         for name, value in (("height", height), ("width", width), ("radius", radius)):
             checks.whole(value, name)
-        if radius >= max(height, width):
+        longer = max(height, width)
+        if radius >= longer:
             raise ValueError(
-                f"radius must be less than the longer side, {max(height, width)} pixels, got {radius}"
+                f"radius must be less than the longer side, {longer} pixels, got {radius}"
             )
         self.height, self.width, self.radius = int(height), int(width), int(radius)
-        kernel = _checked_kernel(weight, radius) if isinstance(weight, Tensor) else None
-        self._weight = _checked_weight(weight) if kernel is None else None
+        if isinstance(weight, Tensor):
+            checks.kernel(weight, radius)
+            kernel = weight
+        else:
+            checks.number(weight, "weight", positive=True)
+            self._weight, kernel = float(weight), None
         if isinstance(kernel, nn.Parameter):
-            self.kernel = kernel
+            self.register_parameter("kernel", kernel)
         else:
             self.register_buffer("kernel", kernel, persistent=False)
-        like = torch.empty(0) if kernel is None else kernel.detach()
-        for name, band in (("_rows", _band(height, radius)), ("_columns", _band(width, radius))):
-            self.register_buffer(name, band.to(like), persistent=False)
-        self._degree = self._constant_degree()
-        if not bool(self.degree.sum().isfinite()):
-            raise ValueError(
-                f"weight is too large for {self.dtype}: the sum of all degrees is not finite"
-            )
-        if not bool((self.degree > 0).all()):
-            raise ValueError("weight leaves a pixel without neighbours")
-        if kernel is not None and bool(
-            (self.components(torch.ones_like(self.volume)[None]) + 1 < self.size).any()
-        ):
-            raise ValueError("weight leaves the pixels in several unconnected parts")
+        like = torch.empty(0) if kernel is None else kernel
+        self._lay_out(like.device, like.dtype)
+        self._check_weights()
 
     def extra_repr(self) -> str:
         weight = self._weight if self.kernel is None else "kernel"
         return f"{self.height}, {self.width}, {self.radius}, weight={weight}"
 
     def _apply(self, fn, recurse=True):
-        """What every move of a module goes through: refused before anything has moved."""
-        dtype = fn(self._rows).dtype
-        if dtype not in (torch.float32, torch.float64):
-            raise TypeError(f"a PixelGraph is torch.float32 or torch.float64, got {dtype}")
-        if not bool(self.degree.detach().double().sum().to(dtype).isfinite()):
+        """What every move of a module goes through; refused before anything has moved."""
+        like = fn(self._rows)
+        checks.graph_dtype(like.dtype, "a PixelGraph")
+        self._check_sum(like.dtype)
+        super()._apply(fn, recurse)
+        self._lay_out(like.device, like.dtype)
+        return self
+
+    def _lay_out(self, device: torch.device, dtype: torch.dtype) -> None:
+        """The constants of the graph, computed where they will be used."""
+        for name, side in (("_rows", self.height), ("_columns", self.width)):
+            k = torch.arange(side, device=device)
+            band = ((k[:, None] - k).abs() <= self.radius).to(dtype)
+            self.register_buffer(name, band, persistent=False)
+        degree = self._degrees() if self.kernel is None else None  # a kernel may be learnt
+        self.register_buffer("_degree", degree, persistent=False)
+
+    def _check_sum(self, dtype: torch.dtype) -> None:
+        total = self.degree.detach().double().sum().to(dtype)
+        if not total.is_meta and not bool(total.isfinite()):
             raise ValueError(
                 f"weight is too large for {dtype}: the sum of all degrees is not finite"
             )
-        super()._apply(fn, recurse)
-        self._degree = self._constant_degree()
-        return self
+
+    def _check_weights(self) -> None:
+        self._check_sum(self.dtype)
+        if self.kernel is None or self.kernel.is_meta:
+            return
+        if not bool((self.degree > 0).all()):
+            raise ValueError("weight leaves a pixel without neighbours")
+        largest = self.components(torch.ones_like(self.degree)[None])
+        if bool((largest + 1 < self.size).any()):
+            raise ValueError("weight leaves the pixels in several unconnected parts")
 
     def converted(
         self, device: str | torch.device | None = None, dtype: torch.dtype | None = None
@@ -114,7 +137,8 @@ class PixelGraph(nn.Module):
         graph's kernel.
         """
         device, dtype = device or self.device, dtype or self.dtype
-        weight = self._weight if self.kernel is None else self.kernel.to(device, dtype)
+        weight = self._weights()
+        weight = self._weight if weight is None else weight.to(device, dtype)
         return PixelGraph(self.height, self.width, self.radius, weight=weight).to(device, dtype)
 
     @property
@@ -134,22 +158,27 @@ class PixelGraph(nn.Module):
 
     @property
     def degree(self) -> Tensor:
-        r"""Sum of the weights of each pixel's edges, :math:`\sum_{j \in N(i)} \omega_{ij}`, (H, W)."""
+        r"""The sum of each pixel's weights, :math:`\sum_{j \in N(i)} \omega_{ij}`, (H, W)."""
         return self._degrees() if self._degree is None else self._degree
-
-    def _constant_degree(self) -> Tensor | None:
-        return self._degrees() if self.kernel is None else None  # a kernel may be learnt
 
     def _degrees(self) -> Tensor:
         return self.neighbor_sum(self._rows.new_ones(self.height, self.width))
 
     @property
     def volume(self) -> Tensor:
-        r"""The paper's normalised volume d, (H, W), each pixel's share of all degrees. It sums to
-        1.
-        """
+        r"""The paper's normalised volume d, (H, W), each pixel's share of all degrees, of sum 1."""
         degree = self.degree
         return degree / degree.sum()
+
+    def _weights(self) -> Tensor | None:
+        """The kernel without its centre, and equal at opposite offsets whatever was learnt."""
+        if self.kernel is None:
+            return None
+        half = self.kernel / 2
+        offset = torch.arange(-self.radius, self.radius + 1, device=self.device).abs()
+        return (half + half.flip(0, 1)).masked_fill(offset[:, None] + offset == 0, 0)
+
+    # ------------------------------------------------------------ edges
 
     @property
     def offsets(self) -> Tensor:
@@ -160,65 +189,86 @@ class PixelGraph(nn.Module):
         return torch.tensor([(-dy, -dx) for dy, dx in reversed(half)] + half)
 
     def forward_offsets(self) -> Iterator[tuple[tuple[int, int], float | Tensor]]:
-        """Each pair of opposite offsets once, as the one that leads to the pixel of larger number,
-        with its weight.
+        """Each pair of opposite offsets once, as the one that leads to the pixel of larger number.
+
+        Yields
+        ------
+        offset : (int, int)
+            Rows, from 0, and columns.
+        weight : float or tensor ()
+            Positive.
+
+        Examples
+        --------
+        >>> from wdtr_lite import PixelGraph
+        >>> list(PixelGraph(2, 2, radius=1, weight=0.5).forward_offsets())
+        [((0, 1), 0.5), ((1, -1), 0.5), ((1, 0), 0.5), ((1, 1), 0.5)]
         """
-        r, kernel = self.radius, self.kernel
-        for dy in range(min(r, self.height - 1) + 1):
-            reach = min(r, self.width - 1)
-            for dx in range(-reach if dy else 1, reach + 1):
-                weight = self._weight if kernel is None else kernel[r + dy, r + dx]
+        r, weights = self.radius, self._weights()
+        down, across = min(r, self.height - 1), min(r, self.width - 1)
+        for dy in range(down + 1):
+            for dx in range(-across if dy else 1, across + 1):
+                weight = self._weight if weights is None else weights[r + dy, r + dx]
                 if weight > 0:
                     yield (dy, dx), weight
 
     def endpoints(self, v: Tensor, offset: tuple[int, int]) -> tuple[Tensor, Tensor]:
-        """Views of v (..., H, W) at both ends, j and i > j, of all edges of one forward offset."""
+        """Values at both ends, j and i > j, of all edges of one forward offset.
+
+        Parameters
+        ----------
+        v : tensor, (..., H, W)
+        offset : (int, int)
+            One of :meth:`forward_offsets`.
+
+        Returns
+        -------
+        pair of tensors, (..., H - rows, W - abs(columns))
+            Views of v.
+
+        Examples
+        --------
+        >>> import torch
+        >>> from wdtr_lite import PixelGraph
+        >>> v = torch.arange(6).view(2, 3)
+        >>> j, i = PixelGraph(2, 3, radius=1).endpoints(v, (1, -1))
+        >>> j.tolist(), i.tolist()
+        ([[1, 2]], [[3, 4]])
+        """
         dy, dx = offset
         h, w = self.height - dy, self.width - abs(dx)
         left = max(0, -dx)
         return v[..., :h, left : left + w], v[..., dy:, left + dx : left + dx + w]
 
-    def neighbor_sum(self, v: Tensor) -> Tensor:
-        r"""Weighted sum over each pixel's neighbours, :math:`(Bv)_i = \sum_{j \in N(i)} \omega_{ij}
-        v_j`.
-
-        Two banded matrix products whatever the radius where all weights are equal; one with the
-        kernel's rows as banded blocks otherwise.
-
-        Parameters
-        ----------
-        v : tensor, (..., H, W)
+    def edges(self) -> tuple[Tensor, Tensor]:
+        """All edges, in the order of the forward offsets, each offset's row by row.
 
         Returns
         -------
-        tensor, (..., H, W)
+        pixels : tensor, int64 (2, number of edges)
+            The smaller pixel number first.
+        weight : tensor, (number of edges,)
+
+        Examples
+        --------
+        >>> from wdtr_lite import PixelGraph
+        >>> pixels, weight = PixelGraph(1, 4, radius=2).edges()
+        >>> pixels.T.tolist()
+        [[0, 1], [1, 2], [2, 3], [0, 2], [1, 3]]
         """
-        checks.on_graph(self, v, "v")
-        with torch.autocast(
-            v.device.type, enabled=False
-        ):  # half precision would leave nothing of the differences
-            return self._neighbor_sum(v)
-
-    def _neighbor_sum(self, v: Tensor) -> Tensor:
-        r = self.radius
-        if self.kernel is None:
-            return self._weight * (self._rows @ v @ self._columns - v)
-        column = torch.arange(self.width, device=self.device)
-        step = column[:, None] - column  # from the output's column to the input's
-        mask = (step.abs() <= r).to(self.dtype)
-        blocks = self._centreless()[:, step.clamp(-r, r) + r] * mask  # (2r + 1, W, W)
-        rows = F.pad(v, (0, 0, r, r)).unfold(-2, self.height, 1)  # (..., 2r + 1, W, H)
-        return torch.einsum("...dwh,dwc->...hc", rows, blocks)
-
-    def _centreless(self) -> Tensor:
-        offset = torch.arange(-self.radius, self.radius + 1, device=self.device).abs()
-        return self.kernel.masked_fill(offset[:, None] + offset == 0, 0)
+        number = torch.arange(self.size, device=self.device).view(self.height, self.width)
+        pixels, weights = [], []
+        for offset, weight in self.forward_offsets():
+            ends = torch.stack([end.flatten() for end in self.endpoints(number, offset)])
+            pixels.append(ends)
+            weights.append(self._rows.new_ones(ends.shape[1]) * weight)
+        return torch.cat(pixels, dim=1), torch.cat(weights)
 
     def incidence(self) -> Tensor:
         r"""The discrete gradient D of Definition 1, sparse, an edge a row.
 
         The row of edge (i, j), i > j, holds :math:`\sqrt{\omega_{ij}}` at i and
-        :math:`-\sqrt{\omega_{ij}}` at j; edges are in the order of the forward offsets.
+        :math:`-\sqrt{\omega_{ij}}` at j; edges are in the order of :meth:`edges`.
 
         Returns
         -------
@@ -230,42 +280,73 @@ class PixelGraph(nn.Module):
         indices = torch.stack([torch.cat([edge, edge]), torch.cat([i, j])])
         return sparse_coo(indices, torch.cat([root, -root]), (len(i), self.size))
 
-    def edges(self) -> tuple[Tensor, Tensor]:
-        """Pixel pairs (2, edges), the smaller first, and the weight of each, (edges,)."""
-        pixel = torch.arange(self.size, device=self.device).view(self.height, self.width)
-        pairs, weights = [], []
-        for offset, weight in self.forward_offsets():
-            ends = torch.stack([end.reshape(-1) for end in self.endpoints(pixel, offset)])
-            pairs.append(ends)
-            weights.append(
-                torch.as_tensor(weight, device=self.device, dtype=self.dtype).expand(ends.shape[1])
-            )
-        return torch.cat(pairs, dim=1), torch.cat(weights)
+    def adjacency(self) -> Tensor:
+        """The weights of all edges as a dense symmetric matrix, 0 where there is none.
 
-    def _neighbor_max(self, v: Tensor) -> Tensor:
-        """The largest value among each pixel and its neighbours, (M, H, W)."""
-        if self.kernel is None:
-            return F.max_pool2d(v, 2 * self.radius + 1, stride=1, padding=self.radius)
-        out = v.clone()
-        for offset, _ in self.forward_offsets():
-            (low, high), (low_out, high_out) = (
-                self.endpoints(v, offset),
-                self.endpoints(out, offset),
-            )
-            torch.maximum(low_out, high, out=low_out)
-            torch.maximum(high_out, low, out=high_out)
-        return out
+        Returns
+        -------
+        tensor, (n, n)
+        """
+        identity = torch.eye(self.size, device=self.device, dtype=self.dtype)
+        return self.neighbor_sum(identity.view(-1, self.height, self.width)).flatten(-2)
+
+    # ------------------------------------------------------------ over a pixel's neighbours
+
+    def neighbor_sum(self, v: Tensor) -> Tensor:
+        r"""Weighted sum over each pixel's neighbours, :math:`(Bv)_i = \sum_{j \in N(i)} \omega_{ij}
+        v_j`.
+
+        Two banded matrix products whatever the radius where all weights are equal; one with the
+        kernel's rows as banded blocks otherwise. In full precision under autocast too, for half of
+        it would leave nothing of the differences.
+
+        Parameters
+        ----------
+        v : tensor, (..., H, W)
+
+        Returns
+        -------
+        tensor, (..., H, W)
+        """
+        checks.on_graph(self, v, "v")
+        with full_precision(v):
+            weights = self._weights()
+            if weights is None:
+                return self._weight * (self._rows @ v @ self._columns - v)
+            return self._weighted_sum(v, weights)
+
+    def _weighted_sum(self, v: Tensor, weights: Tensor) -> Tensor:
+        r = self.radius
+        column = torch.arange(self.width, device=self.device)
+        step = (column[:, None] - column).clamp(-r, r)  # from the output's column to the input's
+        blocks = weights[:, step + r] * self._columns  # (2r + 1, W, W)
+        rows = F.pad(v, (0, 0, r, r)).unfold(-2, self.height, 1)  # (..., 2r + 1, W, H)
+        return torch.einsum("...dwh,dwc->...hc", rows, blocks)
 
     def components(self, x: Tensor) -> Tensor:
-        """For each pixel of x (M, H, W) the largest pixel number linked to it, int64 (M, n); two
-        black pixels are no link.
+        """The connected components of the pixels that an image links: two neighbours are linked
+        unless both are black.
+
+        Parameters
+        ----------
+        x : tensor, (M, H, W)
+
+        Returns
+        -------
+        tensor, int64 (M, n)
+            For each pixel the largest pixel number of its component.
+
+        Examples
+        --------
+        >>> import torch
+        >>> from wdtr_lite import PixelGraph
+        >>> x = torch.tensor([[[0.0, 1.0, 0.0, 0.0, 0.0, 1.0]]])
+        >>> PixelGraph(1, 6, radius=1).components(x)
+        tensor([[2, 2, 2, 3, 5, 5]])
         """
         lit = (x > 0).double()
-        label = (
-            torch.arange(self.size, device=x.device, dtype=torch.float64)
-            .view(self.height, self.width)
-            .expand_as(x)
-        )
+        number = torch.arange(self.size, device=x.device, dtype=torch.float64)
+        label = number.view(self.height, self.width).expand_as(x)
         while True:
             wider = torch.maximum(label, lit * self._neighbor_max(label))
             wider = torch.maximum(wider, self._neighbor_max(lit * wider))
@@ -273,42 +354,25 @@ class PixelGraph(nn.Module):
                 return label.flatten(1).long()
             label = wider
 
-    def adjacency(self) -> Tensor:
-        """All weights as a dense matrix, (n, n)."""
-        identity = torch.eye(self.size, device=self.device, dtype=self.dtype)
-        return self.neighbor_sum(identity.view(-1, self.height, self.width)).flatten(-2)
+    def _neighbor_max(self, v: Tensor) -> Tensor:
+        """The largest value among each pixel and its neighbours, (M, H, W)."""
+        if self.kernel is None:
+            return F.max_pool2d(v, 2 * self.radius + 1, stride=1, padding=self.radius)
+        out = v.clone()
+        for offset, _ in self.forward_offsets():
+            low, high = self.endpoints(v, offset)
+            low_out, high_out = self.endpoints(out, offset)
+            torch.maximum(low_out, high, out=low_out)
+            torch.maximum(high_out, low, out=high_out)
+        return out
+
+
+def full_precision(v: Tensor) -> AbstractContextManager:
+    """Without the autocast of v's device."""
+    return nullcontext() if v.is_meta else torch.autocast(v.device.type, enabled=False)
 
 
 def sparse_coo(indices: Tensor, values: Tensor, shape: tuple[int, ...]) -> Tensor:
-    with torch.sparse.check_sparse_tensor_invariants(
-        True
-    ):  # torch warns where it is neither on nor off
+    """A coalesced sparse tensor; torch warns where its checks are neither on nor off."""
+    with torch.sparse.check_sparse_tensor_invariants(True):
         return torch.sparse_coo_tensor(indices, values, shape).coalesce()
-
-
-def _band(side: int, radius: int) -> Tensor:
-    k = torch.arange(side)
-    return (k[:, None] - k).abs() <= radius
-
-
-def _checked_weight(weight: float) -> float:
-    if isinstance(weight, bool) or not isinstance(weight, Real):
-        raise TypeError(f"weight must be a number or a tensor, got {type(weight).__name__}")
-    if not 0 < weight < float("inf"):
-        raise ValueError(f"weight must be positive and finite, got {weight}")
-    return float(weight)
-
-
-def _checked_kernel(weight: Tensor, radius: int) -> Tensor:
-    checks.floating(weight, "weight")
-    if weight.dtype not in (torch.float32, torch.float64):
-        raise TypeError(f"weight must be torch.float32 or torch.float64, got {weight.dtype}")
-    if weight.shape != (2 * radius + 1,) * 2:
-        raise ValueError(
-            f"weight must have shape {(2 * radius + 1,) * 2} for radius {radius}, got {tuple(weight.shape)}"
-        )
-    if not bool(((weight >= 0) & weight.isfinite()).all()):
-        raise ValueError("weight must be non-negative and finite")
-    if not torch.equal(weight, weight.flip(0, 1)):
-        raise ValueError("weight must be equal at opposite offsets: weight + weight.flip(0, 1) is")
-    return weight

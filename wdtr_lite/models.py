@@ -7,6 +7,8 @@ modules: call ``torch.manual_seed`` before.
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,9 +16,11 @@ from torch.nn import functional as F
 
 from wdtr_lite import checks
 
-__all__ = ["resnet20", "resnet8", "small_cnn"]
+__all__ = ["MODELS", "Normalize", "build", "register", "resnet20", "resnet8", "small_cnn"]
 
+Classifier = Callable[[Tensor], Any]  # images to logits (B, K) or an object that has .logits
 Activation = Callable[[Tensor], Tensor]
+PerChannel = float | Sequence[float]
 
 # Out of place, for double back-propagation.
 _ACTIVATIONS: dict[str, Activation] = {"softplus": F.softplus, "relu": F.relu}
@@ -24,37 +28,133 @@ _ACTIVATIONS: dict[str, Activation] = {"softplus": F.softplus, "relu": F.relu}
 _CIFAR10_MEAN = (0.4914, 0.4822, 0.4465)
 _CIFAR10_STD = (0.2470, 0.2435, 0.2616)
 
-
-def _activation(name: str) -> Activation:
-    if name not in _ACTIVATIONS:
-        raise ValueError(f"activation must be one of {sorted(_ACTIVATIONS)}, got {name!r}")
-    return _ACTIVATIONS[name]
+MODELS: dict[str, Callable[..., nn.Module]] = {}
+"""The networks by name, for configurations and the command line."""
 
 
-def _per_channel(value: float | Sequence[float], name: str, channels: int) -> Tensor:
-    """One number, or one for each channel, as (channels, 1, 1) of torch's default type."""
-    values = torch.as_tensor(value, dtype=torch.get_default_dtype()).reshape(-1)
-    if len(values) not in (1, channels):
-        raise ValueError(
-            f"{name} must be one number or {channels}, one for each channel, got {len(values)}"
-        )
-    if not bool(values.isfinite().all()):
-        raise ValueError(f"{name} must be finite, got {value!r}")
-    return values.repeat(channels // len(values)).view(-1, 1, 1)
+def register(name: str, make: Callable[..., nn.Module] | None = None) -> Callable:
+    """Give a network a name, which :class:`~wdtr_lite.training.Config` and the command line know
+    from then on.
+
+    Parameters
+    ----------
+    name : str
+    make : function, optional
+        Returns the network, of the keywords that :func:`build` passes on. Without it the result is
+        a decorator.
+
+    Returns
+    -------
+    function
+        `make` itself.
+
+    Examples
+    --------
+    >>> from torch import nn
+    >>> from wdtr_lite import models
+    >>> @models.register("linear")
+    ... def linear(*, classes, channels, mean, std, **others):
+    ...     layers = nn.Conv2d(channels, classes, 5), nn.AdaptiveAvgPool2d(1), nn.Flatten()
+    ...     return nn.Sequential(models.Normalize(mean, std), *layers)
+    >>> models.build("linear", classes=7, channels=1, mean=0.5, std=0.5)[1].out_channels
+    7
+    >>> del models.MODELS["linear"]
+    """
+    if make is None:
+        return partial(register, name)
+    MODELS[name] = make
+    return make
 
 
-class _Normalize(nn.Module):
-    """(x - mean) / std, channel by channel."""
+def build(
+    name: str,
+    *,
+    classes: int,
+    channels: int,
+    mean: PerChannel,
+    std: PerChannel,
+    activation: str | None = None,
+    width: int | None = None,
+) -> nn.Module:
+    """A network by name, for given data.
 
-    def __init__(self, mean: float | Sequence[float], std: float | Sequence[float], channels: int):
+    Parameters
+    ----------
+    name : str
+        ``"resnet20"``, ``"resnet8"``, ``"small_cnn"`` or what :func:`register` has named.
+    classes, channels : int
+    mean, std : float or one for each channel
+        Of the intensities, as for :class:`Normalize`.
+    activation : {"softplus", "relu"}, optional
+    width : int, optional
+        By default both are the network's own.
+
+    Returns
+    -------
+    torch.nn.Module
+        Images (B, C, H, W) in [0, 1] to logits (B, classes).
+
+    Examples
+    --------
+    >>> import torch
+    >>> from wdtr_lite import models
+    >>> network = models.build("resnet8", classes=100, channels=3, mean=0.5, std=0.25)
+    >>> network(torch.rand(2, 3, 32, 32)).shape
+    torch.Size([2, 100])
+    """
+    checks.option(name, "name", tuple(MODELS))
+    given = {"activation": activation, "width": width}
+    given = {option: value for option, value in given.items() if value is not None}
+    return MODELS[name](classes=classes, channels=channels, mean=mean, std=std, **given)
+
+
+class Normalize(nn.Module):
+    r"""The layer :math:`(x - \text{mean}) / \text{std}`, channel by channel.
+
+    Put before a network that was trained on normalised images, such as timm's and torchvision's, it
+    makes one of intensities in [0, 1]: ``nn.Sequential(Normalize(mean, std), model)``, with a
+    loader that does not normalise.
+
+    Parameters
+    ----------
+    mean, std : float or one for each channel
+        `std` positive.
+    channels : int, optional
+        By default as many as numbers are given; of one number, any.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from wdtr_lite.models import Normalize
+    >>> Normalize((0.5, 0.25), 0.25)(torch.ones(1, 2, 1, 1)).flatten()
+    tensor([2., 3.])
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, mean: PerChannel, std: PerChannel, channels: int | None = None):
         super().__init__()
-        self.register_buffer("mean", _per_channel(mean, "mean", channels))
-        self.register_buffer("std", _per_channel(std, "std", channels))
+        values = [_numbers(mean, "mean"), _numbers(std, "std")]
+        count = channels or max(map(len, values))
+        for name, value in zip(("mean", "std"), values, strict=True):
+            if len(value) not in (1, count):
+                raise ValueError(
+                    f"{name} must be one number or {count}, one for each channel, got {len(value)}"
+                )
+            self.register_buffer(name, value.repeat(count // len(value)).view(-1, 1, 1))
         if not bool((self.std > 0).all()):
             raise ValueError(f"std must be positive, got {std!r}")
 
     def forward(self, x: Tensor) -> Tensor:
         return (x - self.mean) / self.std
+
+
+def _numbers(value: PerChannel, name: str) -> Tensor:
+    numbers = torch.as_tensor(value, dtype=torch.get_default_dtype()).reshape(-1)
+    if not bool(numbers.isfinite().all()):
+        raise ValueError(f"{name} must be finite, got {value!r}")
+    return numbers
 
 
 class _Block(nn.Module):
@@ -84,12 +184,18 @@ class _ResNet(nn.Module):
     """
 
     def __init__(
-        self, blocks: int, activation: str, width: int, classes: int, channels: int, mean, std
+        self,
+        blocks: int,
+        activation: str,
+        width: int,
+        classes: int,
+        channels: int,
+        mean: PerChannel,
+        std: PerChannel,
     ):
         super().__init__()
-        act = _activation(activation)
-        _check_sizes(width=width, classes=classes, channels=channels)
-        self.normalize = _Normalize(mean, std, channels)
+        act = _checked(activation, width=width, classes=classes, channels=channels)
+        self.normalize = Normalize(mean, std, channels)
         self.conv = nn.Conv2d(channels, width, 3, padding=1, bias=False)
         self.bn = nn.BatchNorm2d(width)
         self.activation = act
@@ -114,9 +220,8 @@ class _ResNet(nn.Module):
 class _SmallCNN(nn.Module):
     def __init__(self, activation: str, width: int, classes: int, channels: int, mean, std):
         super().__init__()
-        self.activation = _activation(activation)
-        _check_sizes(width=width, classes=classes, channels=channels)
-        self.normalize = _Normalize(mean, std, channels)
+        self.activation = _checked(activation, width=width, classes=classes, channels=channels)
+        self.normalize = Normalize(mean, std, channels)
         self.conv1 = nn.Conv2d(channels, width, 3, stride=2, padding=1)
         self.conv2 = nn.Conv2d(width, 2 * width, 3, stride=2, padding=1)
         self.linear1 = nn.Linear(2 * width * 7 * 7, 64)
@@ -131,9 +236,11 @@ class _SmallCNN(nn.Module):
         return self.linear2(act(self.linear1(x.flatten(1))))
 
 
-def _check_sizes(**sizes: int) -> None:
+def _checked(activation: str, **sizes: int) -> Activation:
+    checks.option(activation, "activation", tuple(_ACTIVATIONS))
     for name, value in sizes.items():
         checks.whole(value, name)
+    return _ACTIVATIONS[activation]
 
 
 def _kaiming(model: nn.Module) -> None:
@@ -142,14 +249,15 @@ def _kaiming(model: nn.Module) -> None:
             nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
 
 
+@register("resnet20")
 def resnet20(
     activation: str = "softplus",
     *,
     width: int = 16,
     classes: int = 10,
     channels: int = 3,
-    mean: float | Sequence[float] = _CIFAR10_MEAN,
-    std: float | Sequence[float] = _CIFAR10_STD,
+    mean: PerChannel = _CIFAR10_MEAN,
+    std: PerChannel = _CIFAR10_STD,
 ) -> nn.Module:
     r"""The ResNet-20 of He et al. for CIFAR-10: 269,722 parameters, shortcuts without parameters
     (option A).
@@ -194,14 +302,15 @@ def resnet20(
     return _ResNet(3, activation, width, classes, channels, mean, std)
 
 
+@register("resnet8")
 def resnet8(
     activation: str = "softplus",
     *,
     width: int = 16,
     classes: int = 10,
     channels: int = 3,
-    mean: float | Sequence[float] = _CIFAR10_MEAN,
-    std: float | Sequence[float] = _CIFAR10_STD,
+    mean: PerChannel = _CIFAR10_MEAN,
+    std: PerChannel = _CIFAR10_STD,
 ) -> nn.Module:
     """The smallest relative of :func:`resnet20`: one block a stage in place of three, 75,290
     parameters.
@@ -230,14 +339,15 @@ def resnet8(
     return _ResNet(1, activation, width, classes, channels, mean, std)
 
 
+@register("small_cnn")
 def small_cnn(
     activation: str = "softplus",
     *,
     width: int = 8,
     classes: int = 10,
     channels: int = 1,
-    mean: float | Sequence[float] = 0.1307,
-    std: float | Sequence[float] = 0.3081,
+    mean: PerChannel = 0.1307,
+    std: PerChannel = 0.3081,
 ) -> nn.Module:
     """A network for 28 x 28 digits that trains in seconds: two convolutions of stride 2, two
     linear layers.
@@ -274,11 +384,3 @@ def small_cnn(
     LeCun, Bottou, Bengio and Haffner (1998).
     """
     return _SmallCNN(activation, width, classes, channels, mean, std)
-
-
-# Networks by name, for configurations and the command line.
-MODELS: dict[str, Callable[..., nn.Module]] = {
-    "resnet20": resnet20,
-    "resnet8": resnet8,
-    "small_cnn": small_cnn,
-}

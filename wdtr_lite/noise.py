@@ -21,7 +21,8 @@ def sample(
     r"""Samples of Wasserstein Gaussian noise, exactly, without a factorisation.
 
     .. math:: \xi = \eta\, D^\top \Lambda(x)^{1/2} z, \quad z \sim N(0, I_{|E|}), \\
-       \mathbb{E}\,\xi = 0, \quad \mathbb{E}\,\xi\xi^\top = \eta^2 D^\top \Lambda(x) D = \eta^2 L(x).
+       \mathbb{E}\,\xi = 0, \quad
+       \mathbb{E}\,\xi\xi^\top = \eta^2 D^\top \Lambda(x) D = \eta^2 L(x).
 
     On each edge a random amount of mass passes from one end to the other, so every channel's noise
     sums to zero. Its energy is :math:`\mathbb{E} \|\xi\|^2 = \eta^2 \operatorname{tr} L(x)`, the
@@ -58,7 +59,8 @@ def sample(
     >>> import torch
     >>> from wdtr_lite import PixelGraph, noise
     >>> x = torch.tensor([[0.5, 0.5, 0.0]])
-    >>> xi = noise.sample(PixelGraph(1, 3, 1), x, 0.1, generator=torch.Generator().manual_seed(0), n=2)
+    >>> generator = torch.Generator().manual_seed(0)
+    >>> xi = noise.sample(PixelGraph(1, 3, 1), x, 0.1, generator=generator, n=2)
     >>> xi.shape, bool(xi.sum((-2, -1)).abs().max() < 1e-6)
     (torch.Size([2, 1, 3]), True)
 
@@ -72,6 +74,7 @@ def sample(
     checks.generator(generator, x)
     u = x / graph.volume
     xi = x.new_zeros(n, *x.shape)
+    kind = {"generator": generator, "device": x.device, "dtype": x.dtype}
     for offset, weight in graph.forward_offsets():
         low, high = graph.endpoints(u, offset)
         variance = (low + high) * (0.5 * weight)
@@ -79,11 +82,10 @@ def sample(
             deviation = torch.where(variance > 0, variance.where(variance > 0, 1).sqrt(), 0)
         else:
             deviation = variance.sqrt_()
-        flux = torch.randn(
-            n, *variance.shape, generator=generator, device=x.device, dtype=x.dtype
-        ).mul_(deviation * eta)
-        graph.endpoints(xi, offset)[1].add_(flux)
-        graph.endpoints(xi, offset)[0].sub_(flux)
+        flux = torch.randn(n, *variance.shape, **kind).mul_(deviation * eta)
+        low, high = graph.endpoints(xi, offset)
+        high.add_(flux)
+        low.sub_(flux)
     if nonnegative:
         xi = project_to_simplex(x + xi, x.sum((-2, -1))) - x
     return xi

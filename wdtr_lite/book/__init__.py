@@ -1,1 +1,4 @@
-"""What the chapters draw."""
+"""What the chapters draw: from numbers, or from a stored report, to a figure or a table.
+
+Needs matplotlib, which ``import wdtr_lite`` does not.
+"""

@@ -1,9 +1,10 @@
-"""What the chapters draw. Needs matplotlib, which ``import wdtr_lite`` does not."""
+"""Images, plans and curves, drawn alike in every chapter."""
 
 from collections.abc import Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
+from cycler import cycler
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -12,17 +13,14 @@ from wdtr_lite.transport.measures import Image
 
 __all__ = [
     "COLORS",
-    "METHODS",
+    "MARKERS",
+    "color_of",
     "error_bars",
     "image_grid",
-    "mean_error",
-    "mean_sd",
-    "percent",
     "show_change",
     "show_image",
     "show_plan",
     "style",
-    "table",
 ]
 
 COLORS = {
@@ -35,28 +33,32 @@ COLORS = {
 and Ito, 2008).
 """
 
-METHODS = {
-    "none": "plain",
-    "none, fewer images": "plain, fewer images",
-    "euclidean": "Euclidean penalty",
-    "wasserstein": "Wasserstein penalty",
-    "wasserstein, exact": "Wasserstein, exact",
-    "wasserstein, finite difference": "Wasserstein, finite difference",
-    "gaussian_noise": "Gaussian noise",
-    "jacobian": "Jacobian penalty",
-    "fgsm": "FGSM training",
-    "pgd": "PGD-7 training",
-    "trades": "TRADES",
+MARKERS = {
+    "euclidean": "s",
+    "wasserstein": "o",
+    "intensities": "^",
+    "sinkhorn": "D",
+    "none": "*",
+    "wasserstein, exact": "D",
+    "gaussian_noise": "^",
+    "jacobian": "v",
+    "fgsm": "P",
+    "pgd": "X",
+    "trades": "d",
 }
-"""What the chapters on CIFAR-10 call the methods of :class:`~wdtr_lite.training.Config`."""
+"""One marker per metric or method of training in every figure."""
 
-_MARKERS = {"euclidean": "s", "wasserstein": "o", "intensities": "^", "sinkhorn": "D"}
 _NAMES = {
     "euclidean": "L2",
     "wasserstein": "W2",
     "intensities": "L2 of intensities",
     "sinkhorn": "Sinkhorn",
 }
+
+
+def color_of(method: str) -> str:
+    """The colour of a method of training: that of its metric, else black."""
+    return COLORS.get(method.partition(",")[0], "black")
 
 
 def style() -> None:
@@ -68,7 +70,7 @@ def style() -> None:
         "axes.titlesize": 11,
         "axes.spines.top": False,
         "axes.spines.right": False,
-        "axes.prop_cycle": plt.cycler(color=list(COLORS.values())),
+        "axes.prop_cycle": cycler(color=list(COLORS.values())),
         "legend.frameon": False,
         "lines.linewidth": 1.8,
         "image.cmap": "gray_r",
@@ -167,42 +169,8 @@ def error_bars(
     """
     options = {
         "color": COLORS[metric],
-        "marker": _MARKERS[metric],
+        "marker": MARKERS[metric],
         "label": _NAMES[metric],
         "capsize": 3,
     } | options
     axes.errorbar(x, mean, error, **options)
-
-
-def mean_error(values: np.ndarray, places: int = 1, *, sign: str = "") -> str:
-    """Mean ± standard error of n measured numbers, to `places` digits; ``sign="+"`` shows the sign
-    of the mean always.
-    """
-    error = values.std(ddof=1) / len(values) ** 0.5
-    return f"{values.mean():{sign}.{places}f} ± {error:.{places}f}"
-
-
-def mean_sd(values: Sequence[float], places: int = 1) -> str:
-    """Mean ± standard deviation of numbers measured over seeds, to `places` digits; of one number,
-    the number.
-    """
-    spread = f" ± {np.std(values, ddof=1):.{places}f}" if len(values) > 1 else ""
-    return f"{np.mean(values):.{places}f}{spread}"
-
-
-def percent(found: dict, places: int = 1) -> str:
-    """A rate of :func:`~wdtr_lite.study.runs.across_seeds` in percent: mean ± standard deviation
-    over seeds, or "not run".
-    """
-    if found["mean"] is None:
-        return "not run"
-    spread = "" if found["sd"] is None else f" ± {100 * found['sd']:.{places}f}"
-    return f"{100 * found['mean']:.{places}f}{spread}"
-
-
-def table(header: Sequence[str], rows: Sequence[Sequence[object]]):
-    """A table of measured numbers as Markdown output, numbers aligned to the right."""
-    from IPython.display import Markdown
-
-    lines = [header, ["---", *["--:"] * (len(header) - 1)], *rows]
-    return Markdown("\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines))

@@ -82,16 +82,19 @@ def _frames(draw, choices, question, describe, start) -> str:
         text = html.escape(describe(**values))
         figures.append(
             f'<figure data-key="{",".join(map(str, key))}">'
-            f'<img alt="{text}" src="{_png(draw(**values))}"><figcaption>{text}</figcaption></figure>'
+            f'<img alt="{text}" src="{_png(draw(**values))}">'
+            f"<figcaption>{text}</figcaption></figure>"
         )
+    asked = html.escape(question)
     name = "wdtr-" + hashlib.md5("".join([question, *figures]).encode()).hexdigest()[:8]
     controls = "".join(
         _control(label, list(values), start[label]) for label, values in choices.items()
     )
     return (
-        f'{_STYLE}<div class="wdtr-frames" id="{name}" role="group" aria-label="{html.escape(question)}">'
-        f"<p><strong>{html.escape(question)}</strong></p>"
-        f'<div class="wdtr-controls" hidden>{controls}</div><div class="wdtr-grid">{"".join(figures)}</div></div>'
+        f'{_STYLE}<div class="wdtr-frames" id="{name}" role="group" aria-label="{asked}">'
+        f"<p><strong>{asked}</strong></p>"
+        f'<div class="wdtr-controls" hidden>{controls}</div>'
+        f'<div class="wdtr-grid">{"".join(figures)}</div></div>'
         f"<script>{_SCRIPT.replace('NAME', name)}</script>"
     )
 
@@ -130,7 +133,7 @@ _STYLE = """<style>
 .wdtr-live figure:not([data-shown]) { display: none; }
 .wdtr-frames figure { margin: 0.5rem 0; }
 .wdtr-frames img { max-width: 100%; height: auto; background: white; }
-</style>"""
+</style>"""  # noqa: E501
 
 _SCRIPT = """(() => {
   const box = document.getElementById("NAME"), controls = [...box.querySelectorAll("input, select")];
@@ -147,4 +150,4 @@ _SCRIPT = """(() => {
   box.querySelector(".wdtr-controls").hidden = false;
   box.classList.add("wdtr-live");
   update();
-})();"""
+})();"""  # noqa: E501

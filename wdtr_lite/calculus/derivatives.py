@@ -1,6 +1,7 @@
 """First and second derivatives of a function of images: gradient, Christoffel symbol, Hessian."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from functools import reduce
 
 import torch
 from torch import Tensor
@@ -10,19 +11,21 @@ from wdtr_lite.graph import PixelGraph
 from wdtr_lite.metric import operators, tangent
 
 Function = Callable[[Tensor], Tensor]
+Metric = PixelGraph | str  # "euclidean"
 
 
-def check_point(graph: PixelGraph | None, x: Tensor, *, interior: bool) -> None:
-    """An image of the graph; without a graph, of Euclidean space, any floating tensor."""
-    if graph is None:
+def check_point(metric: Metric, x: Tensor, *, interior: bool) -> None:
+    """An image of the graph; in Euclidean space any floating tensor."""
+    if metric is None or isinstance(metric, str):
+        checks.option(metric, "metric", (None, "euclidean"))
         checks.floating(x, "x")
     else:
-        checks.image(graph, x, interior=interior)
+        checks.image(metric, x, interior=interior)
 
 
 def differentiate(f: Function, x: Tensor, *, create_graph: bool) -> tuple[Tensor, Tensor]:
-    """x as a leaf of the graph, or x itself where it is on one, and the ordinary gradient of f
-    there.
+    """x as a leaf of autograd's graph, or x itself where it is on one, and the ordinary gradient of
+    f there.
     """
     with torch.enable_grad():
         leaf = x if x.requires_grad else x.detach().requires_grad_()
@@ -51,14 +54,16 @@ def second_derivative(grad: Tensor, leaf: Tensor, v: Tensor, *, create_graph: bo
     return product
 
 
-def hessian_trace(grad: Tensor, leaf: Tensor, pairs, create_graph: bool) -> Tensor:
+def hessian_trace(
+    grad: Tensor, leaf: Tensor, pairs: Iterable[tuple[Tensor, Tensor]], create_graph: bool
+) -> Tensor:
     """The sum of v' H w over the pairs."""
-    total = 0
-    for v, w in pairs:
-        total = total + operators.image_sum(
-            w * second_derivative(grad, leaf, v, create_graph=create_graph)
-        )
-    return total
+
+    def product(v: Tensor, w: Tensor) -> Tensor:
+        second = second_derivative(grad, leaf, v, create_graph=create_graph)
+        return operators.image_sum(w * second)
+
+    return reduce(torch.add, (product(v, w) for v, w in pairs))
 
 
 def gradient(f: Function, graph: PixelGraph, x: Tensor, *, create_graph: bool = False) -> Tensor:
@@ -83,7 +88,8 @@ def gradient(f: Function, graph: PixelGraph, x: Tensor, *, create_graph: bool = 
     >>> import torch
     >>> from wdtr_lite import PixelGraph, calculus
     >>> column = torch.tensor([[0.0, 1.0, 2.0]])
-    >>> calculus.gradient(lambda x: (x * column).sum(), PixelGraph(1, 3, 1), torch.tensor([[0.5, 0.5, 0.0]]))
+    >>> x = torch.tensor([[0.5, 0.5, 0.0]])
+    >>> calculus.gradient(lambda x: (x * column).sum(), PixelGraph(1, 3, 1), x)
     tensor([[-1.5000,  1.0000,  0.5000]])
 
     References
@@ -98,7 +104,8 @@ def gradient(f: Function, graph: PixelGraph, x: Tensor, *, create_graph: bool = 
 def christoffel(graph: PixelGraph, x: Tensor, sigma1: Tensor, sigma2: Tensor) -> Tensor:
     r"""The Christoffel symbol applied to two tangent vectors.
 
-    .. math:: \Gamma_x(\sigma_1, \sigma_2) = {}& -\tfrac12 \bigl[ L(\sigma_1) \Phi_2 + L(\sigma_2) \Phi_1 \bigr] \\
+    .. math:: \Gamma_x(\sigma_1, \sigma_2)
+       = {}& -\tfrac12 \bigl[ L(\sigma_1) \Phi_2 + L(\sigma_2) \Phi_1 \bigr] \\
        & + \tfrac12 L(x) \Bigl( \frac{1}{2 d_i} \sum_{j \in N(i)} \omega_{ij}
        (\Phi_{1,i} - \Phi_{1,j}) (\Phi_{2,i} - \Phi_{2,j}) \Bigr)_i
 
@@ -123,15 +130,11 @@ def christoffel(graph: PixelGraph, x: Tensor, sigma1: Tensor, sigma2: Tensor) ->
     Appendix B (i) of Lin et al. (2019).
     """
     checks.image(graph, x, interior=True)
-    phi1, phi2 = (
-        tangent.solve(graph, x, sigma1, "sigma1").value,
-        tangent.solve(graph, x, sigma2, "sigma2").value,
-    )
+    phi1 = tangent.solve(graph, x, sigma1, "sigma1").value
+    phi2 = tangent.solve(graph, x, sigma2, "sigma2").value
     carried = operators.product(graph, sigma1, phi2) + operators.product(graph, sigma2, phi1)
-    return (
-        operators.product(graph, x, operators.carre_du_champ(graph, phi1, phi2) / graph.volume)
-        - carried
-    ) / 2
+    density = operators.carre_du_champ(graph, phi1, phi2) / graph.volume
+    return (operators.product(graph, x, density) - carried) / 2
 
 
 def hessian(

@@ -13,7 +13,8 @@ def geodesic(
 ) -> Tensor:
     r"""The geodesic from x with initial velocity σ, by Hamilton's equations.
 
-    .. math:: \dot x = L(x)\,\Phi, \qquad \dot\Phi_i = -\frac{1}{4 d_i} \sum_{j \in N(i)} \omega_{ij} (\Phi_i - \Phi_j)^2, \qquad
+    .. math:: \dot x = L(x)\,\Phi, \qquad
+       \dot\Phi_i = -\frac{1}{4 d_i} \sum_{j \in N(i)} \omega_{ij} (\Phi_i - \Phi_j)^2, \qquad
        \Phi(0) = L(x)^{+} \sigma
 
     integrated by the classical Runge–Kutta method, of order 4. Mass is conserved to rounding.
@@ -51,9 +52,8 @@ def geodesic(
     phi, h = tangent.solve(graph, x, sigma, "sigma").value, time / steps
 
     def flow(x, phi):
-        return operators.product(graph, x, phi), operators.carre_du_champ(graph, phi) / (
-            -2 * graph.volume
-        )
+        bend = operators.carre_du_champ(graph, phi)
+        return operators.product(graph, x, phi), bend / (-2 * graph.volume)
 
     path = [x]
     for k in range(steps):
@@ -65,7 +65,8 @@ def geodesic(
         phi = phi + h / 6 * (b + 2 * d + 2 * p + r)
         if not bool((x >= 0).all()):  # NaN fails it
             raise RuntimeError(
-                f"the geodesic leaves the simplex before time {(k + 1) * h:.3g}: a shorter sigma stays inside"
+                f"the geodesic leaves the simplex before time {(k + 1) * h:.3g}: "
+                "a shorter sigma stays inside"
             )
         path.append(x)
     return torch.stack(path)

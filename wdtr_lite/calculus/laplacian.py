@@ -8,6 +8,7 @@ from torch import Tensor
 from wdtr_lite import checks, noise
 from wdtr_lite.calculus.derivatives import (
     Function,
+    Metric,
     check_point,
     differentiate,
     hessian_trace,
@@ -66,7 +67,8 @@ def log_volume(graph: PixelGraph, x: Tensor) -> Tensor:
 def log_volume_gradient(graph: PixelGraph, x: Tensor) -> Tensor:
     r"""The ordinary gradient of :func:`log_volume`, from the effective resistances R of the graph.
 
-    .. math:: \partial_i \log \operatorname{vol}(x) = -\frac{1}{4 d_i} \sum_{j \in N(i)} \omega_{ij} R_{ij}, \qquad
+    .. math:: \partial_i \log \operatorname{vol}(x)
+       = -\frac{1}{4 d_i} \sum_{j \in N(i)} \omega_{ij} R_{ij}, \qquad
        R_{ij} = L^{+}_{ii} + L^{+}_{jj} - 2 L^{+}_{ij}
 
     Dense, in float64 whatever the input's type: memory O(n²), time O(n³) per channel.
@@ -94,7 +96,7 @@ def log_volume_gradient(graph: PixelGraph, x: Tensor) -> Tensor:
     wide = graph.converted(dtype=torch.float64)
     try:
         inverse = operators.pseudo_inverse(operators.dense_laplacian(wide, x.double()))
-    except torch.linalg.LinAlgError as error:
+    except torch.linalg.LinAlgError as error:  # pyright: ignore[reportPrivateImportUsage]
         raise RuntimeError(f"log_volume_gradient: {_TOO_UNEVEN}") from error
     diagonal = inverse.diagonal(dim1=-2, dim2=-1)
     resistance = diagonal[..., :, None] + diagonal[..., None, :] - 2 * inverse
@@ -105,7 +107,8 @@ def laplacian_divergence(graph: PixelGraph) -> Tensor:
     r"""The divergence of the matrix L(x) over its rows, :math:`\sum_i \partial L_{ij} / \partial
     x_i`, the same at every x.
 
-    .. math:: (\nabla \cdot L)_j = \tfrac12 \Bigl( \sum_i \deg(i) - \sum_{i \in N(j)} \frac{\omega_{ij}}{d_i} \Bigr)
+    .. math:: (\nabla \cdot L)_j
+       = \tfrac12 \Bigl( \sum_i \deg(i) - \sum_{i \in N(j)} \frac{\omega_{ij}}{d_i} \Bigr)
 
     It vanishes where all degrees are equal, on the complete graph say. On a pixel grid it is zero
     far from the border only.
@@ -127,7 +130,7 @@ def laplacian_divergence(graph: PixelGraph) -> Tensor:
 
 def laplace_beltrami(
     f: Function,
-    graph: PixelGraph | None,
+    metric: Metric,
     x: Tensor,
     *,
     volume: bool = True,
@@ -139,8 +142,10 @@ def laplace_beltrami(
     r"""The Laplace–Beltrami operator of the Wasserstein metric, or the Laplacian that additive
     noise makes.
 
-    .. math:: \Delta_W f = \operatorname{tr}(L \nabla^2 f) + (\nabla \cdot L)^\top \nabla f + \nabla f^\top L\, \nabla \log \operatorname{vol}
-       = \frac{1}{\operatorname{vol}} \sum_{ij} \partial_i \bigl( \operatorname{vol} L_{ij}\, \partial_j f \bigr)
+    .. math:: \Delta_W f &= \operatorname{tr}(L \nabla^2 f) + (\nabla \cdot L)^\top \nabla f
+       + \nabla f^\top L\, \nabla \log \operatorname{vol} \\
+       &= \frac{1}{\operatorname{vol}} \sum_{ij}
+       \partial_i \bigl( \operatorname{vol} L_{ij}\, \partial_j f \bigr)
 
     with ``volume=True``; the trace alone, the paper's (8), with ``volume=False``. The trace is
     exact, a Hessian–vector product per pixel, or the mean of :math:`\zeta^\top \nabla^2 f\, \zeta`
@@ -149,8 +154,8 @@ def laplace_beltrami(
     Parameters
     ----------
     f : function of images (..., C, H, W) or (H, W) -> (...)
-    graph : PixelGraph or None
-        None for the Euclidean metric: the ordinary Laplacian, of any real x.
+    metric : PixelGraph or "euclidean"
+        Euclidean: the ordinary Laplacian, of any real x.
     x : tensor
         Images; positive on every pixel where `volume`.
     volume : bool
@@ -182,28 +187,23 @@ def laplace_beltrami(
     ----------
     Appendix B (v) and equation (8) of Lin et al. (2019), corrected.
     """
-    check_point(graph, x, interior=volume)
-    if estimator not in ("exact", "stochastic"):
-        raise ValueError(f"estimator must be 'exact' or 'stochastic', got {estimator!r}")
+    check_point(metric, x, interior=volume)
+    checks.option(estimator, "estimator", ("exact", "stochastic"))
+    graph = metric if isinstance(metric, PixelGraph) else None
     leaf, grad = differentiate(f, x, create_graph=True)
     with torch.set_grad_enabled(create_graph):
         if estimator == "exact":
-            pairs = (
-                (e, e if graph is None else operators.product(graph, x, e))
-                for e in _unit_vectors(x)
-            )
-            trace = Estimate(
-                hessian_trace(grad, leaf, pairs, create_graph),
-                operators.image_sum(torch.zeros_like(x)),
-            )
+            units = _unit_vectors(x)
+            pairs = ((e, e if graph is None else operators.product(graph, x, e)) for e in units)
+            value = hessian_trace(grad, leaf, pairs, create_graph)
+            trace = Estimate(value, torch.zeros_like(value))
         else:
             trace = _sampled_trace(grad, leaf, _noises(graph, x, samples, generator), create_graph)
-        if not volume or graph is None:
+        if graph is None or not volume:
             return trace
-        drift = laplacian_divergence(graph) + operators.product(
-            graph, x, log_volume_gradient(graph, x)
-        )
-        return Estimate(trace.value + operators.image_sum(drift * grad), trace.standard_error)
+        drift = operators.product(graph, x, log_volume_gradient(graph, x))
+        drift = operators.image_sum((laplacian_divergence(graph) + drift) * grad)
+        return Estimate(trace.value + drift, trace.standard_error)
 
 
 def laplace_beltrami_printed(f: Function, graph: PixelGraph, x: Tensor) -> Tensor:
@@ -248,12 +248,12 @@ def _unit_vectors(x: Tensor):
 def _noises(graph: PixelGraph | None, x: Tensor, samples: int, generator: torch.Generator | None):
     """Directions of covariance L(x), or of the identity."""
     checks.whole(samples, "samples", 2)
-    checks.generator(generator, x)
+    source = checks.generator(generator, x)
     for _ in range(samples):
         if graph is None:
-            yield torch.randn(x.shape, generator=generator, device=x.device, dtype=x.dtype)
+            yield torch.randn(x.shape, generator=source, device=x.device, dtype=x.dtype)
         else:
-            yield noise.sample(graph, x, 1.0, generator=generator)[0]
+            yield noise.sample(graph, x, 1.0, generator=source)[0]
 
 
 def _sampled_trace(grad: Tensor, leaf: Tensor, directions, create_graph: bool) -> Estimate:

@@ -4,7 +4,6 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from scipy.linalg import cho_factor, cho_solve
 from torch import Tensor
 
 from wdtr_lite import checks
@@ -73,20 +72,15 @@ def dynamic_distance(
     wide = graph.converted("cpu", torch.float64)
     weights, volume = (z.detach().numpy() for z in (wide.adjacency(), wide.volume.flatten()))
     paths = [_geodesic_path(weights, volume, a, b, steps) for a, b in zip(*ends, strict=True)]
-    inside = torch.as_tensor(np.stack(paths, 1)[1:-1], device=x.device, dtype=x.dtype).view(
-        steps - 1, *x.shape
-    )
-    path = torch.cat([x[None], inside, y[None]])
+    inside = torch.as_tensor(np.stack(paths, 1)[1:-1], device=x.device, dtype=x.dtype)
+    path = torch.cat([x[None], inside.view(steps - 1, *x.shape), y[None]])
     middle, move = ((path[1:] + path[:-1]) / 2).double(), path.diff(dim=0).double()
-    move = move - move.mean((-2, -1), keepdim=True)
-    moves = (
-        (move != 0).any(-1, keepdim=True).any(-2, keepdim=True)
-    )  # black pixels may be out of reach where nothing moves
-    inverse = operators.pseudo_inverse(
-        operators.dense_laplacian(graph.converted(dtype=torch.float64), middle.where(moves, 1))
-    )
-    flat = move.flatten(-2)
-    squared = steps * torch.einsum("k...i,k...ij,k...j->...", flat, inverse, flat)
+    move = (move - move.mean((-2, -1), keepdim=True)).flatten(-2)
+    # Where nothing moves black pixels may be out of reach.
+    middle = middle.where((move != 0).any(-1)[..., None, None], 1)
+    wide = graph.converted(dtype=torch.float64)
+    inverse = operators.pseudo_inverse(operators.dense_laplacian(wide, middle))
+    squared = steps * torch.einsum("k...i,k...ij,k...j->...", move, inverse, move)
     squared = (squared.sum(-1) if x.dim() > 2 else squared) / factor
     distance = torch.where(squared > 0, squared.where(squared > 0, 1).sqrt(), 0)
     return DynamicDistance(distance.to(x.dtype), path.detach())
@@ -95,9 +89,11 @@ def dynamic_distance(
 def _geodesic_path(
     weights: np.ndarray, volume: np.ndarray, x: np.ndarray, y: np.ndarray, steps: int
 ) -> np.ndarray:
-    """The minimising path (steps + 1, n) between two measures of mass m, by Newton's method with a
-    barrier.
+    """The minimising path (steps + 1, n) between two measures of equal mass, by Newton's method
+    with a barrier.
     """
+    from scipy.linalg import cho_factor, cho_solve  # half a second that few need
+
     n, mass = len(x), x.sum()
     time = np.linspace(0, 1, steps + 1)[:, None]
     path = x + time * (y - x)
@@ -123,10 +119,8 @@ def _geodesic_path(
             while length > 1e-12:
                 trial = path.copy()
                 trial[1:-1] += length * move
-                if (
-                    _energy(weights, volume, trial) - barrier * np.log(trial[1:-1]).sum()
-                    <= goal - 0.1 * length * decrement
-                ):
+                reached = _energy(weights, volume, trial) - barrier * np.log(trial[1:-1]).sum()
+                if reached <= goal - 0.1 * length * decrement:
                     path = trial
                     break
                 length /= 2
@@ -140,9 +134,8 @@ def _geodesic_path(
 def _parts(weights, volume, path):
     """The moves of a path, the potentials of its steps and the pseudo-inverses, in float64."""
     middle, move = (path[1:] + path[:-1]) / 2 / volume, np.diff(path, axis=0)
-    inverse = operators.pseudo_inverse(
-        operators.laplacian_of(*map(torch.from_numpy, (weights, middle)))
-    ).numpy()
+    matrix = operators.laplacian_of(torch.from_numpy(weights), torch.from_numpy(middle))
+    inverse = operators.pseudo_inverse(matrix).numpy()
     return move, np.einsum("kij,kj->ki", inverse, move), inverse
 
 
@@ -152,15 +145,14 @@ def _energy(weights, volume, path) -> float:
 
 
 def _action(weights, volume, path):
-    """The action of a path with its gradient and Hessian in the inner points, (N - 1, n) and (N -
-    1, n, N - 1, n).
+    """The action of a path with its gradient and Hessian in the inner points, (N - 1, n) and
+    (N - 1, n, N - 1, n).
     """
     move, phi, inverse = _parts(weights, volume, path)
     steps, n = move.shape
-    slope = weights * (phi[:, :, None] - phi[:, None, :]) / (2 * volume[:, None])  # (N, n, n)
-    q = (slope * (phi[:, :, None] - phi[:, None, :])).sum(
-        -1
-    )  # the derivative of phi' L(x) phi in x
+    fall = phi[:, :, None] - phi[:, None, :]
+    slope = weights * fall / (2 * volume[:, None])  # (N, n, n)
+    q = (slope * fall).sum(-1)  # the derivative of phi' L(x) phi in x
     k_matrix = -slope.transpose(0, 2, 1)
     i = np.arange(n)
     k_matrix[:, i, i] += slope.sum(-1)

@@ -4,26 +4,29 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from wdtr_lite import checks
 from wdtr_lite.graph import PixelGraph
 
 
 def product(graph: PixelGraph, x: Tensor, v: Tensor) -> Tensor:
-    """L(x) v for x of either sign."""
+    """L(x) v."""
     u = x / graph.volume
     return density_product(graph, u, diagonal(graph, u), v)
 
 
 def density_product(graph: PixelGraph, u: Tensor, diagonal: Tensor, v: Tensor) -> Tensor:
+    """L(x) v from the density u = x / d and the diagonal of L(x)."""
     return diagonal * v - u / 2 * graph.neighbor_sum(v) - graph.neighbor_sum(u * v) / 2
 
 
 def diagonal(graph: PixelGraph, u: Tensor) -> Tensor:
+    """The diagonal of L(x), of the density u = x / d."""
     return (u * graph.degree + graph.neighbor_sum(u)) / 2
 
 
 def carre_du_champ(graph: PixelGraph, v: Tensor, w: Tensor | None = None) -> Tensor:
-    r"""Half the sum over neighbours of :math:`\omega_{ij} (v_i - v_j)(w_i - w_j)`, (..., H, W); w =
-    v by default.
+    r"""Half the sum over neighbours of :math:`\omega_{ij} (v_i - v_j)(w_i - w_j)`, (..., H, W),
+    with w = v by default.
     """
     if w is None:
         sums = graph.neighbor_sum(torch.stack([v, v * v]))
@@ -38,10 +41,12 @@ def image_sum(value: Tensor) -> Tensor:
 
 
 def mean_diagonal(graph: PixelGraph, x: Tensor) -> Tensor:
+    """The mean of the diagonal of L(x) over all pixels, channels and images."""
     return graph.degree.sum() * x.mean()
 
 
 def grad_norm_sq(graph: PixelGraph, x: Tensor, grad: Tensor) -> Tensor:
+    """The squared norm (7), of gradients that are centred first against rounding."""
     u = x / graph.volume
     mass = u.sum((-2, -1), keepdim=True)
     grad = grad - (u * grad).sum((-2, -1), keepdim=True) / mass.where(mass > 0, 1)
@@ -49,6 +54,7 @@ def grad_norm_sq(graph: PixelGraph, x: Tensor, grad: Tensor) -> Tensor:
 
 
 def algorithm1(graph: PixelGraph, x: Tensor, grad: Tensor) -> Tensor:
+    """The squared norm (7) by the paper's Algorithm 1."""
     u, g = (v.reshape(-1, 1, graph.height, graph.width) for v in (x / graph.volume, grad))
     total = x.new_zeros(len(u))
     for (dy, dx), weight in graph.forward_offsets():  # line 2
@@ -62,10 +68,12 @@ def algorithm1(graph: PixelGraph, x: Tensor, grad: Tensor) -> Tensor:
 
 
 def dense_laplacian(graph: PixelGraph, x: Tensor) -> Tensor:
+    """L(x) as a matrix, (..., n, n)."""
     return laplacian_of(graph.adjacency(), (x / graph.volume).flatten(-2))
 
 
 def laplacian_of(weights: Tensor, density: Tensor) -> Tensor:
+    """The same, of all weights (n, n) and the density x / d as (..., n)."""
     edges = weights * (density[..., :, None] + density[..., None, :]) / 2
     return torch.diag_embed(edges.sum(-1)) - edges
 
@@ -82,12 +90,9 @@ def pseudo_inverse(laplacian: Tensor) -> Tensor:
 
 def squared_unit(graph: PixelGraph, unit: str | None) -> float | Tensor:
     """What L is multiplied by: 1, or 2 / (n S)."""
+    checks.option(unit, "unit", (None, "pixel"))
     if unit is None:
         return 1.0
-    if unit != "pixel":
-        raise ValueError(f"unit must be None or 'pixel', got {unit!r}")
     axes = (graph.height > 1) + (graph.width > 1)
-    moment = (
-        sum(2 * weight * (dy**2 + dx**2) for (dy, dx), weight in graph.forward_offsets()) / axes
-    )
-    return 2 / (graph.size * moment)
+    moment = sum(2 * weight * (dy**2 + dx**2) for (dy, dx), weight in graph.forward_offsets())
+    return 2 / (graph.size * moment / axes)

@@ -15,9 +15,8 @@ class Potential(NamedTuple):
 
     value: Tensor  # (..., H, W)
     iterations: int  # of conjugate gradients, the same for the whole batch
-    residual: (
-        float  # largest ||xi - L value|| / ||xi|| of the batch, squares divided by L's diagonal
-    )
+    # the batch's largest ||xi - L value|| / ||xi||, squares divided by L's diagonal
+    residual: float
 
 
 def potential(
@@ -75,12 +74,12 @@ def solve(
     tol: float | None = None,
     max_iter: int | None = None,
 ) -> Potential:
+    """As :func:`potential`, of a vector that messages call `name`."""
     checks.image(graph, x)
     checks.on_graph(graph, xi, name, x.shape)
     low = graph.dtype != torch.float64
     tol = (1e-5 if low else 1e-10) if tol is None else tol
-    if not 0 < tol < 1:
-        raise ValueError(f"tol must be between 0 and 1, got {tol!r}")
+    checks.tolerance(tol)
     max_iter = 10 * graph.size if max_iter is None else max_iter
     checks.whole(max_iter, "max_iter")
     if not x.numel():
@@ -94,7 +93,8 @@ def solve(
         work, energy = ((value * v).sum((-2, -1)) for v in (xi, operators.product(graph, x, value)))
         if not bool(((work - energy).abs() <= tol**0.5 * work).all()):
             solver.fail(
-                f"the solution's energy does not match its work: {name}'s rounding matters where x hardly has mass"
+                f"the solution's energy does not match its work: {name}'s rounding matters "
+                "where x hardly has mass"
             )
     if torch.is_grad_enabled() and (
         x.requires_grad or xi.requires_grad or graph.volume.requires_grad
@@ -142,8 +142,9 @@ class _Solver:
         count = int((self.component[image] == label).sum())
         row, column = divmod(label, self.graph.width)
         raise ValueError(
-            f"{name} must sum to zero on each connected component of the pixels that x links; in image "
-            f"{image} the component of {count} pixels at ({row}, {column}) sums to {float(total[image, label]):.3g}"
+            f"{name} must sum to zero on each connected component of the pixels that x links; "
+            f"in image {image} the component of {count} pixels at ({row}, {column}) sums to "
+            f"{float(total[image, label]):.3g}"
         )
 
     def solve(self, right: Tensor) -> tuple[Tensor, int, float]:
@@ -169,14 +170,16 @@ class _Solver:
         worst = float((dot(residual, inverse * residual) / norm).max().sqrt())
         if not worst <= 10 * self.tol:
             self.fail(
-                f"relative residual {worst:.2g} after {iterations} iterations, tol={self.tol:.2g}, max_iter={self.max_iter}"
+                f"relative residual {worst:.2g} after {iterations} iterations, "
+                f"tol={self.tol:.2g}, max_iter={self.max_iter}"
             )
         return self.project(value), iterations, worst
 
     @staticmethod
     def fail(what: str) -> None:
         raise RuntimeError(
-            f"{what}: if max_iter is not too small, x has mass on some pixels many orders below that on others"
+            f"{what}: if max_iter is not too small, x has mass on some pixels many orders below "
+            "that on others"
         )
 
 
@@ -235,9 +238,9 @@ def tangent_norm_sq(
     --------
     >>> import torch
     >>> from wdtr_lite import PixelGraph, metric
-    >>> line = PixelGraph(1, 3, 1)
-    >>> float(metric.tangent_norm_sq(line, torch.tensor([[0.5, 0.5, 0.0]]), torch.tensor([[-0.1, 0.1, 0.0]])))
-    0.006666...
+    >>> x, xi = torch.tensor([[0.5, 0.5, 0.0]]), torch.tensor([[-0.1, 0.1, 0.0]])
+    >>> round(float(metric.tangent_norm_sq(PixelGraph(1, 3, 1), x, xi)), 6)
+    0.006667
 
     References
     ----------

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from wdtr_lite import checks
-from wdtr_lite.graph import PixelGraph, sparse_coo
+from wdtr_lite.graph import PixelGraph, full_precision, sparse_coo
 from wdtr_lite.metric import operators
 
 
@@ -91,23 +91,14 @@ def laplacian_sparse(graph: PixelGraph, x: Tensor) -> Tensor:
     """
     value = mobility(graph, x)
     (j, i), weight = graph.edges()
-    value = (value * weight).reshape(-1)  # (M edges)
-    batch = (
-        torch.cartesian_prod(*(torch.arange(k, device=x.device) for k in x.shape[:-2]))
-        if x.dim() > 2
-        else None
-    )
-    images = value.numel() // len(i)
-    ends = torch.stack([torch.cat([i, j, i, j]), torch.cat([i, j, j, i])]).repeat(1, images)
-    values = (
-        torch.stack([value, value, -value, -value])
-        .view(4, images, len(i))
-        .transpose(0, 1)
-        .reshape(-1)
-    )
-    if batch is not None:
-        place = batch.view(images, x.dim() - 2).T.repeat_interleave(4 * len(i), dim=1)
+    value = (value * weight).reshape(-1, len(i))  # (M, edges)
+    ends = torch.stack([torch.cat([i, j, i, j]), torch.cat([i, j, j, i])])
+    ends = ends.repeat(1, len(value))
+    if x.dim() > 2:
+        batch = torch.cartesian_prod(*(torch.arange(k, device=x.device) for k in x.shape[:-2]))
+        place = batch.view(len(value), x.dim() - 2).T.repeat_interleave(4 * len(i), dim=1)
         ends = torch.cat([place, ends])
+    values = torch.cat([value, value, -value, -value], dim=1).flatten()
     return sparse_coo(ends, values, (*x.shape[:-2], graph.size, graph.size))
 
 
@@ -116,7 +107,8 @@ def apply_laplacian(graph: PixelGraph, x: Tensor, v: Tensor) -> Tensor:
 
     With :math:`u = x/d` and :math:`(Bv)_i = \sum_{j \in N(i)} \omega_{ij} v_j`,
 
-    .. math:: L(x)\,v = \tfrac12 \bigl[ (u \cdot B1 + Bu) \cdot v - u \cdot Bv - B(u \cdot v) \bigr].
+    .. math:: L(x)\,v = \tfrac12 \bigl[ (u \cdot B1 + Bu) \cdot v - u \cdot Bv
+       - B(u \cdot v) \bigr].
 
     Parameters
     ----------
@@ -142,7 +134,8 @@ def apply_laplacian(graph: PixelGraph, x: Tensor, v: Tensor) -> Tensor:
 def mean_diagonal(graph: PixelGraph, x: Tensor) -> Tensor:
     r"""The mean of the diagonal of L(x) over all pixels, channels and images, a number.
 
-    .. math:: \frac1n \operatorname{tr} L(x) = \Bigl(\sum_{i=1}^n \sum_{j \in N(i)} \omega_{ij}\Bigr) \cdot \frac1n \sum_{i=1}^n x_i
+    .. math:: \frac1n \operatorname{tr} L(x)
+       = \Bigl(\sum_{i=1}^n \sum_{j \in N(i)} \omega_{ij}\Bigr) \cdot \frac1n \sum_{i=1}^n x_i
 
     L(x) divided by it has, on average, the diagonal of the identity: penalties of different radii,
     and the Euclidean one, compare.
@@ -164,7 +157,8 @@ def mean_diagonal(graph: PixelGraph, x: Tensor) -> Tensor:
 def grad_norm_sq(graph: PixelGraph, x: Tensor, grad: Tensor) -> Tensor:
     r"""The squared Wasserstein gradient norm (7), one number per image.
 
-    .. math:: \nabla f^\top L(x) \nabla f &= \sum_{(i,j) \in E} \omega_{ij} (g_i - g_j)^2\, \frac{x_i/d_i + x_j/d_j}{2} \\
+    .. math:: \nabla f^\top L(x) \nabla f
+       &= \sum_{(i,j) \in E} \omega_{ij} (g_i - g_j)^2\, \frac{x_i/d_i + x_j/d_j}{2} \\
        &= \sum_i \frac{x_i}{d_i} \cdot \tfrac12 \sum_{j \in N(i)} \omega_{ij} (g_i - g_j)^2
 
     computed through :math:`\tfrac12\,(B1 \cdot g^2 + B(g^2)) - g \cdot Bg`, whose cost does not
@@ -229,5 +223,5 @@ def grad_norm_sq_algorithm1(graph: PixelGraph, x: Tensor, grad: Tensor) -> Tenso
     """
     checks.image(graph, x)
     checks.on_graph(graph, grad, "grad", x.shape)
-    with torch.autocast(x.device.type, enabled=False):
+    with full_precision(x):
         return operators.algorithm1(graph, x, grad)

@@ -1,7 +1,6 @@
 """What training with noise penalises: the expansions of Theorem 1."""
 
-from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -17,7 +16,8 @@ from wdtr_lite.regularizer.forward import Classifier, Loss
 class SecondOrder(NamedTuple):
     r"""The terms of Theorem 1 per image.
 
-    .. math:: \mathbb{E}\,l \approx \text{loss} + \tfrac12 \eta^2 (\text{gradient} + \text{laplacian})
+    .. math:: \mathbb{E}\,l \approx
+       \text{loss} + \tfrac12 \eta^2 (\text{gradient} + \text{laplacian})
     """
 
     loss: Tensor  # (B,), without noise
@@ -29,9 +29,9 @@ class SecondOrder(NamedTuple):
 def second_order_expansion(
     loss: Loss,
     f: Classifier,
-    graph: PixelGraph | None,
+    metric: PixelGraph | str,
     x: Tensor,
-    y: Tensor,
+    y: Any,
     *,
     volume: bool = False,
     estimator: str = "exact",
@@ -44,8 +44,9 @@ def second_order_expansion(
     For outputs :math:`f = (f_1, \dots, f_k)` and noise of mean zero and covariance :math:`\eta^2
     L(x)`,
 
-    .. math:: \mathbb{E}\,l(f(x + \xi), y) = l + \tfrac12 \eta^2 \Bigl[ \sum_{ab} \frac{\partial^2 l}{\partial f_a \partial f_b}
-       \nabla f_a^\top L \nabla f_b + \sum_a \frac{\partial l}{\partial f_a} \Delta f_a \Bigr] + o(\eta^2).
+    .. math:: \mathbb{E}\,l(f(x + \xi), y) = l + \tfrac12 \eta^2 \Bigl[
+       \sum_{ab} \frac{\partial^2 l}{\partial f_a \partial f_b} \nabla f_a^\top L \nabla f_b
+       + \sum_a \frac{\partial l}{\partial f_a} \Delta f_a \Bigr] + o(\eta^2).
 
     Several outputs are combined by the full Hessian of l in them, so that the two terms add up to
     the Laplacian of :math:`l \circ f` whatever l; the paper's mean of k separate losses is the case
@@ -56,9 +57,8 @@ def second_order_expansion(
     ----------
     loss : function of outputs (B,) or (B, k) and y -> (B,)
     f : function of images -> (B,) or (B, k)
-    graph : PixelGraph or None
-        None for Euclidean inputs: L(x) is the identity, :math:`\Delta` the ordinary Laplacian, x
-        any real tensor.
+    metric : PixelGraph or "euclidean"
+        Euclidean: L(x) is the identity, :math:`\Delta` the ordinary Laplacian, x any real tensor.
     x : tensor, (B, C, H, W)
         Non-negative images; positive where `volume`.
     y : tensor
@@ -82,7 +82,8 @@ def second_order_expansion(
     >>> from wdtr_lite.regularizer import second_order_expansion
     >>> square = lambda output, y: (output - y) ** 2
     >>> mean = lambda x: x.mean((1, 2, 3))
-    >>> terms = second_order_expansion(square, mean, None, torch.ones(1, 1, 2, 2), torch.zeros(1))
+    >>> x, y = torch.ones(1, 1, 2, 2), torch.zeros(1)
+    >>> terms = second_order_expansion(square, mean, "euclidean", x, y)
     >>> terms.gradient, terms.laplacian  # 2 ||grad f||^2 = 2 / 4, and a linear f has no Laplacian
     (tensor([0.5000]), tensor([0.]))
 
@@ -90,39 +91,45 @@ def second_order_expansion(
     ----------
     Theorem 1 of Lin et al. (2019), made precise; Bishop (1995).
     """
-    forward.check_batch(graph, x, interior=volume)
+    forward.check_batch(metric, x, interior=volume)
     with torch.enable_grad():
         leaf = x.detach().requires_grad_()
         outputs = forward.outputs_of(f, leaf)
         value = forward.losses_of(loss, outputs, y)
-        flat = outputs.reshape(len(x), -1)
-        first = forward.column_gradients(value[:, None], outputs)[
-            :, 0
-        ]  # l', of the shape of the outputs
-        second = forward.column_gradients(first.reshape(len(x), -1), outputs).reshape(
-            len(x), flat.shape[1], -1
-        )  # l'', (B, k, k)
-        jacobian = forward.column_gradients(flat, leaf)  # (B, k, C, H, W)
+        columns = forward.as_columns(outputs)  # (B, k)
+        first = forward.column_gradients(value[:, None], outputs)[:, 0]  # l', as the outputs
+        second = forward.column_gradients(forward.as_columns(first), outputs)
+        second = second.reshape(*columns.shape, columns.shape[1])  # l'', (B, k, k)
+        jacobian = forward.column_gradients(columns, leaf)  # (B, k, C, H, W)
         raised = (
-            jacobian if graph is None else operators.product(graph, x.detach()[:, None], jacobian)
+            operators.product(metric, x.detach()[:, None], jacobian)
+            if isinstance(metric, PixelGraph)
+            else jacobian
         )
         gradient = (second * (jacobian.flatten(2) @ raised.flatten(2).mT)).sum((1, 2))
         slope = forward.loss_slope(loss, f, x, y) if create_graph else first.detach()
     if not create_graph:
         value, gradient = value.detach(), gradient.detach()
     laplacian = calculus.laplace_beltrami(
-        forward.weighted_outputs(f, slope), graph, x.detach(),
-        volume=volume, estimator=estimator, samples=samples, generator=generator, create_graph=create_graph,
-    )  # fmt: skip
+        forward.weighted_outputs(f, slope),
+        metric,
+        x.detach(),
+        volume=volume,
+        estimator=estimator,
+        samples=samples,
+        generator=generator,
+        create_graph=create_graph,
+    )
     return SecondOrder(value, gradient, laplacian.value, laplacian.standard_error)
 
 
 def first_order_expansion(
-    loss: Loss, f: Classifier, x: Tensor, y: Tensor, mean: Tensor, *, create_graph: bool = False
+    loss: Loss, f: Classifier, x: Tensor, y: Any, mean: Tensor, *, create_graph: bool = False
 ) -> Tensor:
     r"""The first-order term for noise of non-zero mean, one number per image.
 
-    .. math:: \mathbb{E}\,l(f(x + \xi), y) = l + \sum_a \frac{\partial l}{\partial f_a}\, \nabla f_a^\top\, \mathbb{E}\,\xi + O(\mathbb{E} \|\xi\|^2)
+    .. math:: \mathbb{E}\,l(f(x + \xi), y) = l + \sum_a \frac{\partial l}{\partial f_a}\,
+       \nabla f_a^\top\, \mathbb{E}\,\xi + O(\mathbb{E} \|\xi\|^2)
 
     Parameters
     ----------
@@ -144,7 +151,7 @@ def first_order_expansion(
     ----------
     Section 3 of Lin et al. (2019), below Theorem 1.
     """
-    forward.check_batch(None, x)
+    forward.check_batch("euclidean", x)
     checks.floating(mean, "mean")
     if mean.shape != x.shape:
         raise ValueError(
@@ -161,9 +168,7 @@ def first_order_expansion(
     return (grad * mean).sum((1, 2, 3))
 
 
-def perturbed_loss(
-    loss: Loss, f: Classifier, x: Tensor, y: Tensor | Callable[[Tensor], Tensor], xi: Tensor
-) -> Estimate:
+def perturbed_loss(loss: Loss, f: Classifier, x: Tensor, y: Any, xi: Tensor) -> Estimate:
     r"""The mean loss under perturbations, by Monte Carlo, one number per image.
 
     .. math:: \mathbb{E}\,l(f(x + \xi), y) \approx \frac1N \sum_{k=1}^{N} l(f(x + \xi_k), y)
@@ -191,7 +196,7 @@ def perturbed_loss(
     ----------
     Equations (1) to (3) of Lin et al. (2019).
     """
-    forward.check_batch(None, x)
+    forward.check_batch("euclidean", x)
     checks.floating(xi, "xi")
     if xi.shape[1:] != x.shape or not len(xi):
         raise ValueError(f"xi must be (N, {', '.join(map(str, x.shape))}), got {tuple(xi.shape)}")

@@ -4,6 +4,7 @@ without moving the model.
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,16 +16,21 @@ from torch.nn.utils.spectral_norm import SpectralNorm
 from wdtr_lite import checks
 from wdtr_lite.calculus.derivatives import check_point
 from wdtr_lite.graph import PixelGraph
+from wdtr_lite.regularizer.norms import InputNorm
 
-Classifier = Callable[[Tensor], Tensor]
-Loss = Callable[[Tensor, Tensor], Tensor]
+Classifier = Callable[[Tensor], Any]
+Loss = Callable[[Tensor, Any], Tensor]
 
 
 def outputs_of(f: Classifier, x: Tensor) -> Tensor:
-    """The outputs as (B, k)."""
-    outputs = f(x)
+    """The outputs, (B,) or (B, k): what f returns, or its ``.logits``."""
+    returned = f(x)
+    outputs = getattr(returned, "logits", returned)
     if not isinstance(outputs, Tensor):
-        raise TypeError(f"f must return a tensor, got {type(outputs).__name__}")
+        raise TypeError(
+            "f must return a tensor, or an object whose .logits is one, "
+            f"got {type(returned).__name__}"
+        )
     if outputs.shape[:1] != x.shape[:1] or outputs.dim() not in (1, 2):
         raise ValueError(
             f"f must return ({len(x)},) or ({len(x)}, k) outputs, got {tuple(outputs.shape)}"
@@ -32,7 +38,8 @@ def outputs_of(f: Classifier, x: Tensor) -> Tensor:
     return outputs
 
 
-def losses_of(loss: Loss, outputs: Tensor, y: Tensor) -> Tensor:
+def losses_of(loss: Loss, outputs: Tensor, y: Any) -> Tensor:
+    """The loss of each image, (B,)."""
     value = loss(outputs, y)
     if value.shape != outputs.shape[:1]:
         raise ValueError(
@@ -42,9 +49,7 @@ def losses_of(loss: Loss, outputs: Tensor, y: Tensor) -> Tensor:
 
 
 def column_gradients(value: Tensor, at: Tensor) -> Tensor:
-    """The derivative in `at` (B, ...) of each column of `value` (B, k), with its graph: (B, k,
-    ...).
-    """
+    """The derivative in `at` (B, ...) of each column of `value`, with its graph: (B, k, ...)."""
     rows = [
         torch.autograd.grad(column.sum(), at, create_graph=True, materialize_grads=True)[0]
         if column.requires_grad
@@ -54,16 +59,18 @@ def column_gradients(value: Tensor, at: Tensor) -> Tensor:
     return torch.stack(rows, 1)
 
 
-def check_batch(graph: PixelGraph | None, x: Tensor, *, interior: bool = False) -> None:
-    check_point(graph, x, interior=interior)
+def check_batch(metric: PixelGraph | str, x: Tensor, *, interior: bool = False) -> None:
+    check_point(metric, x, interior=interior)
+    _check_axes(x)
+
+
+def _check_axes(x: Tensor) -> None:
     if x.dim() != 4:
         raise ValueError(f"x must be (B, C, H, W), got {tuple(x.shape)}")
 
 
-def loss_slope(loss: Loss, f: Classifier, x: Tensor, y: Tensor) -> Tensor:
-    """The derivative l' of the loss in the outputs at x, which depends on the parameters of f but
-    not on x.
-    """
+def loss_slope(loss: Loss, f: Classifier, x: Tensor, y: Any) -> Tensor:
+    """The derivative l' of the loss in the outputs at x: a function of the parameters, not of x."""
     with torch.enable_grad():
         outputs = outputs_of(f, x.detach())
         at = outputs if outputs.requires_grad else outputs.detach().requires_grad_()
@@ -73,7 +80,7 @@ def loss_slope(loss: Loss, f: Classifier, x: Tensor, y: Tensor) -> Tensor:
 
 def weighted_outputs(f: Classifier, slope: Tensor) -> Classifier:
     r"""The function whose Laplacian is :math:`\sum_a l'_a \Delta f_a`."""
-    return lambda image: as_columns(slope * f(image)).sum(1)
+    return lambda image: as_columns(slope * outputs_of(f, image)).sum(1)
 
 
 def as_columns(outputs: Tensor) -> Tensor:
@@ -82,15 +89,19 @@ def as_columns(outputs: Tensor) -> Tensor:
 
 
 def cross_entropy(outputs: Tensor, y: Tensor) -> Tensor:
+    """That of each image."""
     return F.cross_entropy(outputs, y, reduction="none")
 
 
 def input_gradients(
-    columns, x: Tensor, *, create_graph: bool
+    columns: Callable[[Tensor], tuple[Tensor, Tensor]], x: Tensor, *, create_graph: bool
 ) -> tuple[Tensor, Tensor, list[Tensor]]:
-    """Outputs, columns (B, k), and the gradient in x of each column's sum, k times (B, C, H, W)."""
+    """Of a function x -> columns (B, k), outputs: the outputs, the columns, and the gradient in x
+    of each column's sum, k times (B, C, H, W).
+    """
     if torch._C._are_functorch_transforms_active():
-        values, pull, outputs = torch.func.vjp(columns, x, has_aux=True)
+        vjp = torch.func.vjp(columns, x, has_aux=True)
+        values, pull, outputs = vjp  # pyright: ignore[reportAssignmentType]
         units = torch.eye(values.shape[1], dtype=values.dtype, device=values.device)
         return outputs, values, [pull(unit.expand_as(values))[0] for unit in units]
     with torch.enable_grad():
@@ -113,9 +124,8 @@ def input_gradients(
 
 @contextmanager
 def fixed_statistics(model: Classifier) -> Iterator[None]:
-    """Normalisation layers in training mode use the batch's statistics, and neither their running
-    ones nor the singular
-    vectors of spectral normalisation move.
+    """Normalisation layers in training mode use the batch's statistics, and move neither their
+    running ones nor the singular vectors of spectral normalisation.
     """
     before = []
     for layer in model.modules() if isinstance(model, nn.Module) else []:
@@ -140,21 +150,20 @@ def _fixing(layer: nn.Module) -> dict:
 
 
 def replay(device: torch.device) -> Callable[[], AbstractContextManager]:
-    """A context in which torch's global generators repeat what they give from here on: the same
-    dropout masks.
-    """
+    """A context in which torch's generators repeat what they give from here on: dropout's masks."""
     cuda = device.type == "cuda"
     if torch._C._are_functorch_transforms_active() or (
         cuda and torch.cuda.is_current_stream_capturing()
     ):
         return nullcontext
-    state, device_state = torch.get_rng_state(), torch.cuda.get_rng_state(device) if cuda else None
+    state = torch.get_rng_state()
+    device_state = torch.cuda.get_rng_state(device) if cuda else None
 
     @contextmanager
     def again():
         with torch.random.fork_rng([device] if cuda else []):
             torch.set_rng_state(state)
-            if cuda:
+            if device_state is not None:
                 torch.cuda.set_rng_state(device_state, device)
             yield
 
@@ -168,9 +177,10 @@ def check_classes(y: Tensor, outputs: Tensor) -> None:
         raise ValueError(f"y must be classes from 0 to {outputs.shape[1] - 1}")
 
 
-def checked_batch(graph: PixelGraph | None, x: Tensor) -> Tensor:
+def checked_batch(norm: InputNorm, x: Tensor) -> Tensor:
     """The images as constants."""
-    check_batch(graph, x)
+    norm.check(x)
+    _check_axes(x)
     if x.is_inference() or torch.is_inference_mode_enabled():
         raise RuntimeError(
             "there are no gradients in inference mode: use torch.no_grad() for evaluation"

@@ -2,19 +2,32 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
-from numbers import Real
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from wdtr_lite import checks
 from wdtr_lite.calculus import derivatives
 from wdtr_lite.graph import PixelGraph
 from wdtr_lite.metric import operators
-from wdtr_lite.regularizer import forward
-from wdtr_lite.regularizer.forward import Classifier, Loss
+from wdtr_lite.regularizer.forward import (
+    Classifier,
+    Loss,
+    as_columns,
+    check_classes,
+    checked_batch,
+    cross_entropy,
+    fixed_statistics,
+    input_gradients,
+    loss_slope,
+    losses_of,
+    outputs_of,
+    replay,
+    weighted_outputs,
+)
+from wdtr_lite.regularizer.norms import Euclidean, InputNorm, Wasserstein, input_norm
 
 
 class Terms(NamedTuple):
@@ -25,31 +38,39 @@ class Terms(NamedTuple):
     penalty: Tensor  # (B,)
 
 
-class GradientPenalty:
+class GradientPenalty(nn.Module):
     r"""The squared norm of a classifier's input gradient, one number per image, ready to be trained
     with.
 
-    .. math:: \nabla^\top G(x)^{-1} \nabla, \qquad \nabla = \frac{\partial\, \ell(f(x), y)}{\partial x}, \quad
+    .. math:: \nabla^\top G(x)^{-1} \nabla, \qquad
+       \nabla = \frac{\partial\, \ell(f(x), y)}{\partial x}, \quad
        G(x)^{-1} = L(x) \text{ or } I
 
     is what Appendix D adds to the loss, times η². With a :class:`~wdtr_lite.graph.PixelGraph` this
-    is Wasserstein regularisation, at the price of the Euclidean penalty.
+    is Wasserstein regularisation, at the price of the Euclidean penalty. It is a module: held by
+    another one, it moves with it.
 
     Parameters
     ----------
-    metric : PixelGraph or "euclidean"
-    of : {"loss", "logits", "margin"}
+    metric : PixelGraph, "euclidean", "l1", "linf" or InputNorm
+        The norm: :class:`Wasserstein` on the graph, :class:`Euclidean`, :class:`L1`, :class:`LInf`,
+        or your own.
+    of : {"loss", "logits", "margin", "logit_differences"}
         Whose gradient: the loss's; each output's, the k squared norms summed (a discriminator has
-        one output); or that of the true class's output minus the largest other.
+        one output); that of the true class's output minus the largest other; or, of each output
+        less the mean of all, :math:`\tfrac2k \sum_m \|\nabla (f_m - \bar f)\|^2`, which in
+        the Euclidean and the Wasserstein norm is cross-Lipschitz regularisation,
+        :math:`k^{-2} \sum_{lm} \|\nabla f_l - \nabla f_m\|^2`.
     mode : {"double_backprop", "finite_difference"}
         How the penalty is differentiated in the parameters. Double back-propagation is exact. The
-        finite difference needs first derivatives only: with :math:`w = 2 L g` held fixed, the
-        derivative of :math:`g^\top L g` is that of :math:`[\ell(x + h w) - \ell(x)] / h`, one pass
-        in one joint direction of the whole batch, so that batch normalisation sees the same mixture
-        of images as g did. Its value is exact too.
+        finite difference needs first derivatives only: with :math:`w = 2 L g`, the derivative of
+        :math:`g^\top L g` in g, held fixed, the derivative in the parameters is that of
+        :math:`[\ell(x + h w) - \ell(x)] / h`, one pass in one joint direction of the whole batch,
+        so that batch normalisation sees the same mixture of images as g did. Its value is exact
+        too.
     scale : {"trace", None}
-        "trace" divides L(x) by its mean diagonal over the batch, so that radii and the Euclidean
-        metric compare at the same η. None is the paper's.
+        Of a PixelGraph: "trace" divides L(x) by its mean diagonal over the batch, so that radii and
+        the Euclidean metric compare at the same η. None is the paper's.
     loss : function of outputs and y -> (B,)
         By default the cross-entropy.
     central : bool
@@ -92,143 +113,154 @@ class GradientPenalty:
     References
     ----------
     Equation (7) and Appendix D of Lin et al. (2019); Drucker and LeCun (1992) for double
-    back-propagation.
+    back-propagation; Finlay and Oberman (2019) for the norms L1 and L-infinity; Hein and
+    Andriushchenko (2017) for the logit differences.
     """
 
     def __init__(
         self,
-        metric: PixelGraph | str,
+        metric: PixelGraph | InputNorm | str,
         *,
         of: str = "loss",
         mode: str = "double_backprop",
         scale: str | None = "trace",
-        loss: Loss = forward.cross_entropy,
+        loss: Loss = cross_entropy,
         central: bool = False,
         step: float = 5e-3,
     ):
-        self._graph = _graph(metric)
-        checks.option(of, "of", ("loss", "logits", "margin"))
+        super().__init__()
+        self.norm = input_norm(metric, scale)
+        checks.option(of, "of", ("loss", "logits", "margin", "logit_differences"))
         checks.option(mode, "mode", ("double_backprop", "finite_difference"))
-        checks.option(scale, "scale", ("trace", None))
         if not callable(loss):
             raise TypeError(f"loss must be a function, got {type(loss).__name__}")
-        if isinstance(step, bool) or not isinstance(step, Real) or not 0 < step < float("inf"):
-            raise ValueError(f"step must be a positive number, got {step!r}")
+        checks.number(step, "step", positive=True)
         if central and mode != "finite_difference":
             raise ValueError("central is an option of mode='finite_difference'")
-        self.metric, self.of, self.mode, self.scale = metric, of, mode, scale
-        self.loss, self.central, self.step = loss, bool(central), float(step)
+        self.of, self.mode, self.loss = of, mode, loss
+        self.central, self.step = bool(central), float(step)
+        own = isinstance(metric, InputNorm)
+        self._choices = f"{metric!r}, {of=}, {mode=}" + ("" if own else f", {scale=}")
 
     def __repr__(self) -> str:
-        return f"GradientPenalty({self.metric!r}, of={self.of!r}, mode={self.mode!r}, scale={self.scale!r})"
+        return f"GradientPenalty({self._choices})"
 
-    def __call__(self, model: Classifier, x: Tensor, y: Tensor | None = None) -> Tensor:
-        """The penalty of each image, (B,), of a model, images (B, C, H, W) and labels;
-        `of="logits"` needs none.
+    def forward(self, model: Classifier, x: Tensor, y: Any = None) -> Tensor:
+        """The penalty of each image.
+
+        Parameters
+        ----------
+        model : function of images -> (B,) or (B, k), or object whose ``.logits`` are these
+        x : tensor, (B, C, H, W)
+            Images that the norm is for; of a PixelGraph non-negative ones.
+        y : tensor, optional
+            Labels, handed to the loss. Of "margin" int64 classes (B,); "logits" and
+            "logit_differences" need none.
+
+        Returns
+        -------
+        tensor, (B,)
         """
-        with forward.fixed_statistics(model):
+        with fixed_statistics(model):
             return self._evaluate(model, x, y)[-1]
 
-    def terms(self, model: Classifier, x: Tensor, y: Tensor) -> Terms:
-        """Outputs, loss and penalty from one pass: a training step's fastest form; running
-        statistics move once.
+    def terms(self, model: Classifier, x: Tensor, y: Any) -> Terms:
+        """Outputs, loss and penalty from one pass: a training step's fastest form.
+
+        Running statistics move once. Arguments are those of a call; of a model that returns an
+        object the outputs are its ``.logits``.
         """
         outputs, penalty = self._evaluate(model, x, y)
-        return Terms(outputs, forward.losses_of(self.loss, outputs, y), penalty)
+        return Terms(outputs, losses_of(self.loss, outputs, y), penalty)
 
-    def _evaluate(self, model: Classifier, x: Tensor, y: Tensor | None) -> tuple[Tensor, Tensor]:
+    def _evaluate(self, model: Classifier, x: Tensor, y: Any) -> tuple[Tensor, Tensor]:
         """The model's outputs and the penalty."""
-        x = forward.checked_batch(self._graph, x)
-        if y is None and self.of != "logits":
+        x = checked_batch(self.norm, x)
+        if y is None and self.of in ("loss", "margin"):
             raise ValueError(f"y, the labels, must be given for of={self.of!r}")
         keep, difference = torch.is_grad_enabled(), self.mode == "finite_difference"
         with torch.autocast(x.device.type, enabled=False) if difference else nullcontext():
-            again = forward.replay(x.device) if difference else nullcontext
-
-            def columns(image):
-                return self._columns(model, image, y)
-
-            def perturbed(image):
-                with again(), forward.fixed_statistics(model):
-                    return columns(image)[0]
-
-            outputs, values, gradients = forward.input_gradients(
-                columns, x, create_graph=keep and not difference
+            again = replay(x.device) if difference else nullcontext
+            outputs, values, gradients = input_gradients(
+                lambda image: self._columns(model, image, y),
+                x,
+                create_graph=keep and not difference,
             )
-            if not keep:
-                outputs, gradients = outputs.detach(), [g.detach() for g in gradients]
-            if not keep or not difference:
-                return outputs, sum(self._norm_sq(x, g) for g in gradients)
-            penalty = x.new_zeros(len(x))
-            for k, g in enumerate(g.detach() for g in gradients):
-                change = self._change(lambda image, k=k: perturbed(image)[:, k], values[:, k], x, g)
-                penalty = penalty + self._norm_sq(x, g) + (change - change.detach())
-            return outputs, penalty
+            if difference or not keep:
+                gradients = [g.detach() for g in gradients]
+            penalty = sum((self.norm.norm_sq(x, g) for g in gradients), x.new_zeros(len(x)))
+            if difference and keep:
 
-    def _change(
-        self, at: Callable[[Tensor], Tensor], value: Tensor, x: Tensor, g: Tensor
+                def perturbed(image: Tensor) -> Tensor:
+                    with again(), fixed_statistics(model):
+                        return self._columns(model, image, y)[0]
+
+                penalty = penalty + self._changes(perturbed, values, x, gradients)
+        return outputs if keep else outputs.detach(), penalty
+
+    def _changes(
+        self, at: Callable[[Tensor], Tensor], values: Tensor, x: Tensor, gradients: list[Tensor]
     ) -> Tensor:
-        """The difference quotient of a function, of known value at x, along the joint direction 2
-        L g, (B,).
+        """Zero, (B,), with the derivative of the squared norms in the parameters: the difference
+        quotient of each column along the joint direction of the norm's derivative.
         """
-        w = (
-            2 * g
-            if self._graph is None
-            else 2 * (operators.product(self._graph, x, g) / self._unit(x)).detach()
-        )
-        longest = F.pad(w.flatten(1).norm(dim=1), (0, 1)).amax()  # 0 of no images
-        w = w * (self.step / longest.where(longest > 0, 1))
-        ahead = at(x + w)
-        difference = (ahead - at(x - w)) / 2 if self.central else ahead - value
-        return difference * (longest / self.step)
+        total = x.new_zeros(len(x))
+        for k, g in enumerate(gradients):
+            w = self.norm.direction(x, g).detach()
+            longest = F.pad(w.flatten(1).norm(dim=1), (0, 1)).amax()  # 0 of no images
+            w = w * (self.step / longest.where(longest > 0, 1))
+            ahead = at(x + w)[:, k]
+            difference = (ahead - at(x - w)[:, k]) / 2 if self.central else ahead - values[:, k]
+            change = difference * (longest / self.step)
+            total = total + (change - change.detach())
+        return total
 
-    def _columns(self, model: Classifier, x: Tensor, y: Tensor | None) -> tuple[Tensor, Tensor]:
+    def _columns(self, model: Classifier, x: Tensor, y: Any) -> tuple[Tensor, Tensor]:
         """The functions whose gradients are penalised, (B, k), and the model's outputs."""
-        outputs = forward.outputs_of(model, x)
+        outputs = outputs_of(model, x)
         if self.of == "loss":
-            return forward.losses_of(self.loss, outputs, y)[:, None], outputs
+            return losses_of(self.loss, outputs, y)[:, None], outputs
         if self.of == "logits":
-            return forward.as_columns(outputs), outputs
+            return as_columns(outputs), outputs
         if outputs.dim() != 2 or outputs.shape[1] < 2:
             raise ValueError(
-                f"of='margin' needs at least two outputs per image, got {tuple(outputs.shape)}"
+                f"of={self.of!r} needs at least two outputs per image, got {tuple(outputs.shape)}"
             )
-        forward.check_classes(y, outputs)
-        true = y[:, None] == torch.arange(outputs.shape[1], device=outputs.device)
-        return (outputs.where(true, 0).sum(1) - outputs.where(~true, -torch.inf).amax(1))[
-            :, None
-        ], outputs
+        if self.of == "margin":
+            return _margin(outputs, y)[:, None], outputs
+        factor = (2 / outputs.shape[1]) ** 0.5
+        return factor * (outputs - outputs.mean(1, keepdim=True)), outputs
 
-    def _norm_sq(self, x: Tensor, g: Tensor) -> Tensor:
-        if self._graph is None:
-            return (g * g).flatten(1).sum(1)
-        return operators.grad_norm_sq(self._graph, x, g) / self._unit(x)
 
-    def _unit(self, x: Tensor) -> Tensor | float:
-        return _trace_unit(self._graph, x) if self.scale else 1.0
+def _margin(outputs: Tensor, y: Tensor) -> Tensor:
+    """The output of the true class minus the largest other, (B,)."""
+    check_classes(y, outputs)
+    true = y[:, None] == torch.arange(outputs.shape[1], device=outputs.device)
+    return outputs.where(true, 0).sum(1) - outputs.where(~true, -torch.inf).amax(1)
 
 
 def laplacian_penalty(
     metric: PixelGraph | str,
     model: Classifier,
     x: Tensor,
-    y: Tensor,
+    y: Any,
     *,
     generator: torch.Generator,
     samples: int = 1,
     scale: str | None = "trace",
-    loss: Loss = forward.cross_entropy,
+    loss: Loss = cross_entropy,
 ) -> Tensor:
-    r"""The second term of Theorem 1, by random projections, one number per image, differentiable in
-    the parameters.
+    r"""The second term of Theorem 1, by random projections, one number per image.
 
     .. math:: \sum_k \frac{\partial \ell}{\partial f_k}\, \Delta f_k, \qquad
        \Delta f_k = \operatorname{tr}(L(x) \nabla^2 f_k) \text{ or } \operatorname{tr}(\nabla^2 f_k)
 
+    Differentiable in the parameters.
+
     Parameters
     ----------
     metric : PixelGraph or "euclidean"
-    model : function of images -> (B,) or (B, k)
+    model : function of images -> (B,) or (B, k), or object whose ``.logits`` are these
         Twice differentiable: with ReLU the term is 0.
     x : tensor, (B, C, H, W)
         Non-negative images.
@@ -253,52 +285,34 @@ def laplacian_penalty(
     >>> from wdtr_lite.regularizer import laplacian_penalty
     >>> square = lambda x: (x**2).sum((1, 2, 3))  # its Laplacian is 2 n
     >>> identity = lambda outputs, y: outputs
-    >>> generator = torch.Generator().manual_seed(0)
-    >>> laplacian_penalty("euclidean", square, torch.ones(1, 1, 2, 2), None, generator=generator, loss=identity).item()
+    >>> x, rng = torch.ones(1, 1, 2, 2), torch.Generator().manual_seed(0)
+    >>> laplacian_penalty("euclidean", square, x, None, generator=rng, loss=identity).item()
     8.0
 
     References
     ----------
     Theorem 1 of Lin et al. (2019); Hutchinson (1989) for the trace.
     """
-    graph = _graph(metric)
-    checks.option(scale, "scale", ("trace", None))
-    x = forward.checked_batch(graph, x)
+    norm = input_norm(metric, scale)
+    if not isinstance(norm, Euclidean | Wasserstein):
+        raise ValueError(f"metric must be a PixelGraph or 'euclidean', got {metric!r}")
+    x = checked_batch(norm, x)
     checks.whole(samples, "samples")
     checks.generator(generator, x)
     keep = torch.is_grad_enabled()
-    with forward.fixed_statistics(model):
-        slope = forward.loss_slope(loss, model, x, y)
-        leaf, grad = derivatives.differentiate(
-            forward.weighted_outputs(model, slope if keep else slope.detach()), x, create_graph=True
-        )
-        trace = (
-            derivatives.hessian_trace(
-                grad, leaf, _signs(graph, leaf.detach(), samples, generator), keep
-            )
-            / samples
-        )
-    return trace if graph is None or scale is None else trace / _trace_unit(graph, x)
+    with fixed_statistics(model):
+        slope = loss_slope(loss, model, x, y)
+        weighted = weighted_outputs(model, slope if keep else slope.detach())
+        leaf, grad = derivatives.differentiate(weighted, x, create_graph=True)
+        signs = _signs(norm, leaf.detach(), samples, generator)
+        trace = derivatives.hessian_trace(grad, leaf, signs, keep) / samples
+    return trace / norm.unit(x) if isinstance(norm, Wasserstein) else trace
 
 
 def _signs(
-    graph: PixelGraph | None, x: Tensor, samples: int, generator: torch.Generator
+    norm: Euclidean | Wasserstein, x: Tensor, samples: int, generator: torch.Generator
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Pairs z, L z of random signs z: the expectation of z'L H z is the trace of L H."""
     for _ in range(samples):
         z = torch.randint(2, x.shape, generator=generator, device=x.device).to(x.dtype) * 2 - 1
-        yield z, z if graph is None else operators.product(graph, x, z)
-
-
-def _trace_unit(graph: PixelGraph, x: Tensor) -> Tensor:
-    """The mean diagonal of L(x), or 1 where all is black."""
-    unit = operators.mean_diagonal(graph, x)
-    return unit.where(unit > 0, 1)
-
-
-def _graph(metric: PixelGraph | str) -> PixelGraph | None:
-    if isinstance(metric, PixelGraph):
-        return metric
-    if metric != "euclidean":
-        raise ValueError(f"metric must be a PixelGraph or 'euclidean', got {metric!r}")
-    return None
+        yield z, operators.product(norm.graph, x, z) if isinstance(norm, Wasserstein) else z

@@ -4,12 +4,12 @@ import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import combinations, product
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
-import ot
 from scipy.spatial.distance import cdist
 
+from wdtr_lite import checks
 from wdtr_lite.transport import measures
 from wdtr_lite.transport.measures import Image
 
@@ -64,18 +64,18 @@ def ground_cost(
     """
     if len(shape) != 2 or not all(k >= 1 and k == int(k) for k in shape):
         raise ValueError(f"shape must be two positive whole numbers (H, W), got {shape!r}")
-    measures.check_order(p)
+    checks.order(p)
     pixels = measures.pixels(np.arange(shape[0] * shape[1]), shape[1])
     if isinstance(metric, str) and metric == "euclidean":
         return _euclidean_cost(pixels, pixels, p)
     if isinstance(metric, str) or callable(metric):
         try:
-            distance = cdist(pixels, pixels, metric)
+            distance = cdist(pixels, pixels, cast(Any, metric))
         except ValueError as error:
             raise ValueError(f"metric={metric!r}: {error}") from error
     else:
         distance = _matrix(metric, len(pixels), "metric")
-    _check_cost(distance, "metric")
+    checks.costs(distance, "metric")
     return _power(distance, p)
 
 
@@ -195,7 +195,7 @@ def pairwise_distances(
            [1., 0., 1.],
            [2., 1., 0.]])
     """
-    measures.check_order(p)
+    checks.order(p)
     a, width = measures.support_list(xs, "xs")
     b, width_y = (a, width) if ys is None else measures.support_list(ys, "ys")
     if (a[0].size, width) != (b[0].size, width_y):
@@ -203,16 +203,11 @@ def pairwise_distances(
         raise ValueError(
             f"xs and ys must hold images of one shape, got {shapes[0]} and {shapes[1]}"
         )
-    if workers is None:  # the cores this process may use, where the system tells
-        workers = (
-            len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-        )
-    elif workers < 1:
-        raise ValueError(f"workers must be at least 1, got {workers!r}")
+    workers = _cores() if workers is None else workers
+    checks.whole(workers, "workers")
     symmetric = ys is None and cost is None
-    pairs = list(
-        combinations(range(len(a)), 2) if symmetric else product(range(len(a)), range(len(b)))
-    )
+    i, j = range(len(a)), range(len(b))
+    pairs = list(combinations(i, 2) if symmetric else product(i, j))
 
     def distance(pair: tuple[int, int]) -> float:
         return _solve(a[pair[0]], b[pair[1]], width, p, cost)[1]
@@ -221,11 +216,15 @@ def pairwise_distances(
         values = list(pool.map(distance, pairs))
     out = np.zeros((len(a), len(b)))
     if pairs:
-        i, j = np.array(pairs).T
-        out[i, j] = values
-        if symmetric:
-            out[j, i] = values
-    return out
+        out[tuple(np.transpose(pairs))] = values
+    return out + out.T if symmetric else out
+
+
+def _cores() -> int:
+    """Those that this process may use, where the system tells."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def _euclidean_cost(a: np.ndarray, b: np.ndarray, p: float) -> np.ndarray:
@@ -245,53 +244,24 @@ def _power(distance: np.ndarray, p: float) -> np.ndarray:
 
 def _matrix(given: np.ndarray, n: int, name: str) -> np.ndarray:
     matrix = measures.to_numpy(given)
-    if matrix.shape != (n, n):
-        raise ValueError(
-            f"{name} must have shape ({n}, {n}), one row and column per pixel, got {matrix.shape}"
-        )
-    if matrix.dtype.kind not in "fiub":
-        raise ValueError(f"{name} must hold real numbers, got {matrix.dtype}")
+    checks.square(matrix, n, name)
     return matrix.astype(np.float64, copy=False)
-
-
-def _check_cost(cost: np.ndarray, name: str) -> None:
-    valid = (cost >= 0) & (cost < np.inf)
-    if not valid.all():
-        raise ValueError(f"{name} must be finite and non-negative, it holds {cost[~valid][0]:g}")
-
-
-def check_plan(plan: TransportPlan, a: measures.Support, b: measures.Support) -> None:
-    if not (np.asarray(plan.mass) >= 0).all():
-        raise ValueError(f"plan must hold non-negative masses, its least is {np.min(plan.mass):g}")
-    for end, support, field, name in (
-        (plan.source, a, "source", "x"),
-        (plan.target, b, "target", "y"),
-    ):
-        inside = (np.asarray(end) >= 0) & (np.asarray(end) < support.size)
-        error = -np.bincount(support.index, support.mass, support.size + 1)
-        np.add.at(
-            error, np.where(inside, end, support.size), plan.mass
-        )  # outside the image: pixel n
-        if abs(error).sum() > 1e-6:
-            raise ValueError(
-                f"plan must move x to y: its {field} differs from {name} by {abs(error).sum():.2g}"
-            )
 
 
 def _solve(
     a: measures.Support, b: measures.Support, width: int, p: float, cost: np.ndarray | None
 ) -> tuple[np.ndarray, float]:
     """The optimal flow between two supports, (len(a), len(b)), and its W_p."""
-    measures.check_order(p)
+    import ot  # loads scikit-learn: seconds that only the exact solver needs
+
+    checks.order(p)
     if cost is None:
         cost = _euclidean_cost(measures.pixels(a.index, width), measures.pixels(b.index, width), p)
     else:
         cost = _matrix(cost, a.size, "cost")[np.ix_(a.index, b.index)]
-        _check_cost(cost, "cost")
+        checks.costs(cost, "cost")
     exponent = int(np.frexp(cost.max())[1])
-    cost = np.ldexp(
-        cost, -exponent
-    )  # the solver's tolerances are absolute; a power of two does not round
+    cost = np.ldexp(cost, -exponent)  # does not round; the solver's tolerances are absolute
     flow, log = ot.emd(
         a.mass, b.mass, cost, numItermax=10**8, log=True, center_dual=False, check_marginals=False
     )
@@ -314,6 +284,7 @@ def plan_between(
     p: float = 2,
     cost: np.ndarray | None = None,
 ) -> TransportPlan:
+    """As :func:`transport_plan`, of two supports."""
     flow, _ = _solve(a, b, width, p, cost)
     i, j = flow.nonzero()
     return TransportPlan(a.index[i], b.index[j], flow[i, j])

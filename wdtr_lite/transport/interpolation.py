@@ -3,10 +3,12 @@ distance.
 """
 
 from itertools import product
+from typing import cast
 
 import numpy as np
 from scipy.optimize import brentq
 
+from wdtr_lite import checks
 from wdtr_lite.transport import exact, measures
 from wdtr_lite.transport.measures import Image
 
@@ -46,24 +48,27 @@ def displacement_interpolation(
     ----------
     McCann (1997); Peyré and Cuturi (2019), section 7.1.
     """
-    measures.check_time(t)
+    checks.time(t)
     a, b, width = measures.supports(x, y)
     if plan is None:
         plan = exact.plan_between(a, b, width)
     else:
-        exact.check_plan(plan, a, b)
-    start = measures.pixels(plan.source, width)
-    position = start + t * (
-        measures.pixels(plan.target, width) - start
-    )  # mass that stays is not rounded off its pixel
+        checks.plan(plan, a, b)
+    return measures.like(_splat(plan, t, (a.size // width, width)), x)
+
+
+def _splat(plan: exact.TransportPlan, t: float, shape: tuple[int, int]) -> np.ndarray:
+    """The mass of a plan on its way at time t, shared among pixels bilinearly, (H, W)."""
+    height, width = shape
+    start, end = measures.pixels(plan.source, width), measures.pixels(plan.target, width)
+    position = start + t * (end - start)  # mass that stays is not rounded off its pixel
     corner = np.floor(position).astype(np.int64)
     fraction = position - corner
-    height = a.size // width
     image = np.zeros((height + 1, width + 1))  # a border that only zero weights reach
     for step in product((0, 1), repeat=2):
         weight = np.where(step, fraction, 1 - fraction).prod(axis=1)
         np.add.at(image, tuple((corner + step).T), plan.mass * weight)
-    return measures.like(image[:height, :width], x)
+    return image[:height, :width]
 
 
 def euclidean_interpolation(x: Image, y: Image, t: float) -> Image:
@@ -88,7 +93,7 @@ def euclidean_interpolation(x: Image, y: Image, t: float) -> Image:
     >>> euclidean_interpolation(np.array([[1, 0, 0]]), np.array([[0, 0, 1]]), 0.25)
     array([[0.75, 0.  , 0.25]])
     """
-    measures.check_time(t)
+    checks.time(t)
     a, b = measures.dense_pair(x, y)
     return measures.like((1 - t) * a + t * b, x)
 
@@ -130,33 +135,26 @@ def fixed_distance_interpolate(
     ----------
     Figure 1 of Lin et al. (2019).
     """
-    if metric not in ("wasserstein", "euclidean"):
-        raise ValueError(f"metric must be 'wasserstein' or 'euclidean', got {metric!r}")
+    checks.option(metric, "metric", ("wasserstein", "euclidean"))
     a, b = measures.dense_pair(x, y)
-    total = (
-        exact.wasserstein_distance(a, b)
-        if metric == "wasserstein"
-        else float(np.linalg.norm(b - a))
-    )
-    if (
-        not 0 <= distance <= total * (1 + 1e-9)
-    ):  # a distance measured by the caller may be rounded up
+    straight = metric == "euclidean"
+    total = float(np.linalg.norm(b - a)) if straight else exact.wasserstein_distance(a, b)
+    # A distance measured by the caller may be rounded up.
+    if not 0 <= distance <= total * (1 + 1e-9):
         raise ValueError(
             f"distance={distance!r} must lie between 0 and the distance of x and y, {total:.6g}"
         )
     if distance == 0 or distance >= total * (1 - 1e-9):
         return measures.like(b if distance else a, x)
-    if metric == "euclidean":
+    if straight:
         return measures.like(a + distance / total * (b - a), x)
-    plan = exact.transport_plan(a, b)
+    plan, (height, width) = exact.transport_plan(a, b), a.shape
+
+    def between(t: float) -> np.ndarray:
+        return _splat(plan, t, (height, width))
 
     def excess(t: float) -> float:
-        return (
-            exact.wasserstein_distance(a, displacement_interpolation(a, b, t, plan=plan))
-            if t
-            else 0.0
-        ) - distance
+        return (exact.wasserstein_distance(a, between(t)) if t else 0.0) - distance
 
-    return measures.like(
-        displacement_interpolation(a, b, brentq(excess, 0, 1, xtol=1e-30, rtol=1e-9), plan=plan), x
-    )
+    t = brentq(excess, 0, 1, xtol=1e-30, rtol=1e-9)  # pyright: ignore[reportArgumentType]
+    return measures.like(between(cast(float, t)), x)

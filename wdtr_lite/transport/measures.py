@@ -6,6 +6,8 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from wdtr_lite import checks
+
 Image = np.ndarray | torch.Tensor
 
 
@@ -34,7 +36,47 @@ def as_measure(image: Image) -> Image:
     return measure(image, "image")
 
 
-# ---------------------------------------------------------------- images, supports and checks
+def measure(image: Image, name: str) -> Image:
+    """As :func:`as_measure`, of an image that messages call `name`."""
+    if not isinstance(image, torch.Tensor):
+        image = np.asarray(image)
+    checks.real(image, name)
+    if isinstance(image, torch.Tensor):
+        image = image if image.is_floating_point() else image.double()
+    else:
+        image = image if image.dtype.kind == "f" else image.astype(np.float64)
+    checks.measure(image, name)
+    return image / image.sum((-2, -1))[..., None, None]
+
+
+def to_numpy(image: Image) -> np.ndarray:
+    if isinstance(image, torch.Tensor):
+        image = image.detach().cpu()
+        image = (image.float() if image.dtype == torch.bfloat16 else image).numpy()
+    return np.asarray(image)
+
+
+def like(image: np.ndarray, x: Image) -> Image:
+    """A float64 image in the kind, floating type and device of x."""
+    if isinstance(x, torch.Tensor):
+        dtype = x.dtype if x.is_floating_point() else torch.float64
+        return torch.as_tensor(image, dtype=dtype, device=x.device)
+    x = np.asarray(x)
+    return image.astype(x.dtype if x.dtype.kind == "f" else np.float64)
+
+
+def dense(image: Image, name: str) -> np.ndarray:
+    """The image as a float64 measure."""
+    image = to_numpy(image)
+    image = image.astype(np.float64) if image.dtype.kind == "f" else image
+    return np.asarray(measure(image, name))
+
+
+def dense_pair(x: Image, y: Image) -> tuple[np.ndarray, np.ndarray]:
+    """Both images as float64 measures (H, W)."""
+    a, b = dense(x, "x"), dense(y, "y")
+    checks.pair(a, b)
+    return a, b
 
 
 class Support(NamedTuple):
@@ -45,73 +87,20 @@ class Support(NamedTuple):
     size: int  # number of pixels of the image
 
 
-def to_numpy(image: Image) -> np.ndarray:
-    if isinstance(image, torch.Tensor):
-        image = image.detach().cpu()
-        return (
-            image.float() if image.dtype == torch.bfloat16 else image
-        ).numpy()  # NumPy has no bfloat16
-    return np.asarray(image)
-
-
-def measure(image: Image, name: str) -> Image:
-    if isinstance(image, torch.Tensor):
-        real, floating = not image.is_complex(), image.is_floating_point()
-    else:
-        image = np.asarray(image)
-        real, floating = image.dtype.kind in "fiub", image.dtype.kind == "f"
-    if not real:
-        raise ValueError(f"{name} must hold real numbers, got {image.dtype}")
-    if not floating:
-        image = image.double() if isinstance(image, torch.Tensor) else image.astype(np.float64)
-    if image.ndim < 2 or 0 in image.shape:
-        raise ValueError(f"{name} must have shape (..., H, W), got {tuple(image.shape)}")
-    with np.errstate(all="ignore"):
-        mass = image.sum((-2, -1))
-    if not bool(((mass > 0) & (mass < float("inf"))).all()) or not bool((image >= 0).all()):
-        raise ValueError(
-            f"{name} must be non-negative, finite and of positive mass: {_describe(to_numpy(image))}"
-        )
-    return image / mass[..., None, None]
-
-
-def _describe(image: np.ndarray) -> str:
-    """What is wrong with an image that is not a measure."""
-    if not np.isfinite(image).all():
-        return f"it holds {image[~np.isfinite(image)][0]}"
-    if (image < 0).any():
-        return f"its least pixel is {image.min():g}"
-    with np.errstate(over="ignore"):
-        mass = image.sum((-2, -1))
-    return f"a total mass is {mass[~((mass > 0) & (mass < np.inf))].flat[0]:g}"
-
-
-def dense(image: Image, name: str) -> np.ndarray:
-    """The image as a float64 measure."""
-    image = to_numpy(image)
-    return measure(image.astype(np.float64) if image.dtype.kind == "f" else image, name)
-
-
-def dense_pair(x: Image, y: Image) -> tuple[np.ndarray, np.ndarray]:
-    """Both images as float64 measures (H, W)."""
-    a, b = dense(x, "x"), dense(y, "y")
-    if a.shape != b.shape or a.ndim != 2:
-        raise ValueError(f"x and y must both have shape (H, W), got {a.shape} and {b.shape}")
-    return a, b
-
-
-def supports(x: Image, y: Image) -> tuple[Support, Support, int]:
-    a, b = dense_pair(x, y)
-    return support(a), support(b), a.shape[1]
-
-
 def support(measure: np.ndarray) -> Support:
     flat = measure.ravel()
     index = flat.nonzero()[0]
     return Support(index, flat[index], flat.size)
 
 
+def supports(x: Image, y: Image) -> tuple[Support, Support, int]:
+    """The lit pixels of two images (H, W), and their width."""
+    a, b = dense_pair(x, y)
+    return support(a), support(b), a.shape[1]
+
+
 def support_list(images: Sequence[Image] | Image, name: str) -> tuple[list[Support], int]:
+    """The lit pixels of several images of one shape, and their width."""
     batch = [to_numpy(z) for z in images]
     shapes = sorted({z.shape for z in batch})
     if len(shapes) != 1 or len(shapes[0]) != 2:
@@ -121,26 +110,6 @@ def support_list(images: Sequence[Image] | Image, name: str) -> tuple[list[Suppo
     return [support(z) for z in dense(np.stack(batch), name)], shapes[0][1]
 
 
-def like(image: np.ndarray, x: Image) -> Image:
-    """A float64 image in the kind, floating type and device of x."""
-    if isinstance(x, torch.Tensor):
-        return torch.as_tensor(
-            image, dtype=x.dtype if x.is_floating_point() else torch.float64, device=x.device
-        )
-    x = np.asarray(x)
-    return image.astype(x.dtype if x.dtype.kind == "f" else np.float64)
-
-
 def pixels(index: np.ndarray, width: int) -> np.ndarray:
     """Pixel numbers as points (row, column): (k, 2) float64."""
     return np.stack(np.divmod(index, width), axis=1).astype(np.float64)
-
-
-def check_time(t: float) -> None:
-    if not 0 <= t <= 1:
-        raise ValueError(f"t must lie in [0, 1], got {t!r}")
-
-
-def check_order(p: float) -> None:
-    if not 1 <= p < float("inf"):
-        raise ValueError(f"p must be at least 1 and finite, got {p!r}")

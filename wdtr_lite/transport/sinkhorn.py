@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import torch
 
+from wdtr_lite import checks
 from wdtr_lite.transport import measures
 from wdtr_lite.transport.measures import Image
 
@@ -25,9 +26,8 @@ def sinkhorn_distance(
     \otimes y)` over the plans from x to y, and :math:`\mathrm{OT}_\varepsilon(x, y)` that minimum,
     it returns
 
-    * the transport cost of the entropic plan, :math:`\langle P_\varepsilon, C\rangle^{1/p}`, which,
-    converged, is at
-      least :math:`W_p` and, for two equal images, not zero;
+    * the transport cost of the entropic plan, :math:`\langle P_\varepsilon, C\rangle^{1/p}`,
+      which, converged, is at least :math:`W_p` and, for two equal images, not zero;
     * with ``debiased=True`` the Sinkhorn divergence :math:`\bigl(\mathrm{OT}_\varepsilon(x, y) -
       \tfrac12\mathrm{OT}_\varepsilon(x, x) - \tfrac12\mathrm{OT}_\varepsilon(y, y)\bigr)^{1/p}`,
       which is zero for two equal images. Only for p up to 2, where it is never negative. At an
@@ -73,17 +73,14 @@ def sinkhorn_distance(
     ----------
     Cuturi (2013); Feydy et al. (2019); Luise et al. (2018) for the derivative.
     """
-    for name, value in (
-        ("epsilon", epsilon),
-        ("max_iter", max_iter),
-        *([] if tol is None else [("tol", tol)]),
-    ):
-        if not 0 < value < float("inf"):
-            raise ValueError(f"{name} must be positive and finite, got {value!r}")
-    measures.check_order(p)
+    checks.number(epsilon, "epsilon", positive=True)
+    checks.whole(max_iter, "max_iter")
+    checks.order(p)
+    if tol is not None:
+        checks.number(tol, "tol", positive=True)
     if debiased and p > 2:
         raise ValueError(
-            f"p must be at most 2 where debiased, for the divergence can be negative beyond, got {p!r}"
+            f"p must be at most 2 where debiased, beyond the divergence can be negative, got {p!r}"
         )
     a, b = (torch.as_tensor(measures.measure(z, name)) for z, name in ((x, "x"), (y, "y")))
     if a.shape != b.shape or a.dim() not in (2, 3):
@@ -92,7 +89,8 @@ def sinkhorn_distance(
         )
     if (a.dtype, a.device) != (b.dtype, b.device):
         raise ValueError(
-            f"x and y must share type and device, got {a.dtype}, {a.device} and {b.dtype}, {b.device}"
+            f"x and y must share type and device, got {a.dtype}, {a.device} and "
+            f"{b.dtype}, {b.device}"
         )
     shape, a, b = a.shape[:-2], a.reshape(-1, *a.shape[-2:]), b.reshape(-1, *b.shape[-2:])
     tol = tol or (1e-6 if a.dtype == torch.float64 else 1e-3)
@@ -132,7 +130,8 @@ class _EntropicProblem:
         self.diameter = float((rows.max() + cols.max()) ** (p / 2))
         if epsilon < torch.finfo(a.dtype).eps * self.diameter:
             raise ValueError(
-                f"epsilon must exceed the rounding error of costs up to {self.diameter:.3g} in {a.dtype}, got {epsilon!r}"
+                f"epsilon must exceed the rounding error of costs up to {self.diameter:.3g} "
+                f"in {a.dtype}, got {epsilon!r}"
             )
         self.log_sum = _separable(rows, cols) if p == 2 else _row_by_row(rows, cols, p)
         self.g = self._fixed_point(tol, max_iter)
@@ -161,8 +160,9 @@ class _EntropicProblem:
                     break
             else:
                 warnings.warn(
-                    f"sinkhorn_distance stopped at max_iter={max_iter} with a marginal error of {error:.1e} "
-                    f"(tol={tol:.1e}): raise max_iter, tol or epsilon, or pass float64 images",
+                    f"sinkhorn_distance stopped at max_iter={max_iter} with a marginal error of "
+                    f"{error:.1e} (tol={tol:.1e}): raise max_iter, tol or epsilon, or pass float64 "
+                    "images",
                     RuntimeWarning,
                     stacklevel=4,
                 )
@@ -220,11 +220,9 @@ def _separable(rows: torch.Tensor, cols: torch.Tensor) -> Callable:
     def contract(v: torch.Tensor, exponent: torch.Tensor, exact: bool) -> torch.Tensor:
         if exact:
             return (v[..., None] + exponent[..., None, :, :]).logsumexp(-2)
-        # A matrix product of exponentials; the lines in which a sum underflows are summed with a maximum
-        # for each entry of the result.
-        floor = (
-            torch.finfo(v.dtype).tiny / torch.finfo(v.dtype).eps
-        )  # what is lost to underflow is below rounding
+        # A matrix product of exponentials; the lines in which a sum underflows are summed with a
+        # maximum for each entry of the result. What is lost to underflow is below rounding.
+        floor = torch.finfo(v.dtype).tiny / torch.finfo(v.dtype).eps
         top = v.amax(-1, keepdim=True)
         total = (v - top).exp() @ exponent.exp()
         out = total.clamp_min(floor).log() + top

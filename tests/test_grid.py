@@ -1,4 +1,6 @@
-"""Networks kept run by run: what is there is not done again, whoever is killed, on processes and on a cluster's workers."""
+"""Networks stored run by run: what is there is not done again, whoever is killed, on processes and
+on a cluster's workers.
+"""
 
 import io
 import os
@@ -9,7 +11,8 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, redirect_stdout
-from functools import cache, partial, wraps
+from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -17,15 +20,18 @@ import torch
 from oracles import gpu
 
 from wdtr_lite import attacks, data, evaluation, training
-from wdtr_lite.study import evidence, runs
-from wdtr_lite.study.runs import Network, complete, outcome
+from wdtr_lite.data import Dataset
+from wdtr_lite.study import grid, stress
+from wdtr_lite.study.grid import Network, complete, dataset_of, outcome
+from wdtr_lite.study.questions import Errors, fgsm
+from wdtr_lite.study.spec import Networks, Question
+from wdtr_lite.study.store import Store
 
 SMALL = {
-    "data": "mnist5k", "model": "small_cnn", "width": 2, "images": 64, "batch_size": 32, "epochs": 2, "learning_rate": 0.05,
-    "milestones": (),
+    "data": "mnist5k", "model": "small_cnn", "width": 2, "images": 64, "batch_size": 32,
+    "epochs": 2, "learning_rate": 0.05, "milestones": (),
 }  # fmt: skip
-NATURAL = partial(evidence.errors, part="test", images=40, attack=None)
-FGSM = partial(evidence.errors, part="test", images=20, attack={"method": "fgsm", "epsilon": 25})
+NATURAL, FGSM = Errors("test", 40, None), Errors("test", 20, fgsm(25))
 
 
 def network(questions=None, **how):
@@ -35,15 +41,22 @@ def network(questions=None, **how):
     )
 
 
-def recorded(model, dataset, *, file, root=None, say="here"):
-    """A question that writes down each time it is asked; here, where other processes find it."""
-    with open(file, "a") as stream:
-        stream.write(say + "\n")
-    return {"label": int(evaluation.predictions(model, dataset.images[:1])[0])}
+@dataclass(frozen=True)
+class Recorded(Question, name="recorded"):
+    """Writes down each time it is asked; here, where other processes find it."""
+
+    file: str
+    say: str = "here"
+    root: Path | None = field(default=None, compare=False)
+
+    def __call__(self, model: torch.nn.Module, dataset: Dataset) -> dict[str, int]:
+        with open(self.file, "a") as stream:
+            stream.write(self.say + "\n")
+        return {"label": int(evaluation.predictions(model, dataset.images[:1])[0])}
 
 
 def recording(file, **options):
-    return {"recorded": partial(recorded, file=str(file), **options)}
+    return {"recorded": Recorded(str(file), **options)}
 
 
 def asked(file):
@@ -65,15 +78,15 @@ def on_a_cpu():
         )
         patch.setattr(torch.cuda, "is_available", lambda: False)
         patch.setattr(data, "load", cache(data.load))
-        runs.trained.cache_clear()
+        grid.trained.cache_clear()
         yield
-        runs.trained.cache_clear()
+        grid.trained.cache_clear()
     torch.set_num_threads(threads)
 
 
 @contextmanager
 def in_this_process(threads=1):
-    """Networks are trained in a thread of this process, or several, where it can be seen: the configurations that were."""
+    """Networks are trained in a thread of this process, or several, where it can be seen which."""
     fitted, fit = [], training.fit
 
     def counted(config, **how):
@@ -85,12 +98,12 @@ def in_this_process(threads=1):
         with ThreadPoolExecutor(threads) as pool:
             yield pool
 
-    runs.trained.cache_clear()  # as in a new process
+    grid.trained.cache_clear()  # as in a new process
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(training, "fit", counted)
-        patch.setattr(runs, "_executor", executor)
+        patch.setattr(grid, "executor", executor)
         yield fitted
-    runs.trained.cache_clear()
+    grid.trained.cache_clear()
 
 
 @pytest.fixture
@@ -152,17 +165,17 @@ def kept(tmp_path_factory):
     """The folder, the outcomes, what was printed."""
     root, printed = tmp_path_factory.mktemp("kept") / "networks", io.StringIO()
     with in_this_process(), redirect_stdout(printed):
-        outcomes = complete(NETWORKS, root)
+        outcomes = complete(NETWORKS, Store(root))
     return root, outcomes, printed.getvalue().splitlines()
 
 
 def test_with_a_root_and_without_the_same(kept):
     root, outcomes, _ = kept
-    assert without_times(outcomes) == without_times(complete(NETWORKS))
+    assert without_times(outcomes) == without_times(complete(NETWORKS, Store()))
     assert (
         outcomes
-        == [outcome(network, root) for network in NETWORKS]
-        == complete(NETWORKS, root, finished=True)
+        == [outcome(network, Store(root)) for network in NETWORKS]
+        == complete(NETWORKS, Store(root, finished=True))
     )
     for network, found in zip(NETWORKS, outcomes, strict=True):
         assert found.keys() == {"measurements", "training", "seconds"}
@@ -180,7 +193,7 @@ def test_with_a_root_and_without_the_same(kept):
 
 def test_answers_by_hand(kept):
     _, outcomes, _ = kept
-    digits = runs.dataset_of("mnist5k")
+    digits = dataset_of("mnist5k")
     images, labels = digits.part("test", 40)
     model = training.fit(NETWORKS[1].config, device="cpu", dataset=digits, progress=False).model
     wrong = evaluation.predictions(model, images) != labels
@@ -205,18 +218,18 @@ def test_a_folder_for_each_network_a_line_for_each(kept):
 def test_a_second_call_does_nothing(kept, monkeypatch):
     root, outcomes, _ = kept
     written = stamps(root)
-    monkeypatch.setattr(runs, "_executor", nobody)
-    assert complete(NETWORKS, root) == outcomes
-    assert complete(NETWORKS[::-1], str(root)) == outcomes[::-1]
+    monkeypatch.setattr(grid, "executor", nobody)
+    assert complete(NETWORKS, Store(root)) == outcomes
+    assert complete(NETWORKS[::-1], Store(root)) == outcomes[::-1]
     assert stamps(root) == written != {}
 
 
 def test_the_folder_may_move(kept, tmp_path, monkeypatch):
     root, outcomes, _ = kept
-    monkeypatch.setattr(runs, "_executor", nobody)
+    monkeypatch.setattr(grid, "executor", nobody)
     elsewhere = tmp_path / "elsewhere"
     subprocess.run(["cp", "-r", root, elsewhere], check=True)
-    assert complete(NETWORKS, elsewhere) == outcomes
+    assert complete(NETWORKS, Store(elsewhere)) == outcomes
 
 
 # ---------------------------------------------------------------- once
@@ -226,18 +239,18 @@ def test_each_is_trained_and_asked_once(here, tmp_path):
     first, second = (
         network(recording(tmp_path / "asked", say=str(seed)), seed=seed) for seed in (0, 1)
     )
-    found = complete([first, second, first, first], tmp_path / "root")
+    found = complete([first, second, first, first], Store(tmp_path / "root"))
     assert here == [first.config, second.config] and asked(tmp_path / "asked") == ["0", "1"]
     assert found[0] == found[2] == found[3] != found[1]
-    runs.trained.cache_clear()
-    complete([second, first], tmp_path / "root")
+    grid.trained.cache_clear()
+    complete([second, first], Store(tmp_path / "root"))
     assert here == [first.config, second.config] and asked(tmp_path / "asked") == ["0", "1"]
 
 
 @pytest.mark.parametrize("here", [1, 2], indirect=True)
 def test_with_other_questions_it_is_trained_once(here, tmp_path):
     """Also where two are trained at once."""
-    found = complete([network({"natural": NATURAL}), network({"FGSM": FGSM})], tmp_path)
+    found = complete([network({"natural": NATURAL}), network({"FGSM": FGSM})], Store(tmp_path))
     assert len(here) == 1 and [list(each["measurements"]) for each in found] == [
         ["natural"],
         ["FGSM"],
@@ -247,54 +260,51 @@ def test_with_other_questions_it_is_trained_once(here, tmp_path):
 @pytest.mark.parametrize("here", [2], indirect=True)
 def test_a_network_that_attacks_others_is_trained_once(here, tmp_path, monkeypatch):
     """Also where two ask for it at the same time, before Table 1 was run."""
-    together, transfer = threading.Barrier(2, timeout=30), evidence.transfer_errors
+    together, ask = threading.Barrier(2, timeout=30), stress.TransferErrors.__call__
 
-    @wraps(transfer)
-    def at_the_same_time(*arguments, **options):
+    def at_the_same_time(question, *arguments):
         together.wait()
-        return transfer(*arguments, **options)
+        return ask(question, *arguments)
 
-    monkeypatch.setattr(evidence, "transfer_errors", at_the_same_time)
-    study = {
-        "dataset": "mnist5k_color", "split": None, "training": {k: SMALL[k] for k in SMALL if k != "data"}, "search": {},
-        "candidates": {"none": [{}], "euclidean": [{"eta": 0.1}]}, "likeliest": {}, "also": {}, "seeds": [0, 1], "attacked": 2,
-        "harder": {"attacked": 2, "autoattack": 0, "epsilons": [], "pictured": 1},
-    }  # fmt: skip
-    rows = evidence.stress(study, root=str(tmp_path))["rows"]
+    monkeypatch.setattr(stress.TransferErrors, "__call__", at_the_same_time)
+    networks = Networks(
+        dataset="mnist5k_color",
+        training={name: SMALL[name] for name in SMALL if name != "data"},
+        candidates={"none": [{}], "euclidean": [{"eta": 0.1}]},
+        seeds=(0, 1),
+    )
+    small = stress.Stress(networks=networks, attacked=2, autoattack=0, epsilons=(), pictured=1)
+    rows = small.run(Store(tmp_path))["rows"]
     assert [row["measurements"]["transfer"]["n"] for row in rows] == [2, 2]
-    assert sorted((config.method, config.seed) for config in here) == [
-        ("euclidean", 0),
-        ("none", 0),
-        ("none", 1),
-    ]
+    trained = sorted((config.method, config.seed) for config in here)
+    assert trained == [("euclidean", 0), ("none", 0), ("none", 1)]
 
 
 def test_a_new_question_trains_nothing(here, tmp_path):
     before, after = ({"natural": NATURAL}, {"natural": NATURAL, "FGSM": FGSM})
-    (first,) = complete([network(before)], tmp_path)
+    (first,) = complete([network(before)], Store(tmp_path))
     written = stamps(tmp_path)
-    assert outcome(network(after), tmp_path) is None
-    runs.trained.cache_clear()
-    (second,) = complete([network(after)], tmp_path)
+    assert outcome(network(after), Store(tmp_path)) is None
+    grid.trained.cache_clear()
+    (second,) = complete([network(after)], Store(tmp_path))
     assert len(here) == 1 and written.items() < stamps(tmp_path).items()
     assert (
         second["measurements"]["natural"] == first["measurements"]["natural"]
         and second["training"] == first["training"]
     )
-    assert outcome(network(before), tmp_path) == first
-    renamed = outcome(network({"by another name": NATURAL}), tmp_path)
+    assert outcome(network(before), Store(tmp_path)) == first
+    renamed = outcome(network({"by another name": NATURAL}), Store(tmp_path))
     assert renamed["measurements"] == {"by another name": first["measurements"]["natural"]}
 
 
 def test_what_makes_a_question_another(here, tmp_path):
-    """Its function and its options, but not the folder of networks, which is elsewhere on another machine."""
+    """Its name and options, but not the folder of networks, which differs between machines."""
     file, root = tmp_path / "asked", tmp_path / "root"
-    complete([network(recording(file, root="here", say="first"))], root)
+    complete([network(recording(file, root=Path("here"), say="first"))], Store(root))
     written = stamps(root)
-    complete([network(recording(file, root="there", say="first"))], root)
-    complete([network({"recorded": partial(recorded, say="first", file=str(file))})], root)
+    complete([network(recording(file, root=Path("there"), say="first"))], Store(root))
     assert asked(file) == ["first"] and stamps(root) == written
-    complete([network(recording(file, say="other"))], root)
+    complete([network(recording(file, say="other"))], Store(root))
     assert asked(file) == ["first", "other"] and len(stamps(root)) == len(written) + 1
 
 
@@ -302,19 +312,19 @@ def test_what_makes_a_question_another(here, tmp_path):
     "how", [{"seed": 1}, {"epochs": 3}, {"learning_rate": 0.06}, {"method": "euclidean"}], ids=str
 )
 def test_another_configuration_is_another_network(how, kept):
-    root, _, _ = kept
-    assert outcome(network(), root) and outcome(network({"FGSM": FGSM}, **how), root) is None
+    store = Store(kept[0])
+    assert outcome(network(), store) and outcome(network({"FGSM": FGSM}, **how), store) is None
 
 
 def test_finished_does_nothing(here, tmp_path, monkeypatch):
-    done, _ = complete([network(), network(seed=1)], tmp_path)
+    done, _ = complete([network(), network(seed=1)], Store(tmp_path))
     shorten(folder_of(network(seed=1), tmp_path), 1)
-    monkeypatch.setattr(runs, "_executor", nobody)
+    monkeypatch.setattr(grid, "executor", nobody)
     written = stamps(tmp_path)
-    asked_too = network({"natural": NATURAL, "more": partial(NATURAL, images=5)})
+    asked_too = network({"natural": NATURAL, "more": replace(NATURAL, images=5)})
     jobs = [network(), network(seed=1), network(seed=2), asked_too]
-    assert complete(jobs, tmp_path, finished=True) == [done, None, None, None]
-    assert complete([network()], tmp_path / "nowhere", finished=True) == [None]
+    assert complete(jobs, Store(tmp_path, finished=True)) == [done, None, None, None]
+    assert complete([network()], Store(tmp_path / "nowhere", finished=True)) == [None]
     assert stamps(tmp_path) == written and not (tmp_path / "nowhere").exists()
 
 
@@ -327,27 +337,27 @@ def wild():
 
 
 def test_divergence_is_told_and_remembered(here, wild, tmp_path, capsys):
-    found = complete([wild, network()], tmp_path)
+    found = complete([wild, network()], Store(tmp_path))
     assert (
         found[0].keys() == {"diverged"} and "the run diverged in epoch 1 " in found[0]["diverged"]
     )
     assert "seed 0: diverged" in capsys.readouterr().out
-    assert without_times([found[1]]) == without_times(complete([network()]))
+    assert without_times([found[1]]) == without_times(complete([network()], Store()))
     trained = list(here)
     written = stamps(tmp_path)
     assert (
-        complete([wild, network()], tmp_path)
+        complete([wild, network()], Store(tmp_path))
         == found
-        == complete([wild, network()], tmp_path, finished=True)
+        == complete([wild, network()], Store(tmp_path, finished=True))
     )
-    assert complete([network({}, learning_rate=1e30)], tmp_path) == found[:1], (
+    assert complete([network({}, learning_rate=1e30)], Store(tmp_path)) == found[:1], (
         "whatever the question"
     )
     assert here == trained and stamps(tmp_path) == written
 
 
 def test_divergence_without_a_root(wild):
-    (found,) = complete([wild])
+    (found,) = complete([wild], Store())
     assert found.keys() == {"diverged"} and "the run diverged in epoch 1 " in found["diverged"]
 
 
@@ -365,7 +375,7 @@ KILLED = [
 
 @pytest.fixture(scope="module")
 def undisturbed():
-    return without_times(complete(KILLED))
+    return without_times(complete(KILLED, Store()))
 
 
 def until(condition, seconds=60):
@@ -391,23 +401,32 @@ def histories(root):
 
 
 def assert_went_on(root, before, finished):
-    """The epochs of before are there with the times they took: no one trained them again. Nor what was finished."""
+    """The epochs of before are there with the times they took: no one trained them again."""
     assert before and finished
     for folder, history in before.items():
         assert lines(folder)[: len(history)] == history and len(lines(folder)) == LONG
     assert finished.items() <= stamps(root).items()
 
 
+KILL = """
+import sys
+from test_grid import KILLED, Path, Store, complete
+complete(KILLED, Store(Path(sys.argv[1])))
+"""
+
+
 @pytest.fixture(scope="module")
 def killed(tmp_path_factory):
-    """An experiment whose process got SIGKILL: its folder, what was there then, whether processes of it outlived it."""
+    """An experiment whose process got SIGKILL: its folder, what was there, who outlived it."""
     root = tmp_path_factory.mktemp("killed")
     process = subprocess.Popen(
-        [sys.executable, "-c", f"import test_runs; test_runs.complete(test_runs.KILLED, {str(root)!r})"],
-        start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
+        [sys.executable, "-c", KILL, root],
+        start_new_session=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
     try:
-        until(lambda: outcome(KILLED[0], root) and histories(root))
+        until(lambda: outcome(KILLED[0], Store(root)) and histories(root))
         before, finished = histories(root), stamps(folder_of(KILLED[0], root))
         process.kill()
         process.wait()
@@ -423,7 +442,7 @@ def killed(tmp_path_factory):
 
 def test_killed_it_goes_on(here, killed, undisturbed):
     root, before, finished, _ = killed
-    assert without_times(complete(KILLED, root)) == undisturbed
+    assert without_times(complete(KILLED, Store(root))) == undisturbed
     assert_went_on(root, before, finished)
     assert KILLED[0].config not in here
 
@@ -460,10 +479,12 @@ def test_a_worker_of_a_cluster_is_killed(undisturbed, tmp_path):
         silence_logs=50,
     ) as cluster:
         call = threading.Thread(
-            target=lambda: found.extend(complete(KILLED, root, cluster=cluster.scheduler_address))
+            target=lambda: found.extend(
+                complete(KILLED, Store(root, cluster=cluster.scheduler_address))
+            )
         )
         call.start()
-        until(lambda: outcome(KILLED[0], root) and len(histories(root)) == 2)
+        until(lambda: outcome(KILLED[0], Store(root)) and len(histories(root)) == 2)
         before, finished = histories(root), stamps(folder_of(KILLED[0], root))
         with distributed.Client(cluster) as client:
             os.kill(next(iter(client.run(os.getpid).values())), signal.SIGKILL)
@@ -483,7 +504,9 @@ def test_progress(kept):
         network(epochs=4, images=640),
         network(epochs=4, images=None, part="fit"),
     ]
-    done, still = zip(*runs.progress([*NETWORKS, *more], root), strict=True)
+    done, still = zip(
+        *grid.progress([each.config for each in [*NETWORKS, *more]], Store(root)), strict=True
+    )
     assert done[: len(NETWORKS)] == pytest.approx(
         [found["seconds"]["training"] for found in outcomes], abs=0.006
     )
@@ -498,16 +521,17 @@ def test_progress(kept):
 
 def test_progress_of_a_network_that_was_stopped(tmp_path):
     asked = network(epochs=5)
-    runs.trained(asked.config, tmp_path)
+    grid.trained(asked.config, tmp_path)
     folder = folder_of(asked, tmp_path)
     shorten(folder, 2)
-    (done, still), (_, all_of_it) = runs.progress([asked, network(epochs=5, seed=1)], tmp_path)
+    configs = [asked.config, network(epochs=5, seed=1).config]
+    (done, still), (_, all_of_it) = grid.progress(configs, Store(tmp_path))
     assert done == pytest.approx(sum(epoch["seconds"] for epoch in lines(folder)[:2]))
     assert still == pytest.approx(0.6 * all_of_it)
 
 
 def test_progress_trains_as_the_network_does(monkeypatch, tmp_path):
-    """Two short epochs of each kind, on one thread; seeds and settings that cost the same are not measured twice."""
+    """Two short epochs of each kind, on one thread; what costs the same is not measured twice."""
     asked, fit = [], training.fit
 
     def counted(config, **how):
@@ -516,10 +540,8 @@ def test_progress_trains_as_the_network_does(monkeypatch, tmp_path):
 
     monkeypatch.setattr(training, "fit", counted)
     torch.set_num_threads(2)
-    runs.progress(
-        [network(seed=seed, epochs=9, warmup=1, method="fgsm", epsilon=0.1) for seed in range(3)],
-        tmp_path,
-    )
+    how = {"epochs": 9, "warmup": 1, "method": "fgsm", "epsilon": 0.1}
+    grid.progress([network(seed=seed, **how).config for seed in range(3)], Store(tmp_path))
     assert torch.get_num_threads() == 2
     torch.set_num_threads(1)
     ((config, threads),) = asked
@@ -533,36 +555,36 @@ def test_progress_trains_as_the_network_does(monkeypatch, tmp_path):
 
 def test_trained_is_from_the_folder_and_kept_in_memory(kept, here):
     root, _, _ = kept
-    run = runs.trained(NETWORKS[1].config, root)
-    assert here == [] and run is runs.trained(NETWORKS[1].config, root)
+    run = grid.trained(NETWORKS[1].config, root)
+    assert here == [] and run is grid.trained(NETWORKS[1].config, root)
     expected = training.load(folder_of(NETWORKS[1], root)).model.state_dict()
     assert all(torch.equal(value, expected[name]) for name, value in run.model.state_dict().items())
     assert not any(module.training for module in run.model.modules())
-    again = runs.trained(NETWORKS[1].config)
-    assert here == [NETWORKS[1].config] and again is runs.trained(NETWORKS[1].config)
+    again = grid.trained(NETWORKS[1].config)
+    assert here == [NETWORKS[1].config] and again is grid.trained(NETWORKS[1].config)
     assert all(
         torch.equal(value, expected[name]) for name, value in again.model.state_dict().items()
     )
 
 
 def test_trained_is_kept_in_the_folder(here, tmp_path):
-    run = runs.trained(network().config, tmp_path)
-    runs.trained.cache_clear()
-    assert runs.trained(network().config, tmp_path).history == run.history and len(here) == 1
+    run = grid.trained(network().config, tmp_path)
+    grid.trained.cache_clear()
+    assert grid.trained(network().config, tmp_path).history == run.history and len(here) == 1
     assert (
-        outcome(network({}), tmp_path)["training"] == run.history[-1]
-        and outcome(network(), tmp_path) is None
+        outcome(network({}), Store(tmp_path))["training"] == run.history[-1]
+        and outcome(network(), Store(tmp_path)) is None
     )
 
 
 def test_dataset_is_loaded_once():
-    assert runs.dataset_of("mnist5k") is runs.dataset_of("mnist5k")
+    assert dataset_of("mnist5k") is dataset_of("mnist5k")
     assert (
-        runs.dataset_of("mnist5k").name == "mnist5k"
-        and runs.dataset_of("mnist5k_color").name == "mnist5k_color"
+        dataset_of("mnist5k").name == "mnist5k"
+        and dataset_of("mnist5k_color").name == "mnist5k_color"
     )
     with pytest.raises(ValueError, match="split must be None for mnist5k, got 'official'"):
-        runs.dataset_of("mnist5k", "official")
+        dataset_of("mnist5k", "official")
 
 
 # ---------------------------------------------------------------- on a GPU
@@ -578,96 +600,21 @@ def test_on_the_gpu_several_train_at_once(monkeypatch, tmp_path):
         network(method="euclidean", eta=0.3),
         network({"more": FGSM}),
     ]
-    found = complete(jobs, tmp_path)
+    found = complete(jobs, Store(tmp_path))
     assert ["measurements" in each for each in found] == [True, False, True, True] and found[
         1
     ].keys() == {"diverged"}
-    on_cpu = complete(jobs[:1])
+    on_cpu = complete(jobs[:1], Store())
     assert found[0]["training"]["loss"] == pytest.approx(on_cpu[0]["training"]["loss"], rel=1e-3)
     written = stamps(tmp_path)
-    assert complete(jobs, tmp_path) == found and stamps(tmp_path) == written
+    assert complete(jobs, Store(tmp_path)) == found and stamps(tmp_path) == written
 
 
 def test_together_as_one_by_one(kept, here, tmp_path, monkeypatch):
     """What is done on a GPU, done on this machine; in groups of two."""
     _, outcomes, _ = kept
-    monkeypatch.setattr(runs, "TOGETHER", 2)
+    monkeypatch.setattr(grid, "TOGETHER", 2)
     jobs = [network(learning_rate=1e30), *NETWORKS]
-    runs._on_gpu(jobs, tmp_path)
-    found = complete(jobs, tmp_path, finished=True)
+    grid.together(jobs, tmp_path)
+    found = complete(jobs, Store(tmp_path, finished=True))
     assert found[0].keys() == {"diverged"} and without_times(found[1:]) == without_times(outcomes)
-
-
-# ---------------------------------------------------------------- rows
-
-
-def as_row(method, setting, natural, **wrong):
-    counts = {"natural": natural, **wrong}
-    return {
-        "method": method,
-        "setting": setting,
-        "wrong": counts,
-        "n": {name: 100 for name in counts},
-    }
-
-
-def test_choose_takes_the_most_robust_of_those_that_stay_accurate():
-    search = [
-        as_row("none", {}, 10, pgd=90, moved=30),
-        as_row("euclidean", {"eta": 1}, 11, pgd=50, moved=20),
-        as_row("euclidean", {"eta": 2}, 11, pgd=40, moved=40),
-        as_row("euclidean", {"eta": 4}, 12, pgd=10, moved=10),  # too inaccurate
-        as_row("pgd", {"epsilon": 1}, 30, pgd=20, moved=20),
-        as_row("pgd", {"epsilon": 2}, 20, pgd=30, moved=30),  # all too inaccurate: the least so
-    ]
-    assert runs.choose(search, ["pgd"]) == {
-        "none": {},
-        "euclidean": {"eta": 2},
-        "pgd": {"epsilon": 2},
-    }
-    assert runs.choose(search, ["pgd", "moved"])["euclidean"] == {"eta": 1}
-    assert runs.choose(search, ["pgd"], allowance=0.02)["euclidean"] == {"eta": 4}
-    assert runs.choose(search, ["natural", "pgd"], allowance=1.0)["pgd"] == {"epsilon": 1}
-    assert runs.choose(search[::-1], ["natural", "pgd"], allowance=1.0)["pgd"] == {"epsilon": 2}, (
-        "the first of equals"
-    )
-
-
-def test_choose_counts_errors_of_their_own_images():
-    """Rates are compared, not counts."""
-    search = [as_row("none", {}, 10, pgd=50), as_row("none", {"width": 2}, 10, pgd=49)]
-    search[0]["n"] = {"natural": 100, "pgd": 1000}
-    assert runs.choose(search, ["pgd"]) == {"none": {}}
-
-
-LOST = [
-    {"method": "euclidean", "setting": {"eta": 8}, "diverged": "in epoch 1"},
-    {"method": "fgsm", "setting": {}, "missing": True},
-]
-
-
-def test_choose_leaves_out_what_diverged_or_is_missing():
-    search = [as_row("none", {}, 10, pgd=90), as_row("euclidean", {"eta": 1}, 10, pgd=50), *LOST]
-    assert runs.choose(search, ["pgd"]) == {"none": {}, "euclidean": {"eta": 1}}
-
-
-def test_across_seeds_by_hand():
-    rows = [
-        {**as_row("none", {}, 10, pgd=k), "chosen_for": "attack", "seed": k} for k in (10, 20, 60)
-    ]
-    rows.append({**as_row("none", {}, 10, pgd=99), "chosen_for": "variation", "seed": 0})
-    rows += [{**row, "chosen_for": "attack", "seed": 9} for row in LOST]
-    rows.append({**LOST[0], "method": "none", "chosen_for": "attack", "seed": 9})
-    found = runs.across_seeds(rows, "pgd", method="none", chosen_for="attack")
-    assert found == {"mean": pytest.approx(0.3), "sd": pytest.approx(0.2645751), "n": 3}
-    assert runs.across_seeds(rows, "pgd", method="none", chosen_for="variation") == {
-        "mean": 0.99,
-        "sd": None,
-        "n": 1,
-    }
-    assert runs.across_seeds(rows, "pgd", method="euclidean") == {"mean": None, "sd": None, "n": 0}
-    assert runs.across_seeds(rows, "natural") == {
-        "mean": pytest.approx(0.1),
-        "sd": pytest.approx(0.0),
-        "n": 4,
-    }

@@ -1,0 +1,264 @@
+"""What the chapters show of stored reports: numbers made from the counts, drawn and written."""
+
+import re
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+
+from wdtr_lite import study
+from wdtr_lite.book import adversarial, claims, natural_variation, reports, results, widgets
+from wdtr_lite.book.reports import MAIN
+from wdtr_lite.study.questions import AXES, PADDINGS
+
+EQUATIONS = (Path(__file__).parent.parent / "book" / "equations.md").read_text()
+
+
+@pytest.fixture(autouse=True)
+def closed_figures():
+    yield
+    plt.close("all")
+
+
+@pytest.fixture(scope="module")
+def table1():
+    return study.stored("table1", "cpu")
+
+
+@pytest.fixture(scope="module")
+def trial():
+    return study.stored("stress", "cpu")
+
+
+@pytest.fixture(scope="module")
+def table2():
+    return study.stored("table2", "cpu")
+
+
+@pytest.fixture(scope="module")
+def varied():
+    return study.stored("variation", "cpu")["result"]["rows"]
+
+
+def cells(table):
+    """The body of a Markdown table."""
+    lines = table.data.splitlines()[2:]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+
+
+# ---------------------------------------------------------------- numbers and names
+
+
+def test_labels_of_methods_and_of_their_variants():
+    assert reports.label("wasserstein") == "Wasserstein penalty"
+    assert reports.label("wasserstein, exact") == "Wasserstein, exact"
+    assert reports.label("none, fewer images") == "plain, fewer images"
+    assert [reports.short(method) for method in MAIN] == ["plain", "Euclidean", "Wasserstein"]
+
+
+def test_a_setting_is_its_weight_and_radius():
+    assert reports.setting_of({"eta": 6**0.5, "radius": 8, "mode": "x"}) == "η = 2.45, r = 8"
+    assert reports.setting_of({}) == ""
+
+
+def test_errors_of_the_networks_that_were_trained():
+    rows = [
+        {"method": "none", "seed": 0, "wrong": {"natural": 1}, "n": {"natural": 4}},
+        {"method": "none", "seed": 1, "missing": "diverged"},
+        {"method": "pgd", "seed": 0, "wrong": {"natural": 2}, "n": {"natural": 4}},
+    ]
+    assert reports.errors(rows, "natural", method="none").tolist() == [25.0]
+    assert reports.select(rows, method="none", seed=1) == [rows[1]]
+
+
+def test_flips_up_to_a_reach():
+    measured = {"n": 10, "consecutive": [5, 8], "from_unshifted": [6, 9]}
+    rows = [{"method": "none", "measurements": {"horizontal edge": measured}}]
+    assert reports.flips(rows, "none", "horizontal edge", "consecutive").tolist() == [0.8]
+    assert reports.flips(rows, "none", "horizontal edge", "from_unshifted", 1).tolist() == [0.6]
+
+
+def test_photo_reads_bytes_channel_by_channel():
+    pixels = np.arange(3 * 32 * 32, dtype=np.uint8).tobytes().hex()
+    assert reports.photo(pixels)[1, 0, :3].tolist() == [0, 1, 2]  # 1024 = 4 * 256
+
+
+# ---------------------------------------------------------------- chapter 9
+
+
+def test_table_1_is_made_from_the_counts(table1):
+    for row in table1["result"]["rows"]:
+        assert row["n"]["natural"] == 5000
+        assert row["n"]["FGSM 8"] == table1["config"]["attacked"]
+    ours = cells(adversarial.comparison_table(None, table1))[2::3]
+    for line, condition in zip(ours, study.table1.CONDITIONS, strict=True):
+        for text, method in zip(line[2:], MAIN, strict=True):
+            found = reports.select(table1["result"]["rows"], method=method)
+            rates = [row["wrong"][condition] / row["n"][condition] for row in found]
+            assert text == f"{100 * np.mean(rates):.1f} ± {100 * np.std(rates, ddof=1):.1f}"
+
+
+def test_what_was_not_run_is_not_printed(table1):
+    lines = cells(adversarial.comparison_table(None, table1))
+    assert lines[0] == ["natural", "the paper", "16.29", "15.61", "15.35"]
+    assert lines[1] == ["", "`full`", *["not run"] * 3]
+    sources = adversarial.sources(full=None, cpu=table1)
+    assert "experiment table1 --profile full\n\ncpu: cifar10 (holdout)" in sources
+
+
+def test_the_grid_shows_every_setting_and_rings_the_chosen_ones(table1):
+    search, chosen = table1["result"]["search"], table1["result"]["chosen"]
+    adversarial.draw_grid(search, chosen)
+    curves, rings = [], []
+    for line in plt.gca().lines:
+        target = rings if line.get_markersize() == 15 else curves
+        target += list(zip(*line.get_data(), strict=True))
+    points = {(row["wrong"]["natural"] / 10, row["wrong"]["I-FGSM-20 8"] / 10) for row in search}
+    assert set(curves) == points and len(curves) == len(search)
+    table = cells(adversarial.grid_table(search, chosen))
+    assert {(float(line[1]), float(line[4])) for line in table if line[5]} == set(rings)
+    assert len(rings) == len(chosen)
+
+
+def test_shares_of_the_draws(table1):
+    search = reports.select(table1["result"]["search"], method="euclidean")
+    text = adversarial.taken(search, np.array([0, 2, 2, 2]))
+    assert "Euclidean penalty, η = 1          taken in 75 % of the draws" in text
+    assert text.endswith("η = 0.25: 25 %\n  η = 0.5: 0 %\n  η = 1: 75 %\n  η = 2: 0 %")
+
+
+def test_the_harder_trial_counts_each_part_of_an_attack(trial):
+    counts = adversarial.misread(trial)
+    for method, measured in reports.measurements(trial).items():
+        autoattack = measured["autoattack"]
+        assert counts[method]["autoattack apgd-t"] == (autoattack["wrong"]["apgd-t"], 250)
+        assert counts[method]["FGSM 8"] == (measured["FGSM 8"]["wrong"], 500)
+        assert counts[method]["square square"] <= counts[method]["autoattack apgd-t"]
+    assert cells(adversarial.trial_table(trial))[8][:3] == ["AutoAttack", "250", "100.0 ± 0.0"]
+    assert cells(adversarial.autoattack_table(trial))[1][-1] == "200"
+    assert cells(adversarial.signs_table(trial))[4][1:] == ["500 / 500", "498 / 500", "498 / 500"]
+
+
+def test_errors_are_drawn_against_epsilon(trial):
+    adversarial.draw_epsilons(trial)
+    lines = {line.get_label(): line.get_data() for line in plt.gca().lines}
+    x, y = lines["Wasserstein penalty, PGD-20"]
+    assert list(x) == [0, *trial["config"]["epsilons"]]
+    assert y[list(x).index(8)] == 100 * 402 / 500
+
+
+def test_the_surface_is_of_an_image_that_all_networks_read_rightly(trial):
+    adversarial.draw_surfaces(trial)
+    titles = [axes.get_title() for axes in plt.gcf().axes]
+    assert titles[:3] == [reports.label(method) for method in MAIN]
+
+
+def test_an_attack_of_the_readers_choice(trial, monkeypatch):
+    asked = {}
+    monkeypatch.setattr(
+        widgets, "explore", lambda *given, **named: asked.update(named, given=given)
+    )
+    adversarial.attack_it_yourself(trial, question="At which ε?")
+    draw, choices = asked["given"]
+    assert list(choices["method"]) == [reports.label(method) for method in MAIN]
+    text = asked["describe"]("plain", 2)
+    assert text.startswith("plain, ε = 2/255. The image and the answer: cat: dog (")
+    pictures, bars = draw("plain", 2).axes[:4], plt.gcf().axes[4:]
+    answers = [axes.texts[0].get_text().split()[0] for axes in bars]
+    told = re.findall(r"(\w+): (\w+) \(", text)
+    assert told == [(a.get_title(), b) for a, b in zip(pictures, answers, strict=True)]
+
+
+# ---------------------------------------------------------------- chapter 10
+
+
+def test_table_2_is_made_from_the_counts(table2):
+    rows = table2["result"]["rows"]
+    assert {one["n"] for row in rows for one in row["measurements"].values()} == {1000}
+    lines = cells(natural_variation.comparison_table(None, table2, "consecutive"))
+    ours = [line for line in lines if line[1] == "`cpu`"]
+    cases = [f"{axis} {padding}" for axis in AXES for padding in PADDINGS]
+    for line, case in zip(ours, cases, strict=True):
+        for text, method in zip(line[3:], MAIN, strict=True):
+            found = reports.select(rows, method=method)
+            means = [row["measurements"][case]["consecutive"][15] / 1000 for row in found]
+            assert text == f"{np.mean(means):.2f} ± {np.std(means, ddof=1):.2f}"
+
+
+def test_networks_of_both_experiments_are_the_same(table2, varied):
+    for row in table2["result"]["rows"]:
+        (same,) = reports.select(varied, method=row["method"], seed=row["seed"])
+        for axis in AXES:
+            assert row["measurements"][f"{axis} edge"] == same["measurements"][f"{axis} edge"]
+
+
+def test_changed_labels_add_up_to_the_flips(varied):
+    natural_variation.draw_changes(varied)
+    flips, *changes = plt.gcf().axes
+    for k, method in enumerate(natural_variation.COMPARED):
+        upto = reports.flips(varied, method, "horizontal edge", "consecutive").mean()
+        assert flips.lines[k].get_ydata()[-1] == upto
+        for axes, axis in zip(changes, AXES, strict=True):
+            departed = reports.flips(varied, method, f"{axis} edge", "from_unshifted").mean()
+            assert axes.lines[k].get_ydata().sum() / 50 == pytest.approx(departed)
+
+
+def test_moved_images_lie_over_the_answers_of_three_networks():
+    moved = study.stored("figure2", "cpu")
+    assert natural_variation.moved_images(moved).shape == (4, 3, 32, 32)
+    natural_variation.draw_moved(moved)
+    panels = plt.gcf().subfigs
+    assert [len(panel.axes) for panel in panels] == [7 + 3] * 4
+    bars = panels[0].axes[7].patches
+    labels = moved["result"]["rows"][0]["labels"][0]
+    assert sum(bar.get_width() for bar in bars) == len(labels)
+    assert len(bars) == 1 + sum(a != b for a, b in zip(labels[1:], labels))
+
+
+def test_norms_are_drawn_and_told(varied):
+    natural_variation.draw_norms(varied)
+    median = plt.gcf().axes[0].lines[4].get_ydata()[0]
+    assert f"plain                medians: Euclidean {median:5.2f}" in (
+        natural_variation.describe_norms(varied)
+    )
+
+
+# ---------------------------------------------------------------- chapter 11, results
+
+
+def test_the_tradeoff_is_drawn_where_its_table_says():
+    tradeoff, benchmark = study.stored("tradeoff", "cpu"), study.stored("benchmark_tradeoff")
+    claims.draw_tradeoff(tradeoff, benchmark)
+    lines = cells(claims.tradeoff_table(tradeoff, benchmark))
+    drawn = {text.get_text(): text.xy for text in plt.gca().texts}
+    for name, _, cost, _, natural, attacked in lines:
+        x, y = drawn[f"{name} ({float(cost):.1f})"]
+        assert natural.startswith(f"{x:.1f} ±") and attacked.startswith(f"{y:.1f} ±")
+
+
+def test_every_claim_has_its_numbers(table1):
+    text = claims.verdicts(EQUATIONS).data
+    assert text.count("*Verdict:") == 11 and "$" not in text
+    rates = [row["wrong"]["FGSM 8"] / 2000 for row in table1["result"]["rows"]]
+    assert f"FGSM {100 * np.mean(rates[::3]):.1f} ± " in text
+    checked = EQUATIONS.count("test_")
+    assert 0 < int(re.search(r"(\d+) statements", text)[1]) <= checked
+
+
+def test_every_result_is_listed_once():
+    found = results.load()
+    listed = cells(results.experiments_table(found)) + cells(results.benchmarks_table(found))
+    names = [line[0].strip("`") for line in listed if "not run" not in line]
+    assert sorted(names) == [f"{name}.json" for name in found]
+    assert sum(f"\n    {name}\n" in results.versions(found) + "\n" for name in found) == len(found)
+    assert results.commands(found).count("python -m wdtr_lite experiment") == len(
+        cells(results.experiments_table(found))
+    )
+    assert results.weights().splitlines() == [
+        f"table1_cpu_{method}.pt" for method in ("euclidean", "none", "wasserstein")
+    ]

@@ -1,0 +1,290 @@
+"""Experiments run as declared, and the files they write."""
+
+import json
+import re
+import subprocess
+import sys
+import textwrap
+import tomllib
+from dataclasses import dataclass, replace
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+import torch
+from small_study import in_this_process
+
+from wdtr_lite import data, evaluation, study
+from wdtr_lite.study import grid, results
+from wdtr_lite.study.label_keeping import LabelKeeping
+from wdtr_lite.study.spec import Experiment, Networks
+from wdtr_lite.study.table1 import Table1
+
+HOME = Path(__file__).parent.parent
+FOLLOWERS = ["table2", "figure2", "stress", "variation", "tradeoff"]
+
+
+@pytest.fixture
+def workshop(tmp_path, monkeypatch):
+    """A folder without results."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(grid, "executor", in_this_process)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    grid.trained.cache_clear()
+    yield tmp_path
+    grid.trained.cache_clear()
+
+
+# ---------------------------------------------------------------- declared, decided
+
+
+def test_the_experiments_of_the_book():
+    """In its order, those that follow Table 1 after it."""
+    assert list(study.EXPERIMENTS) == [
+        "nearest_neighbours", "label_keeping", "robust_digits", "table1", *FOLLOWERS,
+    ]  # fmt: skip
+    for name, by in study.EXPERIMENTS.items():
+        trains = name not in ("nearest_neighbours", "label_keeping")
+        for experiment in by.values():
+            assert experiment.trains == trains
+            assert experiment.follows == ("table1" if name in FOLLOWERS else None)
+
+
+def test_a_file_is_an_experiment(tmp_path):
+    """Put into the folder it is found, after those of the book."""
+    subprocess.run(["cp", "-r", HOME / "wdtr_lite", tmp_path], check=True)
+    mine = """
+        from dataclasses import dataclass
+
+        from wdtr_lite.study.spec import Experiment, register
+
+
+        @dataclass(frozen=True, kw_only=True)
+        class Mine(Experiment):
+            n: int
+
+            @property
+            def source(self):
+                return "mnist5k", None
+
+            def run(self, store):
+                return {"rows": [{"k": k} for k in range(self.n)]}
+
+
+        register("mine", quick=Mine(n=2))
+    """
+    (tmp_path / "wdtr_lite/study/mine.py").write_text(textwrap.dedent(mine))
+    code = "from wdtr_lite import study; print(list(study.EXPERIMENTS)[-1], study.run('mine'))"
+    run = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    assert run.stdout.startswith(
+        "mine {'experiment': 'mine', 'profile': 'quick', 'config': {'n': 2}"
+    )
+    assert "'result': {'rows': [{'k': 0}, {'k': 1}]}" in run.stdout
+
+
+def test_table1_decides_for_the_others(workshop):
+    """Where it was run as declared and to the end, its settings are their only candidates; else
+    they are as declared.
+    """
+
+    def decided():
+        return {name: results.decided(name, "cpu") for name in ["table1", *FOLLOWERS]}
+
+    def write(config, complete):
+        report = {"config": config, "result": {"chosen": chosen, "grid_complete": complete}}
+        study.path_of("table1", "cpu").write_text(json.dumps(report))
+
+    as_declared = {name: study.declared(name, "cpu") for name in ["table1", *FOLLOWERS]}
+    assert decided() == as_declared
+    (workshop / "results").mkdir()
+    chosen = {"none": {}, "euclidean": {"eta": 9.0}, "wasserstein": {"eta": 8.0, "radius": 1}}
+    config = as_declared["table1"].config()
+    for changed in ((config | {"attacked": 7}, True), (config, False)):
+        write(*changed)
+        assert decided() == as_declared
+    write(config, True)
+    settled = {method: [setting] for method, setting in chosen.items()}
+    for name, experiment in decided().items():
+        before = as_declared[name].networks
+        after = before.candidates | (settled if name in FOLLOWERS else {})
+        assert experiment == replace(as_declared[name], networks=replace(before, candidates=after))
+    assert results.decided("stress", "quick") == study.declared("stress", "quick")
+    assert results.decided("robust_digits", "full") == study.declared("robust_digits", "full")
+
+
+def test_errors_say_what_is_wrong(workshop):
+    with pytest.raises(ValueError, match="name must be one of .*'nothing'"):
+        study.run("nothing")
+    with pytest.raises(ValueError, match="profile must be one of .*'slow'"):
+        study.run("label_keeping", "slow")
+    with pytest.raises(ValueError, match="label_keeping has no networks that could be finished"):
+        study.run("label_keeping", "full", finished=True)
+    with pytest.raises(ValueError, match="quick stores nothing"):
+        study.run("table1", finished=True)
+    with pytest.raises(FileNotFoundError, match="label_keeping.json was not run: make results"):
+        study.stored("label_keeping")
+    assert study.found("label_keeping") is None
+
+
+# ---------------------------------------------------------------- run
+
+SMALL = Table1(
+    networks=Networks(
+        dataset="mnist5k_color",
+        training={
+            "model": "resnet8", "width": 2, "images": 64, "batch_size": 32, "epochs": 1,
+            "milestones": [],
+        },
+        candidates={"none": [{}], "euclidean": [{"eta": 0.1}]},
+        also={"more": {"method": "euclidean", "eta": 0.2}},
+        seeds=(0, 1),
+    ),
+    attacked=5,
+)  # fmt: skip
+
+
+def test_a_result_is_written_with_its_weights(workshop, monkeypatch):
+    """Of the first seed and the methods that were chosen; they are the networks of the rows."""
+    monkeypatch.setitem(study.EXPERIMENTS, "table1", {"cpu": SMALL})
+    report = study.run("table1", "cpu")
+    assert json.loads(json.dumps(report)) == study.stored("table1", "cpu")
+    assert report["config"] == SMALL.config() and report["profile"] == "cpu"
+    assert report["experiment"] == "table1"
+    assert report["data"] == repr(grid.dataset_of("mnist5k_color"))
+    command = "python -m wdtr_lite experiment table1 --profile cpu"
+    assert report["provenance"]["command"] == command and command in study.describe(report)
+    assert sorted(path.name for path in (workshop / "results").iterdir()) == [
+        "table1_cpu.json", "table1_cpu_euclidean.pt", "table1_cpu_none.pt",
+    ]  # fmt: skip
+    images, labels = grid.dataset_of("mnist5k_color").part("test")
+    for row in report["result"]["rows"][:2]:
+        wrong = evaluation.misclassified(study.network(row["method"], "cpu"), images, labels)
+        assert int(wrong.sum()) == row["wrong"]["natural"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Refused(Experiment):
+    @property
+    def source(self):
+        return "mnist5k", None
+
+    def run(self, store):
+        raise AssertionError("hours of work")
+
+
+def test_where_nothing_can_be_written_nothing_is_begun(workshop, monkeypatch):
+    monkeypatch.setitem(study.EXPERIMENTS, "table1", {"cpu": Refused()})
+    monkeypatch.setattr(Path, "mkdir", lambda *_, **__: (_ for _ in ()).throw(PermissionError()))
+    with pytest.raises(PermissionError):
+        study.run("table1", "cpu")
+
+
+def test_a_result_without_networks(workshop, monkeypatch):
+    images = torch.arange(60, dtype=torch.uint8)[:, None, None].expand(60, 6, 6).clone()
+    images[1::2, :3] = 200
+    parts = {"train": torch.arange(40), "test": torch.arange(40, 60)}
+    stripes = data.Dataset("stripes", images, torch.arange(60) % 2, "a test", parts)
+    monkeypatch.setattr(grid, "dataset_of", lambda name, split: {"stripes": stripes}[name])
+    small = LabelKeeping(dataset="stripes", classifier_size=40, pairs=5, fractions=(0.5,), seed=0)
+    monkeypatch.setitem(study.EXPERIMENTS, "label_keeping", {"full": small})
+    study.run("label_keeping", "full")
+    report = study.stored("label_keeping")
+    assert report["config"] == small.config() and len(report["result"]["rows"]) == 4
+    assert study.progress("label_keeping", "full") == []
+
+
+# ---------------------------------------------------------------- where little is installed
+
+RUN = """
+import json
+import torch
+from wdtr_lite import data, study
+from wdtr_lite.study.spec import Networks
+from wdtr_lite.study.table1 import Table1
+
+@data.register("noise")
+def noise(root, split):
+    images = torch.randint(256, (60, 12, 12), generator=torch.Generator().manual_seed(0))
+    parts = {"train": torch.arange(32), "validation": torch.arange(32, 40), "test": torch.arange(40, 60)}
+    return data.Dataset("noise", images.byte(), torch.arange(60) % 3, "chance", parts)
+
+if __name__ == "__main__":
+    training = {"model": "small_cnn", "width": 2, "batch_size": 32, "epochs": 1, "milestones": []}
+    candidates = {"none": [{}], "wasserstein": [{"eta": 0.1, "radius": 1}]}
+    networks = Networks(dataset="noise", training=training, candidates=candidates)
+    study.EXPERIMENTS["table1"]["cpu"] = Table1(networks=networks, attacked=5)
+    study.run("table1", "cpu")
+    print(json.dumps(study.stored("table1", "cpu")["provenance"]))
+"""
+
+
+def declared_dependencies():
+    """Distributions that come with the package without its extras, theirs too."""
+    project = tomllib.loads((HOME / "pyproject.toml").read_text())["project"]
+    wanted, found = list(project["dependencies"]), {}
+    while wanted:
+        requirement, _, marker = wanted.pop().partition(";")
+        name = re.match(r"[\w.-]+", requirement).group().lower()
+        if name in found or "extra" in marker:
+            continue
+        try:
+            found[name] = metadata.distribution(name)
+        except metadata.PackageNotFoundError:  # of another platform
+            continue
+        wanted += found[name].requires or []
+    return found
+
+
+def test_a_result_is_written_where_only_the_declared_dependencies_exist(tmp_path):
+    """Nor git; what is not there is not told, and nothing fails after hours of work."""
+    there, installed = tmp_path / "there", declared_dependencies()
+    there.mkdir()
+    for each in installed.values():
+        for top in {path.parts[0] for path in each.files or [] if path.parts[0] != ".."}:
+            if not (there / top).exists():
+                (there / top).symlink_to(each.locate_file(top))
+    assert {"torch", "pot"} <= installed.keys() and "scikit-learn" not in installed
+    (tmp_path / "run.py").write_text(RUN)
+    run = subprocess.run(
+        [sys.executable, "-S", "run.py"],
+        cwd=tmp_path,
+        env={"PYTHONPATH": f"{there}:{HOME}", "CUDA_VISIBLE_DEVICES": "", "PATH": ""},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode == 0, run.stderr
+    origin = json.loads(run.stdout.splitlines()[-1])
+    assert origin["commit"] == "unknown"
+    assert list(origin["versions"]) == ["python", "numpy", "scipy", "torch", "torchvision", "POT"]
+    assert origin["versions"]["torch"] == torch.__version__.partition("+")[0]
+
+
+# ---------------------------------------------------------------- describing
+
+
+def test_provenance_says_where_and_when():
+    origin = study.provenance("do it", 1.26)
+    assert list(origin) == ["command", "date", "wall_seconds", "device", "versions", "commit"]
+    assert origin["command"] == "do it" and origin["wall_seconds"] == 1.3
+    assert origin["device"].endswith(" cores") and origin["commit"]
+    assert origin["versions"]["torch"] == metadata.version("torch")
+
+
+def test_minutes_of_networks_add_up():
+    one, other = ({"method": "none", "seed": seed} for seed in (0, 1))
+    grid = one | {"seconds": {"training": 60, "natural": 30}}
+    rows = [
+        one | {"seconds": {"training": 60, "flips": 15}},
+        {"missing": True},
+        other | {"seconds": {"training": 45}},
+    ]
+    report = {"result": {"search": [grid], "rows": rows}}
+    assert study.network_minutes(report) == 2.5, "the network of the grid is trained once"
+    assert study.network_minutes({"result": {"rows": [{}]}}) is study.network_minutes({}) is None
+    told = {"device": "a CPU", "wall_seconds": 60, "date": "today", "commit": "c", "versions": {}}
+    origin = {"provenance": told | {"command": "run"}}
+    assert "; 2 network-minutes on today" in study.describe(report | origin)
+    assert "; 1 minutes on today" in study.describe({"result": {"rows": []}} | origin)

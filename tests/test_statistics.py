@@ -1,0 +1,87 @@
+"""Rows of networks made into numbers of a table, by hand."""
+
+import numpy as np
+import pytest
+
+from wdtr_lite.study.statistics import across_seeds, choose, summary
+
+
+def as_row(method, setting, natural, **wrong):
+    counts = {"natural": natural, **wrong}
+    return {
+        "method": method,
+        "setting": setting,
+        "wrong": counts,
+        "n": dict.fromkeys(counts, 100),
+    }
+
+
+def test_choose_takes_the_most_robust_of_those_that_stay_accurate():
+    search = [
+        as_row("none", {}, 10, pgd=90, moved=30),
+        as_row("euclidean", {"eta": 1}, 11, pgd=50, moved=20),
+        as_row("euclidean", {"eta": 2}, 11, pgd=40, moved=40),
+        as_row("euclidean", {"eta": 4}, 12, pgd=10, moved=10),  # too inaccurate
+        as_row("pgd", {"epsilon": 1}, 30, pgd=20, moved=20),
+        as_row("pgd", {"epsilon": 2}, 20, pgd=30, moved=30),  # all too inaccurate: the least so
+    ]
+    assert choose(search, ["pgd"]) == {
+        "none": {},
+        "euclidean": {"eta": 2},
+        "pgd": {"epsilon": 2},
+    }
+    assert choose(search, ["pgd", "moved"])["euclidean"] == {"eta": 1}
+    assert choose(search, ["pgd"], allowance=0.02)["euclidean"] == {"eta": 4}
+    assert choose(search, ["natural", "pgd"], allowance=1.0)["pgd"] == {"epsilon": 1}
+    assert choose(search[::-1], ["natural", "pgd"], allowance=1.0)["pgd"] == {"epsilon": 2}, (
+        "the first of equals"
+    )
+
+
+def test_choose_counts_errors_of_their_own_images():
+    """Rates are compared, not counts."""
+    search = [as_row("none", {}, 10, pgd=50), as_row("none", {"width": 2}, 10, pgd=49)]
+    search[0]["n"] = {"natural": 100, "pgd": 1000}
+    assert choose(search, ["pgd"]) == {"none": {}}
+
+
+LOST = [
+    {"method": "euclidean", "setting": {"eta": 8}, "diverged": "in epoch 1"},
+    {"method": "fgsm", "setting": {}, "missing": True},
+]
+
+
+def test_choose_leaves_out_what_diverged_or_is_missing():
+    search = [as_row("none", {}, 10, pgd=90), as_row("euclidean", {"eta": 1}, 10, pgd=50), *LOST]
+    assert choose(search, ["pgd"]) == {"none": {}, "euclidean": {"eta": 1}}
+
+
+def test_across_seeds_by_hand():
+    rows = [
+        {**as_row("none", {}, 10, pgd=k), "chosen_for": "attack", "seed": k} for k in (10, 20, 60)
+    ]
+    rows.append({**as_row("none", {}, 10, pgd=99), "chosen_for": "variation", "seed": 0})
+    rows += [{**row, "chosen_for": "attack", "seed": 9} for row in LOST]
+    rows.append({**LOST[0], "method": "none", "chosen_for": "attack", "seed": 9})
+    found = across_seeds(rows, "pgd", method="none", chosen_for="attack")
+    assert found == {"mean": pytest.approx(0.3), "sd": pytest.approx(0.2645751), "n": 3}
+    assert across_seeds(rows, "pgd", method="none", chosen_for="variation") == {
+        "mean": 0.99,
+        "sd": None,
+        "n": 1,
+    }
+    assert across_seeds(rows, "pgd", method="euclidean") == {"mean": None, "sd": None, "n": 0}
+    assert across_seeds(rows, "natural") == {
+        "mean": pytest.approx(0.1),
+        "sd": pytest.approx(0.0),
+        "n": 4,
+    }
+
+
+def test_summary_by_hand():
+    found = summary(np.array([True, False, False, False]))
+    assert found == {
+        "mean": 0.25,
+        "standard_error": pytest.approx((0.25 * 0.75 / 4) ** 0.5),
+        "n": 4,
+    }

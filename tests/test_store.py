@@ -1,0 +1,250 @@
+"""Names of what is stored, and that nothing stored under earlier names is lost."""
+
+import hashlib
+import json
+import tarfile
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from wdtr_lite import training
+from wdtr_lite.study import grid, legacy
+from wdtr_lite.study.figure2 import Sequences
+from wdtr_lite.study.grid import Network
+from wdtr_lite.study.questions import ATTACKS, Errors, Flips, fgsm, pgd20
+from wdtr_lite.study.robust_digits import NAMES, DigitErrors
+from wdtr_lite.study.spec import Question
+from wdtr_lite.study.store import Store, given
+from wdtr_lite.study.stress import AutoAttack, Confidence, Frames, LossSurface, TransferErrors
+from wdtr_lite.study.variation import GradientNorms, PathLengths, VariationErrors
+
+FULL_SCALE = Path(__file__).parents[2] / "shared/fullscale/networks-159epochs.tar"
+CONFIG = training.Config(
+    data="mnist5k", model="small_cnn", width=2, images=64, batch_size=32, epochs=2,
+    learning_rate=0.05, milestones=(1,), method="euclidean", eta=0.5,
+)  # fmt: skip
+
+
+def md5(text, digits):
+    return hashlib.md5(text.encode()).hexdigest()[:digits]
+
+
+# ---------------------------------------------------------------- names
+
+
+def test_a_network_is_named_by_what_is_not_as_by_default(tmp_path):
+    """Readably, in a format that is told; so a field that is added later changes no name."""
+    fields = {
+        "data": "mnist5k", "images": 64, "model": "small_cnn", "width": 2, "method": "euclidean",
+        "eta": 0.5, "epochs": 2, "batch_size": 32, "learning_rate": 0.05, "milestones": [1],
+    }  # fmt: skip
+    text = json.dumps({"format": 2, **fields}, sort_keys=True)
+    name = f"mnist5k-small_cnn-euclidean-s0-{md5(text, 12)}"
+    assert Store(tmp_path).folder(CONFIG) == tmp_path / name
+    others = [
+        replace(CONFIG, seed=1),
+        replace(CONFIG, eta=0.25),
+        replace(CONFIG, method="none", eta=0),
+    ]
+    assert len({Store(tmp_path).folder(each).name for each in [CONFIG, *others]}) == 4
+
+
+@dataclass(frozen=True)
+class Asked(Question, name="asked"):
+    part: str
+    how: tuple = ()
+    attack: object = None
+    root: Path | None = field(default=None, compare=False)
+
+    def __call__(self, model, dataset):
+        return 1
+
+
+def test_a_measurement_is_named_by_its_question_and_options(tmp_path):
+    def name(*options, **more):
+        return Store(tmp_path).file(CONFIG, Asked(*options, **more)).name
+
+    text = json.dumps({"format": 2, "part": "test"}, sort_keys=True)
+    assert name("test") == f"asked-{md5(text, 12)}.json" == name("test", root=tmp_path)
+    different = [name("test"), name("fit"), name("test", (1,)), name("test", attack=fgsm(8))]
+    assert len({*different, name("test", attack=fgsm(2)), name("test", attack=pgd20(8))}) == 6
+
+
+def test_given_are_the_fields_that_are_not_as_by_default():
+    assert given(training.Config()) == {}
+    assert given(Asked("test", attack=fgsm(255), root=Path("x"))) == {
+        "part": "test",
+        "attack": {"method": "fgsm", "epsilon": 1.0},
+    }
+
+
+# ---------------------------------------------------------------- what was stored before
+
+OLD = {
+    "data": "mnist5k", "split": None, "part": "train", "images": 64, "model": "small_cnn",
+    "activation": "softplus", "width": 2, "method": "euclidean", "eta": 0.5, "radius": None,
+    "of": "loss", "mode": "double_backprop", "scale": "trace", "epsilon": 0.0, "steps": 7,
+    "warmup": 0, "epochs": 2, "batch_size": 32, "learning_rate": 0.05, "milestones": [1],
+    "momentum": 0.9, "weight_decay": 0.0001, "precision": "float32", "seed": 0,
+}  # fmt: skip
+SOURCE = training.Config(
+    data="cifar10", split="holdout", model="resnet8", epochs=4, milestones=(2, 3),
+    method="wasserstein", eta=0.5, radius=2, mode="finite_difference",
+)  # fmt: skip
+OLD_SOURCE = {
+    "data": "cifar10", "split": "holdout", "model": "resnet8", "epochs": 4, "milestones": [2, 3],
+    "method": "wasserstein", "eta": 0.5, "radius": 2, "mode": "finite_difference", "seed": 0,
+}  # fmt: skip
+PGD50 = {"method": "pgd", "steps": 50, "restarts": 10}
+TEST = {"part": "test", "images": 7}
+MOVED = {"axis": "vertical", "padding": "edge", "reach": 4}
+BEFORE = [  # questions, and what they were: function and options
+    (Errors("test", None, None), "evidence.errors", {**TEST, "images": None, "attack": None}),
+    (
+        Errors("test", 7, fgsm(25)),
+        "evidence.errors",
+        {**TEST, "attack": {"method": "fgsm", "epsilon": 25}},
+    ),
+    (
+        Errors("test", 7, ATTACKS["I-FGSM-20 8"]),
+        "evidence.errors",
+        {**TEST, "attack": {"method": "ifgsm", "epsilon": 8, "alpha": 2, "steps": 20}},
+    ),
+    (
+        Errors("test", 7, pgd20(1)),
+        "evidence.errors",
+        {**TEST, "attack": {"method": "pgd", "epsilon": 1, "alpha": 0.125, "steps": 20}},
+    ),
+    (
+        Errors("test", 7, pgd20(24)),
+        "evidence.errors",
+        {**TEST, "attack": {"method": "pgd", "epsilon": 24, "alpha": 3.0, "steps": 20}},
+    ),
+    (
+        Errors("test", 7, ATTACKS["PGD-50 linf"]),
+        "evidence.errors",
+        {**TEST, "attack": {**PGD50, "epsilon": 8, "alpha": 2}},
+    ),
+    (
+        Errors("test", 7, ATTACKS["PGD-50 l2"]),
+        "evidence.errors",
+        {**TEST, "attack": {**PGD50, "epsilon": 128, "alpha": 16, "norm": "l2"}},
+    ),
+    (
+        TransferErrors("test", 7, pgd20(8), SOURCE),
+        "evidence.transfer_errors",
+        {
+            **TEST,
+            "attack": {"method": "pgd", "epsilon": 8, "alpha": 1.0, "steps": 20},
+            "source": OLD_SOURCE,
+        },
+    ),
+    (AutoAttack("test", 7, 8), "evidence.autoattack", {**TEST, "epsilon": 8}),
+    (
+        AutoAttack("test", 7, 8, only="square"),
+        "evidence.autoattack",
+        {**TEST, "epsilon": 8, "only": "square"},
+    ),
+    (Confidence("test", 7), "evidence.confidence", TEST),
+    (Flips("test", 7, **MOVED), "evidence.flips", {**TEST, **MOVED}),
+    (Sequences("test", 7, **MOVED), "evidence.sequences", {**TEST, **MOVED}),
+    (VariationErrors("test", 7), "evidence.variation_errors", TEST),
+    (GradientNorms("test", 7, radius=2), "evidence.gradient_norms", {**TEST, "radius": 2}),
+    (PathLengths("test", 3, 4), "evidence.along_paths", {"part": "test", "pairs": 3, "steps": 4}),
+    (LossSurface("test", 7, 16, 21), "evidence.loss_surface", {**TEST, "reach": 16, "points": 21}),
+    (Frames("test", 7, (0, 2, 16)), "evidence.frames", {**TEST, "epsilons": [0, 2, 16]}),
+    (
+        DigitErrors("test", 8, NAMES),
+        "experiments.digit_errors",
+        {"part": "test", "judged": 8, "names": list(NAMES)},
+    ),
+]
+
+
+def old_file(function, options):
+    described = f"wdtr_lite.{function} {json.dumps(options, sort_keys=True)}"
+    return f"{function.partition('.')[2]}-{md5(described, 8)}.json", described
+
+
+@pytest.fixture
+def before(tmp_path):
+    """A folder of one network, trained now, and of its measurements, under the names of before."""
+    folder = tmp_path / md5(json.dumps([OLD, {}]), 12)
+    training.fit(CONFIG, folder=folder, device="cpu", progress=False)
+    state = torch.load(folder / "checkpoint.pt", weights_only=True)
+    state["config"] = OLD | {"milestones": (1,)}
+    torch.save(state, folder / "checkpoint.pt")
+    for k, (_, *asked) in enumerate(BEFORE):
+        name, described = old_file(*asked)
+        answer = {"wrong": k, "frames": [{"chances": [0.5, k]}]}
+        told = {"question": described, "seconds": k + 0.5, "answer": answer}
+        (folder / name).write_text(json.dumps(told))
+    return folder
+
+
+def test_what_was_stored_before_is_found(before, monkeypatch):
+    """The network is not trained again, nor asked; by whichever call it is met first."""
+    root, history = before.parent, training.load(before).history
+    monkeypatch.setattr(training, "fit", None)
+    monkeypatch.setattr(grid, "executor", None)
+    store = Store(root, finished=True)
+    assert grid.trained(CONFIG, root).history == history
+    assert not before.exists() and [each.name for each in root.iterdir()] == [
+        store.folder(CONFIG).name
+    ]
+    questions = {str(k): question for k, (question, *_) in enumerate(BEFORE)}
+    (found,) = grid.complete([Network(CONFIG, questions)], store)
+    for k, (name, measured) in enumerate(found["measurements"].items()):
+        assert measured == {"wrong": k, "frames": [{"probabilities": [0.5, k]}]}
+        assert found["seconds"][name] == k + 0.5
+    assert found["training"] == history[-1]
+    names = {path.name for path in store.folder(CONFIG).glob("*.json")}
+    assert names == {store.file(CONFIG, question).name for question, *_ in BEFORE}
+    assert grid.complete([Network(CONFIG, questions)], store) == [found], "found again"
+    grid.trained.cache_clear()
+
+
+def test_what_could_not_be_stored_before_is_not_found(before):
+    """Another field, one of those that came later, or a file that is damaged."""
+    root = before.parent
+    assert legacy.folder(replace(CONFIG, optimizer="adamw")) is None
+    for config in (replace(CONFIG, seed=1), replace(CONFIG, augmentation="flip_crop")):
+        assert not Store(root).folder(config).exists() and before.exists()
+    name, _ = old_file(*BEFORE[0][1:])
+    (before / name).write_text("{")
+    assert grid.outcome(Network(CONFIG, {"natural": BEFORE[0][0]}), Store(root)) is None
+
+
+def test_networks_at_full_scale_are_found(tmp_path, monkeypatch):
+    """Those of the paper, 159 of 200 epochs, under the names of then."""
+    if not FULL_SCALE.exists():
+        pytest.skip(f"{FULL_SCALE.name} is not here")
+    configs = {
+        f"{method}-eta{eta:g}-r{radius}-s0": training.Config(
+            data="cifar10",
+            split="holdout",
+            precision="bfloat16",
+            method=method,
+            eta=eta,
+            radius=radius,
+        )
+        for method, eta, radius in (
+            ("none", 0, None),
+            ("euclidean", 1, None),
+            ("wasserstein", 1, 8),
+        )
+    }
+    with tarfile.open(FULL_SCALE) as networks:
+        networks.extractall(tmp_path, filter="data")
+    for name, config in configs.items():
+        (tmp_path / name).rename(tmp_path / legacy.folder(config))
+    store = Store(tmp_path)
+    for config in configs.values():
+        run = training.load(store.folder(config))
+        assert run.config == config and len(run.history) == 159
+        assert grid.outcome(Network(config, {}), store) is None, "not trained to the end"
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(
+        store.folder(config).name for config in configs.values()
+    )

@@ -1,0 +1,304 @@
+"""What chapter 10 reports: moved images, Table 2, other variations, gradients and paths."""
+
+from collections.abc import Mapping, Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+import torch
+from IPython.display import Markdown
+from matplotlib.axes import Axes
+from torch import Tensor
+
+from wdtr_lite import evaluation
+from wdtr_lite.book import plots, tables
+from wdtr_lite.book.reports import CLASSES, MAIN, flips, label, path_lengths, photo, select, short
+from wdtr_lite.study.questions import AXES, PADDINGS
+from wdtr_lite.study.table2 import PAPER
+
+__all__ = [
+    "COMPARED",
+    "COUNTS",
+    "PATHS",
+    "changed_table",
+    "comparison_table",
+    "describe_norms",
+    "digits_table",
+    "draw_changes",
+    "draw_moved",
+    "draw_norms",
+    "equal_error_table",
+    "moved_images",
+    "nearest_table",
+    "paper_table",
+    "paths_table",
+    "variations_table",
+]
+
+COMPARED = (*MAIN, "none, fewer images")
+"""The methods of Table 2, and the plain networks that have the penalised ones' error."""
+
+COUNTS = {"consecutive": "consecutive", "from_unshifted": "from the unshifted"}
+"""The two counts of label flips."""
+
+PATHS = {"wasserstein": "W2 geodesic", "euclidean": "straight line"}
+"""The two ways from one image to another."""
+
+_LINES = {
+    "none": ("black", "-"),
+    "euclidean": (plots.COLORS["euclidean"], "--"),
+    "wasserstein": (plots.COLORS["wasserstein"], "-."),
+    "none, fewer images": (plots.COLORS["intensities"], ":"),
+}
+_VARIATIONS = ("translation", "rotation", "elastic", "blur")
+_REACHES = range(1, 17)
+
+
+# ---------------------------------------------------------------- moved images
+
+
+def moved_images(report: Mapping) -> Tensor:
+    """The images that are moved, (N, 3, 32, 32), uint8."""
+    images = report["result"]["images"]
+    return torch.from_numpy(np.stack([photo(image["pixels"]) for image in images]))
+
+
+def draw_moved(report: Mapping) -> None:
+    """Draw moved images, each over the answers of the networks at each shift."""
+    reach, rows = report["config"]["reach"], report["result"]["rows"]
+    figure = plt.figure(figsize=(6.8, 8.2))
+    panels = figure.subfigures(4, 1, squeeze=False, hspace=0.02).flat
+    for k, (panel, x) in enumerate(zip(panels, moved_images(report), strict=True)):
+        shifts = range(-reach, reach + 1, 4)
+        grid = panel.add_gridspec(4, len(shifts), height_ratios=(3.6, 1, 1, 1))
+        places = [panel.add_subplot(grid[0, column]) for column in range(len(shifts))]
+        _draw_copies(places, x, shifts)
+        right = report["result"]["images"][k]["label"]
+        for place, row in enumerate(rows, 1):
+            axes = panel.add_subplot(grid[place, :])
+            _draw_answers(axes, row["labels"][k], right)
+            name = short(row["method"])
+            axes.set_ylabel(name, rotation=0, ha="right", va="center", fontsize=8)
+
+
+def _draw_copies(panels: Sequence[Axes], x: Tensor, shifts: Sequence[int]) -> None:
+    copies = evaluation.translation_sequence(x[None].double() / 255, "horizontal", shifts, "zeros")
+    for axes, shift, copy in zip(panels, shifts, copies, strict=True):
+        axes.imshow(copy[0].permute(1, 2, 0).numpy())
+        axes.set_title(f"{shift:+d}" if shift else "0", fontsize=8)
+        axes.axis("off")
+
+
+def _draw_answers(axes: Axes, labels: Sequence[int], right: int) -> None:
+    """A bar for each run of equal labels, with the name of the class."""
+    reach = len(labels) // 2
+    ends = [k for k in range(1, len(labels)) if labels[k] != labels[k - 1]]
+    for start, end in zip([0, *ends], [*ends, len(labels)], strict=True):
+        ok = labels[start] == right
+        axes.barh(
+            0,
+            end - start,
+            left=start - reach - 0.5,
+            color="#9CCBEA" if ok else "#F2B98A",
+            edgecolor="black",
+            hatch=None if ok else "///",
+            linewidth=0.6,
+        )
+        if end - start > 2:
+            _write(axes, (start + end - 1) / 2 - reach, CLASSES[labels[start]])
+    axes.set(xlim=(-reach - 2, reach + 2), yticks=[], xticks=[])
+    axes.spines[:].set_visible(False)
+
+
+def _write(axes: Axes, x: float, text: str) -> None:
+    box = {"facecolor": "white", "edgecolor": "none", "pad": 0.8}
+    axes.text(x, 0, text, fontsize=8, ha="center", va="center", clip_on=True, bbox=box)
+
+
+# ---------------------------------------------------------------- Table 2
+
+
+def paper_table() -> Markdown:
+    """The label flips that the paper prints."""
+    rows = [[axis, *(PAPER[axis][method] for method in MAIN)] for axis in PAPER]
+    return tables.table(["the paper, label flips", *map(label, MAIN)], rows, ["", *[".3f"] * 3])
+
+
+def digits_table(rows: Sequence[Mapping]) -> Markdown:
+    """The label flips of the quick profile's digits."""
+    lines = [
+        [f"{axis}, {padding}, {name}", *_flips(rows, f"{axis} {padding}", count)]
+        for count, name in COUNTS.items()
+        for axis in AXES
+        for padding in ("zeros", "edge")
+    ]
+    return tables.table(["digits, flips", *map(short, MAIN)], lines)
+
+
+def comparison_table(full: Mapping | None, cpu: Mapping | None, count: str) -> Markdown:
+    """The paper's label flips and ours, at either scale, by one of the :data:`COUNTS`."""
+    lines = []
+    for axis in AXES:
+        paper = (f"{PAPER[axis][method]:.2f}" for method in MAIN)
+        lines.append([axis, "the paper", "not said", *paper])
+        for scale, report in (("`full`", full), ("`cpu`", cpu)):
+            if report is None:
+                lines.append(["", scale, "–", None, None, None])
+                continue
+            for padding in PADDINGS:
+                found = _flips(report["result"]["rows"], f"{axis} {padding}", count)
+                lines.append(["", scale, padding, *found])
+    return tables.table(["flips", "", "padding", *map(short, MAIN)], lines)
+
+
+def _flips(
+    rows: Sequence[Mapping], case: str, count: str, methods: Sequence[str] = MAIN
+) -> list[str]:
+    return [tables.mean_sd(flips(rows, method, case, count), 2) for method in methods]
+
+
+def nearest_table(rows: Sequence[Mapping]) -> Markdown:
+    """Of each padding and count the reach at which the plain networks come nearest to the paper's
+    numbers, and the flips there.
+    """
+    paper = [" / ".join(f"{PAPER[axis][method]:.1f}" for axis in AXES) for method in MAIN]
+    lines = [["not said", "the paper", "not said", *paper]]
+    for padding in PADDINGS:
+        for count, name in COUNTS.items():
+            best = min(_REACHES, key=lambda reach: _off(rows, padding, count, reach))
+            found = [_both(rows, method, padding, count, best) for method in MAIN]
+            texts = (" / ".join(f"{mean:.1f}" for mean in both) for both in found)
+            lines.append([padding, name, str(best), *texts])
+    return tables.table(["padding", "count", "nearest S", *map(short, MAIN)], lines)
+
+
+def _off(rows: Sequence[Mapping], padding: str, count: str, reach: int) -> float:
+    """How far the plain networks are from the paper's."""
+    ours = _both(rows, "none", padding, count, reach)
+    return sum(abs(mean - PAPER[axis]["none"]) for mean, axis in zip(ours, AXES, strict=True))
+
+
+def _both(
+    rows: Sequence[Mapping], method: str, padding: str, count: str, reach: int
+) -> list[float]:
+    """Mean flips on the two axes."""
+    return [flips(rows, method, f"{axis} {padding}", count, reach).mean() for axis in AXES]
+
+
+# ---------------------------------------------------------------- at equal error
+
+
+def equal_error_table(rows: Sequence[Mapping]) -> Markdown:
+    """Natural error and label flips, beside those of a plain network of the same error."""
+    lines = [
+        ["natural error (%)", *(tables.mean_sd(_errors(rows, m, "natural")) for m in COMPARED)]
+    ]
+    lines += [
+        [f"{axis}, edge, {name}", *_flips(rows, f"{axis} edge", count, COMPARED)]
+        for count, name in COUNTS.items()
+        for axis in AXES
+    ]
+    return tables.table(["", *map(short, COMPARED)], lines)
+
+
+def _errors(rows: Sequence[Mapping], method: str, case: str) -> np.ndarray:
+    """The errors on varied images of each network of a method, in percent."""
+    found = [row["measurements"]["variations"] for row in select(rows, method=method)]
+    return np.array([100 * one["wrong"][case] / one["n"] for one in found])
+
+
+def draw_changes(rows: Sequence[Mapping]) -> None:
+    """Draw the flips against the reach, and the share of changed labels against the shift."""
+    _, panels = plt.subplots(1, 3, figsize=(6.8, 2.9))
+    for method, (color, line) in _LINES.items():
+        upto = _upto(rows, method, "horizontal", "consecutive")
+        panels[0].plot(_REACHES, upto, line, color=color, label=short(method))
+        for axes, axis in zip(panels[1:], AXES, strict=True):
+            axes.plot(_REACHES, _changed(rows, method, axis), line, color=color)
+            axes.set(xlabel="shift k (pixels)", ylim=(0, 75), title=axis)
+    panels[0].set(xlabel="reach S (pixels)", title="flips, horizontal", ylim=(0, 5))
+    panels[1].set_ylabel("changed labels (%)")
+    panels[0].legend(fontsize=7)
+
+
+def changed_table(rows: Sequence[Mapping]) -> Markdown:
+    """The share of changed labels at some shifts."""
+    lines = [
+        [f"{axis}, k = {k}", *(_changed(rows, method, axis)[k - 1] for method in COMPARED)]
+        for axis in AXES
+        for k in (1, 2, 4, 8, 16)
+    ]
+    header = ["changed labels (%) at k pixels", *map(short, COMPARED)]
+    return tables.table(header, lines, ["", *[".1f"] * len(COMPARED)])
+
+
+def _upto(rows: Sequence[Mapping], method: str, axis: str, count: str) -> list[float]:
+    """Flips of an image, border repeated, at each reach."""
+    return [flips(rows, method, f"{axis} edge", count, reach).mean() for reach in _REACHES]
+
+
+def _changed(rows: Sequence[Mapping], method: str, axis: str) -> np.ndarray:
+    """Labels that are not the unshifted image's, at 1, ..., 16 pixels both ways, in percent."""
+    return 100 * np.diff([0, *_upto(rows, method, axis, "from_unshifted")]) / 2
+
+
+# ---------------------------------------------------------------- variations, gradients, paths
+
+
+def variations_table(rows: Sequence[Mapping]) -> Markdown:
+    """The errors on varied images, and how far they are above those on images as they are."""
+    lines = [
+        [case, *(tables.mean_sd(_errors(rows, m, case)) for m in COMPARED)]
+        for case in ("natural", *_VARIATIONS)
+    ]
+    for case in _VARIATIONS:
+        above = [_errors(rows, m, case) - _errors(rows, m, "natural") for m in COMPARED]
+        lines.append([f"{case}, above natural", *map(tables.mean_sd, above)])
+    return tables.table(["error (%)", *map(short, COMPARED)], lines)
+
+
+def draw_norms(rows: Sequence[Mapping]) -> None:
+    """Draw how the norms of the margin's gradient are distributed, in either metric."""
+    _, panels = plt.subplots(1, 2, figsize=(6.8, 3.0), sharey=True)
+    for axes, metric in zip(panels, ("euclidean", "wasserstein"), strict=True):
+        boxes = axes.boxplot(
+            [_norms(rows, method, metric) for method in COMPARED],
+            whis=(5, 95),
+            showfliers=False,
+            patch_artist=True,
+            tick_labels=[short(method).replace(", ", ",\n") for method in COMPARED],
+        )
+        for patch, method in zip(boxes["boxes"], COMPARED, strict=True):
+            patch.set(facecolor=_LINES[method][0], alpha=0.5)
+        axes.set(yscale="log", title=f"{metric.capitalize()} metric")
+        axes.tick_params(axis="x", labelsize=7)
+    panels[0].set_ylabel("norm of the margin's gradient")
+
+
+def describe_norms(rows: Sequence[Mapping]) -> str:
+    """The medians of these norms, and their ratio."""
+    lines = []
+    for m in COMPARED:
+        e, w = (np.median(_norms(rows, m, metric)) for metric in ("euclidean", "wasserstein"))
+        medians = f"Euclidean {e:5.2f}, Wasserstein {w:5.2f}, ratio {w / e:.2f}"
+        lines.append(f"{short(m):20s} medians: {medians}")
+    return "\n".join(lines)
+
+
+def _norms(rows: Sequence[Mapping], method: str, metric: str) -> np.ndarray:
+    """Of every image and network of a method."""
+    found = [row["measurements"]["gradients"] for row in select(rows, method=method)]
+    return np.concatenate([one[f"margin {metric}"] for one in found])
+
+
+def paths_table(rows: Sequence[Mapping]) -> Markdown:
+    """Lengths of the answer's path within and between classes, and their ratio."""
+    lines, ratios = [], []
+    for path, name in PATHS.items():
+        within = [path_lengths(rows, method, f"within {path}").mean(1) for method in COMPARED]
+        between = [path_lengths(rows, method, f"between {path}").mean(1) for method in COMPARED]
+        ratio = [b / w for b, w in zip(between, within, strict=True)]
+        for title, lengths in (("within class", within), ("between classes", between)):
+            lines.append([f"{name}, {title}", *(tables.mean_sd(one, 2) for one in lengths)])
+        ratios.append([f"{name}, between / within", *(tables.mean_sd(one, 2) for one in ratio)])
+    header = ["length of the answer's path", *map(short, COMPARED)]
+    return tables.table(header, [*lines, *ratios])

@@ -1,0 +1,87 @@
+"""What the page of results says: which file is from where."""
+
+import json
+from collections.abc import Mapping
+
+from IPython.display import Markdown
+
+from wdtr_lite import study
+from wdtr_lite.book import tables
+
+__all__ = ["benchmarks_table", "commands", "experiments_table", "load", "versions", "weights"]
+
+Reports = Mapping[str, Mapping]  # by the file's name without its suffix
+
+
+def load() -> Reports:
+    """Every report of ``results/``."""
+    paths = sorted(study.path_of("").parent.glob("*.json"))
+    return {path.stem: json.loads(path.read_text()) for path in paths}
+
+
+def experiments_table(reports: Reports) -> Markdown:
+    """Date, time and commit of each experiment."""
+    rows = []
+    for name, profile in _declared():
+        path = study.path_of(name, profile)
+        rows.append([f"`{path.name}`", profile, *_spent(reports.get(path.stem))])
+    header = ["file", "profile", "date", "minutes", "network-minutes", "commit"]
+    return tables.table(header, rows, ["", "", "", ".0f", ".0f"])
+
+
+def _spent(report: Mapping | None) -> list[str | float]:
+    if report is None:
+        return ["not run", "–", "–", "–"]
+    made, networks = report["provenance"], study.network_minutes(dict(report))
+    return [made["date"], made["wall_seconds"] / 60, networks or "–", f"`{made['commit']}`"]
+
+
+def commands(reports: Reports) -> str:
+    """The data, device and command of each experiment."""
+    lines = []
+    for name, profile in _declared():
+        path = study.path_of(name, profile)
+        lines.append(path.name)
+        if report := reports.get(path.stem):
+            lines.append("  " + report["data"].replace(", from", "\n  from"))
+            lines += [f"  {report['provenance'][key]}" for key in ("device", "command")]
+        else:
+            lines.append("  not run; the command that runs it:")
+            lines.append(f"  python -m wdtr_lite experiment {name} --profile {profile}")
+    return "\n".join(lines)
+
+
+def _declared() -> list[tuple[str, str]]:
+    return [
+        (name, profile)
+        for name, profiles in study.EXPERIMENTS.items()
+        for profile in profiles
+        if profile != "quick"
+    ]
+
+
+def benchmarks_table(reports: Reports) -> Markdown:
+    """Date, time, commit and command of each benchmark."""
+    rows = []
+    for name, report in reports.items():
+        if name.startswith("benchmark_"):
+            made = report["provenance"]
+            minutes, texts = made["wall_seconds"] / 60, (made["commit"], made["command"])
+            rows.append([f"`{name}.json`", made["date"], minutes, *(f"`{text}`" for text in texts)])
+    header = ["file", "date", "minutes", "commit", "command"]
+    return tables.table(header, rows, ["", "", ".0f"])
+
+
+def versions(reports: Reports) -> str:
+    """The library versions, each set with the files that were made with it."""
+    files: dict[str, list[str]] = {}
+    for name, report in reports.items():
+        found = report["provenance"]["versions"].items()
+        text = ", ".join(f"{library} {number}" for library, number in found)
+        files.setdefault(text.replace(", torch", ",\n  torch", 1), []).append(name)
+    return "\n".join("\n    ".join([f"{versions}:", *names]) for versions, names in files.items())
+
+
+def weights() -> str:
+    """The files of weights."""
+    return "\n".join(path.name for path in sorted(study.path_of("").parent.glob("*.pt")))

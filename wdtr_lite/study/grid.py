@@ -1,0 +1,304 @@
+"""The networks of a grid: each trained once, and asked each question once.
+
+What is in the store is not done again, by whichever experiment it is asked for; a network whose
+training was killed goes on from its last checkpoint. After a change of the code that trains or
+asks, delete its folder: a measurement is known by the question's name and options. Networks are
+independent of each other: on a GPU several train at once, on a CPU each core trains one, and a
+cluster's workers share them out.
+"""
+
+import json
+import multiprocessing
+import os
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Executor, ProcessPoolExecutor, as_completed
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from wdtr_lite import data, training
+from wdtr_lite.data import Dataset
+from wdtr_lite.study.spec import Job, Question
+from wdtr_lite.study.store import Store, given, read, write
+
+__all__ = [
+    "Network",
+    "complete",
+    "dataset_of",
+    "executor",
+    "outcome",
+    "progress",
+    "rows",
+    "together",
+    "trained",
+    "work",
+]
+
+TOGETHER = 8  # networks that train at once on a GPU
+
+Questions = dict[str, Question]
+
+
+class Network(NamedTuple):
+    """What to train, and what to ask of it."""
+
+    config: training.Config
+    questions: Questions  # by the measurement's name
+
+
+def rows(jobs: Sequence[Job], questions: Questions, store: Store) -> list[dict[str, Any]]:
+    """A row for each job: its labels and the :func:`outcome` of its network, or ``missing``."""
+    outcomes = complete([Network(job.config, questions) for job in jobs], store)
+    return [
+        {**job.labels, **({"missing": True} if found is None else found)}
+        for job, found in zip(jobs, outcomes, strict=True)
+    ]
+
+
+def complete(networks: Sequence[Network], store: Store) -> list[dict[str, Any] | None]:
+    """Train what is not trained, ask what is not measured.
+
+    Parameters
+    ----------
+    networks : sequence of Network
+        In the order in which they are to be done. One that occurs twice is trained once.
+    store : Store
+
+    Returns
+    -------
+    list of dict or None
+        As :func:`outcome`, which is None for a network that is not finished.
+    """
+    if store.root is None:
+        return [_here(network) for network in networks]
+    missing = [network for network in networks if outcome(network, store) is None]
+    missing = [] if store.finished else _merged(missing)
+    if missing and torch.cuda.is_available() and not store.cluster:
+        together(missing, store.root)
+    elif missing:
+        with executor(store.cluster) as workers:
+            asked = [workers.submit(work, network, store.root) for network in missing]
+            for done in as_completed(asked):
+                print(done.result(), flush=True)
+    return [outcome(network, store) for network in networks]
+
+
+def outcome(network: Network, store: Store) -> dict[str, Any] | None:
+    """What is stored of a network: its ``measurements`` by name, the last metrics of its
+    ``training``, the ``seconds`` that the training and each measurement took; None where not all
+    is there. Of a training that diverged, ``diverged`` says how.
+    """
+    folder = store.folder(network.config)
+    if (folder / "diverged.json").exists():
+        return {"diverged": json.loads((folder / "diverged.json").read_text())}
+    measured = {
+        name: read(store.file(network.config, question))
+        for name, question in network.questions.items()
+    }
+    if None in measured.values() or not _is_trained(network.config, folder):
+        return None
+    return _outcome(training.load(folder), measured)
+
+
+def progress(configs: Sequence[training.Config], store: Store) -> list[tuple[float, float]]:
+    """Of each network the seconds of training done, and those still to come on one core, or the
+    GPU, of this machine: measured on two steps of each kind of training.
+    """
+    rate = cache(_images_per_second)
+    found = []
+    for config in configs:
+        folder = store.folder(config)
+        history = training.load(folder).history if _has_checkpoint(folder) else []
+        epochs = 0 if (folder / "diverged.json").exists() else config.epochs - len(history)
+        images = config.images or len(dataset_of(config.data, config.split).split[config.part])
+        kind = replace(
+            config,
+            images=config.batch_size,
+            epochs=2,
+            warmup=0,
+            milestones=(),
+            learning_rate=0.0,
+            seed=0,
+            part="train",
+        )
+        still = epochs * images / rate(kind) if epochs else 0.0
+        found.append((sum(epoch["seconds"] for epoch in history), still))
+    return found
+
+
+@cache
+def trained(
+    config: training.Config, root: Path | None = None, device: str | None = None
+) -> training.Run:
+    """The network of a configuration, from its folder or trained there; kept in memory, so that it
+    is trained once a process.
+    """
+    folder = root and Store(root).folder(config)
+    if folder and _is_trained(config, folder):
+        there = "cuda" if torch.cuda.is_available() else "cpu"
+        return training.load(folder, device=device or there)
+    return training.fit(
+        config,
+        folder=folder,
+        dataset=dataset_of(config.data, config.split),
+        device=device,
+        checkpoint_every=1,
+        progress=False,
+    )
+
+
+@cache
+def dataset_of(name: str, split: str | None = None) -> Dataset:
+    """:func:`~wdtr_lite.data.load`, kept in memory."""
+    return data.load(name, split=split)
+
+
+# ---------------------------------------------------------------- one network
+
+
+def work(network: Network, root: Path, device: str | None = None) -> str:
+    """Train a network and ask what is not measured yet; a line about it."""
+    config, store = network.config, Store(root)
+    try:
+        run = trained(config, root, device)
+    except training.Divergence as error:
+        write(store.folder(config) / "diverged.json", str(error))
+        return f"{_name(config)}: diverged"
+    measured = [found["measurement"] for found in _measured(network, run, store).values()]
+    return f"{_name(config)}: {json.dumps(measured)[:200]}"
+
+
+def _merged(networks: list[Network]) -> list[Network]:
+    """Each configuration once, with all that is asked of it."""
+    merged: dict[training.Config, Questions] = {}
+    for config, questions in networks:
+        merged.setdefault(config, {}).update(
+            {_described(question): question for question in questions.values()}
+        )
+    return [Network(*each) for each in merged.items()]
+
+
+def _here(network: Network) -> dict[str, Any]:
+    try:
+        run = trained(network.config)
+    except training.Divergence as error:
+        return {"diverged": str(error)}
+    return _outcome(run, _measured(network, run, Store()))
+
+
+def _measured(network: Network, run: training.Run, store: Store) -> dict[str, dict]:
+    measured = {}
+    for name, question in network.questions.items():
+        file = store.file(network.config, question) if store.root else None
+        if file and (known := read(file)):
+            measured[name] = known
+            continue
+        began = time.perf_counter()
+        found = question(run.model, dataset_of(network.config.data, network.config.split))
+        seconds = round(time.perf_counter() - began, 2)
+        told = {"question": _described(question), "seconds": seconds, "measurement": found}
+        measured[name] = told
+        if file:
+            write(file, told)
+    return measured
+
+
+def _outcome(run: training.Run, measured: dict[str, Any]) -> dict[str, Any]:
+    seconds = {"training": round(sum(epoch["seconds"] for epoch in run.history), 2)}
+    return {
+        "measurements": {name: found["measurement"] for name, found in measured.items()},
+        "training": run.history[-1],
+        "seconds": seconds | {name: found["seconds"] for name, found in measured.items()},
+    }
+
+
+# ---------------------------------------------------------------- many
+
+
+def together(missing: Sequence[Network], root: Path) -> None:
+    """Train and ask networks on a GPU, some at a time."""
+    store = Store(root)
+    for first in range(0, len(missing), TOGETHER):
+        group = missing[first : first + TOGETHER]
+        configs = [config for config, _ in group if not _is_trained(config, store.folder(config))]
+        for source in dict.fromkeys((config.data, config.split) for config in configs):
+            some = [config for config in configs if (config.data, config.split) == source]
+            try:
+                training.fit_together(
+                    some,
+                    folders=[store.folder(config) for config in some],
+                    dataset=dataset_of(*source),
+                )
+            except training.Divergence as error:
+                print(f"{error} The others go on one by one.", flush=True)
+        for network in group:
+            print(work(network, root), flush=True)
+
+
+@contextmanager
+def executor(cluster: str | None) -> Iterator[Executor]:
+    """A process on each core, or the workers of a Dask cluster, which answer to the same
+    interface.
+    """
+    if cluster is None:
+        spawn = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(os.cpu_count(), spawn, _begin) as workers:
+            yield workers
+        return
+    from distributed import Client
+
+    with Client(cluster) as client:
+        yield client.get_executor(pure=False)
+
+
+def _begin() -> None:
+    """One thread for each process of the pool, which ends with the process that started it, even
+    if that one is killed.
+    """
+    torch.set_num_threads(1)
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def follow():
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=follow, daemon=True).start()
+
+
+# ---------------------------------------------------------------- small ones
+
+
+def _images_per_second(config: training.Config) -> float:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        found = dataset_of(config.data, config.split)
+        run = training.fit(config, dataset=found, progress=False)
+        return run.history[-1]["images_per_second"]
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _described(question: Question) -> str:
+    return f"{question.name} {json.dumps(given(question), sort_keys=True)}"
+
+
+def _has_checkpoint(folder: Path) -> bool:
+    return (folder / "checkpoint.pt").exists()
+
+
+def _is_trained(config: training.Config, folder: Path) -> bool:
+    return _has_checkpoint(folder) and len(training.load(folder).history) == config.epochs
+
+
+def _name(config: training.Config) -> str:
+    names = ("eta", "radius", "epsilon")
+    setting = {name: getattr(config, name) for name in names if getattr(config, name)}
+    return f"{config.model} {config.method} {setting} seed {config.seed}"

@@ -1,0 +1,138 @@
+"""Questions that several experiments ask, and the attacks.
+
+A question that one experiment alone asks is in that experiment's file.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from wdtr_lite import attacks, evaluation
+from wdtr_lite.attacks import Attack
+from wdtr_lite.data import Dataset
+from wdtr_lite.graph import PixelGraph
+from wdtr_lite.study.spec import Question
+
+__all__ = [
+    "ATTACKS",
+    "AXES",
+    "PADDINGS",
+    "Errors",
+    "Flips",
+    "batches",
+    "fgsm",
+    "images_of",
+    "pgd20",
+    "probabilities",
+    "rounded",
+]
+
+AXES, PADDINGS = ("horizontal", "vertical"), ("zeros", "edge", "reflect")
+
+
+def fgsm(epsilon: float) -> Attack:
+    """FGSM, epsilon in units of 1/255."""
+    return Attack("fgsm", epsilon / 255)
+
+
+def pgd20(epsilon: float) -> Attack:
+    """20 steps of an eighth of epsilon, which is in units of 1/255."""
+    return Attack("pgd", epsilon / 255, alpha=epsilon / 8 / 255, steps=20)
+
+
+def _wasserstein(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+    return attacks.wasserstein_attack(model, x, y, PixelGraph(*x.shape[-2:], 4), 4.0)
+
+
+ATTACKS: dict[str, Callable[..., Tensor]] = {
+    "FGSM 8": fgsm(8),
+    "FGSM 25": fgsm(25),
+    "I-FGSM-20 8": Attack("ifgsm", 8 / 255, alpha=2 / 255, steps=20),
+    "PGD-50 linf": Attack("pgd", 8 / 255, alpha=2 / 255, steps=50, restarts=10),
+    "PGD-50 l2": Attack("pgd", 128 / 255, alpha=16 / 255, steps=50, restarts=10, norm="l2"),
+    "fgsm 0.1": Attack("fgsm", 0.1),
+    "pgd 0.05": Attack("pgd", 0.05, alpha=0.05 / 8, steps=20),
+    "pgd 0.1": Attack("pgd", 0.1, alpha=0.1 / 8, steps=20),
+    "pgd 0.2": Attack("pgd", 0.2, alpha=0.2 / 8, steps=20),
+    "wasserstein 4": _wasserstein,
+}
+"""Functions of model, x and y by name: epsilon in units of 1/255 of photographs, in intensities of
+digits, the last in the Wasserstein metric.
+"""
+
+
+@dataclass(frozen=True)
+class Errors(Question, name="errors"):
+    """How many of ``n`` images of a part are misclassified, ``wrong``, as they are or attacked."""
+
+    part: str
+    images: int | None
+    attack: Attack | None
+
+    def __call__(self, model: nn.Module, dataset: Dataset) -> dict[str, int]:
+        x, y = _part(model, dataset, self.part, self.images)
+        found = evaluation.misclassified(model, x, y, self.attack)
+        return {"wrong": int(found.sum()), "n": len(found)}
+
+
+@dataclass(frozen=True)
+class Flips(Question, name="flips"):
+    """Label flips of ``n`` images moved by -S, ..., S pixels, summed over the images: a number for
+    each S up to the reach.
+
+    Both counts of :func:`~wdtr_lite.evaluation.label_flips`: ``consecutive`` and
+    ``from_unshifted``.
+    """
+
+    part: str
+    images: int
+    axis: str
+    padding: str
+    reach: int
+
+    def __call__(self, model: nn.Module, dataset: Dataset) -> dict[str, object]:
+        x, _ = _part(model, dataset, self.part, self.images)
+        reach = self.reach
+        shifts, spans = range(-reach, reach + 1), range(1, reach + 1)
+        labels = evaluation.translated_labels(model, x, self.axis, shifts, self.padding)
+        changes, departures = (labels[1:] != labels[:-1]).sum(1), (labels != labels[reach]).sum(1)
+        return {
+            "n": len(x),
+            "consecutive": [int(changes[reach - s : reach + s].sum()) for s in spans],
+            "from_unshifted": [int(departures[reach - s : reach + s + 1].sum()) for s in spans],
+        }
+
+
+# ---------------------------------------------------------------- what questions share
+
+
+def images_of(
+    model: nn.Module, dataset: Dataset, part: str, images: int | None
+) -> tuple[Tensor, Tensor]:
+    """So many images of a part in [0, 1], and their labels, on the model's device."""
+    x, y = _part(model, dataset, part, images)
+    return x.float() / 255, y
+
+
+def batches(*tensors: Tensor) -> zip:
+    return zip(*(each.split(250) for each in tensors), strict=True)
+
+
+@torch.no_grad()
+def probabilities(model: nn.Module, x: Tensor) -> Tensor:
+    return model(x).softmax(1)
+
+
+def rounded(values: Tensor) -> list:
+    return np.round(values.detach().double().cpu().numpy(), 4).tolist()
+
+
+def _part(
+    model: nn.Module, dataset: Dataset, part: str, images: int | None
+) -> tuple[Tensor, Tensor]:
+    device = next(model.parameters()).device
+    x, y = dataset.part(part, images)
+    return x.to(device), y.to(device)

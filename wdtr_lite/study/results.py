@@ -1,0 +1,273 @@
+"""Experiments run as declared, and the files of ``results/``, each with its provenance.
+
+``python -m wdtr_lite experiment NAME --profile full`` runs one and writes ``results/NAME.json``.
+"""
+
+import json
+import os
+import platform
+import subprocess
+import textwrap
+import time
+from dataclasses import replace
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from wdtr_lite import training
+from wdtr_lite.study import grid
+from wdtr_lite.study.spec import EXPERIMENTS, Experiment, Networks, Trained
+from wdtr_lite.study.store import Store, write
+
+__all__ = [
+    "decided",
+    "declared",
+    "describe",
+    "found",
+    "network",
+    "network_minutes",
+    "path_of",
+    "progress",
+    "provenance",
+    "run",
+    "stored",
+]
+
+LIBRARIES = ("numpy", "scipy", "torch", "torchvision", "POT", "scikit-learn", "pyautoattack")
+
+
+def declared(name: str, profile: str) -> Experiment:
+    """An experiment of :data:`~wdtr_lite.study.spec.EXPERIMENTS`."""
+    if name not in EXPERIMENTS:
+        raise ValueError(f"name must be one of {sorted(EXPERIMENTS)}, got {name!r}")
+    if profile not in EXPERIMENTS[name]:
+        raise ValueError(f"profile must be one of {sorted(EXPERIMENTS[name])}, got {profile!r}")
+    return EXPERIMENTS[name][profile]
+
+
+def decided(name: str, profile: str) -> Experiment:
+    """An experiment with the settings that Table 1 chose as its only candidates of those methods,
+    where it follows Table 1 and that was run as declared; else it searches as Table 1 does.
+    """
+    experiment = declared(name, profile)
+    if not isinstance(experiment, Trained) or experiment.follows is None:
+        return experiment
+    leader = found(experiment.follows, profile)
+    if leader is None or not leader["result"]["grid_complete"]:
+        return experiment
+    if leader["config"] != declared(experiment.follows, profile).config():
+        return experiment
+    return replace(experiment, networks=experiment.networks.settled(leader["result"]["chosen"]))
+
+
+def run(
+    name: str, profile: str = "quick", *, cluster: str | None = None, finished: bool = False
+) -> dict[str, Any]:
+    """Run an experiment as declared in :data:`~wdtr_lite.study.spec.EXPERIMENTS`.
+
+    ``quick`` returns the result. The other profiles also write it, ``full`` to
+    ``results/NAME.json``, ``cpu`` to ``results/NAME_cpu.json``; stopped, they go on from
+    ``_runs/``, where networks are stored for all experiments.
+
+    Parameters
+    ----------
+    name : str
+        A key of :data:`~wdtr_lite.study.spec.EXPERIMENTS`.
+    profile : {"quick", "cpu", "full"}
+    cluster, finished
+        As for :class:`~wdtr_lite.study.store.Store`.
+
+    Returns
+    -------
+    dict
+        ``experiment``, ``profile``, ``config``, ``data`` (its source and split), ``result``,
+        ``provenance``.
+    """
+    experiment, began = declared(name, profile), time.monotonic()
+    if finished and not experiment.trains:
+        raise ValueError(f"{name} has no networks that could be finished")
+    if profile == "quick" and (finished or cluster):
+        raise ValueError(
+            "finished and cluster are for the profiles cpu and full: quick stores nothing"
+        )
+    dataset, path = grid.dataset_of(*experiment.source), path_of(name, profile)
+    store = Store()
+    if profile != "quick":
+        store = Store(_networks(), cluster, finished)
+        path.parent.mkdir(exist_ok=True)  # if that is not allowed, before hours of work
+    result = decided(name, profile).run(store)
+    command = f"python -m wdtr_lite experiment {name} --profile {profile}"
+    command += " --finished" * finished + (" --cluster ADDRESS" if cluster else "")
+    report = {
+        "experiment": name,
+        "profile": profile,
+        "config": experiment.config(),
+        "data": repr(dataset),
+        "result": result,
+        "provenance": provenance(command, time.monotonic() - began),
+    }
+    if profile != "quick":
+        _write(report, store)
+        for method, weights in experiment.publish(result, store).items():
+            torch.save(weights, path_of(name, profile, f"_{method}.pt"))
+    return report
+
+
+def _write(report: dict[str, Any], store: Store) -> None:
+    name, profile = report["experiment"], report["profile"]
+    path, known = path_of(name, profile), found(name, profile)
+    before = _told(known["result"]) if known else 0
+    if store.finished and _told(report["result"]) < max(1, before):
+        raise ValueError(f"less of {name} is finished in {store.root} than {path} tells already")
+    write(path, report, indent=1)
+
+
+def _told(result: dict[str, Any]) -> int:
+    return sum("missing" not in row for row in [*result.get("search", []), *result["rows"]])
+
+
+def network(method: str, profile: str = "cpu") -> nn.Module:
+    """A network of Table 1, first seed, with its published weights, in evaluation mode on the CPU.
+
+    Parameters
+    ----------
+    method : {"none", "euclidean", "wasserstein"}
+    profile : {"cpu", "full"}
+    """
+    report = stored("table1", profile)
+    row = next(row for row in report["result"]["rows"] if row["method"] == method)
+    weights = torch.load(path_of("table1", profile, f"_{method}.pt"), weights_only=True)
+    networks = Networks(**report["config"]["networks"])
+    return training.network(networks.job(method, row["setting"], row["seed"]).config, weights)
+
+
+def progress(name: str, profile: str) -> list[tuple[dict[str, Any], float, float]]:
+    """The networks an experiment trains: labels, seconds trained so far, seconds this machine
+    should still take.
+
+    Seconds of one core or of the GPU. Without networks, or for ``robust_digits``, the list is
+    empty.
+    """
+    store = Store(_networks(), finished=True)
+    planned = decided(name, profile).planned(store)
+    seconds = grid.progress([job.config for job in planned], store)
+    return [(job.labels, *each) for job, each in zip(planned, seconds, strict=True)]
+
+
+# ---------------------------------------------------------------- files
+
+
+def path_of(name: str, profile: str = "full", suffix: str = ".json") -> Path:
+    """Where a result is stored: ``results/NAME.json``, ``results/NAME_cpu.json``; of the checkout,
+    seen from its top or ``book/``.
+    """
+    places = (Path("results"), Path("../results"))
+    folder = next((folder for folder in places if folder.is_dir()), Path("results"))
+    return folder / (name + ("" if profile == "full" else f"_{profile}") + suffix)
+
+
+def _networks() -> Path:
+    """What stopped runs go on from, beside the results."""
+    return path_of("").parent.parent / "_runs" / "networks"
+
+
+def stored(name: str, profile: str = "full") -> dict[str, Any]:
+    """The result file ``results/NAME.json``, or ``results/NAME_cpu.json``, as an experiment or a
+    benchmark wrote it.
+    """
+    path = path_of(name, profile)
+    if not path.exists():
+        raise FileNotFoundError(
+            f"{path} was not run: make results runs experiments, benchmarks/*.py --write benchmarks"
+        )
+    return json.loads(path.read_text())
+
+
+def found(name: str, profile: str = "full") -> dict[str, Any] | None:
+    """:func:`stored`, or None where it was not run."""
+    return stored(name, profile) if path_of(name, profile).exists() else None
+
+
+# ---------------------------------------------------------------- provenance
+
+
+def provenance(command: str, seconds: float) -> dict[str, Any]:
+    """Where and how a result was measured: device, library versions, commit, command, wall time.
+
+    Parameters
+    ----------
+    command : str
+        What one types to measure it again.
+    seconds : float
+        Wall time of the measurement.
+    """
+    return {
+        "command": command,
+        "date": datetime.now(UTC).date().isoformat(),
+        "wall_seconds": round(seconds, 1),
+        "device": ", ".join([*_gpu_names(), _cpu_name(), f"{os.cpu_count()} cores"]),
+        "versions": {"python": platform.python_version(), **_versions()},
+        "commit": _commit(),
+    }
+
+
+def _versions() -> dict[str, str]:
+    """Of the libraries that are installed."""
+    found = {}
+    for name in LIBRARIES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _commit() -> str:
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
+    try:
+        git = subprocess.run(command, check=False, capture_output=True, text=True)
+    except OSError:
+        return "unknown"
+    return git.stdout.strip() or "unknown"
+
+
+def _gpu_names() -> list[str]:
+    return [torch.cuda.get_device_name()] if torch.cuda.is_available() else []
+
+
+def _cpu_name() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
+
+
+def network_minutes(report: dict[str, Any]) -> float | None:
+    """What training and asking the networks of a result took, each on one core, by whichever
+    command; None without.
+    """
+    result = report.get("result", {})
+    rows = [row for row in [*result.get("search", []), *result.get("rows", [])] if "seconds" in row]
+    trained = {  # in search and rows it is one network
+        (row["method"], row["seed"], row["seconds"]["training"]) for row in rows
+    }
+    asked = sum(sum(row["seconds"].values()) - row["seconds"]["training"] for row in rows)
+    return (sum(seconds for *_, seconds in trained) + asked) / 60 if rows else None
+
+
+def describe(report: dict[str, Any]) -> str:
+    """How a stored report was measured, a line each: device, time and commit; versions; command.
+
+    The time is that of the command or, where networks were trained, :func:`network_minutes`.
+    """
+    origin = report["provenance"]
+    versions = ", ".join(f"{name} {number}" for name, number in origin["versions"].items())
+    minutes, spent = f"{origin['wall_seconds'] / 60:.0f} minutes", network_minutes(report)
+    if spent is not None:
+        minutes = f"{spent:.0f} network-minutes"
+    told = f"{origin['device']}; {minutes} on {origin['date']}; commit {origin['commit']}"
+    return "\n".join([told, *textwrap.wrap(versions, 76), origin["command"]])

@@ -1,0 +1,171 @@
+"""Digits classified by networks trained plainly, with penalties, noise and adversarial examples."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from torch import nn
+
+from wdtr_lite import evaluation
+from wdtr_lite.data import Dataset
+from wdtr_lite.study import grid
+from wdtr_lite.study.questions import ATTACKS
+from wdtr_lite.study.spec import Job, Networks, Question, Setting, Trained, register
+from wdtr_lite.study.statistics import choose
+from wdtr_lite.study.store import Store
+
+__all__ = ["DigitErrors", "RobustDigits"]
+
+NAMES = ("fgsm 0.1", "pgd 0.05", "pgd 0.1", "pgd 0.2", "wasserstein 4")
+
+
+@dataclass(frozen=True)
+class DigitErrors(Question, name="digit_errors"):
+    """How many of ``n`` digits a network gets ``wrong``: the whole part as it is; as many drawn
+    from it as are evaluated, varied (translation, rotation, elastic) and under the attacks of these
+    names.
+    """
+
+    part: str
+    evaluated: int
+    names: Sequence[str]
+
+    def __call__(self, model: nn.Module, dataset: Dataset) -> dict[str, Any]:
+        drawn, labels = dataset.part(self.part, self.evaluated)
+        images = drawn[:, None].float() / 255
+        varied = evaluation.variations(images, seed=0)
+        wrong = {"natural": evaluation.misclassified(model, *dataset.part(self.part))}
+        wrong |= {
+            name: evaluation.misclassified(model, varied[name], labels)
+            for name in ("translation", "rotation", "elastic")
+        }
+        wrong |= {
+            name: evaluation.misclassified(model, images, labels, ATTACKS[name])
+            for name in self.names
+        }
+        return {
+            "wrong": {name: int(each.sum()) for name, each in wrong.items()},
+            "n": {name: len(each) for name, each in wrong.items()},
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class RobustDigits(Trained):
+    """Digits classified by networks trained plainly, with penalties, with noise and on adversarial
+    examples.
+
+    For each method the candidates are trained as the search says and evaluated on ``validation``;
+    for each criterion :func:`~wdtr_lite.study.statistics.choose` picks one, which is trained from
+    several seeds and evaluated on ``test``.
+
+    Parameters
+    ----------
+    networks : Networks
+        What is made of a choice, ``also``, is made of that by the first criterion.
+    criteria : dict of str to list of str
+        The conditions whose mean error decides, by the criterion's name.
+    evaluated : int
+        How many images, drawn at random, are attacked and varied. Natural errors are on the whole
+        part.
+    """
+
+    criteria: dict[str, list[str]]
+    evaluated: int
+
+    def run(self, store: Store) -> dict[str, Any]:
+        """``search`` and ``rows``, a row for each network: its method, setting and seed, the
+        criterion it was ``chosen_for``, how many of n images it got ``wrong`` under each condition,
+        and its training's last metrics.
+        """
+        tried = [_without_seed(job) for job in self.networks.grid()]
+        search = self._rows(tried, "validation", ["pgd 0.1"], store)
+        jobs, networks = [], self.networks
+        for criterion, conditions in self.criteria.items():
+            jobs += _chosen(networks, criterion, choose(search, conditions))
+            networks = replace(networks, also={})
+        return {"search": search, "rows": self._rows(jobs, "test", NAMES, store)}
+
+    def _rows(
+        self, jobs: list[Job], part: str, names: Sequence[str], store: Store
+    ) -> list[dict[str, Any]]:
+        question = DigitErrors(part, self.evaluated, names)
+        return [_flat(row) for row in grid.rows(jobs, {"errors": question}, store)]
+
+
+def _without_seed(job: Job) -> Job:
+    """All that are tried have the first."""
+    return Job({name: job.labels[name] for name in ("method", "setting")}, job.config)
+
+
+def _chosen(networks: Networks, criterion: str, chosen: dict[str, Setting]) -> list[Job]:
+    """Method by method."""
+    settings = networks.named(chosen)
+    jobs = [
+        networks.job(name, setting, seed)
+        for name, setting in settings.items()
+        for seed in networks.seeds
+    ]
+    return [Job({"chosen_for": criterion, **job.labels}, job.config) for job in jobs]
+
+
+def _flat(row: dict[str, Any]) -> dict[str, Any]:
+    """With the only measurement's columns in the row, the time of training beside its metrics."""
+    if "measurements" not in row:
+        return row
+    training = {**row["training"], "seconds": row["seconds"]["training"]}
+    labels = {name: row[name] for name in row if name not in ("measurements", "seconds")}
+    return {**labels, **row["measurements"]["errors"], "training": training}
+
+
+_SHARED = {"model": "small_cnn", "learning_rate": 0.05}
+
+register(
+    "robust_digits",
+    quick=RobustDigits(
+        networks=Networks(
+            dataset="mnist5k",
+            training={"epochs": 5, "milestones": [4], **_SHARED},
+            search={"images": 1000, "part": "fit"},
+            candidates={
+                "none": [{}],
+                "euclidean": [{"eta": 0.5}],
+                "wasserstein": [{"eta": 0.5, "radius": 4}],
+            },
+        ),
+        criteria={"attack": ["pgd 0.1"]},
+        evaluated=200,
+    ),
+    full=RobustDigits(
+        networks=Networks(
+            dataset="mnist",
+            training={"epochs": 8, "milestones": [5, 7], **_SHARED},
+            search={"images": 20_000, "part": "fit"},
+            candidates={
+                "none": [{}],
+                "euclidean": [{"eta": eta} for eta in (0.5, 1.0, 2.0, 4.0)],
+                "wasserstein": [
+                    {"eta": eta, "radius": radius}
+                    for radius in (1, 2, 4, 8)
+                    for eta in (0.5, 1.0, 2.0, 4.0)
+                ],
+                "wasserstein_noise": [
+                    {"eta": eta, "radius": radius} for radius in (1, 2) for eta in (0.1, 0.2, 0.4)
+                ],
+                "gaussian_noise": [{"eta": eta} for eta in (0.1, 0.2, 0.4)],
+                "pgd": [{"epsilon": epsilon, "warmup": 3} for epsilon in (0.05, 0.1, 0.2)],
+            },
+            also={
+                "wasserstein, finite difference": {
+                    "method": "wasserstein",
+                    "mode": "finite_difference",
+                }
+            },
+            seeds=(0, 1, 2),
+        ),
+        criteria={
+            "attack": ["pgd 0.1"],
+            "variation": ["translation", "rotation", "elastic"],
+        },
+        evaluated=2000,
+    ),
+)

@@ -1,0 +1,183 @@
+"""What an experiment is declared by: its networks, its questions, its options.
+
+A new experiment is a new file in this folder: a frozen dataclass of its options with a method
+``run``, and a call of :func:`register` with an object of it for each profile.
+"""
+
+import json
+from abc import ABC, abstractmethod
+from dataclasses import asdict, dataclass, field, replace
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+
+from torch import Tensor, nn
+
+from wdtr_lite import training
+from wdtr_lite.data import Dataset
+
+if TYPE_CHECKING:
+    from wdtr_lite.study.store import Store
+
+__all__ = [
+    "EXPERIMENTS",
+    "Experiment",
+    "Job",
+    "Networks",
+    "Question",
+    "Trained",
+    "register",
+]
+
+Setting = dict[str, Any]  # fields of Config
+
+
+@dataclass(frozen=True)
+class Question(ABC):
+    """What is asked of a network: a function of model and data set, its options the fields.
+
+    A class is made with ``name``, which names the files of what was measured and never changes.
+    """
+
+    name: ClassVar[str]
+
+    def __init_subclass__(cls, name: str, **options):
+        super().__init_subclass__(**options)
+        cls.name = name
+
+    @abstractmethod
+    def __call__(self, model: nn.Module, dataset: Dataset) -> object:
+        """The measurement, as JSON keeps it."""
+
+
+class Job(NamedTuple):
+    """A network of an experiment."""
+
+    labels: dict[str, Any]  # method, setting, seed: what its row says
+    config: training.Config
+
+
+@dataclass(frozen=True, kw_only=True)
+class Networks:
+    """Methods, settings to choose from, and seeds.
+
+    Each candidate is trained once, from the first seed; what is chosen of each method from every
+    seed.
+
+    Parameters
+    ----------
+    dataset, split : str
+        As in :func:`wdtr_lite.data.load`.
+    training : dict
+        Fields of :class:`~wdtr_lite.training.Config` that all networks share.
+    search : dict
+        Those that differ while choosing.
+    candidates : dict of str to list of dict
+        The settings of each method, fields again.
+    initial : dict of str to dict
+        Settings to begin with, which also stand in for the choice while the grid is unfinished.
+    also : dict of str to dict
+        Further methods by name: a ``method``, as chosen, with other fields.
+    seeds : sequence of int
+    """
+
+    dataset: str
+    split: str | None = None
+    training: Setting = field(default_factory=dict)
+    search: Setting = field(default_factory=dict)
+    candidates: dict[str, list[Setting]]
+    initial: dict[str, Setting] = field(default_factory=dict)
+    also: dict[str, Setting] = field(default_factory=dict)
+    seeds: tuple[int, ...] = (0,)
+
+    @property
+    def leave_a_choice(self) -> bool:
+        return any(len(settings) > 1 for settings in self.candidates.values())
+
+    def firsts(self) -> dict[str, Setting]:
+        """The first candidate of each method."""
+        return {method: settings[0] for method, settings in self.candidates.items()}
+
+    def grid(self) -> list[Job]:
+        """Every candidate."""
+        return [
+            self.job(method, setting, self.seeds[0], **self.search)
+            for method, settings in self.candidates.items()
+            for setting in settings
+        ]
+
+    def final(self, chosen: dict[str, Setting]) -> list[Job]:
+        """The chosen ones and those of ``also``, seed by seed."""
+        settings = self.named(chosen)
+        return [self.job(name, settings[name], seed) for seed in self.seeds for name in settings]
+
+    def named(self, chosen: dict[str, Setting]) -> dict[str, Setting]:
+        """The settings of a choice, and of what is made from it, with their methods."""
+        found = {method: {"method": method, **setting} for method, setting in chosen.items()}
+        for name, changes in self.also.items():
+            if changes["method"] in found:
+                found[name] = {**found[changes["method"]], **changes}
+        return found
+
+    def job(self, name: str, setting: Setting, seed: int, **changes: Any) -> Job:
+        """The network of a method's setting, trained as all are but for the changes."""
+        method = {"method": name, **setting}
+        shown = {key: value for key, value in setting.items() if key != "method"}
+        shared = {"data": self.dataset, "split": self.split, **self.training, **changes}
+        config = training.Config(**{**shared, **method, "seed": seed})
+        return Job({"method": name, "setting": shown, "seed": seed}, config)
+
+    def settled(self, chosen: dict[str, Setting]) -> "Networks":
+        """With what is chosen as the only candidates of those methods."""
+        only = {method: [setting] for method, setting in chosen.items()}
+        return replace(self, candidates={**self.candidates, **only})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Experiment(ABC):
+    """A measurement of the book at one scale, its options the fields."""
+
+    trains: ClassVar[bool] = False  # networks, which may be finished or not
+    follows: ClassVar[str | None] = None  # the experiment whose choice of settings it takes
+
+    @property
+    @abstractmethod
+    def source(self) -> tuple[str, str | None]:
+        """Data set and split."""
+
+    @abstractmethod
+    def run(self, store: "Store") -> dict[str, Any]:
+        """The result, as JSON keeps it: ``rows`` and what else there is to say."""
+
+    def planned(self, store: "Store") -> list[Job]:
+        """The networks it takes, as far as is known."""
+        return []
+
+    def publish(self, result: dict[str, Any], store: "Store") -> dict[str, dict[str, Tensor]]:
+        """Weights to put beside the result, by name."""
+        return {}
+
+    def config(self) -> dict[str, Any]:
+        """The options, as a result file holds them."""
+        return json.loads(json.dumps(asdict(self)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trained(Experiment):
+    """An experiment on networks."""
+
+    trains = True
+    networks: Networks
+
+    @property
+    def source(self) -> tuple[str, str | None]:
+        return self.networks.dataset, self.networks.split
+
+
+EXPERIMENTS: dict[str, dict[str, Experiment]] = {}
+"""The experiments by name and profile. ``quick`` is for the live cells of a chapter, ``cpu`` is
+what two cores can do of an experiment whose ``full`` scale asks for a GPU.
+"""
+
+
+def register(name: str, **profiles: Experiment) -> None:
+    """Make an experiment known to the command line, ``results/`` and the book."""
+    EXPERIMENTS[name] = profiles

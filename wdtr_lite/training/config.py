@@ -1,0 +1,157 @@
+"""What a training run depends on, checked once."""
+
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import Field, dataclass, field, fields
+from typing import Any, get_origin
+
+from wdtr_lite import checks, data, models
+from wdtr_lite.attacks import Attack
+from wdtr_lite.training.choices import AUGMENTATIONS, OPTIMIZERS, SCHEDULES
+from wdtr_lite.training.objectives import METHODS
+
+
+def _option(
+    default: Any,
+    text: str,
+    choices: Collection = (),
+    *,
+    names: Callable[[], Iterable[str]] = tuple,
+    least: int = 1,
+) -> Any:
+    """A field and its help. One of `choices` if there are any; `names` are what the command line
+    offers of a field that takes others too; `least` is the smallest whole number.
+    """
+    metadata = {"help": text, "choices": choices, "names": names, "least": least}
+    return field(default=default, metadata=metadata)
+
+
+@dataclass(frozen=True)
+class Config:
+    """What a training run depends on; the defaults are those of Appendix D, without a penalty.
+
+    Each field is an option of ``python -m wdtr_lite train``, whose ``--help`` explains it.
+
+    Examples
+    --------
+    >>> from wdtr_lite.training import Config
+    >>> Config(method="wasserstein", eta=0.1, radius=4).epochs
+    200
+
+    References
+    ----------
+    Appendix D of Lin et al. (2019).
+    """
+
+    data: str = _option("cifar10", "data set, as in wdtr_lite.data.load", names=data.names)
+    split: str | None = _option(
+        None, "which split of the data set, where it has several: official or holdout"
+    )
+    part: str = _option(
+        "train",
+        "train on all training images, or on those that are not kept for validation",
+        ("train", "fit"),
+    )
+    images: int | None = _option(
+        None, "train on so many images, drawn at random, the same for every seed; default all"
+    )
+    model: str = _option("resnet20", "network, as in wdtr_lite.models", names=lambda: models.MODELS)
+    activation: str = _option("softplus", "activation of the network", ("softplus", "relu"))
+    width: int | None = _option(
+        None, "channels of the network's first stage; default the network's own"
+    )
+    method: str = _option("none", "what is added to plain training", METHODS)
+    eta: float = _option(
+        0.0,
+        "of a penalty and of trades: the root of the weight; "
+        "of noise: its standard deviation per pixel, on average",
+    )
+    radius: int | None = _option(
+        None, "neighbourhood of the pixel graph, in pixels, of the wasserstein methods"
+    )
+    of: str = _option(
+        "loss", "whose gradient a penalty takes", ("loss", "logits", "margin", "logit_differences")
+    )
+    mode: str = _option(
+        "double_backprop",
+        "how a penalty is differentiated",
+        ("double_backprop", "finite_difference"),
+    )
+    scale: str | None = _option(
+        "trace",
+        "divide L(x) by its mean diagonal (trace), or take it as it is (none)",
+        ("trace", None),
+    )
+    epsilon: float = _option(
+        0.0, "of fgsm, pgd and trades: the largest change of a pixel, of [0, 1]"
+    )
+    steps: int = _option(7, "of pgd and trades: steps, each of 2.5 epsilon / steps")
+    warmup: int = _option(
+        0,
+        "of fgsm, pgd and trades: epochs in which epsilon grows to its value; "
+        "without them training may never start",
+        least=0,
+    )
+    augmentation: str = _option(
+        "none",
+        "what is changed in the images at random: nothing, "
+        "or half of them mirrored and all cropped from 4 black pixels more on each side",
+        AUGMENTATIONS,
+    )
+    epochs: int = _option(200, "passes over the images")
+    batch_size: int = _option(
+        128, "images per step; what is left over at an epoch's end waits for the next epoch's order"
+    )
+    optimizer: str = _option("sgd", "stochastic gradient descent, or AdamW", OPTIMIZERS)
+    learning_rate: float = _option(0.1, "of the optimizer, in the first epoch")
+    schedule: str = _option(
+        "milestones", "how the learning rate falls, from epoch to epoch", SCHEDULES
+    )
+    milestones: tuple[int, ...] = _option(
+        (100, 150), "epochs after which the schedule milestones divides the learning rate by 10"
+    )
+    momentum: float = _option(0.9, "of sgd; the first beta of adamw")
+    weight_decay: float = _option(1e-4, "of the optimizer")
+    precision: str = _option(
+        "float32",
+        "arithmetic of the network; finite differences stay float32, "
+        "and tf32 differs on a GPU only",
+        ("float32", "tf32", "bfloat16"),
+    )
+    seed: int = _option(0, "of the first weights, the order of the images, the noise", least=0)
+
+    def __post_init__(self):
+        for option in fields(self):
+            object.__setattr__(self, option.name, _checked(option, getattr(self, option.name)))
+        METHODS[self.method].check(self)
+
+    @property
+    def attack(self) -> Attack | None:
+        """What is done to the images of each step after the warm-up, by fgsm, pgd and trades."""
+        method = METHODS[self.method].attack
+        return Attack(method, self.epsilon, steps=self.steps) if method else None
+
+
+def _checked(option: Field, value: Any) -> Any:
+    """The value, as the plain Python that a checkpoint holds."""
+    name, kind = option.name, option.type
+    if option.metadata["choices"]:
+        checks.option(value, name, tuple(option.metadata["choices"]))
+    if kind == int | None:
+        return None if value is None else _whole(value, name)
+    if kind is int:
+        return _whole(value, name, option.metadata["least"])
+    if kind is float:
+        checks.number(value, name)
+        return float(value)
+    if get_origin(kind) is tuple:
+        if not isinstance(value, (tuple, list)):
+            raise TypeError(f"{name} must be a tuple of epochs, got {value!r}")
+        return tuple(_whole(each, name) for each in value)
+    return value
+
+
+def _whole(value: int, name: str, least: int = 1) -> int:
+    checks.whole(value, name, least)
+    if value >= 2**40:
+        raise ValueError(f"{name} must be less than 2**40, got {value}")
+    return int(value)
