@@ -96,6 +96,21 @@ _build/browser: _build/stored/built $(wildcard tests/browser/*.py)
 	@$(CHECK) -n $(CORES) -rs tests/browser
 	@if command -v chromium chromium-browser google-chrome >/dev/null; then touch $@; fi # else: skipped
 
+# --- make oldest ---
+
+OLDEST := $(filter-out %figures.py %package.py %notebooks.py %results.py,$(wildcard tests/test_*.py))
+
+.venv-oldest/.installed: pyproject.toml
+	@echo "Installing the oldest versions that pyproject.toml allows into .venv-oldest"
+	@$(PYTHON) -m venv .venv-oldest
+	@sed -nE 's/^ +"([A-Za-z-]+)>=([0-9.]+).*/\1==\2/p' pyproject.toml > .venv-oldest/constraints.txt
+	@.venv-oldest/bin/python -m pip install -qq --disable-pip-version-check \
+		-c .venv-oldest/constraints.txt -e ".[book,attack,cluster]" $$(grep -E '^(pytest|hypothesis|foolbox)' requirements.txt)
+	@touch $@
+
+oldest: .venv-oldest/.installed
+	@OMP_NUM_THREADS=1 .venv-oldest/bin/python -m pytest -p no:cacheprovider -n $(CORES) $(OLDEST)
+
 # --- the rest ---
 
 lab: .venv/.installed

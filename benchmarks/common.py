@@ -12,7 +12,7 @@ import torch
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from wdtr_lite.study.experiments import provenance  # noqa: E402
+from wdtr_lite.study.results import provenance  # noqa: E402
 
 synchronise = torch.cuda.synchronize if torch.cuda.is_available() else lambda: None
 
@@ -26,12 +26,14 @@ def timed(function, *arguments):
 
 
 def interleaved(functions, rounds, calls=None):
-    """Seconds of each function, {name: [...]}: every round calls each in turn, after a first round that is not timed.
+    """Seconds of each function, {name: [...]}: every round calls each in turn, after a first round
+    that is not timed.
 
-    A function named in `calls` is called that many times in a round, so that a fast one has a stable median.
+    A function named in `calls` is called that many times in a round, so that a fast one has a
+    stable median.
     """
     times = {name: [] for name in functions}
-    for name, function in functions.items():
+    for function in functions.values():
         function()
     for _ in range(rounds):
         for name, function in functions.items():

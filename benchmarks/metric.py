@@ -1,7 +1,7 @@
 """What the metric tensor costs here, and how exact it is: medians, interleaved, in one run.
 
-``OMP_NUM_THREADS=1 python benchmarks/metric.py [--write]`` prints the tables; with ``--write`` it stores
-``results/benchmark_metric.json``. About three and a half minutes on two cores.
+``OMP_NUM_THREADS=1 python benchmarks/metric.py [--write]`` prints the tables; with ``--write`` it
+stores ``results/benchmark_metric.json``. About three and a half minutes on two cores.
 """
 
 import warnings
@@ -29,7 +29,7 @@ def seeded(seed, device="cpu"):
 
 
 def random_digits(n, side, seed, dtype=torch.float32):
-    """Digits (n, side, side): 28 x 28 as they are, larger ones padded with black, smaller ones averaged."""
+    """Digits (n, side, side): larger than 28 x 28 by a black border, smaller ones averaged."""
     chosen = torch.randperm(5000, generator=seeded(seed))[:n]
     images = data.load("mnist5k").images[chosen].to(dtype)
     return (
@@ -48,8 +48,8 @@ def random_kernel(radius, seed, device="cpu"):
 def gradient_norm(radii=(1, 2, 4, 6, 8), shape=(64, 3, 32, 32), rounds=5):
     """(a) The squared gradient norm (7) of a batch, against the paper's Algorithm 1, by radius.
 
-    Forward only, and forward with the derivative in the gradient: the penalty's use. With a learnable kernel
-    its derivative is taken too. A GPU is measured next where there is one.
+    Forward only, and forward with the derivative in the gradient: the penalty's use. With a
+    learnable kernel its derivative is taken too. A GPU is measured next where there is one.
     """
     rows = []
     for device in ["cpu"] + ["cuda"] * torch.cuda.is_available():
@@ -102,7 +102,7 @@ def gradient_norm(radii=(1, 2, 4, 6, 8), shape=(64, 3, 32, 32), rounds=5):
 
 
 def by_double_loop(radius, x, grad):
-    """(7) in float64 by a loop over all offsets, degrees counted on the way; and the bound of ``grad_norm_sq``."""
+    """(7) in float64 by a loop over all offsets; and the bound of ``grad_norm_sq``."""
     x, grad = x.double(), grad.double()
     height, width = x.shape[-2:]
     reach = range(-radius, radius + 1)
@@ -133,12 +133,12 @@ def by_double_loop(radius, x, grad):
 def accuracy(radii=(2, 4, 6, 8), shape=(64, 3, 32, 32)):
     """(b) Errors in float32 against a double loop in float64, over images of uniform intensities.
 
-    Rough gradients: normal, and the same about 50. Plateaus: constant on blocks of 8 x 8 pixels, with noise of 1e-4;
-    1 and 50 with one pixel raised by 1e-3; the constant 0.1, where all is 0. A step in the dark: images lit on their
-    left half only, a gradient that is flat there (exactly, or to 1e-4) and steps by 0.7 out of their neighbours'
-    reach, where it must not matter. Two plateaus: lit on the outer quarters, a step by 10 in the dark between them; at
-    radius 8 it is just in reach. Errors are also held against the bound in the docstring of
-    ``grad_norm_sq``.
+    Rough gradients: normal, and the same about 50. Plateaus: constant on blocks of 8 x 8 pixels,
+    with noise of 1e-4; 1 and 50 with one pixel raised by 1e-3; the constant 0.1, where all is 0. A
+    step in the dark: images lit on their left half only, a gradient that is flat there (exactly, or
+    to 1e-4) and steps by 0.7 out of their neighbours' reach, where it must not matter. Two
+    plateaus: lit on the outer quarters, a step by 10 in the dark between them; at radius 8 it is
+    just in reach. Errors are also held against the bound in the docstring of ``grad_norm_sq``.
     """
     everywhere = torch.rand(shape, generator=seeded(0))
     column = torch.arange(shape[-1])
@@ -196,8 +196,9 @@ def accuracy(radii=(2, 4, 6, 8), shape=(64, 3, 32, 32)):
 def noise_sampling(images=1000, side=32, radius=8, by_cholesky=20, by_eigh=5, rounds=3):
     """(c) One sample of Wasserstein noise for each of many digits, against dense factors of L(x).
 
-    The dense ways build L(x) of an image, factorise it and multiply; they are timed on a few images, which are spread
-    over the rounds, and scaled to all. Cholesky needs 1e-5 of the mean diagonal added, for L(x) is singular.
+    The dense ways build L(x) of an image, factorise it and multiply; they are timed on a few
+    images, which are spread over the rounds, and scaled to all. Cholesky needs 1e-5 of the mean
+    diagonal added, for L(x) is singular.
     """
     graph = PixelGraph(side, side, radius)
     x = random_digits(images, side, seed=3)
@@ -242,7 +243,7 @@ def noise_sampling(images=1000, side=32, radius=8, by_cholesky=20, by_eigh=5, ro
 
 
 def smooth_network(channels, seed, width=8):
-    """A smooth function of images: two softplus convolutions of random weights, then a mean of squares."""
+    """A smooth function of images: two softplus convolutions, then a mean of squares."""
     generator = seeded(seed)
     weights = [
         torch.randn(width, inputs, 3, 3, generator=generator, dtype=torch.float64)
@@ -263,8 +264,9 @@ def smooth_network(channels, seed, width=8):
 def laplace_beltrami_error(samples=(4, 16, 64, 256, 1024), side=14, radius=2, repetitions=200):
     """(d) The stochastic trace tr(L Hessian) of a smooth network at a digit, by number of samples.
 
-    Over repetitions: the error relative to the exact trace (root mean square), the share of them within two standard
-    errors as estimated, and what Student's distribution has there. The slope is that of log error on log samples.
+    Over repetitions: the error relative to the exact trace (root mean square), the share of them
+    within two standard errors as estimated, and what Student's distribution has there. The slope is
+    that of log error on log samples.
     """
     graph = PixelGraph(side, side, radius).to(dtype=torch.float64)
     x = random_digits(1, side, seed=5, dtype=torch.float64)
@@ -305,7 +307,7 @@ def laplace_beltrami_error(samples=(4, 16, 64, 256, 1024), side=14, radius=2, re
 def laplace_beltrami_cost(
     shapes=((8, 8), (16, 16), (28, 28), (32, 32), (3, 32, 32)), radius=2, samples=100, rounds=3
 ):
-    """(d) Seconds of the trace under ``no_grad``, exact (a Hessian-vector product per pixel) and with 100 samples."""
+    """(d) Seconds of the trace under ``no_grad``, by a product per pixel and by 100 samples."""
     rows = []
     for shape in shapes:
         graph = PixelGraph(*shape[-2:], radius).to(dtype=torch.float64)
@@ -334,7 +336,7 @@ def laplace_beltrami_cost(
 
 
 def products(radii=(2, 8), side=28, rounds=30):
-    """(e) L(x) v of one digit: without the matrix, and by a sparse and a dense one; what building those takes.
+    """(e) L(x) v of one digit: without the matrix, by a sparse and by a dense one; building those.
 
     The product without a matrix checks its input and computes the degrees at every call.
     """
@@ -362,7 +364,8 @@ def products(radii=(2, 8), side=28, rounds=30):
             times = interleaved(functions, rounds)
         row = {"radius": r, "n": graph.size, "nonzero": len(sparse.values())}
         row |= {f"{name}_ms": milliseconds(seconds) for name, seconds in times.items()}
-        reference = metric.laplacian(graph.to(dtype=torch.float64), x.double()) @ flat.double()
+        wide = graph.converted(dtype=torch.float64)
+        reference = metric.laplacian(wide, x.double()) @ flat.double()
         for name in ("apply_laplacian", "sparse_product", "dense_product"):
             error = functions[name]().view(-1, 1) - reference
             row[f"{name}_relative_error"] = significant(error.norm() / reference.norm())
@@ -371,9 +374,10 @@ def products(radii=(2, 8), side=28, rounds=30):
 
 
 def tangent_norm(radii=(2, 8), side=28, batch=64, subset=5, rounds=3):
-    """(e) Squared length of noise at digits by conjugate gradients, in float64, against a dense pseudo-inverse.
+    """(e) Squared lengths at digits by conjugate gradients, against a dense pseudo-inverse.
 
-    Per image: alone, in a batch, and by ``torch.linalg.pinv`` (hermitian) on a few images.
+    Of noise, in float64. Per image: alone, in a batch, and by ``torch.linalg.pinv`` (hermitian) on
+    a few images.
     """
     rows = []
     for r in radii:

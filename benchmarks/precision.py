@@ -28,8 +28,9 @@ def precision(seeds=(0, 1, 2), epochs=8, milestones=(6,)):
             losses, errors = [], []
             for seed in seeds:
                 config = training.Config(
-                    data="mnist5k", model="small_cnn", learning_rate=0.05, epochs=epochs, milestones=milestones,
-                    method=method, precision=arithmetic, seed=seed, **options,
+                    data="mnist5k", model="small_cnn", learning_rate=0.05, epochs=epochs,
+                    milestones=milestones, method=method, precision=arithmetic, seed=seed,
+                    **options,
                 )  # fmt: skip
                 run = training.fit(config, dataset=digits, device=device, progress=False)
                 losses.append(run.history[-1]["loss"])

@@ -16,6 +16,7 @@ from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,7 +27,8 @@ from torch.utils.flop_counter import flop_registry
 
 from wdtr_lite import PixelGraph, data, training
 from wdtr_lite.metric import operators
-from wdtr_lite.regularizer import GradientPenalty
+from wdtr_lite.regularizer import GradientPenalty, Terms
+from wdtr_lite.training import METHODS, Config
 
 ETA, EPSILON = 0.1, 8 / 255
 PEAK_TFLOPS = {"float32": 67, "tf32": 494}  # dense, of an NVIDIA H100 or H200 SXM by its datasheet
@@ -37,7 +39,7 @@ def wasserstein(radius, **options):
     return {"method": "wasserstein", "eta": ETA, "radius": radius, **options}
 
 
-# The step of each row: options of train.Config, and "form" where it is not the engine's own step.
+# The step of each row: options of Config, and "form" where it is not the engine's own step.
 STEPS = {
     "plain": {},
     "euclidean": {"method": "euclidean", "eta": ETA},
@@ -68,6 +70,10 @@ def significant(value, digits=4):
     return float(f"{float(value):.{digits}g}")
 
 
+def extremes(values):
+    return [significant(np.min(values)), significant(np.max(values))]
+
+
 def devices():
     return ["cpu"] + ["cuda"] * torch.cuda.is_available()
 
@@ -77,8 +83,7 @@ def device_name(device):
 
 
 def random_data(images, shape=(3, 32, 32)):
-    """A stand-in for a data set: uint8 images of uniform intensities and labels, all for training.
-    """
+    """A stand-in for a data set: uint8 images of uniform intensities and labels, all trained on."""
     rng = torch.Generator().manual_seed(0)
     pixels = torch.randint(256, (images, *shape), generator=rng, dtype=torch.uint8)
     labels = torch.randint(10, (images,), generator=rng)
@@ -91,51 +96,49 @@ def random_data(images, shape=(3, 32, 32)):
     )
 
 
-def drop_in(penalty, config):
+Wasserstein: Any = METHODS["wasserstein"]
+
+
+class DropIn(Wasserstein):
     """The three lines added to a loop that is there already, in place of the engine's one pass for
     all.
     """
 
-    def terms(model, x, y, *_):
-        outputs = model(x)
-        return (
-            outputs,
-            F.cross_entropy(outputs, y, reduction="none"),
-            config.eta**2 * penalty(model, x, y),
-        )
-
-    return terms
+    def terms(self, model, x, y, generator, epsilon):
+        outputs, weight = model(x), self.config.eta**2
+        loss = F.cross_entropy(outputs, y, reduction="none")
+        return Terms(outputs, loss, weight * self.penalty(model, x, y))
 
 
-def central(penalty, config):
-    def terms(model, x, y, *_):
-        outputs, loss, value = penalty.terms(model, x, y)
-        return outputs, loss, config.eta**2 * value
+class Central(Wasserstein):
+    """The finite difference of two passes more."""
 
-    return terms
+    def __init__(self, config, size, device):
+        super().__init__(config, size, device)
+        metric = self.input_metric(size, device)
+        self.penalty = GradientPenalty(metric, mode=config.mode, central=True)
+
+
+FORMS = {"drop-in": DropIn, "central": Central}
 
 
 def run_of(name, device="cpu", model="resnet20", batch=128, **changes):
     """The engine's training with its batch in place, ready for its step."""
     options = STEPS[name] | changes
     form = options.pop("form", None)
-    config = training.Config(model=model, batch_size=batch, learning_rate=0.0, **options)
-    run = training.Training(config, None, torch.device(device), random_data(batch), 10)
-    if form in ("drop-in", "central"):
-        graph = PixelGraph(32, 32, config.radius).to(device)
-        penalty = GradientPenalty(graph, mode=config.mode, central=form == "central")
-        run.terms = {"drop-in": drop_in, "central": central}[form](penalty, config)
+    config = Config(model=model, batch_size=batch, learning_rate=0.0, **options)
+    run = training.Training(config, dataset=random_data(batch), device=device)
+    if form in FORMS:
+        run.objective = FORMS[form](config, (32, 32), run.device)
     elif form == "compiled":
         run.model.compile(dynamic=False)
-    run.model.train()
-    run._begin_epoch()
-    run.batch.copy_(run._batches()[0])
+    run.batch.copy_(run.begin_epoch()[0])
     return run
 
 
 def step(run):
-    with run._streamed():
-        run._eager_step()
+    with run.streamed():
+        run.eager_step()
 
 
 def compiled_step(run):
@@ -144,7 +147,7 @@ def compiled_step(run):
         os.environ["TORCHINDUCTOR_CACHE_DIR"] = folder
         try:
             return timed(lambda: [step(run) for _ in range(2)])[1]
-        except Exception as error:  # noqa: BLE001
+        except Exception as error:
             print(f"torch.compile: {type(error).__name__}: {str(error).splitlines()[0][:100]}")
             return None
 
@@ -204,8 +207,7 @@ def cuda_memory(run):
 
 
 def step_costs(rounds=5, memory=True, **sizes):
-    """(a, b) Time of one eager step of each kind, its ratio to a plain one, operations and peak
-    memory.
+    """(a, b) An eager step of each kind: time, ratio to a plain one, operations, peak memory.
 
     W is the Wasserstein penalty, FD its finite difference, one-sided where not central. "Drop-in"
     steps call the penalty beside a forward pass of their own. Compiled steps were compiled before;
@@ -238,16 +240,17 @@ def step_costs(rounds=5, memory=True, **sizes):
         )
         plain = np.median(times["plain"])
         for name in STEPS:
-            taken = times.get(name)
+            taken, seconds = times.get(name), compiled.get(name)
+            ratios = np.array(taken) / plain if taken else None
             rows.append({
                 "device": device_name(device),
                 "step": name,
                 "ms": milliseconds(taken) if taken else None,
-                "ratio": significant(np.median(taken) / plain) if taken else None,
-                "ratio_range": [significant(k(taken) / plain) for k in (np.min, np.max)] if taken else None,
+                "ratio": ratios if ratios is None else significant(np.median(ratios)),
+                "ratio_range": ratios if ratios is None else extremes(ratios),
                 "gflop": significant(counts[name] / 1e9) if name in counts else None,
                 "peak_mib": round(peak[name]) if name in peak else None,
-                "compile_s": round(compiled[name], 1) if compiled.get(name) else None,
+                "compile_s": round(seconds, 1) if seconds else None,
             })  # fmt: skip
     return rows
 
@@ -255,9 +258,7 @@ def step_costs(rounds=5, memory=True, **sizes):
 def penalty_alone(
     radii=(1, 2, 4, 8), by_algorithm1=(2, 8), shape=(128, 3, 32, 32), rounds=3, **sizes
 ):
-    """(d) The squared gradient norm (7) of a batch with its derivative in the gradient, by radius,
-    beside a plain step.
-    """
+    """(d) The squared gradient norm (7) of a batch with its derivative, by radius; a plain step."""
     rows = []
     for device in devices():
         x, grad = (
@@ -270,7 +271,9 @@ def penalty_alone(
             return torch.autograd.grad(function(graph, x, leaf).sum(), leaf)
 
         graphs = {r: PixelGraph(*shape[-2:], r).to(device) for r in radii}
-        functions = {"plain": partial(step, run_of("plain", device, batch=shape[0], **sizes))}
+        functions: dict[Any, Any] = {
+            "plain": partial(step, run_of("plain", device, batch=shape[0], **sizes))
+        }
         functions |= {("ours", r): partial(both, operators.grad_norm_sq, graphs[r]) for r in radii}
         functions |= {
             ("algorithm1", r): partial(both, operators.algorithm1, graphs[r]) for r in by_algorithm1
@@ -325,11 +328,12 @@ def gpu_throughput(
             rates = {}
             for n in together:
                 options |= {"batch_size": batch, "learning_rate": 0.0, "epochs": 3, **STEPS[name]}
-                configs = [training.Config(**options, seed=seed) for seed in range(n)]
+                configs = [Config(**options, seed=seed) for seed in range(n)]
                 runs = training.fit_together(
                     configs, dataset=dataset, device="cuda", progress=False
                 )
                 rates[n] = sum(run.history[-1]["images_per_second"] for run in runs)
+            floor = 200 * 49_920 * flops / (peak_tflops[precision] * 1e12)
             for n, rate in rates.items():
                 rows.append({
                     "device": device_name("cuda"),
@@ -341,7 +345,7 @@ def gpu_throughput(
                     "captured_over_eager": significant(rate / eager, 3),
                     "hours_200_epochs": significant(n * 200 * 49_920 / rate / 3600, 3),
                     "peak_tflops": peak_tflops[precision],
-                    "floor_hours": significant(200 * 49_920 * flops / (peak_tflops[precision] * 1e12) / 3600, 3),
+                    "floor_hours": significant(floor / 3600, 3),
                 })  # fmt: skip
     return rows
 

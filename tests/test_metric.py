@@ -1,4 +1,7 @@
-"""The metric tensor and its inverse against the paper's loops, pseudo-inverses, other solvers, and bad input."""
+"""The metric tensor and its inverse against the paper's loops, pseudo-inverses, other solvers, and
+bad input."""
+
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -6,9 +9,6 @@ import torch
 from hypothesis import given, settings
 from oracles import (
     SIZES,
-    bad_images,
-    bad_tensors,
-    cases,
     gpu,
     graph_of,
     images,
@@ -57,7 +57,8 @@ def loop(size, x):
 
 
 def test_laplacian_is_the_papers(size):
-    """Entry by entry, dense, sparse and applied to the unit vectors, one image and a batch of colour images."""
+    """Entry by entry, dense, sparse and applied to the unit vectors, one image and a batch of
+    colour images."""
     graph, x = graph_of(*size), images(2, 3, *size[:2])
     n = graph.size
     identity = torch.eye(n, dtype=torch.float64).view(n, *size[:2])
@@ -111,8 +112,8 @@ def test_laplacian_is_definition_1(size):
 
 
 def test_laplacian_is_only_semidefinite(size):
-    """The paper calls L and G_W positive definite. But L 1 = 0, and so G_W 1 = 0 for G_W = L^+: of rank n - 1 where every
-    pixel is positive, definite on changes that sum to zero."""
+    """The paper calls L and G_W positive definite. But L 1 = 0, and so G_W 1 = 0 for G_W = L^+: of
+    rank n - 1 where every pixel is positive, definite on changes that sum to zero."""
     graph, x = graph_of(*size), inside(*size[:2])
     matrix = metric.laplacian(graph, x)
     assert torch.equal(matrix, matrix.mT)
@@ -132,7 +133,8 @@ def test_laplacian_is_only_semidefinite(size):
 
 
 def test_the_rank_falls_where_black_pixels_are_out_of_reach():
-    """It is n less the number of components: {0, 1, 2}, 3, 4, 5 and {6, 7, 8} on a row lit at 1 and 7."""
+    """It is n less the number of components: {0, 1, 2}, 3, 4, 5 and {6, 7, 8} on a row lit at 1 and
+    7."""
     x = torch.zeros(1, 9, dtype=torch.float64)
     x[0, 1], x[0, 7] = 0.25, 0.75
     assert torch.linalg.matrix_rank(metric.laplacian(graph_of(1, 9, 1), x), rtol=1e-10) == 9 - 5
@@ -181,7 +183,8 @@ def test_laplacian_is_differentiable(size):
 
 
 def edge_sum(weights, x, g):
-    """(7): the sum over edges i > j of w (g_i - g_j)^2 (x_i / d_i + x_j / d_j) / 2, by a double loop."""
+    """(7): the sum over edges i > j of w (g_i - g_j)^2 (x_i / d_i + x_j / d_j) / 2, by a double
+    loop."""
     d = volume(weights)
     return sum(
         weights[i, j] * (g[i] - g[j]) ** 2 * (x[i] / d[i] + x[j] / d[j]) / 2
@@ -207,7 +210,8 @@ def test_equation_7(size):
 
 
 def relations(height, width, radius, weight, x, g, offsets):
-    """Lines 2 to 9 of Algorithm 1 in float64, pixel windows for convolutions: one term per relation."""
+    """Lines 2 to 9 of Algorithm 1 in float64, pixel windows for convolutions: one term per
+    relation."""
     d = weight_matrix(height, width, radius, weight).sum(1).reshape(height, width)
     u = x / (d / d.sum())
     total = 0.0
@@ -233,14 +237,14 @@ def test_algorithm_1(size):
     assert value.shape == (2,) and grad_norm_sq_algorithm1(graph, x[0, 0], g[0, 0]).shape == ()
     np.testing.assert_allclose(value, expected, rtol=1e-12)
     np.testing.assert_allclose(value, grad_norm_sq(graph, x, g), rtol=1e-11)
-    single = grad_norm_sq_algorithm1(graph.to(dtype=torch.float32), x.float(), g.float())
+    single = grad_norm_sq_algorithm1(graph.converted(dtype=torch.float32), x.float(), g.float())
     assert single.dtype == torch.float32
     np.testing.assert_allclose(single, expected, rtol=1e-5)
 
 
 def printed_algorithm_1(offsets, image, g, centre):
-    """Lines 1 to 11 as printed: a kernel K with 1 and -1, a kernel M with `centre` twice, and no weight anywhere.
-    Convolutions stay inside the image."""
+    """Lines 1 to 11 as printed: a kernel K with 1 and -1, a kernel M with `centre` twice, and no
+    weight anywhere. Convolutions stay inside the image."""
     total = 0.0
     for dy, dx in offsets:
         k, m = (torch.zeros(1, 1, 1 + abs(dy), 1 + abs(dx), dtype=torch.float64) for _ in range(2))
@@ -255,8 +259,9 @@ def printed_algorithm_1(offsets, image, g, centre):
 
 
 def test_algorithm_1_as_printed(size):
-    """Over "neighbor relation tuples arranged symmetrically" it is twice (7), if all weights are 1 and M is applied to X / d:
-    weights have no effect, and a 1 / (2 d) inside the kernel, the same at every pixel, is wrong where degrees differ."""
+    """Over "neighbor relation tuples arranged symmetrically" it is twice (7), if all weights are 1
+    and M is applied to X / d: weights have no effect, and a 1 / (2 d) inside the kernel, the same
+    at every pixel, is wrong where degrees differ."""
     graph, (x, g) = graph_of(*size), images(2, *size[:2])
     offsets, true = graph.offsets.tolist(), float(grad_norm_sq(graph, x, g))
     printed = printed_algorithm_1(offsets, x / graph.volume, g, 1 / 2)
@@ -287,7 +292,7 @@ def test_gradient_norm_in_float32(radius, offset):
     x = torch.rand(8, 3, 32, 32, generator=g)
     grad = torch.randn(8, 3, 32, 32, generator=g) + offset
     graph = PixelGraph(32, 32, radius)
-    wide = grad_norm_sq_algorithm1(graph.to(dtype=torch.float64), x.double(), grad.double())
+    wide = grad_norm_sq_algorithm1(graph.converted(dtype=torch.float64), x.double(), grad.double())
     half = graph.offsets[len(graph.offsets) // 2 :].tolist()
     value = grad_norm_sq(graph, x, grad)
     assert value.dtype == torch.float32
@@ -313,10 +318,11 @@ def test_gradient_norm_in_float32(radius, offset):
 @pytest.mark.parametrize("radius", [1, 2, 8])
 @pytest.mark.parametrize("height", [1.0, 1e3])
 def test_gradient_norm_on_plateaus(radius, height):
-    """Ink on both plateaus of the gradient, on one, on both sides of a dark step: in float32 never negative, and within
-    the bound the docstring states, 1e-6 sum_i u_i [B1 (g - mean)^2 + B((g - mean)^2)]_i with the mean over u."""
+    """Ink on both plateaus of the gradient, on one, on both sides of a dark step: in float32 never
+    negative, and within the bound the docstring states, 1e-6 sum_i u_i [B1 (g - mean)^2 + B((g -
+    mean)^2)]_i with the mean over u."""
     graph = PixelGraph(32, 32, radius)
-    wide = graph.to(dtype=torch.float64)
+    wide = graph.converted(dtype=torch.float64)
     g = torch.Generator().manual_seed(0)
     x = torch.rand(40, 1, 32, 32, generator=g)
     x[10:20, ..., 16 - radius :] = 0  # where the true value is zero
@@ -343,7 +349,7 @@ def test_each_channel_of_the_gradient_has_its_own_level():
     graph, g = PixelGraph(32, 32, 2), torch.Generator().manual_seed(0)
     x, grad = torch.rand(4, 2, 32, 32, generator=g), torch.randn(4, 2, 32, 32, generator=g)
     grad = grad + torch.tensor([0.0, 1e4])[:, None, None]
-    exact = grad_norm_sq_algorithm1(graph.to(dtype=torch.float64), x.double(), grad.double())
+    exact = grad_norm_sq_algorithm1(graph.converted(dtype=torch.float64), x.double(), grad.double())
     np.testing.assert_allclose(grad_norm_sq(graph, x, grad), exact, rtol=1e-5)
 
 
@@ -368,15 +374,15 @@ def test_gradient_norm_is_differentiable(size):
     )
     for function in (grad_norm_sq, grad_norm_sq_algorithm1):
         assert torch.autograd.gradcheck(lambda x, g: function(graph, x, g), (x, g))
-    assert torch.autograd.gradgradcheck(lambda x, g: grad_norm_sq(graph, x, g), (x, g))
+    assert torch.autograd.gradgradcheck(lambda x, g: grad_norm_sq(graph, x, g), (x[0], g[0]))
 
 
-# ---------------------------------------------------------------- the scale in pixels
+# ---------------------------------------------------------------- the unit of a pixel
 
 
 def blob(width=5.0):
-    """A round blob of mass 1 on 28 x 28 pixels and minus its derivative along a row, its velocity at one pixel a
-    time."""
+    """A round blob of mass 1 on 28 x 28 pixels and minus its derivative along a row, its velocity
+    at one pixel a time."""
     row = torch.arange(28, dtype=torch.float64) - 13.5
     x = torch.exp(-(row[:, None] ** 2 + row**2) / (2 * width**2))
     x = x / x.sum()
@@ -386,7 +392,7 @@ def blob(width=5.0):
 @pytest.mark.parametrize(
     ("radius", "low", "high"), [(1, 0.97, 1.05), (2, 0.97, 1.08), (4, 0.97, 1.15), (8, 1.0, 1.3)]
 )
-def test_pixel_scale(radius, low, high):
+def test_pixel_unit(radius, low, high):
     """Moving a smooth blob by one pixel measures about 1, along rows as along columns."""
     x, velocity = blob()
     graph = graph_of(28, 28, radius)
@@ -397,21 +403,22 @@ def test_pixel_scale(radius, low, high):
     )
 
 
-def test_pixel_scale_does_not_depend_on_the_weights_size():
+def test_pixel_unit_does_not_depend_on_the_weights_size():
     x, velocity = blob()
     lengths = [
         tangent_norm_sq(graph_of(28, 28, 2, w), x, velocity, unit="pixel") for w in (1.0, 7.0)
     ]
     lengths.append(
         tangent_norm_sq(
-            graph_of(28, 28, 2, torch.full((5, 5), 0.1).double()), x, velocity, scale="pixel"
+            graph_of(28, 28, 2, torch.full((5, 5), 0.1).double()), x, velocity, unit="pixel"
         )
     )
     torch.testing.assert_close(lengths[1:], lengths[:1] * 2, rtol=1e-9, atol=0)
 
 
-def test_pixel_scale_is_a_factor():
-    """2 / (n S), S the sum of the weights times the squared row offsets, on L: its inverse on every square."""
+def test_pixel_unit_is_a_factor():
+    """2 / (n S), S the sum of the weights times the squared row offsets, on L: its inverse on every
+    square."""
     for size in (SIZES["3x4_weighted"], SIZES["4x3_constant"], SIZES["row"]):
         height, width, radius, weight = size
         rows, columns = (
@@ -528,7 +535,8 @@ def test_potential_of_nothing_is_nothing():
 
 @pytest.mark.parametrize("dim", [1.0, 1e-3, 1e-6])
 def test_tangent_norm_on_a_row_in_closed_form(dim):
-    """Radius 1 leaves mass one way to go: the sum over edges of flux^2 / (w mobility), also where x is dim."""
+    """Radius 1 leaves mass one way to go: the sum over edges of flux^2 / (w mobility), also where x
+    is dim."""
     graph, x, xi = graph_of(1, 8, 1, 1.5), inside(1, 8), tangents(1, 8)
     x[0, 3:5] *= dim
     u = x[0].numpy() / volume(weight_matrix(1, 8, 1, 1.5))
@@ -539,7 +547,8 @@ def test_tangent_norm_on_a_row_in_closed_form(dim):
 
 @pytest.mark.parametrize("radius", [1, 2, 4])
 def test_black_pixels_of_digits(digits, radius):
-    """A digit's black pixels beyond the window of its ink are components of one pixel: no mass can go there."""
+    """A digit's black pixels beyond the window of its ink are components of one pixel: no mass can
+    go there."""
     graph = graph_of(28, 28, radius)
     xi = noise.sample(graph, digits, 0.1, generator=torch.Generator().manual_seed(0))[0]
     assert (xi == 0).flatten(1).sum(1).min() > 10  # there are such pixels
@@ -559,8 +568,8 @@ def test_black_pixels_of_digits(digits, radius):
 
 
 def test_rounding_is_spread_where_the_mass_is():
-    """Two bright pixels among hardly lit ones, through which not even the rounding of xi can flow: its imbalance of
-    1e-12 belongs to the bright ones."""
+    """Two bright pixels among hardly lit ones, through which not even the rounding of xi can flow:
+    its imbalance of 1e-12 belongs to the bright ones."""
     graph = graph_of(1, 6, 1)
     x, xi = torch.full((1, 6), 1e-20).double(), torch.zeros(1, 6).double()
     x[0, 0], x[0, 1] = 1.0, 0.5
@@ -570,8 +579,9 @@ def test_rounding_is_spread_where_the_mass_is():
 
 
 def test_rounding_that_matters_is_refused():
-    """A narrow blob whose border is 1e-80 of its middle. Its derivative, less the 1e-21 that it lacks to sum zero, taken
-    from every pixel alike, asks hardly lit pixels for mass that they lack; taken where the mass is, it is harmless."""
+    """A narrow blob whose border is 1e-80 of its middle. Its derivative, less the 1e-21 that it
+    lacks to sum zero, taken from every pixel alike, asks hardly lit pixels for mass that they lack;
+    taken where the mass is, it is harmless."""
     graph, row = graph_of(56, 56, 1), torch.arange(56, dtype=torch.float64) - 27.5
     x = torch.exp(-(row[:, None] ** 2 + row**2) / 18)
     x = x / x.sum()
@@ -614,7 +624,7 @@ def test_max_iter_is_enforced(digits):
 def test_tangent_norm_in_float32(digits):
     for radius in (1, 2, 8):
         graph = PixelGraph(28, 28, radius)
-        wide = graph.to(dtype=torch.float64)
+        wide = graph.converted(dtype=torch.float64)
         xi = noise.sample(wide, digits, 0.1, generator=torch.Generator().manual_seed(0))[0][:, None]
         value = tangent_norm_sq(graph, digits[:, None].float(), xi.float())
         assert value.dtype == torch.float32
@@ -626,9 +636,7 @@ def centred(v):
     return v - v.mean((-2, -1), keepdim=True)
 
 
-@pytest.mark.parametrize(
-    "size", [(2, 2, 1), (1, 4, 2, kernel(2)), (2, 3, 1, kernel(1))], ids=["2x2", "row", "2x3"]
-)
+@pytest.mark.parametrize("size", [(2, 2, 1, kernel(1)), (1, 4, 2)], ids=["2x2", "row"])
 def test_tangent_norm_is_differentiable_twice(size):
     graph = graph_of(*size)
     inputs = (inside(*size[:2]).requires_grad_(), tangents(*size[:2], seed=1).requires_grad_())
@@ -648,11 +656,11 @@ def test_tangent_norm_is_differentiable_twice(size):
 
 
 def test_tangent_norm_is_differentiable_in_a_kernel():
-    x, xi, zeta = inside(2, 3), *tangents(2, 2, 3)
+    x, xi, zeta = inside(2, 2), *tangents(2, 2, 2)
 
     def of_kernel(raw):
-        graph = PixelGraph(2, 3, 1, weight=(raw + raw.flip(0, 1)) / 2)
-        options = {"tol": 1e-14, "scale": "pixel"}
+        graph = PixelGraph(2, 2, 1, weight=(raw + raw.flip(0, 1)) / 2)
+        options = {"tol": 1e-14, "unit": "pixel"}
         return tangent_norm_sq(graph, x, xi, **options), inner(graph, x, xi, zeta, **options)
 
     raw = kernel(1).requires_grad_()
@@ -677,14 +685,14 @@ def action(weights, path):
         (b - a)
         @ np.linalg.pinv(laplacian(weights, (a + b) / 2), rcond=1e-11, hermitian=True)
         @ (b - a)
-        for a, b in zip(path, path[1:])
+        for a, b in pairwise(path)
     )
 
 
 @pytest.mark.parametrize("steps", [2, 7, 16])
 def test_two_pixels_in_closed_form(steps):
-    """With d = 1/2 both pixels L = (x_1 + x_2) [[1, -1], [-1, 1]] is constant along the path: d = |x_1 - y_1| /
-    sqrt(m)."""
+    """With d = 1/2 both pixels L = (x_1 + x_2) [[1, -1], [-1, 1]] is constant along the path: d =
+    |x_1 - y_1| / sqrt(m)."""
     graph = graph_of(1, 2, 1)
     for x, y in (
         ((0.2, 0.8), (0.7, 0.3)),
@@ -703,7 +711,8 @@ def test_two_pixels_in_closed_form(steps):
 
 @pytest.mark.parametrize("name", ["2x2", "row_weighted", "4x3_constant"])
 def test_dynamic_distance_is_a_distance(name):
-    """Symmetric, zero between equals, with the triangle inequality; small steps make up for the discrete time."""
+    """Symmetric, zero between equals, with the triangle inequality; small steps make up for the
+    discrete time."""
     graph = graph_of(*SIZES[name])
     x, y, z = measures(3, *SIZES[name][:2], seed=4)
     xy, yz, xz, yx = (
@@ -741,7 +750,8 @@ def test_the_path_has_its_ends_its_mass_and_no_negative_pixel(name):
 
 @pytest.mark.parametrize("black", [False, True])
 def test_dynamic_distance_is_the_minimum(black):
-    """Against SciPy's minimiser over the three inner points of a path of four steps on three pixels."""
+    """Against SciPy's minimiser over the three inner points of a path of four steps on three
+    pixels."""
     weights = weight_matrix(1, 3, 1)
     x, y = np.array([0.6, 0.4 - 0.15 * (not black), 0.15 * (not black)]), np.array([0.1, 0.2, 0.7])
 
@@ -778,7 +788,8 @@ def test_dynamic_distance_converges_at_second_order():
 
 
 def test_equation_5_dynamic():
-    """Of the dynamic distance (5) is right: d^2 is second order, and over xi' L^+ xi it tends to 1."""
+    """Of the dynamic distance (5) is right: d^2 is second order, and over xi' L^+ xi it tends to
+    1."""
     for name in ("2x2", "row", "3x4_weighted"):
         graph, x = graph_of(*SIZES[name]), inside(*SIZES[name][:2])
         xi = tangents(*SIZES[name][:2])
@@ -792,7 +803,8 @@ def test_equation_5_dynamic():
 
 
 def test_equation_5_static_is_first_order():
-    """On a fixed grid the static W2^2 of (4) is proportional to the perturbation, not to its square: (5) fails."""
+    """On a fixed grid the static W2^2 of (4) is proportional to the perturbation, not to its
+    square: (5) fails."""
     for name in ("2x2", "row", "3x4_weighted"):
         x = inside(*SIZES[name][:2])
         xi = tangents(*SIZES[name][:2])
@@ -834,7 +846,8 @@ def test_dynamic_distance_of_a_black_channel():
 
 
 def heaps():
-    """Two pictures of 6 x 6 pixels like digits: the first two rows black, out of reach of the ink, and the last."""
+    """Two pictures of 6 x 6 pixels like digits: the first two rows black, out of reach of the ink,
+    and the last."""
     x = torch.zeros(2, 6, 6, dtype=torch.float64)
     x[0, 3:5, 1:4] = torch.tensor([[0.1, 0.3, 0.1], [0.2, 0.2, 0.1]]).double()
     x[1, 3:5, 2:5] = torch.tensor([[0.1, 0.2, 0.2], [0.3, 0.1, 0.1]]).double()
@@ -851,7 +864,9 @@ def test_dynamic_distance_between_equal_pictures():
         distance, path = dynamic_distance(graph, x, x, steps)
         assert float(distance) == 0
         torch.testing.assert_close(path, x.expand(steps + 1, 6, 6), rtol=1e-14, atol=0)
-    single = dynamic_distance(graph.to(dtype=torch.float32), x.float(), x.float(), 2).distance
+    single = dynamic_distance(
+        graph.converted(dtype=torch.float32), x.float(), x.float(), 2
+    ).distance
     assert single.dtype == torch.float32 and float(single) == 0
     apart = float(dynamic_distance(graph, x, y, 2).distance)
     assert 0.1 < apart < 1
@@ -867,8 +882,8 @@ def test_dynamic_distance_between_equal_pictures():
 
 
 def test_dynamic_distance_in_two_steps_between_pictures():
-    """Its one inner point has ink everywhere; the value is the action of the path, and more steps make it little
-    different."""
+    """Its one inner point has ink everywhere; the value is the action of the path, and more steps
+    make it little different."""
     graph, (x, y) = graph_of(6, 6, 1), heaps()
     distance, path = dynamic_distance(graph, x, y, 2)
     assert (path[1] > 0).all() and float(path[1].sum()) == pytest.approx(1, rel=1e-12)
@@ -904,7 +919,7 @@ def test_dynamic_distance_in_float32():
     graph, (x, y) = PixelGraph(2, 3, 1), measures(2, 2, 3)
     distance, path = dynamic_distance(graph, x.float(), y.float())
     assert distance.dtype == path.dtype == torch.float32
-    exact = dynamic_distance(graph.to(dtype=torch.float64), x, y).distance
+    exact = dynamic_distance(graph.converted(dtype=torch.float64), x, y).distance
     assert float(distance) == pytest.approx(float(exact), rel=1e-5)
 
 
@@ -912,7 +927,7 @@ def test_dynamic_distance_in_float32():
 def test_on_the_gpu():
     for name in ("3x4_weighted", "4x3_constant"):
         cpu = graph_of(*SIZES[name])
-        graph = cpu.to("cuda")
+        graph = cpu.converted("cuda")
         x, y = measures(2, 2, 3, *SIZES[name][:2], black=0.2)
         xi = metric.apply_laplacian(cpu, x, tangents(2, 3, *SIZES[name][:2]))
         calls = {
@@ -945,83 +960,40 @@ def metric_of(function):
 GRAPH = graph_of(3, 4, 2, kernel(2))
 X, Y = inside(2, 2, 3, 4)
 XI = tangents(2, 3, 4)
-WITH_IMAGE = {
-    "mobility": lambda x: metric.mobility(GRAPH, x),
-    "laplacian": lambda x: metric.laplacian(GRAPH, x),
-    "laplacian_sparse": lambda x: metric.laplacian_sparse(GRAPH, x),
-    "apply_laplacian": lambda x: metric.apply_laplacian(GRAPH, x, XI),
-    "mean_diagonal": lambda x: metric.mean_diagonal(GRAPH, x),
-    "grad_norm_sq": lambda x: grad_norm_sq(GRAPH, x, XI),
-    "grad_norm_sq_algorithm1": lambda x: grad_norm_sq_algorithm1(GRAPH, x, XI),
-    "potential": lambda x: potential(GRAPH, x, XI),
-    "tangent_norm_sq": lambda x: tangent_norm_sq(GRAPH, x, XI),
-    "inner": lambda x: inner(GRAPH, x, XI, XI),
-    "dynamic_distance": lambda x: dynamic_distance(GRAPH, x, Y),
-}
-WITH_TENSOR = {
-    ("apply_laplacian", "v"): lambda v: metric.apply_laplacian(GRAPH, X, v),
-    ("grad_norm_sq", "grad"): lambda v: grad_norm_sq(GRAPH, X, v),
-    ("grad_norm_sq_algorithm1", "grad"): lambda v: grad_norm_sq_algorithm1(GRAPH, X, v),
-    ("potential", "xi"): lambda v: potential(GRAPH, X, v),
-    ("tangent_norm_sq", "xi"): lambda v: tangent_norm_sq(GRAPH, X, v),
-    ("inner", "xi"): lambda v: inner(GRAPH, X, v, XI),
-}
+TWICE = Y * torch.tensor([0.9, 1.1]).double()[:, None, None]
 
-
-@pytest.mark.parametrize(
-    ("call", "value", "error", "message"),
-    cases({name: (call, bad_images("x", X)) for name, call in WITH_IMAGE.items()})
-    + cases({f"{name}-{v}": (call, bad_tensors(v, XI)) for (name, v), call in WITH_TENSOR.items()})
-    + cases({"inner-zeta": (lambda v: inner(GRAPH, X, XI, v), bad_tensors("zeta", XI))})
-    + cases({"dynamic_distance-y": (lambda y: dynamic_distance(GRAPH, X, y), bad_images("y", Y))}),
-)
-def test_bad_tensors(call, value, error, message):
-    with pytest.raises(error, match=message):
-        call(value)
-
+NEGATIVE = "x must be non-negative and finite"
+GRAD, MASSES = "grad must have the shape of x", "x and y must have the same mass in each channel"
 
 BAD_CALLS = {
-    "grad_of_one_channel": (lambda: grad_norm_sq(GRAPH, X, XI[0]), "grad must have the shape of x"),
-    "xi_of_one_channel": (lambda: tangent_norm_sq(GRAPH, X, XI[:1]), "xi must have the shape of x"),
-    "y_of_one_channel": (lambda: dynamic_distance(GRAPH, X, Y[0]), "y must have the shape of x"),
-    "xi_of_another_sum": (
-        lambda: tangent_norm_sq(GRAPH, X, XI + 1e-3),
-        "xi must sum to zero .* 12 pixels at",
-    ),
-    "xi_nan": (lambda: tangent_norm_sq(GRAPH, X, XI * np.nan), "xi must sum to zero"),
-    "zeta_of_another_sum": (lambda: inner(GRAPH, X, XI, XI + 1e-3), "zeta must sum to zero"),
-    "scale": (
-        lambda: tangent_norm_sq(GRAPH, X, XI, unit="pixels"),
-        "scale must be None or 'pixel', got 'pixels'",
-    ),
-    "scale_inner": (
-        lambda: inner(GRAPH, X, XI, XI, unit=1),
-        "scale must be None or 'pixel', got 1",
-    ),
-    "scale_distance": (
-        lambda: dynamic_distance(GRAPH, X, Y, unit="trace"),
-        "scale must be .*'trace'",
-    ),
-    "tol_zero": (lambda: potential(GRAPH, X, XI, tol=0.0), "tol must be between 0 and 1, got 0.0"),
-    "tol_nan": (
-        lambda: potential(GRAPH, X, XI, tol=np.nan),
-        "tol must be between 0 and 1, got nan",
-    ),
-    "tol_one": (lambda: tangent_norm_sq(GRAPH, X, XI, tol=1), "tol must be between 0 and 1, got 1"),
-    "max_iter_zero": (
-        lambda: inner(GRAPH, X, XI, XI, max_iter=0),
-        "max_iter must be at least 1, got 0",
-    ),
-    "masses": (
-        lambda: dynamic_distance(GRAPH, X, Y * 1.001),
-        "x and y must have the same mass in each channel",
-    ),
-    "masses_of_channels": (
-        lambda: dynamic_distance(GRAPH, X, Y * torch.tensor([0.9, 1.1]).double()[:, None, None]),
-        "x and y must have the same mass in each channel",
-    ),
-    "steps_zero": (lambda: dynamic_distance(GRAPH, X, Y, 0), "steps must be at least 2, got 0"),
-    "steps_one": (lambda: dynamic_distance(GRAPH, X, Y, 1), "steps must be at least 2, got 1"),
+    "mobility": (lambda: metric.mobility(GRAPH, -X), NEGATIVE),
+    "laplacian": (lambda: metric.laplacian(GRAPH, -X), NEGATIVE),
+    "laplacian_sparse": (lambda: metric.laplacian_sparse(GRAPH, -X), NEGATIVE),
+    "apply": (lambda: metric.apply_laplacian(GRAPH, -X, XI), NEGATIVE),
+    "apply_v": (lambda: metric.apply_laplacian(GRAPH, X, XI.mT), r"v must be \(\.\.\."),
+    "mean_diagonal": (lambda: metric.mean_diagonal(GRAPH, -X), NEGATIVE),
+    "grad_norm": (lambda: grad_norm_sq(GRAPH, -X, XI), NEGATIVE),
+    "grad_norm_grad": (lambda: grad_norm_sq(GRAPH, X, XI[0]), GRAD),
+    "algorithm1": (lambda: grad_norm_sq_algorithm1(GRAPH, -X, XI), NEGATIVE),
+    "algorithm1_grad": (lambda: grad_norm_sq_algorithm1(GRAPH, X, XI[0]), GRAD),
+    "potential": (lambda: potential(GRAPH, -X, XI), NEGATIVE),
+    "potential_xi": (lambda: potential(GRAPH, X, XI[:1]), "xi must have the shape of x"),
+    "tol": (lambda: potential(GRAPH, X, XI, tol=0.0), "tol must be between 0 and 1, got 0.0"),
+    "max_iter": (lambda: potential(GRAPH, X, XI, max_iter=0), "max_iter must be at least 1, got"),
+    "tangent_norm": (lambda: tangent_norm_sq(GRAPH, -X, XI), NEGATIVE),
+    "tangent_norm_unit": (lambda: tangent_norm_sq(GRAPH, X, XI, unit=1), "unit must be .* got 1"),
+    "sum": (lambda: tangent_norm_sq(GRAPH, X, XI + 1e-3), "xi must sum to zero .* 12 pixels at"),
+    "nan": (lambda: tangent_norm_sq(GRAPH, X, XI * np.nan), "xi must sum to zero"),
+    "inner": (lambda: inner(GRAPH, -X, XI, XI), NEGATIVE),
+    "inner_zeta": (lambda: inner(GRAPH, X, XI, XI + 1e-3), "zeta must sum to zero"),
+    "inner_unit": (lambda: inner(GRAPH, X, XI, XI, unit="trace"), "unit must be .*, got 'trace'"),
+    "dynamic": (lambda: dynamic_distance(GRAPH, -X, Y), NEGATIVE),
+    "dynamic_y": (lambda: dynamic_distance(GRAPH, X, -Y), "y must be non-negative and finite"),
+    "one_channel": (lambda: dynamic_distance(GRAPH, X, Y[0]), "y must have the shape of x"),
+    "dynamic_unit": (lambda: dynamic_distance(GRAPH, X, Y, unit="x"), "unit must be .*, got 'x'"),
+    "steps": (lambda: dynamic_distance(GRAPH, X, Y, 1), "steps must be at least 2, got 1"),
+    "masses": (lambda: dynamic_distance(GRAPH, X, Y * 1.001), MASSES),
+    "masses_of_channels": (lambda: dynamic_distance(GRAPH, X, TWICE), MASSES),
 }
 
 
@@ -1032,29 +1004,9 @@ def test_bad_calls(case):
         call()
 
 
-@pytest.mark.parametrize("steps", [2.5, True, "2"])
-def test_steps_are_whole(steps):
-    with pytest.raises(TypeError, match="^steps must be a whole number, got "):
-        dynamic_distance(GRAPH, X, Y, steps)
-
-
-@pytest.mark.parametrize("function", WITH_IMAGE)
-def test_a_graph_of_float32_takes_no_float64(function, monkeypatch):
-    monkeypatch.setitem(globals(), "GRAPH", GRAPH.to(dtype=torch.float32))
-    with pytest.raises(TypeError, match="^x is torch.float64 but the graph is torch.float32"):
-        WITH_IMAGE[function](X)
-
-
 def test_algorithm_1_under_autocast():
-    graph, x = GRAPH.to(dtype=torch.float32), X.float()
+    graph, x = GRAPH.converted(dtype=torch.float32), X.float()
     grad = torch.randn(x.shape, generator=torch.Generator().manual_seed(0))
     with torch.autocast("cpu", torch.bfloat16):
-        inside = grad_norm_sq_algorithm1(graph, x, grad)
-    torch.testing.assert_close(inside, grad_norm_sq_algorithm1(graph, x, grad), rtol=0, atol=0)
-
-
-@pytest.mark.parametrize("function", WITH_IMAGE)
-def test_a_graph_is_a_graph(function, monkeypatch):
-    monkeypatch.setitem(globals(), "GRAPH", None)
-    with pytest.raises(TypeError, match="^graph must be a PixelGraph, got NoneType"):
-        WITH_IMAGE[function](X)
+        within = grad_norm_sq_algorithm1(graph, x, grad)
+    torch.testing.assert_close(within, grad_norm_sq_algorithm1(graph, x, grad), rtol=0, atol=0)

@@ -1,4 +1,6 @@
-"""The networks: their sizes, the normalisation inside, smoothness, double back-propagation, and bad input."""
+"""The networks: sizes, normalisation, smoothness, double back-propagation, names, bad input."""
+
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -6,9 +8,10 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from wdtr_lite import data
-from wdtr_lite.models import MODELS, resnet8, resnet20, small_cnn
+from wdtr_lite import data, models
+from wdtr_lite.models import MODELS, Normalize, resnet8, resnet20, small_cnn
 
+ROOT = Path(__file__).resolve().parent.parent
 SIZES = {"resnet20": 269_722, "resnet8": 75_290, "small_cnn": 52_138}
 
 
@@ -21,15 +24,15 @@ def count(model):
     return sum(p.numel() for p in model.parameters())
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", SIZES)
 def test_size(name):
-    """The published number of parameters for ResNet-20, 0.27 million: 3 + 3 x 2 n convolutions and the linear layer."""
+    """The published number of parameters for ResNet-20, 0.27 million."""
     assert count(network(name)) == SIZES[name]
     assert count(network(name, channels=5, mean=0.5, std=1.0)) > SIZES[name] - 1000
 
 
 def test_resnet20_layers():
-    """19 convolutions without bias, each followed by a batch normalisation, and one linear layer; no parameter elsewhere."""
+    """19 convolutions without bias, each with a batch normalisation behind it; a linear layer."""
     modules = list(network("resnet20").modules())
     convolutions = [m for m in modules if isinstance(m, nn.Conv2d)]
     assert len(convolutions) == 19 and all(m.bias is None for m in convolutions)
@@ -42,14 +45,14 @@ def test_resnet20_layers():
 @pytest.mark.parametrize(("name", "blocks"), [("resnet20", 3), ("resnet8", 1)])
 @pytest.mark.parametrize("activation", ["softplus", "relu"])
 def test_resnet_by_hand(name, blocks, activation):
-    """Written out from the paper, with the network's own weights: option-A shortcuts take every second pixel and pad the
-    channels with zeros."""
+    """Written out from the paper, with the network's own weights: option-A shortcuts take every
+    second pixel and pad the channels with zeros."""
     model, x = (
         network(name, activation=activation, width=4).double(),
         torch.rand(3, 3, 9, 8, dtype=torch.float64),
     )
     act = {"softplus": lambda t: (1 + t.exp()).log(), "relu": lambda t: t * (t > 0)}[activation]
-    weights = iter([p for p in model.parameters()])
+    weights = iter(list(model.parameters()))
 
     def conv_bn(h, stride):
         h = F.conv2d(h, next(weights), stride=stride, padding=1)
@@ -91,7 +94,7 @@ def test_small_cnn_by_hand():
     torch.testing.assert_close(model(x), expected, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", SIZES)
 def test_convolutions_start_as_in_he_et_al(name):
     """Normal of variance 2 / fan-in: the fourth standardised moment is 3, the variance 1."""
     model = network(name, width=32)
@@ -102,7 +105,7 @@ def test_convolutions_start_as_in_he_et_al(name):
     assert float((draws**4).mean()) == pytest.approx(3, abs=5 * (96 / n) ** 0.5)
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", SIZES)
 def test_weights_are_of_the_global_generator(name):
     x = torch.rand(2, 3, 28, 28)
     models = [network(name, seed, channels=3).eval() for seed in (1, 1, 2)]
@@ -110,9 +113,9 @@ def test_weights_are_of_the_global_generator(name):
     assert torch.equal(first, again) and not torch.equal(first, other)
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", SIZES)
 def test_normalisation_is_the_first_layer(name):
-    """Images normalised outside give what a network without normalisation gives; no mean or deviation is a parameter."""
+    """Images normalised outside give what a network without normalisation gives."""
     x = torch.rand(2, 3, 28, 28)
     mean, std = (0.1, 0.5, 0.9), (0.2, 0.4, 0.8)
     inside = network(name, channels=3, mean=mean, std=std)
@@ -123,7 +126,7 @@ def test_normalisation_is_the_first_layer(name):
 
 
 def test_default_normalisation_is_of_cifar10():
-    """Of all pixels of the 50,000 training images, to the digits given; where the images are at hand."""
+    """Of all pixels of the 50,000 training images, to the digits given; where they are at hand."""
     try:
         images = data.load("cifar10", split="holdout").images[:50_000]
     except FileNotFoundError:
@@ -138,17 +141,17 @@ def test_default_normalisation_is_of_cifar10():
         assert abs(float(std - ((share * level**2).sum() - expected**2).sqrt())) < 6e-5
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", SIZES)
 @pytest.mark.parametrize("size", [(28, 28), (32, 32), (8, 12), (33, 5)])
 def test_images_of_other_sizes(name, size):
     logits = network(name, channels=3, classes=7)(torch.rand(2, 3, *size))
     assert logits.shape == (2, 7) and bool(logits.isfinite().all())
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", SIZES)
 def test_derivatives(name):
-    """First and second, in images and parameters, against finite differences: nothing is changed in place, and softplus has
-    slope 1/2 at 0 and beta 1."""
+    """First and second, in images and parameters, against finite differences: nothing is changed in
+    place, and softplus has slope 1/2 at 0 and beta 1."""
     model = network(name, channels=1, mean=0.5, std=0.5, width=2).double().eval()
     x = torch.rand(1, 1, 8, 8, dtype=torch.float64, requires_grad=True)
     v = torch.randn(x.shape, dtype=torch.float64)
@@ -226,34 +229,118 @@ def test_resnet8_learns():
     assert losses[-1] < 0.2 * losses[0]
 
 
-@pytest.mark.parametrize("make", [resnet20, resnet8, small_cnn])
+# ---------------------------------------------------------------- normalisation
+
+
+def test_normalize():
+    """Channel by channel; of one number any number of channels; constants, not parameters."""
+    x = torch.rand(2, 3, 4, 5)
+    layer = Normalize((0.1, 0.5, 0.9), 0.5)
+    for k, mean in enumerate((0.1, 0.5, 0.9)):
+        torch.testing.assert_close(layer(x)[:, k], (x[:, k] - mean) / 0.5)
+    torch.testing.assert_close(Normalize(0.5, 0.25)(x), 4 * x - 2)
+    assert Normalize(0.5, 0.25, 3).mean.shape == Normalize(0.5, (1, 2, 3)).std.shape == (3, 1, 1)
+    assert not list(layer.parameters()) and list(layer.state_dict()) == ["mean", "std"]
+    assert layer.double()(x.double()).dtype == torch.float64
+
+
+def test_a_network_trained_on_normalised_images():
+    """The recipe of one line: its logits on normalised images, its gradients in the intensities."""
+    mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+    model = network(channels=3, mean=0.0, std=1.0).eval()
+    x = torch.rand(2, 3, 8, 8, requires_grad=True)
+    z = (x - torch.tensor(mean)[:, None, None]) / torch.tensor(std)[:, None, None]
+    logits, expected = nn.Sequential(Normalize(mean, std), model)(x), model(z)
+    torch.testing.assert_close(logits, expected)
+    gradients = [torch.autograd.grad(out[:, 0].sum(), x)[0] for out in (logits, expected)]
+    torch.testing.assert_close(*gradients)
+
+
+# ---------------------------------------------------------------- by name
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_build(name):
+    """The network of that name, for the data given; what is not given is the network's own."""
+    given = {"classes": 100, "channels": 2, "mean": (0.2, 0.3), "std": 0.5}
+    torch.manual_seed(0)
+    model = models.build(name, **given)
+    x = torch.rand(2, 2, 28, 28)
+    assert torch.equal(model(x), network(name, **given)(x)) and model(x).shape == (2, 100)
+    torch.manual_seed(0)
+    model = models.build(name, **given, activation="relu", width=4)
+    assert torch.equal(model(x), network(name, **given, activation="relu", width=4)(x))
+
+
+def test_register(monkeypatch):
+    """By a call or a decorator; the keywords are those that are given."""
+    for name in ("mine", "yours"):
+        monkeypatch.setitem(MODELS, name, None)
+    asked = []
+
+    def make(**how):
+        asked.append(how)
+        return nn.Flatten()
+
+    assert models.register("mine", make) is make and models.register("yours")(make) is make
+    data_given = {"classes": 3, "channels": 1, "mean": 0.1, "std": 0.2}
+    assert isinstance(models.build("mine", **data_given), nn.Flatten)
+    models.build("yours", **data_given, activation="relu", width=5)
+    assert asked == [data_given, {**data_given, "activation": "relu", "width": 5}]
+
+
+def test_published_networks_load():
+    """Whoever saved weights finds every tensor under its name."""
+    paths = sorted((ROOT / "results").glob("table1_cpu_*.pt"))
+    assert len(paths) == 3
+    for path in paths:
+        model = models.build("resnet8", classes=10, channels=3, mean=0.0, std=1.0)
+        model.load_state_dict(torch.load(path, weights_only=True))
+        assert (
+            float(
+                (model.normalize.mean.flatten() - torch.tensor([0.491, 0.482, 0.447])).abs().max()
+            )
+            < 1e-3
+        )
+
+
+# ---------------------------------------------------------------- bad input
+
+
 @pytest.mark.parametrize(
-    ("how", "error", "message"),
+    ("call", "kind", "message"),
     [
         (
-            {"activation": "tanh"},
+            lambda: resnet8("tanh"),
             ValueError,
-            r"^activation must be one of \['relu', 'softplus'\], got 'tanh'",
+            "^activation must be one of 'softplus', 'relu', got 'tanh'",
         ),
-        ({"width": 0}, ValueError, "^width must be at least 1, got 0"),
-        ({"width": 1.5}, TypeError, "^width must be a whole number"),
-        ({"classes": 0}, ValueError, "^classes must be at least 1"),
-        ({"channels": 0}, ValueError, "^channels must be at least 1"),
+        (lambda: resnet20(width=0), ValueError, "^width must be at least 1, got 0"),
+        (lambda: small_cnn(classes=1.5), TypeError, "^classes must be a whole number"),
+        (lambda: small_cnn(channels=0), ValueError, "^channels must be at least 1"),
         (
-            {"channels": 2, "mean": (0.1, 0.2, 0.3)},
+            lambda: resnet8(channels=2, mean=(0.1, 0.2, 0.3)),
             ValueError,
             "^mean must be one number or 2, one for each channel, got 3",
         ),
         (
-            {"channels": 2, "mean": 0.0, "std": (1.0, 1.0, 1.0)},
+            lambda: Normalize((0.1, 0.2, 0.3), (0.1, 0.2)),
             ValueError,
-            "^std must be one number or 2",
+            "^std must be one number or 3, one for each channel, got 2",
         ),
-        ({"mean": float("nan")}, ValueError, "^mean must be finite"),
-        ({"std": 0.0}, ValueError, "^std must be positive"),
-        ({"std": -1.0}, ValueError, "^std must be positive"),
+        (lambda: Normalize(float("nan"), 1.0), ValueError, "^mean must be finite, got nan"),
+        (
+            lambda: Normalize(0.0, (0.5, 0.0)),
+            ValueError,
+            r"^std must be positive, got \(0.5, 0.0\)",
+        ),
+        (
+            lambda: models.build("resnet9", classes=2, channels=1, mean=0.0, std=1.0),
+            ValueError,
+            "^name must be one of 'resnet20', 'resnet8', 'small_cnn', got 'resnet9'",
+        ),
     ],
 )
-def test_bad_input(make, how, error, message):
-    with pytest.raises(error, match=message):
-        make(**how)
+def test_bad_input(call, kind, message):
+    with pytest.raises(kind, match=message):
+        call()

@@ -1,4 +1,4 @@
-"""The stored notebooks: executed in order, free of errors, and without traces of the machine that ran them."""
+"""The stored notebooks: executed in order, free of errors, without traces of their machine."""
 
 import ast
 import base64

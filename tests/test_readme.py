@@ -1,4 +1,4 @@
-"""The examples of the README and of the reference print what they say, as typed into a bare interpreter."""
+"""What the README and the reference show prints what they say, as typed into a bare interpreter."""
 
 import contextlib
 import doctest

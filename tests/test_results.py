@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from small_study import in_this_process
+from small_study import few_digits, in_this_process
 
-from wdtr_lite import data, evaluation, study
+from wdtr_lite import data, evaluation, study, training
 from wdtr_lite.study import grid, results
 from wdtr_lite.study.label_keeping import LabelKeeping
 from wdtr_lite.study.spec import Experiment, Networks
@@ -50,6 +50,18 @@ def test_the_experiments_of_the_book():
             assert experiment.follows == ("table1" if name in FOLLOWERS else None)
 
 
+def test_the_trade_off_takes_every_method():
+    """As registered; the profiles that are published, those that were declared."""
+    quick, cpu = (study.declared("tradeoff", each).networks for each in ("quick", "cpu"))
+    assert list(quick.candidates) == list(training.METHODS)
+    assert [job.config.method for job in quick.grid()] == [
+        method for method, settings in quick.candidates.items() for _ in settings
+    ]
+    assert list(cpu.candidates) == [
+        "none", "euclidean", "wasserstein", "gaussian_noise", "jacobian", "fgsm", "pgd", "trades",
+    ]  # fmt: skip
+
+
 def test_a_file_is_an_experiment(tmp_path):
     """Put into the folder it is found, after those of the book."""
     subprocess.run(["cp", "-r", HOME / "wdtr_lite", tmp_path], check=True)
@@ -78,9 +90,8 @@ def test_a_file_is_an_experiment(tmp_path):
     run = subprocess.run(
         [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True
     )
-    assert run.stdout.startswith(
-        "mine {'experiment': 'mine', 'profile': 'quick', 'config': {'n': 2}"
-    )
+    start = "mine {'experiment': 'mine', 'profile': 'quick', 'config': {'n': 2}, "
+    assert run.stdout.startswith(start)
     assert "'result': {'rows': [{'k': 0}, {'k': 1}]}" in run.stdout
 
 
@@ -134,7 +145,7 @@ SMALL = Table1(
     networks=Networks(
         dataset="mnist5k_color",
         training={
-            "model": "resnet8", "width": 2, "images": 64, "batch_size": 32, "epochs": 1,
+            "model": "small_cnn", "width": 2, "images": 64, "batch_size": 32, "epochs": 1,
             "milestones": [],
         },
         candidates={"none": [{}], "euclidean": [{"eta": 0.1}]},
@@ -148,17 +159,19 @@ SMALL = Table1(
 def test_a_result_is_written_with_its_weights(workshop, monkeypatch):
     """Of the first seed and the methods that were chosen; they are the networks of the rows."""
     monkeypatch.setitem(study.EXPERIMENTS, "table1", {"cpu": SMALL})
+    digits = few_digits()
+    monkeypatch.setattr(grid, "dataset_of", lambda name, split: digits)
     report = study.run("table1", "cpu")
     assert json.loads(json.dumps(report)) == study.stored("table1", "cpu")
     assert report["config"] == SMALL.config() and report["profile"] == "cpu"
     assert report["experiment"] == "table1"
-    assert report["data"] == repr(grid.dataset_of("mnist5k_color"))
+    assert report["data"] == repr(digits)
     command = "python -m wdtr_lite experiment table1 --profile cpu"
     assert report["provenance"]["command"] == command and command in study.describe(report)
     assert sorted(path.name for path in (workshop / "results").iterdir()) == [
         "table1_cpu.json", "table1_cpu_euclidean.pt", "table1_cpu_none.pt",
     ]  # fmt: skip
-    images, labels = grid.dataset_of("mnist5k_color").part("test")
+    images, labels = digits.part("test")
     for row in report["result"]["rows"][:2]:
         wrong = evaluation.misclassified(study.network(row["method"], "cpu"), images, labels)
         assert int(wrong.sum()) == row["wrong"]["natural"]
@@ -182,7 +195,7 @@ def test_where_nothing_can_be_written_nothing_is_begun(workshop, monkeypatch):
 
 
 def test_a_result_without_networks(workshop, monkeypatch):
-    images = torch.arange(60, dtype=torch.uint8)[:, None, None].expand(60, 6, 6).clone()
+    images = torch.arange(60, 120, dtype=torch.uint8)[:, None, None].repeat(1, 6, 6)
     images[1::2, :3] = 200
     parts = {"train": torch.arange(40), "test": torch.arange(40, 60)}
     stripes = data.Dataset("stripes", images, torch.arange(60) % 2, "a test", parts)
@@ -207,7 +220,7 @@ from wdtr_lite.study.table1 import Table1
 @data.register("noise")
 def noise(root, split):
     images = torch.randint(256, (60, 12, 12), generator=torch.Generator().manual_seed(0))
-    parts = {"train": torch.arange(32), "validation": torch.arange(32, 40), "test": torch.arange(40, 60)}
+    parts = {"train": torch.arange(32), "test": torch.arange(40, 60)}
     return data.Dataset("noise", images.byte(), torch.arange(60) % 3, "chance", parts)
 
 if __name__ == "__main__":

@@ -660,19 +660,18 @@ def test_learning_rate(how, rates, monkeypatch):
 
 
 def test_flips_and_crops_are_of_all_kinds():
-    """Each of the 9 x 9 crops, mirrored or not, about as often as the others: 20,000 draws, colour
-    images.
-    """
+    """Each of the 9 x 9 crops, mirrored or not, about as often as the others, in colour."""
     x = torch.rand(1, 3, 5, 6, generator=torch.Generator().manual_seed(0)) + 0.1
     augment, generator = training.AUGMENTATIONS["flip_crop"], torch.Generator().manual_seed(0)
-    seen = augment(x.expand(20_000, -1, -1, -1), generator)
+    seen = augment(x.expand(8100, -1, -1, -1), generator)
     framed = F.pad(x[0], (4, 4, 4, 4))
-    counts = []
-    for image in (framed, framed.flip(2)):
-        for top, left in itertools.product(range(9), repeat=2):
-            crop = image[:, top : top + 5, left : left + 6]
-            counts.append(int((seen == crop).flatten(1).all(1).sum()))
-    assert sum(counts) == 20_000 and abs(max(counts) - 20_000 / 162) < 60 < min(counts)
+    crops = [
+        image[:, top : top + 5, left : left + 6]
+        for image in (framed, framed.flip(2))
+        for top, left in itertools.product(range(9), repeat=2)
+    ]
+    counts = torch.stack([(seen == crop).flatten(1).all(1).sum() for crop in crops])
+    assert counts.sum() == 8100 and 20 < counts.min() and counts.max() < 80  # 50 on average
 
 
 # ---------------------------------------------------------------- the same for the same seed
@@ -1002,7 +1001,7 @@ def test_networks_trained_before_are_found(tmp_path):
         run = load(tmp_path / name)
         assert run.config == Config(**asked, **how) and len(run.history) == 159
         assert_same(weights(run), checkpoint(tmp_path / name)["model"])
-        assert run.history[-1]["epoch"] == 159 and 0 < run.history[-1]["error"] < 0.25
+        assert run.history[-1]["epoch"] == 159 and run.history[-1]["error"] < 0.25
 
 
 # ---------------------------------------------------------------- load
@@ -1163,13 +1162,14 @@ def test_every_field_has_a_wrong_value():
     assert {field.name for field in fields(Config)} - set(BAD) == {"data", "split", "model"}
     with pytest.raises(TypeError, match="^milestones must be a tuple of epochs, got '100'$"):
         Config(milestones="100")
-    wrong = {"data": "cifar", "model": "vgg"}
-    for name, value in wrong.items():
-        asked = config(**{"data": "mnist5k"} | {name: value})
-        with pytest.raises(ValueError, match=f"^name must be one of .*, got '{value}'"):
-            training.fit(asked, device="cpu")
-    with pytest.raises(ValueError, match="^split must be None for mnist5k, got 'holdout'"):
-        training.fit(Config(data="mnist5k", split="holdout"), device="cpu")
+    for asked, message in [
+        ({"data": "cifar"}, "name must be one of .*, got 'cifar'"),
+        ({"data": "mnist5k", "split": "holdout"}, "split must be None for mnist5k, got 'holdout'"),
+    ]:
+        with pytest.raises(ValueError, match=f"^{message}"):
+            training.fit(Config(**asked), device="cpu")
+    with pytest.raises(ValueError, match=r"^name must be one of .*, got 'vgg'"):
+        fit(config(model="vgg"))
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,9 @@
 """Optimal transport against closed forms, other solvers, its own axioms, and bad input."""
 
-import re
+import math
 import warnings
-from itertools import product
+from functools import cache
+from itertools import pairwise, product
 
 import numpy as np
 import ot
@@ -13,9 +14,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy.optimize import linprog
 
-from wdtr_lite import data, transport
+from wdtr_lite import data
 from wdtr_lite.transport import (
-    TransportPlan,
     as_measure,
     displacement_interpolation,
     euclidean_interpolation,
@@ -44,10 +44,11 @@ def random_images(n, shape, seed=0, black=0.3):
     return rng.random((n, *shape)) * (rng.random((n, *shape)) > black)
 
 
+@cache
 def pixel_cost(shape, p):
     """The ground cost by a double loop, written independently of the package."""
     points = [(r, c) for r in range(shape[0]) for c in range(shape[1])]
-    return np.array([[np.hypot(r - s, c - d) ** p for s, d in points] for r, c in points])
+    return np.array([[math.hypot(r - s, c - d) ** p for s, d in points] for r, c in points])
 
 
 @pytest.fixture(scope="module")
@@ -120,7 +121,8 @@ def test_scale_of_the_intensities_does_not_matter(x, y):
 @pytest.mark.parametrize("p", [1, 2, 3])
 @given(x=images((3, 3)), row=st.integers(0, 4), col=st.integers(0, 5))
 def test_translation(p, x, row, col):
-    """W_p of an image and its shifted self is the length of the shift: Jensen's inequality gives >=."""
+    """W_p of an image and its shifted self is the length of the shift: Jensen's inequality gives
+    >=."""
     here, there = np.zeros((2, 7, 8))
     here[:3, :3] = x
     there[row : row + 3, col : col + 3] = x
@@ -190,7 +192,8 @@ def test_agrees_with_pot_on_the_full_grid(digits, p):
 
 @pytest.mark.parametrize("p", [1, 2])
 def test_plan_is_feasible_sparse_and_optimal(digits, p):
-    """Optimal, because the dual of linprog or of POT, feasible by the check here, has the same value."""
+    """Optimal, because the dual of linprog or of POT, feasible by the check here, has the same
+    value."""
     for x, y in digits.reshape(15, 2, 28, 28)[:4]:
         plan = transport_plan(x, y, p=p)
         a, b = (z.ravel() / z.sum() for z in (x, y))
@@ -201,7 +204,8 @@ def test_plan_is_feasible_sparse_and_optimal(digits, p):
         cost = pixel_cost((28, 28), p)
         primal = (plan.mass * cost[plan.source, plan.target]).sum()
         assert primal == pytest.approx(wasserstein_distance(x, y, p=p) ** p, rel=1e-12)
-        u, v = ot.emd(a, b, cost, log=True)[1]["u"], ot.emd(a, b, cost, log=True)[1]["v"]
+        dual = ot.emd(a, b, cost, log=True)[1]
+        u, v = dual["u"], dual["v"]
         lit = np.ix_(a > 0, b > 0)
         assert (cost - u[:, None] - v)[lit].min() > -1e-9
         assert a @ u + b @ v == pytest.approx(primal, rel=1e-9)
@@ -279,10 +283,10 @@ def centre(image):
 
 
 def assert_geodesic(x, y, t):
-    """The unsplatted particles are at exactly t W2 from x (McCann). Splatting moves each by a random vector
-    of mean zero, independent of where it came from; its variance s^2 <= 1/2 adds to the squared cost of that
-    coupling, and the triangle inequality bounds the distance from below:
-    t W2 - s <= W2(x, x_t) <= sqrt(t^2 W2^2 + s^2)."""
+    """The unsplatted particles are at exactly t W2 from x (McCann). Splatting moves each by a
+    random vector of mean zero, independent of where it came from; its variance s^2 <= 1/2 adds to
+    the squared cost of that coupling, and the triangle inequality bounds the distance from below: t
+    W2 - s <= W2(x, x_t) <= sqrt(t^2 W2^2 + s^2)."""
     plan, total = transport_plan(x, y), wasserstein_distance(x, y)
     image = displacement_interpolation(x, y, t, plan=plan)
     variance = splat_variance(plan, t, x.shape[1])
@@ -403,7 +407,8 @@ def test_fixed_distance_ends(digits, metric, measure):
 
 
 def test_fixed_distance_goes_along_the_geodesic(digits):
-    """Its W2 to y completes the way, up to twice the splatting error, and its L2 counterpart cross-fades."""
+    """Its W2 to y completes the way, up to twice the splatting error, and its L2 counterpart
+    cross-fades."""
     x, y = digits[:2]
     total = wasserstein_distance(x, y)
     image = fixed_distance_interpolate(x, y, total / 2)
@@ -448,7 +453,7 @@ def test_entropic_plan_has_the_marginals(p):
     """The potentials that solve the problem make a plan with marginals x and y, to tol in L1."""
     x, y = as_measure(torch.tensor(random_images(4, (4, 5), seed=6))).reshape(2, 2, 4, 5)
     for tol in (1e-4, 1e-9):
-        problem = transport._EntropicProblem(x, y, p, 0.7, tol, 10**5)
+        problem = sinkhorn.EntropicProblem(x, y, p, 0.7, tol, 10**5)
         f = problem.half_step(problem.g, problem.log_b, 0.7).reshape(2, 20, 1)
         exponent = (f + problem.g.reshape(2, 1, 20) - torch.tensor(pixel_cost((4, 5), p))) / 0.7
         plan = x.reshape(2, 20, 1) * y.reshape(2, 1, 20) * exponent.exp()
@@ -465,7 +470,7 @@ def test_sinkhorn_tends_to_the_exact_distance(p):
         for e in (4, 1, 0.25, 0.06, 0.015)
     ]
     assert all(error > -1e-6 for error in errors)
-    assert all(later < earlier for earlier, later in zip(errors, errors[1:]))
+    assert all(later < earlier for earlier, later in pairwise(errors))
     assert errors[-1] < 0.01 * exact
     debiased = sinkhorn_distance(x, y, p=p, epsilon=0.06, debiased=True, tol=1e-7, max_iter=10**6)
     assert debiased == pytest.approx(exact, rel=0.1)
@@ -475,7 +480,8 @@ def test_sinkhorn_tends_to_the_exact_distance(p):
 @settings(max_examples=25)
 @given(x=images(), y=images(), epsilon=st.sampled_from([1.0, 4.0, 1000.0]))
 def test_sinkhorn_bounds(p, scale, x, y, epsilon):
-    """The entropic plan is feasible, so it costs at least the optimum, and at most the product plan."""
+    """The entropic plan is feasible, so it costs at least the optimum, and at most the product
+    plan."""
     epsilon *= scale
     blurred = sinkhorn_distance(x, y, p=p, epsilon=epsilon)
     a, b = (z.ravel() / z.sum() for z in (x, y))
@@ -500,7 +506,8 @@ def test_sinkhorn_tends_to_the_product_plan():
 
 @pytest.mark.parametrize(("p", "epsilon"), [(2, 0.5), (1, 0.02)])
 def test_sinkhorn_where_the_plain_kernel_underflows(p, epsilon):
-    """exp(-C / epsilon) is zero between two far blobs: plain Sinkhorn divides by zero, this one does not."""
+    """exp(-C / epsilon) is zero between two far blobs: plain Sinkhorn divides by zero, this one
+    does not."""
     x, y = np.zeros((2, 3, 26))
     x[:, :3], y[:, -3:] = random_images(2, (3, 3), seed=9, black=0)
     a, b = (z.ravel() / z.sum() for z in (x, y))
@@ -518,14 +525,15 @@ def test_sinkhorn_where_the_plain_kernel_underflows(p, epsilon):
 
 @pytest.mark.parametrize("epsilon", [20.0, 2.0, 0.4, 0.05, 0.003])
 def test_log_sums_agree_with_brute_force(epsilon):
-    """Over lines where the matrix product is sound, where it underflows, and where it does in some lines only."""
+    """Over lines where the matrix product is sound, where it underflows, and where it does in some
+    lines only."""
     g = torch.Generator().manual_seed(0)
     v = 40 * torch.randn(3, 5, 24, dtype=torch.float64, generator=g)
     v[0, :, 6:] = v[1, 1] = -708
     squares = [
         (torch.arange(k, dtype=torch.float64) - torch.arange(k)[:, None]) ** 2 for k in (5, 24)
     ]
-    for p, log_sum in ((2, sinkhorn._separable(*squares)), (1, sinkhorn._row_by_row(*squares, 1))):
+    for p, log_sum in ((2, sinkhorn.separable(*squares)), (1, sinkhorn.row_by_row(*squares, 1))):
         cost = torch.tensor(pixel_cost((5, 24), p))
         rates = (
             torch.full((1, 1, 1), 1 / epsilon),
@@ -567,8 +575,9 @@ def test_lines_are_summed_entry_by_entry_only_where_they_underflow(digits):
 @pytest.mark.parametrize("debiased", [False, True])
 @pytest.mark.parametrize(("p", "epsilon"), [(2, 2.0), (1, 1.0)])
 def test_sinkhorn_gradient(p, epsilon, debiased):
-    """Against finite differences. The images have no black pixel here: there the difference is one-sided."""
-    x, y = torch.tensor(random_images(2, (4, 5), seed=10, black=0) + 0.05).requires_grad_()
+    """Against finite differences. The images have no black pixel here: there the difference is
+    one-sided."""
+    x, y = torch.tensor(random_images(2, (3, 4), seed=10, black=0) + 0.05).requires_grad_()
 
     def distance(x, y):
         return sinkhorn_distance(x, y, p=p, epsilon=epsilon, debiased=debiased, tol=1e-13)
@@ -616,8 +625,8 @@ def test_sinkhorn_gradient_of_batches_in_float32():
 def test_sinkhorn_gradient_does_not_depend_on_how_it_is_summed(digits, monkeypatch):
     """At black pixels of a digit too, whose mass underflows in a matrix product."""
     gradients = []
-    for summed in (sinkhorn._separable, lambda rows, cols: sinkhorn._row_by_row(rows, cols, 2)):
-        monkeypatch.setattr(transport, "_separable", summed)
+    for summed in (sinkhorn.separable, lambda rows, cols: sinkhorn.row_by_row(rows, cols, 2)):
+        monkeypatch.setattr(sinkhorn, "separable", summed)
         x, y = torch.tensor(digits[:2]).requires_grad_()
         both = torch.autograd.grad(sinkhorn_distance(x, y, epsilon=1.5, tol=0.1), (x, y))
         gradients.append(torch.stack(both))
@@ -718,274 +727,104 @@ def test_on_the_gpu():
 
 
 GOOD = np.arange(1.0, 13).reshape(3, 4)
-OTHER = GOOD[::-1].copy()
-FULL = transport_plan(GOOD, OTHER)
+OTHER, ONES = GOOD[::-1].copy(), np.ones((3, 4))
+PLAN = transport_plan(GOOD, OTHER)
 
 
-def with_pixel(value):
-    image = GOOD.copy()
-    image[1, 2] = value
-    return image
+def exact(x=GOOD, y=OTHER, **options):
+    return wasserstein_distance(x, y, **options)
 
 
-BAD_IMAGES = {
-    "negative": (with_pixel(-2.5), "-2.5"),
-    "nan": (with_pixel(np.nan), "nan"),
-    "inf": (with_pixel(np.inf), "inf"),
-    "both_infs": (np.array([[np.inf, -np.inf]]), "inf"),
-    "no_mass": (0 * GOOD, "total mass is 0"),
-    "overflow": (np.full((3, 4), 1e308), "total mass is inf"),
-    "complex": (GOOD + 1j, "complex128"),
-    "str": (np.array([["a", "b"]]), "<U1"),
-    "object": (np.array([[None, 1]]), "object"),
-    "empty": (np.zeros((0, 4)), "0, 4)"),
-    "one_axis": (GOOD[0], "(4,)"),
-    "negative_tensor": (torch.tensor(with_pixel(-2.5)), "-2.5"),
-    "nan_tensor": (torch.tensor(with_pixel(np.nan)).float(), "nan"),
-    "complex_tensor": (torch.tensor(GOOD + 1j), "complex128"),
-}
-
-CALLS = {
-    "image": {"as_measure": as_measure},
-    "x": {
-        "transport_plan": lambda z: transport_plan(z, GOOD),
-        "wasserstein_distance": lambda z: wasserstein_distance(z, GOOD),
-        "sinkhorn_distance": lambda z: sinkhorn_distance(z, GOOD, epsilon=1.0),
-        "displacement_interpolation": lambda z: displacement_interpolation(z, GOOD, 0.5),
-        "euclidean_interpolation": lambda z: euclidean_interpolation(z, GOOD, 0.5),
-        "fixed_distance_wasserstein": lambda z: fixed_distance_interpolate(z, GOOD, 0.0),
-        "fixed_distance_euclidean": lambda z: fixed_distance_interpolate(
-            z, GOOD, 0.0, metric="euclidean"
-        ),
-    },
-    "y": {
-        "transport_plan": lambda z: transport_plan(GOOD, z),
-        "wasserstein_distance": lambda z: wasserstein_distance(GOOD, z),
-        "sinkhorn_distance": lambda z: sinkhorn_distance(GOOD, z, epsilon=1.0),
-        "displacement_interpolation": lambda z: displacement_interpolation(GOOD, z, 0.5),
-        "euclidean_interpolation": lambda z: euclidean_interpolation(GOOD, z, 0.5),
-        "fixed_distance_wasserstein": lambda z: fixed_distance_interpolate(GOOD, z, 0.0),
-        "fixed_distance_euclidean": lambda z: fixed_distance_interpolate(
-            GOOD, z, 0.0, metric="euclidean"
-        ),
-    },
-    "xs": {"pairwise_distances": lambda z: pairwise_distances([z, z])},
-    "ys": {"pairwise_distances": lambda z: pairwise_distances([GOOD], [z])},
-}
+def entropic_distance(x=GOOD, y=OTHER, epsilon=1.0, **options):
+    return sinkhorn_distance(x, y, epsilon=epsilon, **options)
 
 
-@pytest.mark.parametrize("bad", BAD_IMAGES)
-@pytest.mark.parametrize(
-    ("argument", "function"),
-    [
-        pytest.param(a, f, id=f"{name}-{a}")
-        for a, calls in CALLS.items()
-        for name, f in calls.items()
-    ],
-)
-def test_bad_images(argument, function, bad):
-    image, value = BAD_IMAGES[bad]
-    with pytest.raises(ValueError, match=rf"^{argument} must .*{re.escape(value)}"):
-        function(image)
+def between(x=GOOD, y=OTHER, t=0.5, **options):
+    return displacement_interpolation(x, y, t, **options)
 
 
-def test_bad_image_in_a_batch():
-    batch = np.stack([GOOD, with_pixel(-2.5), GOOD])
-    with pytest.raises(ValueError, match="^x must .*-2.5"):
-        sinkhorn_distance(batch, batch, epsilon=1.0)
-    with pytest.raises(ValueError, match="^xs must .*-2.5"):
-        pairwise_distances(batch)
-    with pytest.raises(ValueError, match="^ys must .*total mass is 0"):
-        pairwise_distances(np.ones((2, 3, 4)), np.stack([GOOD, 0 * GOOD]))
+def fade(x=GOOD, y=OTHER, t=0.5):
+    return euclidean_interpolation(x, y, t)
 
 
-SHAPES = {
-    "transport_plan": transport_plan,
-    "wasserstein_distance": wasserstein_distance,
-    "sinkhorn_distance": lambda x, y: sinkhorn_distance(x, y, epsilon=1.0),
-    "displacement_interpolation": lambda x, y: displacement_interpolation(x, y, 0.5),
-    "displacement_interpolation_with_plan": lambda x, y: displacement_interpolation(
-        x, y, 0.5, plan=FULL
-    ),
-    "euclidean_interpolation": lambda x, y: euclidean_interpolation(x, y, 0.5),
-    "fixed_distance_interpolate": lambda x, y: fixed_distance_interpolate(x, y, 0.1),
-    "pairwise_distances": lambda x, y: pairwise_distances([x], [y]),
-}
+def at(distance=0.1, x=GOOD, y=OTHER, **options):
+    return fixed_distance_interpolate(x, y, distance, **options)
 
 
-@pytest.mark.parametrize("function", SHAPES.values(), ids=SHAPES)
-@pytest.mark.parametrize("shape", [(4, 3), (2, 6), (3, 5)])
-def test_shapes_that_differ(function, shape):
-    with pytest.raises(
-        ValueError, match=rf"^xs? and ys? must .*got \(3, 4\) and {re.escape(str(shape))}"
-    ):
-        function(GOOD, np.ones(shape))
+def float32(image):
+    return torch.tensor(image).float()
 
 
-def plan_like(**changed):
-    return FULL._replace(**changed)
-
+NEGATIVE = "must be non-negative, finite and of positive mass: its least pixel is -12"
 
 # call, and the message: the argument first, the value within
 BAD_CALLS = {
-    "t_below": (lambda: displacement_interpolation(GOOD, OTHER, -0.1), r"t must .*-0.1"),
-    "t_above": (lambda: displacement_interpolation(GOOD, OTHER, 1.1), r"t must .*1.1"),
-    "t_nan": (lambda: displacement_interpolation(GOOD, OTHER, np.nan), r"t must .*nan"),
-    "t_below_euclidean": (lambda: euclidean_interpolation(GOOD, OTHER, -1e-9), r"t must .*-1e-09"),
-    "t_above_euclidean": (lambda: euclidean_interpolation(GOOD, OTHER, 2), r"t must .*2"),
-    "t_nan_euclidean": (
-        lambda: euclidean_interpolation(GOOD, OTHER, float("nan")),
-        r"t must .*nan",
-    ),
-    "distance_beyond": (
-        lambda: fixed_distance_interpolate(GOOD, OTHER, 9.5),
-        r"distance=9.5 must .*0.98709",
-    ),
-    "distance_negative": (
-        lambda: fixed_distance_interpolate(GOOD, OTHER, -0.5),
-        r"distance=-0.5 must",
-    ),
-    "distance_nan": (lambda: fixed_distance_interpolate(GOOD, OTHER, np.nan), r"distance=nan must"),
-    "distance_beyond_euclidean": (
-        lambda: fixed_distance_interpolate(GOOD, OTHER, 0.5, metric="euclidean"),
-        r"distance=0.5 must .*0.2900",
-    ),
-    "distance_negative_euclidean": (
-        lambda: fixed_distance_interpolate(GOOD, OTHER, -0.1, metric="euclidean"),
-        r"distance=-0.1 must",
-    ),
-    "metric_unknown": (
-        lambda: fixed_distance_interpolate(GOOD, OTHER, 0.5, metric="l2"),
-        r"metric must .*'l2'",
-    ),
-    "epsilon_zero": (lambda: sinkhorn_distance(GOOD, OTHER, epsilon=0), r"epsilon must .*got 0"),
-    "epsilon_negative": (
-        lambda: sinkhorn_distance(GOOD, OTHER, epsilon=-0.5),
-        r"epsilon must .*-0.5",
-    ),
-    "epsilon_nan": (lambda: sinkhorn_distance(GOOD, OTHER, epsilon=np.nan), r"epsilon must .*nan"),
-    "epsilon_inf": (lambda: sinkhorn_distance(GOOD, OTHER, epsilon=np.inf), r"epsilon must .*inf"),
-    "epsilon_unresolved": (
-        lambda: sinkhorn_distance(GOOD, OTHER, epsilon=1e-17),
-        r"epsilon must .*13 .*1e-17",
-    ),
-    "epsilon_unresolved_float32": (
-        lambda: sinkhorn_distance(
-            torch.tensor(GOOD).float(), torch.tensor(OTHER).float(), epsilon=1e-7
-        ),
-        r"epsilon must .*float32, got 1e-07",
-    ),
-    "tol_zero": (
-        lambda: sinkhorn_distance(GOOD, OTHER, epsilon=1.0, tol=0.0),
-        r"tol must .*got 0.0",
-    ),
-    "tol_nan": (lambda: sinkhorn_distance(GOOD, OTHER, epsilon=1.0, tol=np.nan), r"tol must .*nan"),
-    "max_iter_zero": (
-        lambda: sinkhorn_distance(GOOD, OTHER, epsilon=1.0, max_iter=0),
-        r"max_iter must .*got 0",
-    ),
-    "types_differ": (
-        lambda: sinkhorn_distance(torch.tensor(GOOD).float(), torch.tensor(OTHER), epsilon=1.0),
-        r"x and y must .*float32, cpu and torch.float64, cpu",
-    ),
-    "batch_and_image": (
-        lambda: sinkhorn_distance(GOOD[None], OTHER, epsilon=1.0),
-        r"x and y must .*\(1, 3, 4\) and \(3, 4\)",
-    ),
-    "batch_to_exact": (
-        lambda: wasserstein_distance(GOOD[None], OTHER[None]),
-        r"x and y must .*\(1, 3, 4\)",
-    ),
-    "image_to_pairwise": (lambda: pairwise_distances(GOOD), r"xs must .*\(4,\)"),
-    "no_images": (lambda: pairwise_distances([]), r"xs must .*got 0 images"),
-    "images_of_two_shapes": (
-        lambda: pairwise_distances([GOOD, GOOD.T]),
-        r"xs must .*\(3, 4\), \(4, 3\)",
-    ),
-    "workers_zero": (lambda: pairwise_distances([GOOD], workers=0), r"workers must .*got 0"),
+    "measure": (lambda: as_measure(-GOOD), f"image {NEGATIVE}"),
+    "cost_p": (lambda: ground_cost((2, 3), 0.5), "p must be at least 1 and finite, got 0.5"),
+    "cost_p_overflows": (lambda: ground_cost((28, 28), 1000), "p is too large"),
     "shape_zero": (lambda: ground_cost((0, 3)), r"shape must .*\(0, 3\)"),
     "shape_three": (lambda: ground_cost((1, 2, 3)), r"shape must .*\(1, 2, 3\)"),
     "shape_fraction": (lambda: ground_cost((2.5, 3)), r"shape must .*\(2.5, 3\)"),
-    "metric_name": (lambda: ground_cost((2, 3), metric="nope"), r"metric='nope'"),
-    "metric_negative": (
-        lambda: ground_cost((2, 3), metric=lambda a, b: -1.5),
-        r"metric must .*-1.5",
+    "metric_name": (lambda: ground_cost((2, 3), metric="nope"), "metric='nope'"),
+    "metric_negative": (lambda: ground_cost((2, 3), metric=lambda a, b: -1.5), "metric must .*-1"),
+    "metric_undefined": (lambda: ground_cost((2, 3), metric="cosine"), "metric must .*nan"),
+    "metric_shape": (lambda: ground_cost((1, 6), metric=ONES), r"metric must .*\(6, 6\).*\(3, 4"),
+    "plan_x": (lambda: transport_plan(-GOOD, OTHER), f"x {NEGATIVE}"),
+    "plan_y": (lambda: transport_plan(GOOD, -OTHER), f"y {NEGATIVE}"),
+    "plan_shapes": (lambda: transport_plan(GOOD, OTHER.T), r"x and y must .*\(3, 4\) and \(4, 3\)"),
+    "plan_p": (lambda: transport_plan(GOOD, OTHER, p=np.nan), "p must .*nan"),
+    "plan_cost": (lambda: transport_plan(GOOD, OTHER, cost=ONES), "cost must have shape"),
+    "exact_x": (lambda: exact(-GOOD), f"x {NEGATIVE}"),
+    "exact_y": (lambda: exact(y=-OTHER), f"y {NEGATIVE}"),
+    "exact_batch": (lambda: exact(GOOD[None], OTHER[None]), r"x and y must .*\(1, 3, 4\)"),
+    "exact_p": (lambda: exact(p=0, cost=np.ones((12, 12))), "p must .*, got 0"),
+    "exact_p_overflows": (lambda: exact(p=2000), "p is too large"),
+    "exact_cost": (lambda: exact(cost=-np.ones((12, 12))), "cost must .*, it holds -1"),
+    "pairs_xs": (lambda: pairwise_distances([GOOD, -GOOD]), f"xs {NEGATIVE}"),
+    "pairs_ys": (lambda: pairwise_distances([GOOD], [GOOD, 0 * GOOD]), "ys must .*mass is 0"),
+    "pairs_shapes": (
+        lambda: pairwise_distances([GOOD], [GOOD.T]),
+        r"xs and ys must .*\(3, 4\) and",
     ),
-    "metric_undefined": (lambda: ground_cost((2, 3), metric="cosine"), r"metric must .*nan"),
-    "metric_shape": (
-        lambda: ground_cost((2, 3), metric=np.ones((5, 6))),
-        r"metric must .*\(6, 6\).*\(5, 6\)",
+    "pairs_of_one": (lambda: pairwise_distances(GOOD), r"xs must .*\(4,\)"),
+    "pairs_of_none": (lambda: pairwise_distances([]), "xs must .*got 0 images"),
+    "pairs_of_two": (lambda: pairwise_distances([GOOD, GOOD.T]), r"xs must .*\(3, 4\), \(4, 3\)"),
+    "pairs_p": (lambda: pairwise_distances([GOOD], p=0.5), "p must .*, got 0.5"),
+    "pairs_cost": (lambda: pairwise_distances([GOOD, OTHER], cost=ONES), "cost must have shape"),
+    "workers": (lambda: pairwise_distances([GOOD], workers=0), "workers must be at least 1, got 0"),
+    "sinkhorn_x": (lambda: entropic_distance(np.stack([GOOD, -GOOD]), GOOD), f"x {NEGATIVE}"),
+    "sinkhorn_y": (lambda: entropic_distance(y=-OTHER), f"y {NEGATIVE}"),
+    "sinkhorn_p": (lambda: entropic_distance(p=0.5), "p must .*, got 0.5"),
+    "sinkhorn_shapes": (lambda: entropic_distance(GOOD[None]), r"x and y must .*\(1, 3, 4\) and"),
+    "sinkhorn_types": (
+        lambda: entropic_distance(float32(GOOD), torch.tensor(OTHER)),
+        "x and y must .*float32, cpu and torch.float64, cpu",
     ),
-    "metric_complex": (
-        lambda: ground_cost((1, 1), metric=np.array([[1j]])),
-        r"metric must .*complex128",
+    "epsilon": (lambda: entropic_distance(epsilon=0), "epsilon must be positive .*, got 0"),
+    "epsilon_unresolved": (
+        lambda: entropic_distance(epsilon=1e-17),
+        "epsilon must exceed .* costs up to 13 .*1e-17",
     ),
-    "p_overflows_cost": (lambda: ground_cost((28, 28), 1000), r"p is too large"),
-    "p_overflows": (lambda: wasserstein_distance(GOOD, OTHER, p=2000), r"p is too large"),
-    "plan_reversed": (
-        lambda: displacement_interpolation(GOOD, OTHER, 0.5, plan=transport_plan(OTHER, GOOD)),
-        r"plan must move x to y: its source differs from x by 0.8",
+    "epsilon_unresolved_float32": (
+        lambda: entropic_distance(float32(GOOD), float32(OTHER), epsilon=1e-7),
+        "epsilon must .*float32, got 1e-07",
     ),
-    "plan_to_elsewhere": (
-        lambda: displacement_interpolation(GOOD, GOOD, 0.5, plan=FULL),
-        r"plan must move x to y: its target differs from y by 0.8",
-    ),
-    "plan_of_half_the_mass": (
-        lambda: displacement_interpolation(GOOD, OTHER, 0.5, plan=plan_like(mass=FULL.mass / 2)),
-        r"plan must move x to y: its source differs from x by 0.5",
-    ),
-    "plan_beyond_the_image": (
-        lambda: displacement_interpolation(
-            GOOD, OTHER, 0.5, plan=plan_like(target=FULL.target + 12)
-        ),
-        r"plan must move x to y: its target",
-    ),
-    "plan_before_the_image": (
-        lambda: displacement_interpolation(
-            GOOD, OTHER, 0.5, plan=plan_like(source=FULL.source - 12)
-        ),
-        r"plan must move x to y: its source",
-    ),
-    "plan_nan": (
-        lambda: displacement_interpolation(
-            GOOD, OTHER, 0.5, plan=plan_like(mass=FULL.mass * np.nan)
-        ),
-        r"plan must .*nan",
-    ),
-    "plan_negative": (
-        lambda: displacement_interpolation(GOOD, OTHER, 0.5, plan=plan_like(mass=-FULL.mass)),
-        r"plan must .*-0.",
-    ),
-    "plan_with_more": (
-        lambda: displacement_interpolation(
-            with_pixel(0.0),
-            with_pixel(0.0),
-            0.5,
-            plan=TransportPlan(*np.diag_indices(12), GOOD.ravel() / 71),
-        ),
-        r"plan must move x to y: its source differs from x by 0.0",
-    ),
-    "plan_empty": (
-        lambda: displacement_interpolation(
-            GOOD, OTHER, 0.5, plan=TransportPlan(*(k[:0] for k in FULL))
-        ),
-        r"plan must move x to y: its source differs from x by 1",
-    ),
-}
-WITH_P = {
-    "ground_cost": lambda p: ground_cost((2, 3), p),
-    "transport_plan": lambda p: transport_plan(GOOD, OTHER, p=p),
-    "wasserstein_distance": lambda p: wasserstein_distance(GOOD, OTHER, p=p),
-    "wasserstein_distance_with_cost": lambda p: wasserstein_distance(
-        GOOD, OTHER, p=p, cost=np.ones((12, 12))
-    ),
-    "pairwise_distances": lambda p: pairwise_distances([GOOD], p=p),
-    "sinkhorn_distance": lambda p: sinkhorn_distance(GOOD, OTHER, p=p, epsilon=1.0),
-}
-WITH_COST = {
-    "transport_plan": lambda cost: transport_plan(GOOD, OTHER, cost=cost),
-    "wasserstein_distance": lambda cost: wasserstein_distance(GOOD, OTHER, cost=cost),
-    "pairwise_distances": lambda cost: pairwise_distances([GOOD, OTHER], cost=cost),
+    "tol": (lambda: entropic_distance(tol=0.0), "tol must be positive and finite, got 0.0"),
+    "max_iter": (lambda: entropic_distance(max_iter=0), "max_iter must be at least 1, got 0"),
+    "debiased": (lambda: entropic_distance(p=2.5, debiased=True), "p must be at most 2 .*2.5"),
+    "between_x": (lambda: between(-GOOD), f"x {NEGATIVE}"),
+    "between_t": (lambda: between(t=-0.1), r"t must lie in \[0, 1\], got -0.1"),
+    "between_plan": (lambda: between(OTHER, GOOD, plan=PLAN), "plan must move x to y: its source"),
+    "between_shapes": (lambda: between(y=OTHER.T, plan=PLAN), "x and y must"),
+    "fade_y": (lambda: fade(y=-OTHER), f"y {NEGATIVE}"),
+    "fade_t": (lambda: fade(t=np.nan), "t must .*nan"),
+    "at_x": (lambda: at(x=-GOOD), f"x {NEGATIVE}"),
+    "at_metric": (lambda: at(metric="l2"), "metric must be one of .*'l2'"),
+    "at_beyond": (lambda: at(9.5), "distance=9.5 must .*0.98709"),
+    "at_negative": (lambda: at(-0.5), "distance=-0.5 must"),
+    "at_nan": (lambda: at(np.nan), "distance=nan must"),
+    "at_beyond_euclidean": (lambda: at(0.5, metric="euclidean"), "distance=0.5 must .*0.2900"),
+    "at_negative_euclidean": (lambda: at(-0.1, metric="euclidean"), "distance=-0.1 must"),
 }
 
 
@@ -996,37 +835,7 @@ def test_bad_calls(case):
         call()
 
 
-@pytest.mark.parametrize("function", WITH_P.values(), ids=WITH_P)
-@pytest.mark.parametrize("p", [0.5, 0, -1, np.nan, np.inf])
-def test_bad_p(function, p):
-    with pytest.raises(ValueError, match=rf"^p must be at least 1 and finite, got {p!r}$"):
-        function(p)
-
-
-def cost_with(value):
-    cost = np.ones((12, 12))
-    cost[3, 5] = value
-    return cost
-
-
-@pytest.mark.parametrize("function", WITH_COST.values(), ids=WITH_COST)
-@pytest.mark.parametrize(
-    ("cost", "value"),
-    [
-        (np.ones((12, 11)), r"\(12, 12\).*got \(12, 11\)"),
-        (np.ones((3, 4)), r"\(12, 12\).*got \(3, 4\)"),
-        (3.0, r"\(12, 12\).*got \(\)"),
-        (cost_with(-0.25), "-0.25"),
-        (cost_with(np.nan), "nan"),
-        (cost_with(np.inf), "inf"),
-        (np.ones((12, 12)) + 1j, "complex128"),
-        (np.full((12, 12), "1"), "<U1"),
-    ],
-    ids=["shape", "image_shape", "number", "negative", "nan", "inf", "complex", "str"],
-)
-def test_bad_cost(function, cost, value):
-    with pytest.raises(ValueError, match=f"^cost must .*{value}"):
-        function(cost)
+# ---------------------------------------------------------------- precision
 
 
 def test_the_scale_of_a_cost_does_not_matter():
@@ -1060,12 +869,6 @@ def test_pairwise_distances_with_an_asymmetric_cost():
     expected = [[wasserstein_distance(x, y, cost=cost) for y in images] for x in images]
     assert np.allclose(pairwise_distances(images, cost=cost), expected, rtol=1e-12)
     assert not np.allclose(expected, np.transpose(expected))
-
-
-def test_the_divergence_needs_p_up_to_two():
-    x = np.ones((1, 4))
-    with pytest.raises(ValueError, match="p must be at most 2 where debiased.*2.5"):
-        sinkhorn_distance(x, x, epsilon=1, p=2.5, debiased=True)
 
 
 def test_fixed_distance_below_rounding_is_the_source():

@@ -7,7 +7,7 @@ import json
 import sys
 import types
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import Field, fields
 from functools import partial
 from typing import Any
@@ -41,6 +41,15 @@ On a cluster:     dask scheduler; dask worker ADDRESS --nthreads 1 (on each mach
                   python -m wdtr_lite experiment table1 --profile full --cluster ADDRESS"""
 
 
+ATTACK = {  # each option's help, and what is offered
+    "alpha": ("step length (default: 2.5 epsilon / steps)",),
+    "steps": ("of ifgsm and pgd",),
+    "restarts": ("of pgd, each from a random start",),
+    "norm": ("of the radius", ("linf", "l2")),
+    "seed": ("of pgd's starts",),
+}
+
+
 def main(arguments: list[str] | None = None) -> None:
     arguments = sys.argv[1:] if arguments is None else arguments
     prog, summary = "python -m wdtr_lite", (__doc__ or "").partition(": ")[2]
@@ -66,9 +75,10 @@ def main(arguments: list[str] | None = None) -> None:
 # ---------------------------------------------------------------- options
 
 
-def _add_field(command: argparse.ArgumentParser, option: Field) -> None:
-    """An option from a field of a dataclass."""
-    names = option.metadata.get("choices") or option.metadata.get("names", tuple)()
+def _add_field(
+    command: argparse.ArgumentParser, option: Field, text: str, names: Iterable = ()
+) -> None:
+    """An option from a field of a dataclass, its help, and the values that are offered for it."""
     kind: Any = option.type
     default: Any = option.default
     optional, several = isinstance(kind, types.UnionType), typing.get_origin(kind) is tuple
@@ -81,8 +91,7 @@ def _add_field(command: argparse.ArgumentParser, option: Field) -> None:
         nargs="*" if several else None,
         metavar="{" + offered + "}" if offered else kind.__name__.upper(),
         default=default,
-        help=option.metadata["help"].replace("%", "%%")
-        + ("" if shown is None else f" (default: {shown})"),
+        help=text.replace("%", "%%") + ("" if shown is None else f" (default: {shown})"),
     )
 
 
@@ -114,7 +123,8 @@ def _add_train(command: argparse.ArgumentParser) -> None:
         "--checkpoint-every", type=int, default=10, help="epochs between checkpoints (default: 10)"
     )
     for option in fields(training.Config):
-        _add_field(command, option)
+        names = option.metadata["choices"] or option.metadata["names"]()
+        _add_field(command, option, option.metadata["help"], names)
 
 
 def _train(options: argparse.Namespace) -> None:
@@ -148,15 +158,15 @@ def _add_evaluate(command: argparse.ArgumentParser) -> None:
         "--epsilon", type=float, default=8 / 255, help="radius, of intensities (default: 8/255)"
     )
     for option in fields(attacks.Attack)[2:]:
-        _add_field(command, option)
+        _add_field(command, option, *ATTACK[option.name])
     command.add_argument("--device", default="cuda" if there else "cpu", help="cuda or cpu")
 
 
 def _evaluate(options: argparse.Namespace) -> None:
+    run = training.load(options.folder, device=options.device)
     from wdtr_lite import evaluation
     from wdtr_lite.study import summary
 
-    run = training.load(options.folder, device=options.device)
     dataset = data.load(run.config.data, split=run.config.split)
     part = dataset.part(options.part, options.images)
     images, labels = (tensor.to(options.device) for tensor in part)

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from wdtr_lite import checks
 
-__all__ = ["MODELS", "Normalize", "build", "register", "resnet20", "resnet8", "small_cnn"]
+__all__ = ["MODELS", "Normalize", "build", "register", "resnet8", "resnet20", "small_cnn"]
 
 Classifier = Callable[[Tensor], Any]  # images to logits (B, K) or an object that has .logits
 Activation = Callable[[Tensor], Tensor]

@@ -83,9 +83,8 @@ def sample(
         else:
             deviation = variance.sqrt_()
         flux = torch.randn(n, *variance.shape, **kind).mul_(deviation * eta)
-        low, high = graph.endpoints(xi, offset)
-        high.add_(flux)
-        low.sub_(flux)
+        graph.endpoints(xi, offset)[1].add_(flux)
+        graph.endpoints(xi, offset)[0].sub_(flux)
     if nonnegative:
         xi = project_to_simplex(x + xi, x.sum((-2, -1))) - x
     return xi
@@ -118,8 +117,9 @@ def project_to_simplex(x: Tensor, mass: Tensor | float) -> Tensor:
     """
     checks.floating(x, "x")
     mass = torch.as_tensor(mass, device=x.device, dtype=x.dtype)
-    if not bool(((mass >= 0) & mass.isfinite()).all()):
-        raise ValueError("mass must be non-negative and finite")
+    bad = mass[~((mass >= 0) & mass.isfinite())]
+    if len(bad):
+        raise ValueError(f"mass must be non-negative and finite, got {bad[0]:g}")
     flat = x.flatten(-2)
     ordered = flat.sort(dim=-1, descending=True).values
     count = torch.arange(1, flat.shape[-1] + 1, device=x.device, dtype=x.dtype)

@@ -43,7 +43,7 @@ __all__ = [
     "trial_table",
 ]
 
-CONDITIONS = {
+_CONDITIONS = {
     "natural": "natural",
     "FGSM 8": "FGSM, ε = 8/255",
     "FGSM 25": "FGSM, ε = 25/255",
@@ -105,20 +105,20 @@ def sources(**reports: dict | None) -> str:
 
 def paper_table() -> Markdown:
     """The errors that the paper prints."""
-    rows = [[name, *_paper(condition)] for condition, name in CONDITIONS.items()]
+    rows = [[name, *_paper(condition)] for condition, name in _CONDITIONS.items()]
     return tables.table(["the paper, error (%)", *map(label, MAIN)], rows)
 
 
 def error_table(rows: list[dict]) -> Markdown:
     """The errors of networks, mean and standard deviation over seeds."""
-    lines = [[name, *_measured(rows, condition)] for condition, name in CONDITIONS.items()]
+    lines = [[name, *_measured(rows, condition)] for condition, name in _CONDITIONS.items()]
     return tables.table(["error (%)", *map(label, MAIN)], lines)
 
 
 def comparison_table(full: Mapping | None, cpu: Mapping | None) -> Markdown:
     """The paper's errors and ours, at either scale."""
     lines = []
-    for condition, name in CONDITIONS.items():
+    for condition, name in _CONDITIONS.items():
         lines.append([name, "the paper", *_paper(condition)])
         for scale, report in (("`full`", full), ("`cpu`", cpu)):
             rows = report["result"]["rows"] if report else []
@@ -140,7 +140,7 @@ def by_seed(report: Mapping) -> str:
     rows = result["rows"]
     lines = [f"{label(m):20s} {setting_of(result['chosen'][m])}" for m in MAIN]
     lines += ["", f"of seeds {' / '.join(map(str, report['config']['networks']['seeds']))}:"]
-    for condition, name in CONDITIONS.items():
+    for condition, name in _CONDITIONS.items():
         each = [" / ".join(f"{e:.1f}" for e in errors(rows, condition, method=m)) for m in MAIN]
         lines.append(f"{name:21s} {'   '.join(f'{text:20s}' for text in each)}")
     trained = {
@@ -187,12 +187,12 @@ def grid_table(search: Sequence[Mapping], chosen: Mapping[str, Mapping]) -> Mark
     rows = [
         [
             f"{label(row['method'])} {setting_of(row['setting'])}",
-            *(f"{rate(row, condition):.1f}" for condition in CONDITIONS),
+            *(f"{rate(row, condition):.1f}" for condition in _CONDITIONS),
             "◯" if row["setting"] == chosen[row["method"]] else "",
         ]
         for row in search
     ]
-    return tables.table(["setting", *CONDITIONS.values(), "chosen"], rows)
+    return tables.table(["setting", *_CONDITIONS.values(), "chosen"], rows)
 
 
 def taken(search: Sequence[Mapping], draws: np.ndarray) -> str:

@@ -64,7 +64,8 @@ def _passes(axes: Axes) -> None:
         "P = gᵀL g": (-1.25, 0),
     }  # fmt: skip
     for k, (start, end) in enumerate(pairwise(nodes.values())):
-        _arrow(axes, start, end, "black" if k < 3 else _BLUE, gap=24 if k == 7 else 15)
+        wide = start == nodes["g"]  # what it leads to is a wide box
+        _arrow(axes, start, end, "black" if k < 3 else _BLUE, gaps=(15, 24 if wide else 15))
     for name, place in nodes.items():
         _box(axes, place, name, "round,pad=0.35", "black" if place[1] else _BLUE)
 
@@ -73,7 +74,7 @@ def _weights(axes: Axes) -> None:
     for x, name in ((0.5, "$W_1$"), (2.5, "$W_2$")):
         for end in (1, 0):
             axes.plot((x, x), (0.5, end), color=_GREY, linewidth=1)
-            _arrow(axes, (x + 0.06, end), (x + 0.06, 0.5), _RED, line="--", gap=9)
+            _arrow(axes, (x + 0.06, end), (x + 0.06, 0.5), _RED, line="--", gaps=(9, 9))
         _box(axes, (x, 0.5), name, "square,pad=0.3", _GREY)
     axes.plot((1, 1), (0.82, 0.18), ":", color=_GREY)
     _arrow(axes, (1.06, 0), (1.06, 1), _RED, line="--")
@@ -89,19 +90,19 @@ def _second_pass(axes: Axes) -> None:
         _arrow(axes, (x, above), (x - 1, above), _RED, bend=0.35, line="--")
 
 
-def _arrow(axes: Axes, start, end, color: str, bend=0.0, line="-", gap=15) -> None:
+def _arrow(axes: Axes, start, end, color: str, bend=0.0, line="-", gaps=(15, 15)) -> None:
     axes.annotate(
         "", end, start,
         arrowprops={
             "arrowstyle": "->", "color": color, "linestyle": line, "lw": 1.6,
-            "connectionstyle": f"arc3,rad={bend}", "shrinkA": gap, "shrinkB": gap,
+            "connectionstyle": f"arc3,rad={bend}", "shrinkA": gaps[0], "shrinkB": gaps[1],
         },
     )  # fmt: skip
 
 
 def _box(axes: Axes, place, name: str, style: str, edge: str) -> None:
     box = {"boxstyle": style, "fc": "white", "ec": edge}
-    axes.text(*place, name, ha="center", va="center", fontsize=11, bbox=box)
+    axes.text(place[0], place[1], name, ha="center", va="center", fontsize=11, bbox=box)
 
 
 def _on_cpu(benchmark: Mapping) -> dict[str, Mapping]:

@@ -33,7 +33,7 @@ from wdtr_lite.regularizer.norms import Euclidean, InputNorm, Wasserstein, input
 class Terms(NamedTuple):
     """What one pass through the model gives."""
 
-    outputs: Tensor  # (B,) or (B, k)
+    outputs: Tensor  # (B,) or (B, k); the ``.logits`` of a model that returns an object
     loss: Tensor  # (B,)
     penalty: Tensor  # (B,)
 
@@ -63,11 +63,11 @@ class GradientPenalty(nn.Module):
         :math:`k^{-2} \sum_{lm} \|\nabla f_l - \nabla f_m\|^2`.
     mode : {"double_backprop", "finite_difference"}
         How the penalty is differentiated in the parameters. Double back-propagation is exact. The
-        finite difference needs first derivatives only: with :math:`w = 2 L g`, the derivative of
-        :math:`g^\top L g` in g, held fixed, the derivative in the parameters is that of
-        :math:`[\ell(x + h w) - \ell(x)] / h`, one pass in one joint direction of the whole batch,
-        so that batch normalisation sees the same mixture of images as g did. Its value is exact
-        too.
+        finite difference needs first derivatives only: with w held fixed, the derivative of the
+        squared norm in the gradient, :math:`2 L g` of :math:`g^\top L g`, the derivative in the
+        parameters is that of :math:`[\ell(x + h w) - \ell(x)] / h`, one pass in one joint
+        direction of the whole batch, so that batch normalisation sees the same mixture of images as
+        g did. Its value is exact too.
     scale : {"trace", None}
         Of a PixelGraph: "trace" divides L(x) by its mean diagonal over the batch, so that radii and
         the Euclidean metric compare at the same η. None is the paper's.
@@ -167,8 +167,7 @@ class GradientPenalty(nn.Module):
     def terms(self, model: Classifier, x: Tensor, y: Any) -> Terms:
         """Outputs, loss and penalty from one pass: a training step's fastest form.
 
-        Running statistics move once. Arguments are those of a call; of a model that returns an
-        object the outputs are its ``.logits``.
+        Arguments are those of a call. Running statistics move once.
         """
         outputs, penalty = self._evaluate(model, x, y)
         return Terms(outputs, losses_of(self.loss, outputs, y), penalty)

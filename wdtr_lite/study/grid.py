@@ -12,7 +12,7 @@ import multiprocessing
 import os
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import replace
@@ -42,7 +42,7 @@ __all__ = [
 
 TOGETHER = 8  # networks that train at once on a GPU
 
-Questions = dict[str, Question]
+Questions = Mapping[str, Question]
 
 
 class Network(NamedTuple):
@@ -176,7 +176,7 @@ def work(network: Network, root: Path, device: str | None = None) -> str:
 
 def _merged(networks: list[Network]) -> list[Network]:
     """Each configuration once, with all that is asked of it."""
-    merged: dict[training.Config, Questions] = {}
+    merged: dict[training.Config, dict[str, Question]] = {}
     for config, questions in networks:
         merged.setdefault(config, {}).update(
             {_described(question): question for question in questions.values()}

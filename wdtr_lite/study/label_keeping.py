@@ -67,7 +67,7 @@ class LabelKeeping(Experiment):
         images, labels = draw(dataset, "test", len(dataset.split["test"]), generator)
         correct = {name: classify(images) == labels for name, classify in classifiers.items()}
         sources, targets = self._pairs(correct, labels, generator)
-        measures = transport.as_measure(images)
+        measures = np.asarray(transport.as_measure(images))
         medians, rows = {}, []
         for metric in ("euclidean", "wasserstein"):
             ways = measures[sources], measures[targets]

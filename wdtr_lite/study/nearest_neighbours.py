@@ -58,26 +58,26 @@ class NearestNeighbours(Experiment):
         dataset, generator = grid.dataset_of(*self.source), torch.Generator().manual_seed(self.seed)
         train, train_labels = draw(dataset, "train", max(self.train_sizes), generator)
         test, test_labels = draw(dataset, "test", self.test_size, generator)
-        flat = [images.reshape(len(images), -1) for images in (test, train)]
+        rows, columns = (images.reshape(len(images), -1) for images in (test, train))
         distances = {
-            "intensities": cdist(*flat),
-            "euclidean": cdist(*(images / images.sum(1, keepdims=True) for images in flat)),
+            "intensities": cdist(rows, columns),
+            "euclidean": cdist(_of_mass_one(rows), _of_mass_one(columns)),
             "wasserstein": _in_blocks(test, train, self._blocks(dataset, store)),
         }
-        rows = []
+        found = []
         for metric, matrix in distances.items():
             for size in self.train_sizes:
                 order = matrix[:, :size].argsort(axis=1, kind="stable")
                 for k in self.neighbours:
                     predictions = mode(train_labels[order[:, :k]], axis=1).mode
-                    rows.append({
+                    found.append({
                         "metric": metric,
                         "train_size": size,
                         "k": k,
                         "predictions": digits(predictions),
                         **summary(predictions != test_labels),
                     })  # fmt: skip
-        return {"labels": digits(test_labels), "rows": rows}
+        return {"labels": digits(test_labels), "rows": found}
 
     def _blocks(self, dataset: Dataset, store: Store) -> Path | None:
         """A folder for distances, never another run's."""
@@ -101,6 +101,10 @@ def _in_blocks(test: np.ndarray, train: np.ndarray, folder: Path | None) -> np.n
             done = min(start + 50, len(test))
             print(f"distances of {done} of {len(test)} test digits", flush=True)
     return np.concatenate(blocks)
+
+
+def _of_mass_one(flat: np.ndarray) -> np.ndarray:
+    return flat / flat.sum(1, keepdims=True)
 
 
 def draw(

@@ -30,6 +30,8 @@ __all__ = [
     "rounded",
 ]
 
+Attacking = Callable[..., Tensor]  # of model, x, y; an Attack where it is to be stored
+
 AXES, PADDINGS = ("horizontal", "vertical"), ("zeros", "edge", "reflect")
 
 
@@ -44,10 +46,11 @@ def pgd20(epsilon: float) -> Attack:
 
 
 def _wasserstein(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-    return attacks.wasserstein_attack(model, x, y, PixelGraph(*x.shape[-2:], 4), 4.0)
+    graph = PixelGraph(x.shape[-2], x.shape[-1], 4)
+    return attacks.wasserstein_attack(model, x, y, graph, 4.0)
 
 
-ATTACKS: dict[str, Callable[..., Tensor]] = {
+ATTACKS: dict[str, Attacking] = {
     "FGSM 8": fgsm(8),
     "FGSM 25": fgsm(25),
     "I-FGSM-20 8": Attack("ifgsm", 8 / 255, alpha=2 / 255, steps=20),
@@ -70,7 +73,7 @@ class Errors(Question, name="errors"):
 
     part: str
     images: int | None
-    attack: Attack | None
+    attack: Attacking | None
 
     def __call__(self, model: nn.Module, dataset: Dataset) -> dict[str, int]:
         x, y = _part(model, dataset, self.part, self.images)

@@ -16,6 +16,7 @@ from wdtr_lite.data import Dataset
 from wdtr_lite.study import grid
 from wdtr_lite.study.questions import (
     ATTACKS,
+    Attacking,
     Errors,
     batches,
     fgsm,
@@ -73,7 +74,7 @@ class AutoAttack(Question, name="autoattack"):
 
         x, y = images_of(model, dataset, self.part, self.images)
         judge = AutoAttack(model, eps=self.epsilon / 255, seed=0, device=x.device)
-        names = [self.only] if self.only else list(judge.attacks_to_run)
+        names = [self.only] if self.only else list(judge.attacks_to_run or [])
         right = ~evaluation.misclassified(model, x, y)
         wrong = {"natural": int((~right).sum())}
         for name in names:
@@ -214,7 +215,7 @@ class Stress(Selected):
 
     def _attacked(self) -> dict[str, Question]:
         drawn = ("test", self.attacked)
-        tried = {name: ATTACKS[name] for name in ("PGD-50 linf", "PGD-50 l2")}
+        tried: dict[str, Attacking] = {name: ATTACKS[name] for name in ("PGD-50 linf", "PGD-50 l2")}
         tried |= {f"FGSM {epsilon}": fgsm(epsilon) for epsilon in self.epsilons}
         tried |= {f"PGD-20 {epsilon}": pgd20(epsilon) for epsilon in self.epsilons}
         return {

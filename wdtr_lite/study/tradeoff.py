@@ -8,6 +8,7 @@ from torch import Tensor
 from wdtr_lite.study.spec import register
 from wdtr_lite.study.store import Store
 from wdtr_lite.study.table1 import NETWORKS, Table1
+from wdtr_lite.training import METHODS
 
 __all__ = ["Tradeoff"]
 
@@ -15,7 +16,7 @@ __all__ = ["Tradeoff"]
 @dataclass(frozen=True, kw_only=True)
 class Tradeoff(Table1):
     """:class:`~wdtr_lite.study.table1.Table1` with further methods; of its own methods the settings
-    that it chose.
+    that it chose. ``quick`` takes every registered method as the benchmark tries it.
     """
 
     follows = "table1"
@@ -38,11 +39,15 @@ _ALL = {
     profile: replace(networks, candidates={**networks.candidates, **_RIVALS}, also=_EXACT)
     for profile, networks in NETWORKS.items()
 }
+_TRIED = {name: [dict(method.trial)] for name, method in METHODS.items()}
 _SHORT = {"model": "resnet8", "images": 6_000, "epochs": 4, "milestones": [3]}
 
 register(
     "tradeoff",
-    quick=Tradeoff(networks=_ALL["quick"], attacked=100),
+    quick=Tradeoff(
+        networks=replace(_ALL["quick"], candidates={**_TRIED, **_ALL["quick"].candidates}),
+        attacked=100,
+    ),
     cpu=Tradeoff(networks=replace(_ALL["cpu"], training=_SHORT, search={}), attacked=500),
     full=Tradeoff(
         networks=replace(

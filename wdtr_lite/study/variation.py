@@ -57,7 +57,7 @@ class GradientNorms(Question, name="gradient_norms"):
 
     def __call__(self, model: nn.Module, dataset: Dataset) -> dict[str, list[float]]:
         x, y = images_of(model, dataset, self.part, self.images)
-        graph = PixelGraph(*x.shape[-2:], self.radius).to(x.device, x.dtype)
+        graph = PixelGraph(x.shape[-2], x.shape[-1], self.radius).to(x.device, x.dtype)
         penalties = {
             f"{of} {name}": GradientPenalty(metric, of=of)
             for of in ("loss", "margin")

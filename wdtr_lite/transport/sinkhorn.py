@@ -96,10 +96,10 @@ def sinkhorn_distance(
     tol = tol or (1e-6 if a.dtype == torch.float64 else 1e-3)
     if debiased:
         both = torch.cat([a, b])
-        own = _EntropicProblem(both, both, p, epsilon, tol, max_iter).optimum()
-        value = _EntropicProblem(a, b, p, epsilon, tol, max_iter).optimum() - sum(own.chunk(2)) / 2
+        own = EntropicProblem(both, both, p, epsilon, tol, max_iter).optimum()
+        value = EntropicProblem(a, b, p, epsilon, tol, max_iter).optimum() - sum(own.chunk(2)) / 2
     else:
-        value = _EntropicProblem(a, b, p, epsilon, tol, max_iter).transport_cost()
+        value = EntropicProblem(a, b, p, epsilon, tol, max_iter).transport_cost()
     floor = torch.finfo(a.dtype).tiny  # a divergence rounded below zero is zero, with zero gradient
     value = torch.where(value > floor, value.clamp_min(floor) ** (1 / p), 0.0).reshape(shape)
     if value.requires_grad:
@@ -110,7 +110,7 @@ def sinkhorn_distance(
 # ---------------------------------------------------------------- Sinkhorn's iteration
 
 
-class _EntropicProblem:
+class EntropicProblem:
     """A batch of entropic problems on one grid, solved on construction.
 
     Only the potential g is kept; the other is f = half_step(g). Log-masses of black pixels are the
@@ -133,7 +133,7 @@ class _EntropicProblem:
                 f"epsilon must exceed the rounding error of costs up to {self.diameter:.3g} "
                 f"in {a.dtype}, got {epsilon!r}"
             )
-        self.log_sum = _separable(rows, cols) if p == 2 else _row_by_row(rows, cols, p)
+        self.log_sum = separable(rows, cols) if p == 2 else row_by_row(rows, cols, p)
         self.g = self._fixed_point(tol, max_iter)
 
     def half_step(
@@ -209,7 +209,7 @@ def _refuse_second_derivative(grad: torch.Tensor) -> None:
         )
 
 
-def _separable(rows: torch.Tensor, cols: torch.Tensor) -> Callable:
+def separable(rows: torch.Tensor, cols: torch.Tensor) -> Callable:
     """(v, rate, exact) -> log sum_j exp(v_j - rate C_ij) for the cost rows + cols, one axis after
     the other.
 
@@ -238,7 +238,7 @@ def _separable(rows: torch.Tensor, cols: torch.Tensor) -> Callable:
     return log_sum
 
 
-def _row_by_row(rows: torch.Tensor, cols: torch.Tensor, p: float) -> Callable:
+def row_by_row(rows: torch.Tensor, cols: torch.Tensor, p: float) -> Callable:
     """The same for C = (rows + cols)^(p/2), one row of the result at a time and always exact."""
 
     def log_sum(v: torch.Tensor, rate: torch.Tensor, exact: bool = True) -> torch.Tensor:

@@ -1,0 +1,65 @@
+"""Which chapter teaches what: the API pages end the text of every function and class with it.
+
+A name that is not listed is taught where what holds it is: ``transport`` says where
+``transport.transport_plan`` is.
+"""
+
+TAUGHT_IN = {
+    "graph": ["metric_tensor"],
+    "data": ["discrete_ot"],
+    "data.load": ["discrete_ot", "training"],
+    "transport": ["discrete_ot"],
+    "transport.displacement_interpolation": ["interpolation"],
+    "transport.euclidean_interpolation": ["interpolation"],
+    "transport.fixed_distance_interpolate": ["interpolation"],
+    "metric": ["metric_tensor"],
+    "metric.mean_diagonal": ["fast_penalty"],
+    "noise": ["wasserstein_noise"],
+    "calculus": ["riemannian_calculus"],
+    "regularizer": ["fast_penalty"],
+    "regularizer.SecondOrder": ["theorem_one"],
+    "regularizer.first_order_expansion": ["theorem_one"],
+    "regularizer.perturbed_loss": ["theorem_one"],
+    "regularizer.second_order_expansion": ["theorem_one"],
+    "models": ["training"],
+    "attacks": ["training"],
+    "evaluation": ["training"],
+    "evaluation.translated_labels": ["natural_variation"],
+    "training": ["training"],
+    "study": ["adversarial"],
+    "study.across_seeds": ["training"],
+    "study.choose": ["training"],
+    "study.stored": ["discrete_ot"],
+    "study.summary": ["discrete_ot"],
+    "book": ["discrete_ot"],
+    "book.adversarial": ["adversarial"],
+    "book.claims": ["claims"],
+    "book.fast_penalty": ["fast_penalty"],
+    "book.interpolation": ["interpolation"],
+    "book.natural_variation": ["natural_variation"],
+    "book.plots.image_grid": ["interpolation"],
+    "book.plots.show_change": ["metric_tensor"],
+    "book.results": ["results"],
+    "book.tables.mean_sd": ["natural_variation"],
+    "book.tables.percent": ["adversarial"],
+    "book.training": ["training"],
+}
+
+
+def chapters(name):
+    """Where the object of a dotted name below ``wdtr_lite`` is taught."""
+    while name and name not in TAUGHT_IN:
+        name = name.rpartition(".")[0]
+    return TAUGHT_IN.get(name, [])
+
+
+def add_chapters(app, what, name, member, options, lines):
+    taught = chapters(name.removeprefix("wdtr_lite."))
+    if taught and lines and what in ("function", "class", "exception"):
+        links = " and ".join(f":doc:`/book/{chapter}`" for chapter in taught)
+        lines += ["", f"Taught in {links}.", ""]
+
+
+def setup(app):
+    app.connect("autodoc-process-docstring", add_chapters, priority=900)
+    return {"parallel_read_safe": True}

@@ -1,0 +1,324 @@
+"""Every check of an argument, by itself: what it takes, what it refuses, and what it says then."""
+
+import numpy as np
+import pytest
+import torch
+from oracles import generator, gpu, graph_of, images, inside, kernel, tangents
+
+from wdtr_lite import PixelGraph, checks
+from wdtr_lite.transport import TransportPlan, measures, transport_plan
+
+NAN, INF = float("nan"), float("inf")
+
+
+def refused(cases):
+    """pytest parameters of a dict: check -> list of (arguments, error, message)."""
+    return pytest.mark.parametrize(
+        ("check", "arguments", "error", "says"),
+        [
+            pytest.param(getattr(checks, check), *case, id=f"{check}-{k}")
+            for check, some in cases.items()
+            for k, case in enumerate(some)
+        ],
+    )
+
+
+def test_checks_load_no_module_of_the_package():
+    """Any of them may import it."""
+    assert not [v for v in vars(checks).values() if getattr(v, "__module__", "") == "wdtr_lite"]
+    assert "PixelGraph" not in vars(checks) and "Support" not in vars(checks)
+
+
+# ---------------------------------------------------------------- numbers and options
+
+
+@refused(
+    {
+        "whole": [
+            ((0, "n"), ValueError, "n must be at least 1, got 0"),
+            ((-3, "n"), ValueError, "n must be at least 1, got -3"),
+            ((1, "n", 2), ValueError, "n must be at least 2, got 1"),
+            ((2.0, "n"), TypeError, "n must be a whole number, got 2.0"),
+            ((True, "n"), TypeError, "n must be a whole number, got True"),
+            (("4", "n"), TypeError, "n must be a whole number, got '4'"),
+            ((None, "n"), TypeError, "n must be a whole number, got None"),
+        ],
+        "number": [
+            ((-0.1, "eta"), ValueError, "eta must be non-negative and finite, got -0.1"),
+            ((NAN, "eta"), ValueError, "eta must be non-negative and finite, got nan"),
+            ((INF, "eta"), ValueError, "eta must be non-negative and finite, got inf"),
+            (("a", "eta"), TypeError, "eta must be a number, got str"),
+            ((True, "eta"), TypeError, "eta must be a number, got bool"),
+            ((1j, "eta"), TypeError, "eta must be a number, got complex"),
+            ((torch.ones(()), "eta"), TypeError, "eta must be a number, got Tensor"),
+            ((np.ones(1), "eta"), TypeError, "eta must be a number, got ndarray"),
+        ],
+        "tolerance": [
+            ((value,), ValueError, f"tol must be between 0 and 1, got {value}")
+            for value in (0.0, 1, -1e-9, NAN, INF)
+        ],
+        "order": [
+            ((value,), ValueError, f"p must be at least 1 and finite, got {value!r}")
+            for value in (0.5, 0, -1, NAN, INF)
+        ],
+        "time": [
+            ((value,), ValueError, rf"t must lie in \[0, 1\], got {value!r}")
+            for value in (-1e-9, 1.1, NAN, INF)
+        ],
+        "option": [
+            (("l2", "metric", ("a", "b")), ValueError, "metric must be one of 'a', 'b', got 'l2'"),
+            ((None, "unit", ("pixel",)), ValueError, "unit must be one of 'pixel', got None"),
+            (("", "unit", (None, "x")), ValueError, "unit must be one of None, 'x', got ''"),
+        ],
+    }
+)
+def test_numbers_and_options(check, arguments, error, says):
+    with pytest.raises(error, match=f"^{says}$"):
+        check(*arguments)
+
+
+def test_positive_numbers():
+    for value in (0, -1, NAN, INF):
+        with pytest.raises(ValueError, match=f"^tol must be positive and finite, got {value!r}$"):
+            checks.number(value, "tol", positive=True)
+
+
+def test_good_numbers_and_options():
+    for value in (1, 10**12, np.int64(3)):
+        checks.whole(value, "n")
+    checks.whole(0, "n", 0)
+    for value in (0, 2.5, np.float32(1), 1e300):
+        checks.number(value, "eta")
+    checks.number(1e-300, "eta", positive=True)
+    checks.tolerance(1e-10)
+    checks.order(1)
+    checks.order(2.5)
+    checks.time(0)
+    checks.time(1.0)
+    checks.option(None, "unit", (None, "pixel"))
+
+
+# ---------------------------------------------------------------- tensors and graphs
+
+GRAPH, X = graph_of(3, 4, 1), images(2, 3, 4)
+
+
+def with_pixel(value, image=X):
+    image = image.clone() if isinstance(image, torch.Tensor) else image.copy()
+    image[..., 1, 2] = value
+    return image
+
+
+BAD_TENSORS = [
+    (X[..., :-1], ValueError, r"must be \(\.\.\., 3, 4\), got \(2, 3, 3\)"),
+    (X.mT, ValueError, r"must be \(\.\.\., 3, 4\), got \(2, 4, 3\)"),
+    (X.flatten(), ValueError, r"must be \(\.\.\., 3, 4\), got \(24,\)"),
+    (X.long(), TypeError, "must be a floating tensor, got torch.int64"),
+    (X * 1j, TypeError, "must be a floating tensor, got torch.complex128"),
+    (X.float(), TypeError, r"is torch.float32 but the graph is torch.float64: .*graph.to\(dtype="),
+    (X.half(), TypeError, "is torch.float16 but the graph is torch.float64"),
+    (X.to("meta"), ValueError, r"is on meta but the graph is on cpu: use graph.to\(device\)"),
+    (X.numpy(), TypeError, "must be a tensor, got ndarray"),
+    (X.tolist(), TypeError, "must be a tensor, got list"),
+    (None, TypeError, "must be a tensor, got NoneType"),
+]
+BAD_KERNELS = [
+    (torch.ones(3, 3).long(), TypeError, "must be a floating tensor, got torch.int64"),
+    (torch.ones(3, 3).half(), TypeError, "must be torch.float32 or .*, got torch.float16"),
+    (torch.ones(3, 3).bfloat16(), TypeError, "must be torch.float32 or .*, got torch.bfloat16"),
+    (torch.ones(5, 5), ValueError, r"must have shape \(3, 3\) for radius 1, got \(5, 5\)"),
+    (torch.tensor(1.0), ValueError, r"must have shape \(3, 3\) for radius 1, got \(\)"),
+    (-torch.ones(3, 3), ValueError, "must be non-negative and finite, got -1 to -1"),
+    (torch.full((3, 3), NAN), ValueError, "must be non-negative and finite, got nan to nan"),
+    (torch.full((3, 3), INF), ValueError, "must be non-negative and finite, got inf to inf"),
+]
+
+
+@refused(
+    {
+        "floating": [
+            ((value, "v"), error, f"v {says}$")
+            for value, error, says in BAD_TENSORS
+            if error is TypeError and "graph" not in says
+        ],
+        "generator": [
+            ((None, X), TypeError, "generator must be a torch.Generator, got NoneType"),
+            ((7, X), TypeError, "generator must be a torch.Generator, got int"),
+            ((generator(), X.to("meta")), ValueError, "generator is on cpu but x is on meta"),
+        ],
+        "graph_dtype": [
+            ((dtype, "a graph"), TypeError, f"a graph must be torch.float32 .*, got {dtype}")
+            for dtype in (torch.float16, torch.int64, torch.complex64)
+        ],
+        "kernel": [((value, 1), error, f"weight {says}") for value, error, says in BAD_KERNELS],
+        "on_graph": [
+            *(((GRAPH, value, "v"), error, f"v {says}") for value, error, says in BAD_TENSORS),
+            ((None, X, "v"), TypeError, "graph must be a PixelGraph, got NoneType"),
+            (("euclidean", X, "v"), TypeError, "graph must be a PixelGraph, got str"),
+            ((GRAPH, X, "xi", X[0].shape), ValueError, r"xi must have .* of x, \(3, 4\), got \(2"),
+            ((PixelGraph(3, 4, 1), X, "v"), TypeError, "v is torch.float64 but the graph is torch"),
+        ],
+        "image": [
+            *(((GRAPH, value, "y"), error, f"y {says}") for value, error, says in BAD_TENSORS),
+            *(
+                ((GRAPH, with_pixel(value)), ValueError, f"x must be non-negative and .*{says}")
+                for value, says in ((-1e-9, "got -1e-09 to 0"), (NAN, "nan"), (INF, "to inf"))
+            ),
+        ],
+    }
+)
+def test_tensors_and_graphs(check, arguments, error, says):
+    with pytest.raises(error, match=f"^{says}"):
+        check(*arguments)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        [(0, 1)],
+        [(0, 0), (0, 2)],  # left and right agree, and top and bottom; opposite offsets do not
+        [(0, 1), (1, 0)],  # weight == weight.T says nothing of opposite offsets
+    ],
+)
+def test_weights_differ_at_opposite_offsets(changed):
+    weight = torch.ones(3, 3)
+    for place in changed:
+        weight[place] = 2
+    with pytest.raises(ValueError, match=r"^weight must be equal at .*: weight \+ weight.flip\(0"):
+        checks.kernel(weight, 1)
+    checks.kernel(weight + weight.flip(0, 1), 1)
+
+
+def test_the_interior_of_the_simplex():
+    positive = inside(2, 3, 4)
+    checks.image(GRAPH, positive, interior=True)
+    checks.image(GRAPH, with_pixel(0.0, positive))
+    with pytest.raises(ValueError, match="^x must be positive on every pixel, its least is 0: "):
+        checks.image(GRAPH, with_pixel(0.0, positive), interior=True)
+    with pytest.raises(ValueError, match="^y must be non-negative and finite, got -0.5 to "):
+        checks.image(GRAPH, with_pixel(-0.5, positive), "y", interior=True)
+
+
+def test_good_tensors():
+    source = generator()
+    assert checks.generator(source, X) is source
+    checks.floating(X.bfloat16(), "v")
+    checks.kernel(kernel(2).requires_grad_(), 2)
+    checks.kernel(torch.empty(3, 3, device="meta"), 1)
+    checks.on_graph(GRAPH, tangents(5, 2, 3, 4), "v")
+    checks.on_graph(GRAPH, X, "v", X.shape)
+    for image in (X, X[0], X[:0], 0 * X, X.clone().requires_grad_()):
+        checks.image(GRAPH, image)
+    checks.image(GRAPH.converted("meta"), X.to("meta"), interior=True)
+
+
+def test_pixels_are_looked_at_where_they_can_be():
+    """A bad image passes where looking at it would fail or wait."""
+    bad = -1 - X
+
+    def look(x):
+        checks.image(GRAPH, x)
+        return x.sum()
+
+    with pytest.raises(ValueError, match="^x must be non-negative"):
+        look(bad)
+    expected = float(bad.sum())
+    compiled = torch.compile(look, backend="eager", fullgraph=True)
+    assert float(compiled(bad)) == pytest.approx(expected)
+    assert float(torch.func.vmap(look)(bad).sum()) == pytest.approx(expected)
+    assert torch.equal(torch.func.grad(look)(bad), torch.ones_like(bad))
+    assert checks.eager(bad) and not checks.eager(bad.to("meta"))
+
+
+@gpu
+def test_pixels_are_not_looked_at_during_capture():
+    x = X.cuda()
+    with torch.cuda.graph(torch.cuda.CUDAGraph()):
+        captured = checks.eager(x)
+        x.sum()
+    assert not captured and checks.eager(x)
+
+
+# ---------------------------------------------------------------- measures, costs and plans
+
+GOOD = np.arange(1.0, 13).reshape(3, 4)
+OTHER = GOOD[::-1].copy()
+A, B = (measures.support(z / z.sum()) for z in (GOOD, OTHER))
+PLAN = transport_plan(GOOD, OTHER)
+SOURCE, TARGET = "plan must move x to y: its source", "plan must move x to y: its target"
+
+
+def cost_with(value):
+    cost = np.ones((12, 12))
+    cost[3, 5] = value
+    return cost
+
+
+@refused(
+    {
+        "real": [
+            ((GOOD + 1j, "x"), ValueError, "x must hold real numbers, got complex128"),
+            ((torch.tensor(GOOD + 1j), "x"), ValueError, "x must hold .*, got torch.complex128"),
+            ((np.array([["a", "b"]]), "x"), ValueError, "x must hold real numbers, got <U1"),
+            ((np.array([[None, 1]]), "x"), ValueError, "x must hold real numbers, got object"),
+        ],
+        "measure": [
+            ((kind(image), "x"), ValueError, f"x must {says}")
+            for kind in (np.asarray, torch.tensor)
+            for image, says in (
+                (with_pixel(-2.5, GOOD), "be non-negative, .*: its least pixel is -2.5"),
+                (with_pixel(np.nan, GOOD), "be non-negative, .*: its least pixel is nan"),
+                (with_pixel(np.inf, GOOD), "be .*of positive mass: a total mass is inf"),
+                (np.array([[np.inf, -np.inf]]), "be .*: its least pixel is -inf"),
+                (0 * GOOD, "be .*of positive mass: a total mass is 0"),
+                (np.full((3, 4), 1e308), "be .*of positive mass: a total mass is inf"),
+                (np.stack([GOOD, 0 * GOOD]), "be .*of positive mass: a total mass is 0"),
+                (np.zeros((0, 4)), r"have shape \(\.\.\., H, W\), got \(0, 4\)"),
+                (GOOD[0], r"have shape \(\.\.\., H, W\), got \(4,\)"),
+            )
+        ],
+        "pair": [
+            ((GOOD, np.ones((4, 3))), ValueError, r"x and y must .*got \(3, 4\) and \(4, 3\)"),
+            ((GOOD[None],) * 2, ValueError, r"x and y must .*\(H, W\), got \(1, 3, 4\) and"),
+        ],
+        "square": [
+            ((np.ones((12, 11)), 12, "c"), ValueError, r"c must .*\(12, 12\).*got \(12, 11\)"),
+            ((np.ones(()), 12, "c"), ValueError, r"c must .*\(12, 12\).*got \(\)"),
+            ((cost_with(1) + 1j, 12, "c"), ValueError, "c must hold real numbers, got complex128"),
+            ((np.full((12, 12), "1"), 12, "c"), ValueError, "c must hold real numbers, got <U1"),
+        ],
+        "costs": [
+            ((cost_with(value), "cost"), ValueError, f"cost must .*, it holds {value}")
+            for value in (-0.25, np.nan, np.inf)
+        ],
+        "plan": [
+            ((PLAN, B, A), ValueError, f"{SOURCE} differs from x by 0.8"),
+            ((PLAN, A, A), ValueError, f"{TARGET} differs from y by 0.8"),
+            ((PLAN._replace(mass=PLAN.mass / 2), A, B), ValueError, f"{SOURCE} .* by 0.5"),
+            ((PLAN._replace(target=PLAN.target + 12), A, B), ValueError, TARGET),
+            ((PLAN._replace(source=PLAN.source - 12), A, B), ValueError, SOURCE),
+            ((PLAN._replace(mass=PLAN.mass * np.nan), A, B), ValueError, "plan must hold .*nan"),
+            ((PLAN._replace(mass=-PLAN.mass), A, B), ValueError, "plan must hold .* -0."),
+            ((TransportPlan(*(k[:0] for k in PLAN)), A, B), ValueError, f"{SOURCE} .* by 1"),
+        ],
+    }
+)
+def test_measures_costs_and_plans(check, arguments, error, says):
+    with pytest.raises(error, match=f"^{says}"):
+        check(*arguments)
+
+
+def test_a_plan_with_mass_where_the_image_has_none():
+    black = measures.support(with_pixel(0.0, GOOD / 71))
+    with pytest.raises(ValueError, match=f"^{SOURCE} differs from x by 0.0"):
+        checks.plan(TransportPlan(*np.diag_indices(12), GOOD.ravel() / 71), black, black)
+
+
+def test_good_measures_costs_and_plans():
+    for image in (GOOD, torch.tensor(GOOD).bfloat16(), np.ones((2, 3, 4, 5)), GOOD > 1):
+        checks.real(image, "x")
+        checks.measure(image * 1.0, "x")
+    checks.pair(GOOD, OTHER)
+    checks.square(np.ones((12, 12), np.uint8), 12, "cost")
+    checks.costs(cost_with(0.0), "cost")
+    checks.plan(PLAN, A, B)
