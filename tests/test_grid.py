@@ -29,7 +29,7 @@ from wdtr_lite.study.store import Store
 
 SMALL = {
     "data": "mnist5k", "model": "small_cnn", "width": 2, "images": 64, "batch_size": 32,
-    "epochs": 2, "learning_rate": 0.05, "milestones": (),
+    "epochs": 2, "learning_rate": 0.02, "milestones": (),
 }  # fmt: skip
 NATURAL, FGSM = Errors("test", 40, None), Errors("test", 20, fgsm(25))
 

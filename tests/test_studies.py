@@ -30,8 +30,8 @@ from wdtr_lite.study.table2 import Table2
 from wdtr_lite.study.variation import GradientNorms, PathLengths, Variation, VariationErrors
 
 BRIEFLY = {
-    "model": "small_cnn", "activation": "relu", "width": 4, "images": 500, "batch_size": 10,
-    "epochs": 4, "milestones": [], "learning_rate": 0.02,
+    "model": "small_cnn", "activation": "relu", "width": 4, "images": 300, "batch_size": 10,
+    "epochs": 4, "milestones": [], "learning_rate": 0.01,
 }  # fmt: skip
 DIVERGES = {"eta": 0.5, "learning_rate": 1e20}
 NETWORKS = Networks(

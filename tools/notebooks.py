@@ -1,8 +1,8 @@
 """Execute the book's notebooks with papermill, store their outputs, stage the book's sources.
 
     python tools/notebooks.py run SRC DST [name=value ...]   execute SRC, write the result to DST
-    python tools/notebooks.py store SRC ...                  execute with the defaults, store in place
-    python tools/notebooks.py stage DST [EXECUTED]           copy the sources, executed copies where newer
+    python tools/notebooks.py store SRC ...                  execute with the defaults, in place
+    python tools/notebooks.py stage DST [EXECUTED]           copy the sources, executed where newer
 
 Nothing is written unless every cell ran.
 """
@@ -85,7 +85,7 @@ def summary(traceback):
 
 
 def strip(notebook):
-    """Remove times, paths and machine details, so that a stored notebook changes only with its content."""
+    """Remove times, paths and machine details, which would change a stored notebook."""
     notebook.metadata = {
         "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
         "language_info": {"name": "python"},
@@ -124,7 +124,7 @@ def store(source):
 
 
 def stage(destination, executed):
-    """A tree for jupyter-book; only what changed is written, since Sphinx goes by modification times."""
+    """A tree for jupyter-book; what did not change is left, since Sphinx goes by its times."""
     sources = [ROOT / "_config.yml", ROOT / "_toc.yml", *(ROOT / "book").rglob("*")]
     staged = set()
     for source in sources:

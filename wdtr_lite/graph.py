@@ -1,7 +1,7 @@
 """The pixel graph: which pixels are neighbours, how strongly, and how much volume each has.
 
 Tensors given to a graph's methods and to the functions built on it have the graph's device and
-type: :meth:`PixelGraph.to` changes them, nothing is converted in silence.
+type: ``PixelGraph.to`` changes them, nothing is converted in silence.
 """
 
 from collections.abc import Iterator

@@ -1,13 +1,18 @@
-"""The HTML pages: formulas that need no font files, and markup that screen readers understand."""
+"""The HTML pages: formulas that need no font files, and markup that screen
+readers understand.
+"""
 
 import re
 
 
 def correct_markup(app, pagename, templatename, context, doctree):
-    # A signature's parameters, one a line, are no definition list: there is nothing they define.
+    # A signature's parameters, one a line, are no definition list: there is
+    # nothing they define.
     body = re.sub(
         r"<dl>\n(<dd>.*?)</dl>",
-        lambda match: f'<div class="sig-params">{match[1].replace("dd>", "div>")}</div>',
+        lambda match: (
+            f'<div class="sig-params">{match[1].replace("dd>", "div>")}</div>'
+        ),
         context.get("body", ""),
         flags=re.DOTALL,
     )
@@ -16,7 +21,8 @@ def correct_markup(app, pagename, templatename, context, doctree):
 
 
 def setup(app):
-    # Firefox loads no fonts on file://, so formulas are SVG. Here, since sphinx-mathjax-offline sets it too.
+    # Firefox loads no fonts on file://, so formulas are SVG. Here, since
+    # sphinx-mathjax-offline sets it too.
     app.config.mathjax_path = "mathjax/tex-svg.js"
     app.connect("html-page-context", correct_markup)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

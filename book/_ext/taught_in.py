@@ -1,7 +1,8 @@
-"""Which chapter teaches what: the API pages end the text of every function and class with it.
+"""Which chapter teaches what: the API pages end the text of every function and
+class with it.
 
-A name that is not listed is taught where what holds it is: ``transport`` says where
-``transport.transport_plan`` is.
+A name that is not listed is taught where what holds it is: ``transport`` says
+where ``transport.transport_plan`` is.
 """
 
 TAUGHT_IN = {

@@ -28,7 +28,9 @@ def browser():
 
 @pytest.fixture
 def open_page(browser):
-    """`open_page(url, width)` opens a page; its `.problems` lists console errors and refused requests."""
+    """`open_page(url, width)` opens a page, whose `.problems` are console errors and refused
+    requests.
+    """
     contexts = []
 
     def open_page(url, width, **options):

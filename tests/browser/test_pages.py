@@ -23,8 +23,8 @@ UNFOLD = """() => {
     const style = document.createElement("style");
     style.textContent = "* { animation: none !important; transition: none !important; }";
     document.head.append(style);  // colours are judged at rest
-    document.querySelectorAll("main details:not([open]) > summary, main button.toggle-button-hidden")
-        .forEach((button) => button.click());
+    const folded = "main details:not([open]) > summary, main button.toggle-button-hidden";
+    document.querySelectorAll(folded).forEach((button) => button.click());
 }"""
 FORMULAS = """async () => {
     if (document.querySelector(".math")) await MathJax.startup.promise;
@@ -69,7 +69,8 @@ KINDS_OF_TEXT = """() => {
     while (texts.nextNode()) {
         const element = texts.currentNode.parentElement;
         delete element.dataset.judged;
-        if (!texts.currentNode.data.trim() || !element.checkVisibility({ visibilityProperty: true })) continue;
+        const shown = element.checkVisibility({ visibilityProperty: true });
+        if (!shown || !texts.currentNode.data.trim()) continue;
         const { color, fontSize, fontWeight, textShadow } = getComputedStyle(element);
         const kind = [ground(element), color, fontSize, fontWeight, textShadow].join(" ");
         if (!seen.has(kind)) element.dataset.judged = "";

@@ -90,8 +90,8 @@ class Attack:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What the result depends on: epsilon and the options that the method has, `alpha` the
-        length of a step.
+        """Epsilon and the options that the method has, `alpha` the length of a step, which the result
+        depends on.
         """
         names = inspect.signature(METHODS[self.method]).parameters
         values = {

@@ -16,11 +16,12 @@ Metric = PixelGraph | str  # "euclidean"
 
 def check_point(metric: Metric, x: Tensor, *, interior: bool) -> None:
     """An image of the graph; in Euclidean space any floating tensor."""
-    if metric is None or isinstance(metric, str):
-        checks.option(metric, "metric", (None, "euclidean"))
+    if isinstance(metric, PixelGraph):
+        checks.image(metric, x, interior=interior)
+    elif metric == "euclidean":
         checks.floating(x, "x")
     else:
-        checks.image(metric, x, interior=interior)
+        raise ValueError(f"metric must be a PixelGraph or 'euclidean', got {metric!r}")
 
 
 def differentiate(f: Function, x: Tensor, *, create_graph: bool) -> tuple[Tensor, Tensor]:

@@ -116,6 +116,8 @@ Read = Callable[[Folder, str | None], Dataset]
 
 
 class Source(NamedTuple):
+    """How a data set is read, and which splits it has, the default first."""
+
     read: Read
     splits: tuple[str, ...]
 

@@ -60,6 +60,7 @@ class Published:
     idx: bool = False
 
     def load(self, root: Folder, split: str | None) -> Dataset:
+        """The data set in one of its splits, as :func:`load` finds it."""
         bounds = self.splits[split or next(iter(self.splits))]
         arrays, classes, path = self._read(root)
         arrays = {key: self._checked(key, arrays[key], classes, path) for key in arrays}

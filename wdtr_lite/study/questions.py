@@ -62,7 +62,7 @@ ATTACKS: dict[str, Attacking] = {
     "pgd 0.2": Attack("pgd", 0.2, alpha=0.2 / 8, steps=20),
     "wasserstein 4": _wasserstein,
 }
-"""Functions of model, x and y by name: epsilon in units of 1/255 of photographs, in intensities of
+"""Functions of model, x and y by name, epsilon in units of 1/255 of photographs, in intensities of
 digits, the last in the Wasserstein metric.
 """
 

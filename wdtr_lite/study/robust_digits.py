@@ -113,7 +113,8 @@ def _flat(row: dict[str, Any]) -> dict[str, Any]:
     if "measurements" not in row:
         return row
     training = {**row["training"], "seconds": row["seconds"]["training"]}
-    labels = {name: row[name] for name in row if name not in ("measurements", "seconds")}
+    other = ("measurements", "training", "seconds")
+    labels = {name: row[name] for name in row if name not in other}
     return {**labels, **row["measurements"]["errors"], "training": training}
 
 

@@ -262,7 +262,7 @@ class Training:
         return order[:whole].to(self.device).split(config.batch_size)
 
     def step(self, *, eager: bool = False) -> None:
-        """A step on the images of :attr:`batch`: on a GPU replayed from a captured one, unless that
+        """A step on the images of ``batch``: on a GPU replayed from a captured one, unless that
         is still to be captured and eager steps are to warm it up.
         """
         if self.stream is None or (self.captured is None and eager):
