@@ -67,7 +67,7 @@ def gradient_norm(radii=(1, 2, 4, 6, 8), shape=(64, 3, 32, 32), rounds=5):
             value = function(graph, x, leaf).sum()
             return torch.autograd.grad(value, [leaf] + [w for w in [graph.kernel] if w is not None])
 
-        plain = {r: PixelGraph(*shape[-2:], r).to(device) for r in radii}
+        plain = {r: PixelGraph(*shape[-2:], radius=r).to(device) for r in radii}
         learnable = {
             r: PixelGraph(*shape[-2:], r, weight=random_kernel(r, seed=2, device=device))
             for r in radii
@@ -166,7 +166,7 @@ def accuracy(radii=(2, 4, 6, 8), shape=(64, 3, 32, 32)):
     rows = []
     for name, (x, grad) in cases.items():
         for r in radii:
-            graph = PixelGraph(*shape[-2:], r)
+            graph = PixelGraph(*shape[-2:], radius=r)
             reference, bound = by_double_loop(r, x, grad)
             row = {
                 "gradient": name,
@@ -310,7 +310,7 @@ def laplace_beltrami_cost(
     """(d) Seconds of the trace under ``no_grad``, by a product per pixel and by 100 samples."""
     rows = []
     for shape in shapes:
-        graph = PixelGraph(*shape[-2:], radius).to(dtype=torch.float64)
+        graph = PixelGraph(*shape[-2:], radius=radius).to(dtype=torch.float64)
         x = torch.rand(shape, generator=seeded(7), dtype=torch.float64)
         f = smooth_network(shape[0] if len(shape) == 3 else 1, seed=6)
         trace = partial(calculus.laplace_beltrami, f, graph, x, volume=False)

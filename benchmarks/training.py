@@ -270,7 +270,7 @@ def penalty_alone(
             leaf = grad.clone().requires_grad_()
             return torch.autograd.grad(function(graph, x, leaf).sum(), leaf)
 
-        graphs = {r: PixelGraph(*shape[-2:], r).to(device) for r in radii}
+        graphs = {r: PixelGraph(*shape[-2:], radius=r).to(device) for r in radii}
         functions: dict[Any, Any] = {
             "plain": partial(step, run_of("plain", device, batch=shape[0], **sizes))
         }

@@ -161,16 +161,16 @@ NETWORKS = [
 
 
 @pytest.fixture(scope="module")
-def kept(tmp_path_factory):
+def stored(tmp_path_factory):
     """The folder, the outcomes, what was printed."""
-    root, printed = tmp_path_factory.mktemp("kept") / "networks", io.StringIO()
+    root, printed = tmp_path_factory.mktemp("stored") / "networks", io.StringIO()
     with in_this_process(), redirect_stdout(printed):
         outcomes = complete(NETWORKS, Store(root))
     return root, outcomes, printed.getvalue().splitlines()
 
 
-def test_with_a_root_and_without_the_same(kept):
-    root, outcomes, _ = kept
+def test_with_a_root_and_without_the_same(stored):
+    root, outcomes, _ = stored
     assert without_times(outcomes) == without_times(complete(NETWORKS, Store()))
     assert (
         outcomes
@@ -191,8 +191,8 @@ def test_with_a_root_and_without_the_same(kept):
         )
 
 
-def test_answers_by_hand(kept):
-    _, outcomes, _ = kept
+def test_measurements_by_hand(stored):
+    _, outcomes, _ = stored
     digits = dataset_of("mnist5k")
     images, labels = digits.part("test", 40)
     model = training.fit(NETWORKS[1].config, device="cpu", dataset=digits, progress=False).model
@@ -203,8 +203,8 @@ def test_answers_by_hand(kept):
     assert outcomes[1]["measurements"]["FGSM"] == {"wrong": int(wrong.sum()), "n": 20}
 
 
-def test_a_folder_for_each_network_a_line_for_each(kept):
-    root, _, printed = kept
+def test_a_folder_for_each_network_a_line_for_each(stored):
+    root, _, printed = stored
     assert (
         len(list(root.iterdir()))
         == len(printed)
@@ -215,8 +215,8 @@ def test_a_folder_for_each_network_a_line_for_each(kept):
     assert not list(root.rglob("*.part"))
 
 
-def test_a_second_call_does_nothing(kept, monkeypatch):
-    root, outcomes, _ = kept
+def test_a_second_call_does_nothing(stored, monkeypatch):
+    root, outcomes, _ = stored
     written = stamps(root)
     monkeypatch.setattr(grid, "executor", nobody)
     assert complete(NETWORKS, Store(root)) == outcomes
@@ -224,8 +224,8 @@ def test_a_second_call_does_nothing(kept, monkeypatch):
     assert stamps(root) == written != {}
 
 
-def test_the_folder_may_move(kept, tmp_path, monkeypatch):
-    root, outcomes, _ = kept
+def test_the_folder_may_move(stored, tmp_path, monkeypatch):
+    root, outcomes, _ = stored
     monkeypatch.setattr(grid, "executor", nobody)
     elsewhere = tmp_path / "elsewhere"
     subprocess.run(["cp", "-r", root, elsewhere], check=True)
@@ -311,8 +311,8 @@ def test_what_makes_a_question_another(here, tmp_path):
 @pytest.mark.parametrize(
     "how", [{"seed": 1}, {"epochs": 3}, {"learning_rate": 0.06}, {"method": "euclidean"}], ids=str
 )
-def test_another_configuration_is_another_network(how, kept):
-    store = Store(kept[0])
+def test_another_configuration_is_another_network(how, stored):
+    store = Store(stored[0])
     assert outcome(network(), store) and outcome(network({"FGSM": FGSM}, **how), store) is None
 
 
@@ -364,7 +364,7 @@ def test_divergence_without_a_root(wild):
 # ---------------------------------------------------------------- killed
 
 
-LONG = 150  # epochs, some seconds
+LONG = 100  # epochs, some seconds
 KILLED = [
     network(),
     network(epochs=LONG, seed=1),
@@ -386,7 +386,7 @@ def until(condition, seconds=60):
 
 
 def begun(network, root):
-    """Some epochs are kept, not all."""
+    """Some epochs are stored, not all."""
     folder = folder_of(network, root)
     return folder is not None and 3 <= len(lines(folder)) < LONG
 
@@ -496,8 +496,8 @@ def test_a_worker_of_a_cluster_is_killed(undisturbed, tmp_path):
 # ---------------------------------------------------------------- progress, trained
 
 
-def test_progress(kept):
-    root, outcomes, _ = kept
+def test_progress(stored):
+    root, outcomes, _ = stored
     more = [
         network(epochs=4),
         network(epochs=40),
@@ -553,15 +553,15 @@ def test_progress_trains_as_the_network_does(monkeypatch, tmp_path):
     assert not stamps(tmp_path)
 
 
-def test_trained_is_from_the_folder_and_kept_in_memory(kept, here):
-    root, _, _ = kept
+def test_trained_is_from_the_folder_and_kept_in_memory(stored, here):
+    root, _, _ = stored
     run = grid.trained(NETWORKS[1].config, root)
     assert here == [] and run is grid.trained(NETWORKS[1].config, root)
     expected = training.load(folder_of(NETWORKS[1], root)).model.state_dict()
     assert all(torch.equal(value, expected[name]) for name, value in run.model.state_dict().items())
     assert not any(module.training for module in run.model.modules())
-    again = grid.trained(NETWORKS[1].config)
-    assert here == [NETWORKS[1].config] and again is grid.trained(NETWORKS[1].config)
+    again = grid.trained(NETWORKS[1].config, None)
+    assert here == [NETWORKS[1].config] and again is grid.trained(NETWORKS[1].config, None)
     assert all(
         torch.equal(value, expected[name]) for name, value in again.model.state_dict().items()
     )
@@ -610,9 +610,9 @@ def test_on_the_gpu_several_train_at_once(monkeypatch, tmp_path):
     assert complete(jobs, Store(tmp_path)) == found and stamps(tmp_path) == written
 
 
-def test_together_as_one_by_one(kept, here, tmp_path, monkeypatch):
+def test_together_as_one_by_one(stored, here, tmp_path, monkeypatch):
     """What is done on a GPU, done on this machine; in groups of two."""
-    _, outcomes, _ = kept
+    _, outcomes, _ = stored
     monkeypatch.setattr(grid, "TOGETHER", 2)
     jobs = [network(learning_rate=1e30), *NETWORKS]
     grid.together(jobs, tmp_path)

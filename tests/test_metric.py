@@ -478,24 +478,19 @@ def test_inner_product(seed):
     """Symmetric, bilinear, positive, and polarised from the norm."""
     graph, x = graph_of(3, 4, 2, kernel(2)), inside(3, 4, seed=seed)
     a, b, c = tangents(3, 3, 4, seed=seed)
-    product = {
-        "ab": inner(graph, x, a, b),
-        "ba": inner(graph, x, b, a),
-        "cb": inner(graph, x, c, b),
-    }
-    size = float(
-        tangent_norm_sq(graph, x, a) + tangent_norm_sq(graph, x, b) + tangent_norm_sq(graph, x, c)
-    )
-    close = {"rtol": 0, "atol": 1e-9 * size}
-    torch.testing.assert_close(product["ab"], product["ba"], **close)
-    torch.testing.assert_close(
-        inner(graph, x, 2 * a - c, b), 2 * product["ab"] - product["cb"], **close
-    )
-    torch.testing.assert_close(inner(graph, x, a, a), tangent_norm_sq(graph, x, a), **close)
-    polar = (tangent_norm_sq(graph, x, a + b) - tangent_norm_sq(graph, x, a - b)) / 4
-    torch.testing.assert_close(product["ab"], polar, **close)
-    assert tangent_norm_sq(graph, x, a) > 0
-    assert tangent_norm_sq(graph, x, 0 * a) == 0
+
+    def batch(function, *vectors):
+        vectors = [torch.stack(v)[:, None] for v in vectors]
+        return function(graph, x.expand_as(vectors[0]), *vectors)
+
+    norm = batch(tangent_norm_sq, (a, b, c, a + b, a - b, 0 * a))
+    ab, ba, cb, mixed, aa = batch(inner, (a, b, c, 2 * a - c, a), (b, a, b, b, a))
+    close = {"rtol": 0, "atol": 1e-9 * float(norm[:3].sum())}
+    torch.testing.assert_close(ab, ba, **close)
+    torch.testing.assert_close(mixed, 2 * ab - cb, **close)
+    torch.testing.assert_close(aa, norm[0], **close)
+    torch.testing.assert_close(ab, (norm[3] - norm[4]) / 4, **close)
+    assert (norm[:5] > 0).all() and norm[5] == 0
 
 
 def test_the_two_norms_are_dual(size):

@@ -49,7 +49,7 @@ def trained_on_digits(digits):
 
 @pytest.fixture(scope="module")
 def model():
-    return grid.trained(training.Config(**SMALL)).model
+    return grid.trained(training.Config(**SMALL), None).model
 
 
 @pytest.fixture(scope="module")
@@ -127,7 +127,7 @@ def test_transfer_errors(model, digits, tmp_path):
     """Attacked with the other network, evaluated on this one: neither's own error. Trained where
     the root says, once.
     """
-    source = training.Config(**SMALL | {"seed": 1, "epochs": 2})
+    source = training.Config(**SMALL | {"seed": 1, "epochs": 1})
     ifgsm = Attack("ifgsm", 8 / 255, alpha=4 / 255, steps=3)
     question = TransferErrors("test", 60, ifgsm, source, tmp_path)
     found = question(model, digits)
@@ -366,7 +366,7 @@ WAYS = ("within wasserstein", "within euclidean", "between wasserstein", "betwee
 
 @pytest.fixture(scope="module")
 def paths(digits):
-    return paths_of(digits, "test", 4, 5)
+    return paths_of(digits, "test", 3, 5)
 
 
 def ends(digits, path):
@@ -397,7 +397,7 @@ def test_paths_lead_from_image_to_image_of_one_class_or_two(digits, paths):
         for path in (*paths[f"{classes} euclidean"], *paths[f"{classes} wasserstein"]):
             originals = digits.images[ends(digits, path)].float() / 255
             torch.testing.assert_close(path[[0, -1]], originals, rtol=0, atol=1e-6)
-    assert starts[0] == starts[1] and len({*starts[0]}) == 4
+    assert starts[0] == starts[1] and len({*starts[0]}) == 3
     assert len({int(digits.labels[i]) for i in starts[0]}) > 1
 
 
@@ -408,7 +408,7 @@ def test_the_masses_change_linearly(digits, paths):
     times = torch.linspace(0, 1, 6)[:, None]
     for name in WAYS:
         assert (
-            paths[name].shape == (4, 6, 3, 32, 32)
+            paths[name].shape == (3, 6, 3, 32, 32)
             and paths[name].min() >= 0
             and paths[name].max() <= 1
         )
@@ -442,27 +442,25 @@ def test_the_paths_are_displacements_and_lines(digits, paths):
 
 def test_along_paths_of_a_linear_model(linear, digits, paths):
     """Half the change of the softmax in the 1-norm, step by step, in float64."""
-    found = PathLengths(part="test", pairs=4, steps=5)(linear, digits)
+    found = PathLengths(part="test", pairs=3, steps=5)(linear, digits)
     weight, bias = (parameter.detach().double().numpy() for parameter in linear[1].parameters())
     assert set(found) == set(WAYS)
     for name in WAYS:
         for length, path in zip(found[name], paths[name].double().numpy(), strict=True):
             logits = path.reshape(6, -1) @ weight.T + bias
             odds = np.exp(logits - logits.max(1, keepdims=True))
-            measurements = odds / odds.sum(1, keepdims=True)
-            expected = sum(
-                0.5 * np.abs(measurements[k + 1] - measurements[k]).sum() for k in range(5)
-            )
+            p = odds / odds.sum(1, keepdims=True)
+            expected = sum(0.5 * np.abs(p[k + 1] - p[k]).sum() for k in range(5))
             assert length == pytest.approx(expected, abs=1e-4)
-            assert length >= 0.5 * np.abs(measurements[-1] - measurements[0]).sum() - 1e-4
+            assert length >= 0.5 * np.abs(p[-1] - p[0]).sum() - 1e-4
     assert min(found["between euclidean"]) > 0.01
 
 
 def test_along_paths_of_a_constant_model(digits):
     model = nn.Sequential(nn.Flatten(), nn.Linear(3072, 10))
     nn.init.zeros_(model[1].weight)
-    assert PathLengths(part="test", pairs=4, steps=5)(model, digits) == dict.fromkeys(
-        WAYS, [0.0] * 4
+    assert PathLengths(part="test", pairs=3, steps=5)(model, digits) == dict.fromkeys(
+        WAYS, [0.0] * 3
     )
 
 
@@ -479,10 +477,10 @@ def test_along_paths_counts_ways_there_and_back(digits):
         def forward(self, x):
             return 1e6 * torch.stack([x.mean((1, 2, 3)), self.than.expand(len(x))], 1)
 
-    paths = paths_of(digits, "test", 4, 5)
+    paths = paths_of(digits, "test", 3, 5)
     bright = paths["between euclidean"][:, [0, -1]].mean((2, 3, 4)).sort(1).values
-    for k in range(4):
-        found = PathLengths(part="test", pairs=4, steps=5)(
+    for k in range(3):
+        found = PathLengths(part="test", pairs=3, steps=5)(
             Brighter(float(bright[k].mean())), digits
         )
         for way in ("between euclidean", "between wasserstein"):

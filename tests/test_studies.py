@@ -129,7 +129,7 @@ def test_table1_search(table1, digits):
 
 
 def test_table1_choice(table1):
-    """Of each method the candidate with the fewest mistakes under the criterion's conditions, of
+    """Of each method the candidate with the fewest errors under the criterion's conditions, of
     those that did not diverge.
     """
     assert table1["grid_complete"] is True
@@ -389,7 +389,7 @@ def test_stress_says_what_it_needs_before_hours_of_work(monkeypatch):
         stress(PLAIN, autoattack=1).run(Store())
 
 
-SMALL = {"images": 20, "gradients": 5, "radius": 2, "pairs": 2, "steps": 2, "moved": 20, "reach": 2}
+SMALL = {"images": 20, "gradients": 5, "radius": 2, "pairs": 1, "steps": 2, "moved": 20, "reach": 2}
 
 
 def test_variation(root, digits):
@@ -398,7 +398,7 @@ def test_variation(root, digits):
     questions = {
         "variations": VariationErrors("test", 20),
         "gradients": GradientNorms("test", 5, 2),
-        "paths": PathLengths("test", 2, 2),
+        "paths": PathLengths("test", 1, 2),
         "horizontal edge": Flips("test", 20, "horizontal", "edge", 2),
         "vertical edge": Flips("test", 20, "vertical", "edge", 2),
     }

@@ -4,6 +4,26 @@ The companion package of the WDTR book. A submodule loads when it is first used.
 """
 
 from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from wdtr_lite import (
+        attacks,
+        book,
+        calculus,
+        data,
+        evaluation,
+        graph,
+        metric,
+        models,
+        noise,
+        regularizer,
+        study,
+        training,
+        transport,
+    )
+    from wdtr_lite.graph import PixelGraph
+    from wdtr_lite.regularizer import GradientPenalty
 
 __all__ = [
     "GradientPenalty",

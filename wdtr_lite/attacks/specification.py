@@ -90,8 +90,8 @@ class Attack:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """Epsilon and the options that the method has, `alpha` the length of a step, which the result
-        depends on.
+        """Epsilon and the options that the method has, which the result depends on; `alpha` is the
+        length of a step.
         """
         names = inspect.signature(METHODS[self.method]).parameters
         values = {

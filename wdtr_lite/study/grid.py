@@ -133,21 +133,17 @@ def progress(configs: Sequence[training.Config], store: Store) -> list[tuple[flo
 
 
 @cache
-def trained(
-    config: training.Config, root: Path | None = None, device: str | None = None
-) -> training.Run:
+def trained(config: training.Config, root: Path | None) -> training.Run:
     """The network of a configuration, from its folder or trained there; kept in memory, so that it
     is trained once a process.
     """
     folder = root and Store(root).folder(config)
     if folder and _is_trained(config, folder):
-        there = "cuda" if torch.cuda.is_available() else "cpu"
-        return training.load(folder, device=device or there)
+        return training.load(folder, device="cuda" if torch.cuda.is_available() else "cpu")
     return training.fit(
         config,
         folder=folder,
         dataset=dataset_of(config.data, config.split),
-        device=device,
         checkpoint_every=1,
         progress=False,
     )
@@ -162,11 +158,11 @@ def dataset_of(name: str, split: str | None = None) -> Dataset:
 # ---------------------------------------------------------------- one network
 
 
-def work(network: Network, root: Path, device: str | None = None) -> str:
+def work(network: Network, root: Path) -> str:
     """Train a network and ask what is not measured yet; a line about it."""
     config, store = network.config, Store(root)
     try:
-        run = trained(config, root, device)
+        run = trained(config, root)
     except training.Divergence as error:
         write(store.folder(config) / "diverged.json", str(error))
         return f"{_name(config)}: diverged"
@@ -186,7 +182,7 @@ def _merged(networks: list[Network]) -> list[Network]:
 
 def _here(network: Network) -> dict[str, Any]:
     try:
-        run = trained(network.config)
+        run = trained(network.config, None)
     except training.Divergence as error:
         return {"diverged": str(error)}
     return _outcome(run, _measured(network, run, Store()))

@@ -73,15 +73,15 @@ class AutoAttack(Question, name="autoattack"):
         from pyautoattack import AutoAttack
 
         x, y = images_of(model, dataset, self.part, self.images)
-        judge = AutoAttack(model, eps=self.epsilon / 255, seed=0, device=x.device)
-        names = [self.only] if self.only else list(judge.attacks_to_run or [])
+        attacker = AutoAttack(model, eps=self.epsilon / 255, seed=0, device=x.device)
+        names = [self.only] if self.only else list(attacker.attacks_to_run or [])
         right = ~evaluation.misclassified(model, x, y)
         wrong = {"natural": int((~right).sum())}
         for name in names:
             left = right.nonzero().squeeze(1)
             if len(left):
-                judge.attacks_to_run = [name]
-                _, labels = judge.run_standard_evaluation(x[left], y[left])
+                attacker.attacks_to_run = [name]
+                _, labels = attacker.run_standard_evaluation(x[left], y[left])
                 right[left] = labels == y[left]
             wrong[name] = int((~right).sum())
         return {"n": len(y), "wrong": wrong}
@@ -152,8 +152,8 @@ class Frames(Question, name="frames"):
         found = [rounded(probabilities(model, each)) for each in attacked]
         return [
             [
-                {"pixels": _hex(each[k]), "probabilities": chances[k]}
-                for each, chances in zip(attacked, found, strict=True)
+                {"pixels": _hex(each[k]), "probabilities": shares[k]}
+                for each, shares in zip(attacked, found, strict=True)
             ]
             for k in range(len(x))
         ]

@@ -9,7 +9,7 @@ checkpoint, on a CPU to the very same weights.
 from wdtr_lite.training.checkpoint import Run, load, network
 from wdtr_lite.training.choices import AUGMENTATIONS, OPTIMIZERS, SCHEDULES
 from wdtr_lite.training.config import Config
-from wdtr_lite.training.loop import Divergence, Training, fit, fit_together
+from wdtr_lite.training.loop import Divergence, Step, Training, fit, fit_together
 from wdtr_lite.training.objectives import METHODS, Objective, register
 
 __all__ = [
@@ -21,6 +21,7 @@ __all__ = [
     "Divergence",
     "Objective",
     "Run",
+    "Step",
     "Training",
     "fit",
     "fit_together",

@@ -84,10 +84,8 @@ def fit(
     Appendix D of Lin et al. (2019).
     """
     where = _device(device)
-    training = Training(
-        config, model=model, dataset=dataset, folder=folder, device=where, every=checkpoint_every
-    )
-    return _train([training], where, progress)[0]
+    options = {"dataset": dataset, "folder": folder, "checkpoint_every": checkpoint_every}
+    return _train([Training(config, model=model, device=where, **options)], where, progress)[0]
 
 
 def fit_together(
@@ -128,10 +126,9 @@ def fit_together(
     if len(set(given)) < len(given):
         raise ValueError("folders must differ from each other")
     where = _device(device)
-    trainings = [
-        Training(config, dataset=dataset, folder=folder, device=where, every=checkpoint_every)
-        for config, folder in zip(configs, folders, strict=True)
-    ]
+    options = {"dataset": dataset, "device": where, "checkpoint_every": checkpoint_every}
+    pairs = zip(configs, folders, strict=True)
+    trainings = [Training(config, folder=folder, **options) for config, folder in pairs]
     return _train(trainings, where, progress)
 
 
@@ -166,11 +163,9 @@ class Training:
 
     Parameters
     ----------
-    config, model, dataset, folder
+    config, model, dataset, folder, checkpoint_every
         As in :func:`fit`.
     device : optional
-    every : int
-        Epochs between checkpoints.
 
     Attributes
     ----------
@@ -192,13 +187,13 @@ class Training:
         dataset: data.Dataset | None = None,
         folder: str | os.PathLike | None = None,
         device: str | torch.device = "cpu",
-        every: int = 10,
+        checkpoint_every: int = 10,
     ):
-        checks.whole(every, "checkpoint_every")
+        checks.whole(checkpoint_every, "checkpoint_every")
         dataset = data.load(config.data, split=config.split) if dataset is None else dataset
         self.config = config = _recorded(config, model, dataset)
         self.folder = Path(folder) if folder else None
-        self.device, self.every = torch.device(device), every
+        self.device, self.checkpoint_every = torch.device(device), checkpoint_every
         images, labels = _training_images(dataset, config)
         mean, std = _mean_and_std(images)
         classes = len(dataset.classes)
@@ -313,7 +308,7 @@ class Training:
         speed = {"seconds": round(seconds, 3), "images_per_second": round(images / seconds, 1)}
         self.history.append(metrics | speed)
         if self.folder:
-            due = self.epoch % self.every == 0 or self.epoch == self.config.epochs
+            due = self.epoch % self.checkpoint_every == 0 or self.epoch == self.config.epochs
             checkpoint.write(self.folder, self.history, self._state() if due else None)
         return metrics
 
