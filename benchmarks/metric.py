@@ -69,7 +69,7 @@ def gradient_norm(radii=(1, 2, 4, 6, 8), shape=(64, 3, 32, 32), rounds=5):
 
         plain = {r: PixelGraph(*shape[-2:], radius=r).to(device) for r in radii}
         learnable = {
-            r: PixelGraph(*shape[-2:], r, weight=random_kernel(r, seed=2, device=device))
+            r: PixelGraph(*shape[-2:], radius=r, weight=random_kernel(r, seed=2, device=device))
             for r in radii
         }
         functions = {}

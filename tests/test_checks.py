@@ -322,3 +322,58 @@ def test_good_measures_costs_and_plans():
     checks.square(np.ones((12, 12), np.uint8), 12, "cost")
     checks.costs(cost_with(0.0), "cost")
     checks.plan(PLAN, A, B)
+
+
+# ---------------------------------------------------------------- classifiers and their data
+
+BATCH, LABELS = torch.zeros(3, 1, 4, 4), torch.tensor([0, 2, 1])
+
+
+class Output:
+    """As Hugging Face's models return one."""
+
+    def __init__(self, logits):
+        self.logits = logits
+
+
+@refused(
+    {
+        "device": [
+            (("gpu",), ValueError, "device must be cpu.* here, got 'gpu'"),
+            ((torch.device("meta"),), ValueError, "device must be cpu.* here, got 'meta'"),
+        ],
+        "logits": [
+            ((None, BATCH), TypeError, "model must return a tensor, .*got NoneType"),
+            (((LABELS, LABELS), BATCH), TypeError, "model must return a tensor, .*got tuple"),
+            ((Output(None), BATCH), TypeError, "model must return a tensor, .*got Output"),
+            ((torch.zeros(3), BATCH), ValueError, r"model must return \(3, K\) .*got \(3,\)"),
+            ((torch.zeros(2, 5), BATCH), ValueError, r"model must return \(3, K\) .*got \(2, 5\)"),
+            ((torch.zeros(3, 5, 1), BATCH), ValueError, r"model must .*got \(3, 5, 1\)"),
+            ((Output(torch.zeros(4, 5)), BATCH), ValueError, r"model must .*got \(4, 5\)"),
+        ],
+        "labels": [
+            ((LABELS.tolist(), BATCH), TypeError, "y must be an int64 tensor, got list"),
+            ((LABELS.int(), BATCH), TypeError, "y must be an int64 tensor, got torch.int32"),
+            ((LABELS.float(), BATCH, "labels"), TypeError, "labels must be .*torch.float32"),
+            ((LABELS[:2], BATCH), ValueError, r"y must have one .*image, \(3,\), got \(2,\)"),
+            ((LABELS[:, None], BATCH), ValueError, r"y must have one .*, got \(3, 1\)"),
+        ],
+        "intensities": [
+            ((BATCH - 1e-6,), ValueError, r"x must be in \[0, 1\], got -1e-06 to -1e-06"),
+            ((BATCH + 2, "images"), ValueError, r"images must be in \[0, 1\], got 2 to 2"),
+            ((BATCH * NAN,), ValueError, r"x must be in \[0, 1\], got nan to nan"),
+        ],
+    }
+)
+def test_classifiers_and_their_data(check, arguments, error, says):
+    with pytest.raises(error, match=f"^{says}"):
+        check(*arguments)
+
+
+def test_good_classifiers_and_data():
+    assert checks.device("cpu") == checks.device(torch.device("cpu")) == torch.device("cpu")
+    logits = torch.zeros(3, 5)
+    assert checks.logits(logits, BATCH) is checks.logits(Output(logits), BATCH) is logits
+    checks.labels(LABELS, BATCH)
+    for x in (BATCH, BATCH + 1, BATCH[:0], BATCH.to("meta") - 1):
+        checks.intensities(x)
