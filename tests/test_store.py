@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from wdtr_lite import training
+from wdtr_lite.attacks import Attack
 from wdtr_lite.study import grid, legacy
 from wdtr_lite.study.figure2 import Sequences
 from wdtr_lite.study.grid import Network
@@ -51,6 +52,9 @@ def test_a_network_is_named_by_what_is_not_as_by_default(tmp_path):
     assert len({Store(tmp_path).folder(each).name for each in [CONFIG, *others]}) == 4
 
 
+PGD = Attack("pgd", 8 / 255)  # with the default step
+
+
 @dataclass(frozen=True)
 class Asked(Question, name="asked"):
     part: str
@@ -69,7 +73,17 @@ def test_a_measurement_is_named_by_its_question_and_options(tmp_path):
     text = json.dumps({"format": 2, "part": "test"}, sort_keys=True)
     assert name("test") == f"asked-{md5(text, 12)}.json" == name("test", root=tmp_path)
     different = [name("test"), name("fit"), name("test", (1,)), name("test", attack=fgsm(8))]
-    assert len({*different, name("test", attack=fgsm(2)), name("test", attack=pgd20(8))}) == 6
+    assert (
+        len(
+            {
+                *different,
+                name("test", attack=fgsm(2)),
+                name("test", attack=pgd20(8)),
+                name("test", attack=PGD),
+            }
+        )
+        == 7
+    )
 
 
 def test_given_are_the_fields_that_are_not_as_by_default():
@@ -207,11 +221,13 @@ def test_what_was_stored_before_is_found(before, monkeypatch):
 
 
 def test_what_could_not_be_stored_before_is_not_found(before):
-    """Another field, one of those that came later, or a file that is damaged."""
+    """Another field, one of those that came later, another epsilon, or a file that is damaged."""
     root = before.parent
     assert legacy.folder(replace(CONFIG, optimizer="adamw")) is None
     for config in (replace(CONFIG, seed=1), replace(CONFIG, augmentation="flip_crop")):
         assert not Store(root).folder(config).exists() and before.exists()
+    other = list(legacy.files("errors", given(Errors("test", 7, fgsm(25.4)))))
+    assert old_file(*BEFORE[1][1:])[0] not in other
     name, _ = old_file(*BEFORE[0][1:])
     (before / name).write_text("{")
     assert grid.outcome(Network(CONFIG, {"natural": BEFORE[0][0]}), Store(root)) is None

@@ -1514,6 +1514,7 @@ def test_progress(tmp_path, capsys, monkeypatch):
     """Loss, penalty, error, images per second and the time left; a continued run starts where it
     was.
     """
+    monkeypatch.setenv("COLUMNS", "200")  # an old tqdm cuts what is wider
     asked = config(method="euclidean", eta=0.5, epochs=4)
     with monkeypatch.context() as patch, pytest.raises(Stopped):
         stop_at_write(patch, 3, "after")

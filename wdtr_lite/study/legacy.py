@@ -63,16 +63,18 @@ def _option(name: str, value: Any, number: type) -> Any:
 
 
 def _attack(options: dict[str, Any], number: type) -> dict[str, Any]:
-    """Lengths in units of 1/255; steps were always written, other options where they mattered."""
-    old = options | {"epsilon": round(255 * options["epsilon"])}
-    if options["method"] != "fgsm":
+    """Lengths in units of 1/255; steps were written beside alpha, others where they mattered."""
+    old = options | {"epsilon": _length(options["epsilon"], int)}
+    if "alpha" in options:
         default = attacks.Attack("pgd", 0.0)
-        length = round(255 * options["alpha"], 6)
-        old |= {
-            "steps": options.get("steps", default.steps),
-            "alpha": number(length) if length == int(length) else length,
-        }
+        old |= {"alpha": _length(options["alpha"], number)}
+        old |= {"steps": options.get("steps", default.steps)}
     return old
+
+
+def _length(intensities: float, number: type) -> float:
+    length = round(255 * intensities, 6)
+    return number(length) if length == int(length) else length
 
 
 def _hash(text: str, digits: int) -> str:
