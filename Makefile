@@ -83,6 +83,7 @@ unit: .venv/.installed
 
 # Strict nbval, of the changed chapters only unless what they are made from changed.
 _build/checked/%: book/%.ipynb $(CODE) tests/nbval_sanitize.cfg
+	@echo "$<"
 	@$(CHECK) -q --nbval --nbval-sanitize-with=tests/nbval_sanitize.cfg $<
 	@mkdir -p $(@D) && touch $@
 
