@@ -67,7 +67,7 @@ _build/html/index.html: $(SELECTED:%=_build/executed/%.ipynb) $(PAGES)
 NBVAL := $(CHAPTERS:%=_build/checked/%)
 PARTS := _build/stored/built $(NBVAL) _build/browser
 
-# The unit tests take what the other parts leave of the cores.
+# The unit tests run beside the other parts, with a worker a core: none is idle before the last is done.
 test:
 	@unchanged=$$(for part in $(PARTS); do if $(SUBMAKE) --question $$part; then echo "$${part#_build/}"; fi; done); \
 	if [ "$$unchanged" ]; then echo "Nothing has changed since these passed; not repeated:" $$unchanged; fi
@@ -79,7 +79,7 @@ lint: .venv/.installed
 	@PYRIGHT_PYTHON_IGNORE_WARNINGS=1 .venv/bin/pyright # it would ask the network for a newer one
 
 unit: .venv/.installed
-	@nice -n 19 env $(CHECK) -n $(CORES) --ignore=tests/browser --cov
+	@$(CHECK) -n $(CORES) --ignore=tests/browser --cov
 
 # Strict nbval, of the changed chapters only unless what they are made from changed.
 _build/checked/%: book/%.ipynb $(CODE) tests/nbval_sanitize.cfg

@@ -650,20 +650,13 @@ CALLS = {
 BAD = {
     "fgsm": [({"x": 2 * GOOD["x"]}, ValueError, r"^x must be in \[0, 1\], got 0 to 1\.")],
     "ifgsm": [({"y": GOOD["y"].int()}, TypeError, "^y must be an int64 tensor, got torch.int32")],
-    "gradient": [({"y": [0, 1]}, TypeError, "^y must be an int64 tensor, got list")],
-    "ascend": [
+    "gradient": [
         ({"x": GOOD["x"][0]}, ValueError, r"^x must be \(B, C, H, W\), got \(2, 3, 4\)"),
-        ({"x": GOOD["x"].long()}, TypeError, "^x must be a floating tensor"),
-        ({"x": -GOOD["x"]}, ValueError, r"^x must be in \[0, 1\]"),
-        ({"x": GOOD["x"] * float("nan")}, ValueError, r"^x must be in \[0, 1\], got nan"),
-        ({"x": GOOD["x"][:0], "y": GOOD["y"][:0]}, ValueError, "^x must hold an image"),
-        ({"y": GOOD["y"][:1]}, ValueError, r"^y must have one label for each image, \(2,\)"),
+        ({"y": [0, 1]}, TypeError, "^y must be an int64 tensor, got list"),
+    ],
+    "ascend": [
         ({"y": -GOOD["y"]}, ValueError, "^y must be non-negative"),
-        ({"y": torch.ones(2)}, ValueError, r"^y must be \(2,\) labels or \(2, K\) prob.*\(2,\)"),
         ({"epsilon": -0.1}, ValueError, "^epsilon must be non-negative and finite"),
-        ({"alpha": 0}, ValueError, "^alpha must be positive and finite"),
-        ({"steps": 0}, ValueError, "^steps must be at least 1"),
-        ({"norm": "l1"}, ValueError, "^norm must be one of 'linf', 'l2', got 'l1'"),
         ({"start": GOOD["x"][:1]}, ValueError, r"^start must have the shape of x, \(2, 2, 3, 4\)"),
         ({"model": lambda x: None}, TypeError, "^model must return a tensor"),
     ],
@@ -688,9 +681,8 @@ BAD = {
         ({"method": "cw"}, ValueError, "^method must be one of 'fgsm', 'ifgsm', 'pgd', got 'cw'"),
         ({"epsilon": "8/255"}, TypeError, "^epsilon must be a number"),
         ({"alpha": -1}, ValueError, "^alpha must be positive"),
-        ({"steps": 2.0}, TypeError, "^steps must be a whole number"),
+        ({"steps": 0}, ValueError, "^steps must be at least 1"),
         ({"restarts": 0}, ValueError, "^restarts must be at least 1"),
-        ({"norm": "l1"}, ValueError, "^norm must be one of"),
         ({"seed": -1}, ValueError, "^seed must be at least 0"),
     ],
 }

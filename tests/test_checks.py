@@ -141,6 +141,25 @@ BAD_KERNELS = [
             for value, error, says in BAD_TENSORS
             if error is TypeError and "graph" not in says
         ],
+        "like": [
+            ((X, X[0], "mean"), ValueError, r"mean must .* of x, \(3, 4\), got \(2, 3, 4\)"),
+            ((X[:0], X, "mean"), ValueError, r"mean must .* of x, \(2, 3, 4\), got \(0, 3, 4\)"),
+        ],
+        "nonnegative": [
+            ((with_pixel(value), "y"), ValueError, f"y must be non-negative and finite, {says}")
+            for value, says in ((-1e-9, "got -1e-09 to 0"), (NAN, "got nan"), (INF, ".* to inf"))
+        ],
+        "metric": [
+            ((value,), ValueError, f"metric must be a PixelGraph or 'euclidean', got {value!r}")
+            for value in (None, "l1", "Euclidean")
+        ],
+        "point": [
+            (("l1", X), ValueError, "metric must be a PixelGraph or 'euclidean', got 'l1'"),
+            ((GRAPH, -1 - X), ValueError, "x must be non-negative and finite"),
+            ((GRAPH, X.float()), TypeError, "x is torch.float32 but the graph is torch.float64"),
+            (("euclidean", X.long()), TypeError, "x must be a floating tensor, got torch.int64"),
+            (("euclidean", None), TypeError, "x must be a tensor, got NoneType"),
+        ],
         "generator": [
             ((None, X), TypeError, "generator must be a torch.Generator, got NoneType"),
             ((7, X), TypeError, "generator must be a torch.Generator, got int"),
@@ -155,7 +174,7 @@ BAD_KERNELS = [
             *(((GRAPH, value, "v"), error, f"v {says}") for value, error, says in BAD_TENSORS),
             ((None, X, "v"), TypeError, "graph must be a PixelGraph, got NoneType"),
             (("euclidean", X, "v"), TypeError, "graph must be a PixelGraph, got str"),
-            ((GRAPH, X, "xi", X[0].shape), ValueError, r"xi must have .* of x, \(3, 4\), got \(2"),
+            ((GRAPH, X, "xi", X[0]), ValueError, r"xi must have .* of x, \(3, 4\), got \(2"),
             ((PixelGraph(3, 4, 1), X, "v"), TypeError, "v is torch.float64 but the graph is torch"),
         ],
         "image": [
@@ -195,6 +214,8 @@ def test_the_interior_of_the_simplex():
     checks.image(GRAPH, with_pixel(0.0, positive))
     with pytest.raises(ValueError, match="^x must be positive on every pixel, its least is 0: "):
         checks.image(GRAPH, with_pixel(0.0, positive), interior=True)
+    with pytest.raises(ValueError, match="^x must be positive on every pixel, its least is 0: "):
+        checks.point(GRAPH, with_pixel(0.0, positive), interior=True)
     with pytest.raises(ValueError, match="^y must be non-negative and finite, got -0.5 to "):
         checks.image(GRAPH, with_pixel(-0.5, positive), "y", interior=True)
 
@@ -206,10 +227,17 @@ def test_good_tensors():
     checks.kernel(kernel(2).requires_grad_(), 2)
     checks.kernel(torch.empty(3, 3, device="meta"), 1)
     checks.on_graph(GRAPH, tangents(5, 2, 3, 4), "v")
-    checks.on_graph(GRAPH, X, "v", X.shape)
+    checks.on_graph(GRAPH, X, "v", X)
     for image in (X, X[0], X[:0], 0 * X, X.clone().requires_grad_()):
         checks.image(GRAPH, image)
+        checks.point(GRAPH, image)
+        checks.point("euclidean", image - 1, interior=True)
+    checks.image(GRAPH, X[:0], interior=True)
     checks.image(GRAPH.converted("meta"), X.to("meta"), interior=True)
+    checks.like(X, X + 1, "mean")
+    checks.nonnegative(torch.tensor([0, 3]), "y")
+    checks.metric(GRAPH)
+    checks.metric("euclidean")
 
 
 def test_pixels_are_looked_at_where_they_can_be():
@@ -327,6 +355,8 @@ def test_good_measures_costs_and_plans():
 # ---------------------------------------------------------------- classifiers and their data
 
 BATCH, LABELS = torch.zeros(3, 1, 4, 4), torch.tensor([0, 2, 1])
+STORED = BATCH.to(torch.uint8)
+NO_IMAGES = r"images must be \(N, C, H, W\) or \(N, H, W\), got"
 
 
 class Output:
@@ -351,6 +381,55 @@ class Output:
             ((torch.zeros(3, 5, 1), BATCH), ValueError, r"model must .*got \(3, 5, 1\)"),
             ((Output(torch.zeros(4, 5)), BATCH), ValueError, r"model must .*got \(4, 5\)"),
         ],
+        "classes": [
+            ((LABELS, 2), ValueError, "y must be from 0 to 1, got 0 to 2"),
+            ((LABELS - 1, 3, "labels"), ValueError, "labels must be from 0 to 2, got -1 to 1"),
+        ],
+        "targets": [
+            ((LABELS.tolist(), BATCH), TypeError, "y must be an int64 tensor, got list"),
+            ((LABELS.int(), BATCH), TypeError, "y must be an int64 tensor, got torch.int32"),
+            ((LABELS[:2], BATCH), ValueError, r"y must have one .*image, \(3,\), got \(2,\)"),
+            (
+                (torch.ones(3), BATCH),
+                ValueError,
+                r"y must be \(3,\) labels or \(3, K\) prob.*\(3,\)",
+            ),
+            ((torch.ones(2, 5), BATCH), ValueError, r"y must be .* probabilities, got \(2, 5\)"),
+        ],
+        "images": [
+            ((BATCH[0, 0],), ValueError, rf"{NO_IMAGES} \(4, 4\)"),
+            ((BATCH[None],), ValueError, rf"{NO_IMAGES} \(1, 3, 1, 4, 4\)"),
+            ((BATCH[..., :0],), ValueError, rf"{NO_IMAGES} \(3, 1, 4, 0\)"),
+            ((BATCH.long(),), TypeError, "images must be uint8 or floating, got torch.int64"),
+            ((BATCH.numpy(),), TypeError, "images must be a tensor, got ndarray"),
+            *(
+                ((value,), ValueError, r"images must be in \[0, 1\]")
+                for value in (BATCH + 2, BATCH - 0.5, BATCH * NAN)
+            ),
+        ],
+        "batch": [
+            ((STORED,), TypeError, "x must be a floating tensor, got torch.uint8"),
+            ((BATCH.numpy(),), TypeError, "x must be a tensor, got ndarray"),
+            ((BATCH[0],), ValueError, r"x must be \(B, C, H, W\), got \(1, 4, 4\)"),
+        ],
+        "attacked": [
+            ((STORED, LABELS), TypeError, "x must be a floating tensor, got torch.uint8"),
+            ((BATCH[0], LABELS), ValueError, r"x must be \(B, C, H, W\), got \(1, 4, 4\)"),
+            ((BATCH[:0], LABELS[:0]), ValueError, r"x must hold an image, got \(0, 1, 4, 4\)"),
+            ((BATCH - 1, LABELS), ValueError, r"x must be in \[0, 1\], got -1 to -1"),
+            ((BATCH, LABELS[:2]), ValueError, "y must have one label for each image"),
+            ((BATCH, -LABELS), ValueError, "y must be non-negative and finite, got -2 to 0"),
+            ((BATCH, -torch.eye(3)), ValueError, "y must be non-negative and finite, got -1 to -0"),
+        ],
+        "strength": [
+            ((-0.1, 0.1, 2, "l2"), ValueError, "epsilon must be non-negative and finite"),
+            (("8/255", 0.1, 2, "l2"), TypeError, "epsilon must be a number, got str"),
+            ((0.1, 0, 2, "l2"), ValueError, "alpha must be positive and finite"),
+            ((0.1, None, 2, "l2"), TypeError, "alpha must be a number, got NoneType"),
+            ((0.1, 0.1, 0, "l2"), ValueError, "steps must be at least 1, got 0"),
+            ((0.1, 0.1, 2.0, "l2"), TypeError, "steps must be a whole number, got 2.0"),
+            ((0.1, 0.1, 2, "l1"), ValueError, "norm must be one of 'linf', 'l2', got 'l1'"),
+        ],
         "labels": [
             ((LABELS.tolist(), BATCH), TypeError, "y must be an int64 tensor, got list"),
             ((LABELS.int(), BATCH), TypeError, "y must be an int64 tensor, got torch.int32"),
@@ -370,10 +449,39 @@ def test_classifiers_and_their_data(check, arguments, error, says):
         check(*arguments)
 
 
+def test_outputs_of_one_class():
+    single = torch.zeros(3)
+    assert checks.logits(Output(single), BATCH, single=True) is single
+    assert checks.logits(single[:, None], BATCH, single=True).shape == (3, 1)
+    for outputs in (single.sum(), single[:2], BATCH):
+        with pytest.raises(ValueError, match=r"^model must return \(3,\) or \(3, K\) logits, got"):
+            checks.logits(outputs, BATCH, single=True)
+    with pytest.raises(TypeError, match="^model must return a tensor, .*got list"):
+        checks.logits(single.tolist(), BATCH, single=True)
+
+
+def test_stored_images():
+    checks.images(STORED, floats=False)
+    for image, says in ((BATCH, "torch.float32"), (BATCH.long(), "torch.int64")):
+        with pytest.raises(TypeError, match=f"^images must be uint8, got {says}"):
+            checks.images(image, floats=False)
+    with pytest.raises(ValueError, match=f"^{NO_IMAGES}"):
+        checks.images(STORED[0, 0], floats=False)
+
+
 def test_good_classifiers_and_data():
     assert checks.device("cpu") == checks.device(torch.device("cpu")) == torch.device("cpu")
     logits = torch.zeros(3, 5)
     assert checks.logits(logits, BATCH) is checks.logits(Output(logits), BATCH) is logits
     checks.labels(LABELS, BATCH)
+    checks.classes(LABELS, 3)
+    checks.classes(LABELS[:0], 0)
+    for y in (LABELS, torch.eye(3)):
+        checks.targets(y, BATCH)
+        checks.attacked(BATCH, y)
+    for x in (BATCH, BATCH[:, 0], BATCH[:0], STORED, STORED[:, 0]):
+        checks.images(x)
+    checks.batch(BATCH[:0])
+    checks.strength(0, 0, 1, "linf")
     for x in (BATCH, BATCH + 1, BATCH[:0], BATCH.to("meta") - 1):
         checks.intensities(x)

@@ -899,12 +899,8 @@ def test_classes_channels_and_parts_of_your_own():
 @pytest.mark.parametrize(
     ("changes", "kind", "message"),
     [
-        ({"images": IMAGES / 255}, TypeError, "^images must be a uint8 tensor, got torch.float32"),
-        ({"images": IMAGES.numpy()}, TypeError, "^images must be a uint8 tensor, got uint8"),
-        ({"images": [1]}, TypeError, "^images must be a uint8 tensor, got list"),
-        ({"images": IMAGES[0, 0]}, ValueError, r"^images must be \(N, C, H, W\) or \(N, H, W\)"),
+        ({"images": IMAGES / 255}, TypeError, "^images must be uint8, got torch.float32"),
         ({"labels": LABELS.int()}, TypeError, "^labels must be an int64 tensor, got torch.int32"),
-        ({"labels": LABELS[1:]}, ValueError, r"^labels must have one label for each image"),
         ({"labels": LABELS - 1}, ValueError, "^labels must be from 0 to 2, got -1 to 2"),
         ({"classes": ("a", "b")}, ValueError, "^labels must be from 0 to 1, got 0 to 3"),
         ({"split": {"train": SPLIT["train"]}}, ValueError, r"^split must have .*got \['train'\]"),

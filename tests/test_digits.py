@@ -182,6 +182,13 @@ def test_robust_digits_by_hand(part, digits_result):
     assert told.items() <= run.history[-1].items()
 
 
+def test_the_choice_is_planned_once_it_is_made(tmp_path):
+    store = Store(tmp_path)
+    assert DIGITS.planned(store) == NETWORKS.grid()
+    rows = [*DIGITS.run(store)["rows"], *NETWORKS.grid()]
+    assert len(DIGITS.planned(store)) == len(rows)
+
+
 def test_robust_digits_in_a_folder_is_the_same_and_done_once(tmp_path):
     study = replace(DIGITS, networks=replace(NETWORKS, candidates={"none": [{}]}, also={}))
 

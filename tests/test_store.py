@@ -177,6 +177,11 @@ BEFORE = [  # questions, and what they were: function and options
 ]
 
 
+def test_every_attack_can_be_asked_about(tmp_path):
+    files = {Store(tmp_path).file(CONFIG, Errors("test", 7, each)) for each in ATTACKS.values()}
+    assert len(files) == len(ATTACKS)
+
+
 def old_file(function, options):
     described = f"wdtr_lite.{function} {json.dumps(options, sort_keys=True)}"
     return f"{function.partition('.')[2]}-{md5(described, 8)}.json", described

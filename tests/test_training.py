@@ -754,10 +754,7 @@ def assert_ends_like(undisturbed, folder, **how):
     assert_same(checkpoint(folder), checkpoint(whole_folder))
     assert without_times(run.history) == without_times(whole.history)
     assert lines(folder) == run.history
-    assert {path.name.removesuffix(".part").strip(".") for path in folder.iterdir()} == {
-        "checkpoint.pt",
-        "metrics.jsonl",
-    }
+    assert {path.name for path in folder.iterdir()} == {"checkpoint.pt", "metrics.jsonl"}
 
 
 def stop_at_write(monkeypatch, call, how):
@@ -975,10 +972,20 @@ def test_runs_from_before_there_were_choices_go_on(undisturbed, tmp_path, monkey
     state = checkpoint(tmp_path)
     for name in ALL_NEW:
         del state["config"][name]
-    del state["sizes"]
+    del state["sizes"], state["given"]
     torch.save(state, tmp_path / "checkpoint.pt")
     assert load(tmp_path).config == replace(LONG, data="stand-in")
     assert_ends_like(undisturbed, tmp_path)
+
+
+def test_options_without_use_were_accepted_once(tmp_path):
+    asked = config(data="stand-in", method="euclidean", eta=0.1)
+    run = fit(asked, folder=tmp_path)
+    state = checkpoint(tmp_path)
+    state["config"] |= {"scale": None, "steps": 3, "warmup": 1}
+    torch.save(state, tmp_path / "checkpoint.pt")
+    assert load(tmp_path).config == asked
+    assert_same(weights(fit(asked, folder=tmp_path)), weights(run))
 
 
 OLD = Path(__file__).parents[2] / "shared" / "fullscale" / "networks-159epochs.tar"
@@ -1179,10 +1186,15 @@ def test_every_field_has_a_wrong_value():
         ({"method": "jacobian", "epsilon": 0.1}, "method='jacobian' needs no epsilon, .*=0.1"),
         ({"method": "wasserstein"}, "method='wasserstein' needs radius, got radius=None"),
         ({"method": "trades"}, "method='trades' needs epsilon, got epsilon=0.0"),
+        ({"mode": "finite_difference"}, "method='none' needs no mode, got mode='finite_diff.*'"),
+        ({"method": "l1", "scale": None}, "method='l1' needs no scale, got scale=None"),
+        ({"method": "cross_lipschitz", "of": "margin"}, ".* needs no of, got of='margin'"),
+        ({"method": "fgsm", "epsilon": 0.1, "steps": 9}, "method='fgsm' needs no steps, .*=9"),
+        ({"warmup": 2}, "method='none' needs no warmup, got warmup=2"),
     ],
     ids=str,
 )
-def test_a_method_has_its_strengths_and_no_others(how, message):
+def test_a_method_has_its_options_and_no_others(how, message):
     with pytest.raises(ValueError, match=f"^{message}$"):
         Config(**how)
 
@@ -1355,6 +1367,24 @@ def test_a_folder_holds_one_kind_of_network(tmp_path):
             use(Tiny(hidden=7))
     with pytest.raises(ValueError, match="holds a run of a given Tiny: pass one as model=..."):
         load(tmp_path)
+
+
+def test_a_given_network_may_be_called_as_another(tmp_path):
+    class resnet8(Tiny):
+        pass
+
+    run = fit(config(), model=resnet8(), folder=tmp_path)
+    for use in (load, lambda folder: fit(config(), folder=folder)):
+        with pytest.raises(ValueError, match="holds a run of a given resnet8: pass one as model="):
+            use(tmp_path)
+    assert_same(weights(load(tmp_path, model=Tiny())), weights(run))
+    state = checkpoint(tmp_path)
+    del state["given"]  # as it was stored before
+    torch.save(state, tmp_path / "checkpoint.pt")
+    with pytest.raises(ValueError, match=r"checkpoint\.pt holds a run of another network"):
+        load(tmp_path)
+    with pytest.raises(ValueError, match="weights must be of the network of .*'resnet8'"):
+        training.network(config(), weights(run))
 
 
 @pytest.mark.parametrize("how", [{}, {"method": "trades", "epsilon": 0.1, "eta": 1.0}], ids=str)

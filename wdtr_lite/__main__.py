@@ -192,7 +192,7 @@ def _add_experiment(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--list",
         action="store_true",
-        help="do nothing but list networks: done, missing, the time each should take",
+        help="list the networks, train none: done, missing, the time each should take",
     )
     command.add_argument(
         "--finished",

@@ -76,6 +76,21 @@ def floating(v: Tensor, name: str) -> None:
         raise TypeError(f"{name} must be a floating tensor, got {v.dtype}")
 
 
+def like(v: Tensor, x: Tensor, name: str) -> None:
+    """Of the shape of x."""
+    if v.shape != x.shape:
+        raise ValueError(f"{name} must have the shape of x, {tuple(x.shape)}, got {tuple(v.shape)}")
+
+
+def nonnegative(v: Tensor, name: str) -> None:
+    """Non-negative and finite values."""
+    if not v.numel() or not eager(v):
+        return
+    low, high = torch.aminmax(v.detach())
+    if not (low >= 0 and high < float("inf")):  # NaN fails both
+        raise ValueError(f"{name} must be non-negative and finite, got {low:g} to {high:g}")
+
+
 def generator(generator: torch.Generator | None, x: Tensor) -> torch.Generator:
     """A generator on the device of x, returned."""
     if not isinstance(generator, torch.Generator):
@@ -109,8 +124,8 @@ def kernel(weight: Tensor, radius: int) -> None:
         raise ValueError("weight must be equal at opposite offsets: weight + weight.flip(0, 1) is")
 
 
-def on_graph(graph: "PixelGraph", v: Tensor, name: str, shape: torch.Size | None = None) -> None:
-    """A tensor (..., H, W) of the graph's device and type, or of exactly the given shape."""
+def on_graph(graph: "PixelGraph", v: Tensor, name: str, x: Tensor | None = None) -> None:
+    """A tensor (..., H, W) of the graph's device and type, or of exactly the shape of x."""
     if not hasattr(graph, "neighbor_sum"):
         raise TypeError(f"graph must be a PixelGraph, got {type(graph).__name__}")
     floating(v, name)
@@ -127,23 +142,34 @@ def on_graph(graph: "PixelGraph", v: Tensor, name: str, shape: torch.Size | None
         raise ValueError(
             f"{name} must be (..., {graph.height}, {graph.width}), got {tuple(v.shape)}"
         )
-    if shape is not None and v.shape != shape:
-        raise ValueError(f"{name} must have the shape of x, {tuple(shape)}, got {tuple(v.shape)}")
+    if x is not None:
+        like(v, x, name)
 
 
 def image(graph: "PixelGraph", x: Tensor, name: str = "x", *, interior: bool = False) -> None:
     """An image: on the graph, non-negative and finite; in the interior of the simplex positive."""
     on_graph(graph, x, name)
-    if not x.numel() or not eager(x):
-        return
-    low, high = torch.aminmax(x.detach())
-    if not (low >= 0 and high < float("inf")):  # NaN fails both
-        raise ValueError(f"{name} must be non-negative and finite, got {low:g} to {high:g}")
-    if interior and not low > 0:
+    nonnegative(x, name)
+    if interior and x.numel() and eager(x) and not (low := x.detach().min()) > 0:
         raise ValueError(
             f"{name} must be positive on every pixel, its least is {low:g}: "
             "this holds in the interior of the simplex only"
         )
+
+
+def metric(metric: "PixelGraph | str") -> None:
+    """A pixel graph, or the word "euclidean"."""
+    if not hasattr(metric, "neighbor_sum") and metric != "euclidean":
+        raise ValueError(f"metric must be a PixelGraph or 'euclidean', got {metric!r}")
+
+
+def point(space: "PixelGraph | str", x: Tensor, *, interior: bool = False) -> None:
+    """An image on the graph; in the Euclidean metric any floating tensor."""
+    metric(space)
+    if isinstance(space, str):
+        floating(x, "x")
+    else:
+        image(space, x, interior=interior)
 
 
 def eager(x: Tensor) -> bool:
@@ -218,6 +244,9 @@ def plan(plan: "TransportPlan", a: "Support", b: "Support") -> None:
             )
 
 
+# ---------------------------------------------------------------- classifiers and their data
+
+
 def device(device: str | torch.device) -> torch.device:
     """One that this machine has."""
     available = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
@@ -226,16 +255,19 @@ def device(device: str | torch.device) -> torch.device:
     return torch.device(device)
 
 
-def logits(outputs: object, x: Tensor) -> Tensor:
-    """The logits (B, K) that a classifier returned of the images x, or an object's ``.logits``."""
-    found = getattr(outputs, "logits", outputs)
+def logits(returned: object, x: Tensor, *, single: bool = False) -> Tensor:
+    """The logits (B, K) that a classifier returned of the images x, or an object's ``.logits``; of
+    a single output (B,) too.
+    """
+    found = getattr(returned, "logits", returned)
     if not isinstance(found, Tensor):
         raise TypeError(
             "model must return a tensor, or an object whose .logits is one, "
-            f"got {type(outputs).__name__}"
+            f"got {type(returned).__name__}"
         )
-    if found.dim() != 2 or len(found) != len(x):
-        raise ValueError(f"model must return ({len(x)}, K) logits, got {tuple(found.shape)}")
+    if found.dim() not in ((1, 2) if single else (2,)) or found.shape[:1] != x.shape[:1]:
+        shapes = f"({len(x)},) or ({len(x)}, K)" if single else f"({len(x)}, K)"
+        raise ValueError(f"model must return {shapes} logits, got {tuple(found.shape)}")
     return found
 
 
@@ -250,6 +282,25 @@ def labels(y: Tensor, x: Tensor, name: str = "y") -> None:
         )
 
 
+def classes(y: Tensor, count: int, name: str = "y") -> None:
+    """Labels of so many classes, from 0."""
+    if not y.numel() or not eager(y):
+        return
+    low, high = torch.aminmax(y)
+    if low < 0 or high >= count:
+        raise ValueError(f"{name} must be from 0 to {count - 1}, got {low} to {high}")
+
+
+def targets(y: Tensor, x: Tensor) -> None:
+    """An int64 label for each image, or probabilities (B, K)."""
+    if not isinstance(y, Tensor) or not y.is_floating_point():
+        labels(y, x)
+    elif y.dim() != 2 or len(y) != len(x):
+        raise ValueError(
+            f"y must be ({len(x)},) labels or ({len(x)}, K) probabilities, got {tuple(y.shape)}"
+        )
+
+
 def intensities(x: Tensor, name: str = "x") -> None:
     """Values in [0, 1]."""
     if not x.numel() or not eager(x):
@@ -257,3 +308,41 @@ def intensities(x: Tensor, name: str = "x") -> None:
     low, high = torch.aminmax(x.detach())
     if not (low >= 0 and high <= 1):  # NaN fails both
         raise ValueError(f"{name} must be in [0, 1], got {low:g} to {high:g}")
+
+
+def images(images: Tensor, *, floats: bool = True) -> None:
+    """uint8, or with `floats` floating in [0, 1]; (N, C, H, W) or (N, H, W)."""
+    if not isinstance(images, Tensor):
+        raise TypeError(f"images must be a tensor, got {type(images).__name__}")
+    if images.dtype != torch.uint8 and not (floats and images.is_floating_point()):
+        kinds = "uint8 or floating" if floats else "uint8"
+        raise TypeError(f"images must be {kinds}, got {images.dtype}")
+    if images.dim() not in (3, 4) or 0 in images.shape[1:]:
+        raise ValueError(f"images must be (N, C, H, W) or (N, H, W), got {tuple(images.shape)}")
+    if floats and images.is_floating_point():
+        intensities(images, "images")
+
+
+def batch(x: Tensor) -> None:
+    """Floating images (B, C, H, W)."""
+    floating(x, "x")
+    if x.dim() != 4:
+        raise ValueError(f"x must be (B, C, H, W), got {tuple(x.shape)}")
+
+
+def attacked(x: Tensor, y: Tensor) -> None:
+    """At least one image, in [0, 1], and the labels or probabilities."""
+    batch(x)
+    targets(y, x)
+    if not x.numel():
+        raise ValueError(f"x must hold an image, got {tuple(x.shape)}")
+    intensities(x)
+    nonnegative(y, "y")
+
+
+def strength(epsilon: float, alpha: float, steps: int, norm: str) -> None:
+    """The ball of an attack, and its steps."""
+    number(epsilon, "epsilon")
+    number(alpha, "alpha", positive=epsilon > 0)
+    whole(steps, "steps")
+    option(norm, "norm", ("linf", "l2"))

@@ -2,10 +2,10 @@
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from wdtr_lite import checks
 from wdtr_lite.models import Classifier
+from wdtr_lite.regularizer.forward import cross_entropy
 
 
 def fgsm(model: Classifier, x: Tensor, y: Tensor, epsilon: float, *, norm: str = "linf") -> Tensor:
@@ -146,9 +146,9 @@ def pgd(
                 "all runs would be the same"
             )
         return ascend(model, x, y, x, epsilon, alpha, steps, norm)
-    check_images(x, y)
+    checks.attacked(x, y)
     checks.labels(y, x)
-    check_strength(epsilon, alpha, steps, norm)
+    checks.strength(epsilon, alpha, steps, norm)
     checks.generator(generator, x)
     found = ascend(model, x, y, _start(x, epsilon, norm, generator), epsilon, alpha, steps, norm)
     if restarts == 1:
@@ -194,12 +194,9 @@ def ascend(
     tensor, (B, C, H, W)
         Adversarial images, detached.
     """
-    check_images(x, y)
-    check_strength(epsilon, alpha, steps, norm)
-    if start.shape != x.shape:
-        raise ValueError(
-            f"start must have the shape of x, {tuple(x.shape)}, got {tuple(start.shape)}"
-        )
+    checks.attacked(x, y)
+    checks.strength(epsilon, alpha, steps, norm)
+    checks.like(start, x, "start")
     centre, at = x.detach(), start.detach()
     for _ in range(steps):
         gradient = input_gradient(model, at, y)
@@ -230,22 +227,18 @@ def input_gradient(model: Classifier, x: Tensor, y: Tensor) -> Tensor:
     >>> input_gradient(brighter_is_one, torch.zeros(1, 1, 1, 2), torch.tensor([[0.25, 0.75]]))
     tensor([[[[-0.2500, -0.2500]]]])
     """
-    _check_batch(x, y)
+    checks.batch(x)
+    checks.targets(y, x)
     with torch.enable_grad():
         leaf = x.detach().requires_grad_()
-        return torch.autograd.grad(_loss(checks.logits(model(leaf), x), y).sum(), leaf)[0]
-
-
-def _loss(logits: Tensor, y: Tensor) -> Tensor:
-    """What attacks ascend, of each image."""
-    return F.cross_entropy(logits, y, reduction="none")
+        return torch.autograd.grad(cross_entropy(checks.logits(model(leaf), x), y).sum(), leaf)[0]
 
 
 @torch.no_grad()
 def _outcome(model: Classifier, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     """Whether each image is misclassified, and its loss."""
     logits = checks.logits(model(x), x)
-    return logits.argmax(1) != y, _loss(logits, y)
+    return logits.argmax(1) != y, cross_entropy(logits, y)
 
 
 def spread(value: Tensor) -> Tensor:
@@ -287,34 +280,3 @@ def uniform(x: Tensor, norm: str, generator: torch.Generator) -> Tensor:
         return 2 * torch.rand(x.shape, **how) - 1
     direction = _unit(torch.randn(x.shape, **how))
     return direction * spread(torch.rand(len(x), **how) ** (1 / max(1, x[0].numel())))
-
-
-# ---------------------------------------------------------------- what comes in
-
-
-def _check_batch(x: Tensor, y: Tensor) -> None:
-    checks.floating(x, "x")
-    if x.dim() != 4:
-        raise ValueError(f"x must be (B, C, H, W), got {tuple(x.shape)}")
-    if not isinstance(y, Tensor) or not y.is_floating_point():
-        checks.labels(y, x)
-    elif y.dim() != 2 or len(y) != len(x):
-        raise ValueError(
-            f"y must be ({len(x)},) labels or ({len(x)}, K) probabilities, got {tuple(y.shape)}"
-        )
-
-
-def check_images(x: Tensor, y: Tensor) -> None:
-    _check_batch(x, y)
-    if not x.numel():
-        raise ValueError(f"x must hold an image, got {tuple(x.shape)}")
-    checks.intensities(x)
-    if checks.eager(y) and bool((y < 0).any()):
-        raise ValueError("y must be non-negative")
-
-
-def check_strength(epsilon: float, alpha: float, steps: int, norm: str) -> None:
-    checks.number(epsilon, "epsilon")
-    checks.number(alpha, "alpha", positive=epsilon > 0)
-    checks.whole(steps, "steps")
-    checks.option(norm, "norm", ("linf", "l2"))

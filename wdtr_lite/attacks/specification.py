@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from wdtr_lite import checks
-from wdtr_lite.attacks.gradient import check_strength
 from wdtr_lite.models import Classifier
 
 METHODS: dict[str, Callable[..., Tensor]] = {}
@@ -79,7 +78,7 @@ class Attack:
         checks.option(self.method, "method", tuple(METHODS))
         checks.number(self.epsilon, "epsilon")
         checks.whole(self.steps, "steps")
-        check_strength(self.epsilon, self.step, self.steps, self.norm)
+        checks.strength(self.epsilon, self.step, self.steps, self.norm)
         checks.whole(self.restarts, "restarts")
         checks.whole(self.seed, "seed", 0)
 

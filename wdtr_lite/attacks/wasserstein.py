@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from wdtr_lite import checks
-from wdtr_lite.attacks.gradient import check_images, input_gradient, scaled, spread
+from wdtr_lite.attacks.gradient import input_gradient, scaled, spread
 from wdtr_lite.graph import PixelGraph
 from wdtr_lite.metric import operators, tangent_norm_sq
 from wdtr_lite.models import Classifier
@@ -76,7 +76,7 @@ def wasserstein_attack(
     distance.
     """
     checks.image(graph, x)
-    check_images(x, y)
+    checks.attacked(x, y)
     checks.whole(steps, "steps")
     _check_radius(epsilon, x)
     checks.number(floor, "floor", positive=True)
@@ -120,5 +120,4 @@ def _check_radius(epsilon: float | Tensor, x: Tensor) -> None:
         return checks.number(epsilon, "epsilon")
     if epsilon.shape != x.shape[:1]:
         raise ValueError(f"epsilon must be one number or ({len(x)},), got {tuple(epsilon.shape)}")
-    if checks.eager(x) and not bool(((epsilon >= 0) & epsilon.isfinite()).all()):
-        raise ValueError("epsilon must be non-negative and finite")
+    checks.nonnegative(epsilon, "epsilon")

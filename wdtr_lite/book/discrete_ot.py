@@ -120,7 +120,7 @@ def paired_table(report: Mapping) -> Markdown:
 def stability_table(benchmark: Mapping) -> Markdown:
     """Two ways to run Sinkhorn's iteration, for smaller and smaller ε."""
 
-    def judged(right: bool) -> str:
+    def yes_or_no(right: bool) -> str:
         return "yes" if right else "no"
 
     rows = [
@@ -128,9 +128,9 @@ def stability_table(benchmark: Mapping) -> Markdown:
             row["epsilon"],
             row["sinkhorn_log"],
             "nan" if row["pot_plain"] is None else row["pot_plain"],
-            judged(row["pot_plain_right"]),
+            yes_or_no(row["pot_plain_right"]),
             row["sinkhorn_distance"],
-            judged(row["sinkhorn_distance_right"]),
+            yes_or_no(row["sinkhorn_distance_right"]),
         ]
         for row in benchmark["stability"]
     ]

@@ -14,14 +14,9 @@ Function = Callable[[Tensor], Tensor]
 Metric = PixelGraph | str  # "euclidean"
 
 
-def check_point(metric: Metric, x: Tensor, *, interior: bool) -> None:
-    """An image of the graph; in Euclidean space any floating tensor."""
-    if isinstance(metric, PixelGraph):
-        checks.image(metric, x, interior=interior)
-    elif metric == "euclidean":
-        checks.floating(x, "x")
-    else:
-        raise ValueError(f"metric must be a PixelGraph or 'euclidean', got {metric!r}")
+def raised(metric: Metric, x: Tensor, v: Tensor) -> Tensor:
+    """L(x) v; in the Euclidean metric v."""
+    return operators.product(metric, x, v) if isinstance(metric, PixelGraph) else v
 
 
 def differentiate(f: Function, x: Tensor, *, create_graph: bool) -> tuple[Tensor, Tensor]:

@@ -9,9 +9,9 @@ from wdtr_lite import checks, noise
 from wdtr_lite.calculus.derivatives import (
     Function,
     Metric,
-    check_point,
     differentiate,
     hessian_trace,
+    raised,
 )
 from wdtr_lite.graph import PixelGraph
 from wdtr_lite.metric import operators
@@ -187,22 +187,20 @@ def laplace_beltrami(
     ----------
     Appendix B (v) and equation (8) of Lin et al. (2019), corrected.
     """
-    check_point(metric, x, interior=volume)
+    checks.point(metric, x, interior=volume)
     checks.option(estimator, "estimator", ("exact", "stochastic"))
-    graph = metric if isinstance(metric, PixelGraph) else None
     leaf, grad = differentiate(f, x, create_graph=True)
     with torch.set_grad_enabled(create_graph):
         if estimator == "exact":
-            units = _unit_vectors(x)
-            pairs = ((e, e if graph is None else operators.product(graph, x, e)) for e in units)
+            pairs = ((e, raised(metric, x, e)) for e in _unit_vectors(x))
             value = hessian_trace(grad, leaf, pairs, create_graph)
             trace = Estimate(value, torch.zeros_like(value))
         else:
-            trace = _sampled_trace(grad, leaf, _noises(graph, x, samples, generator), create_graph)
-        if graph is None or not volume:
+            trace = _sampled_trace(grad, leaf, _noises(metric, x, samples, generator), create_graph)
+        if not isinstance(metric, PixelGraph) or not volume:
             return trace
-        drift = operators.product(graph, x, log_volume_gradient(graph, x))
-        drift = operators.image_sum((laplacian_divergence(graph) + drift) * grad)
+        drift = operators.product(metric, x, log_volume_gradient(metric, x))
+        drift = operators.image_sum((laplacian_divergence(metric) + drift) * grad)
         return Estimate(trace.value + drift, trace.standard_error)
 
 
@@ -245,15 +243,15 @@ def _unit_vectors(x: Tensor):
         yield e.view(shape).expand_as(x)
 
 
-def _noises(graph: PixelGraph | None, x: Tensor, samples: int, generator: torch.Generator | None):
+def _noises(metric: Metric, x: Tensor, samples: int, generator: torch.Generator | None):
     """Directions of covariance L(x), or of the identity."""
     checks.whole(samples, "samples", 2)
     source = checks.generator(generator, x)
     for _ in range(samples):
-        if graph is None:
-            yield torch.randn(x.shape, generator=source, device=x.device, dtype=x.dtype)
+        if isinstance(metric, PixelGraph):
+            yield noise.sample(metric, x, 1.0, generator=source)[0]
         else:
-            yield noise.sample(graph, x, 1.0, generator=source)[0]
+            yield torch.randn(x.shape, generator=source, device=x.device, dtype=x.dtype)
 
 
 def _sampled_trace(grad: Tensor, leaf: Tensor, directions, create_graph: bool) -> Estimate:

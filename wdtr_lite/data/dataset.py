@@ -59,20 +59,14 @@ class Dataset:
     classes: tuple[str, ...] = ()
 
     def __post_init__(self):
-        if not isinstance(self.images, Tensor) or self.images.dtype != torch.uint8:
-            what = getattr(self.images, "dtype", type(self.images).__name__)
-            raise TypeError(f"images must be a uint8 tensor, got {what}")
-        if self.images.dim() not in (3, 4):
-            shape = tuple(self.images.shape)
-            raise ValueError(f"images must be (N, C, H, W) or (N, H, W), got {shape}")
+        checks.images(self.images, floats=False)
         checks.labels(self.labels, self.images, "labels")
         missing = {"train", "test"} - self.split.keys()
         if missing:
             raise ValueError(f"split must have the parts train and test, got {list(self.split)}")
-        low, high = torch.aminmax(self.labels) if len(self.labels) else (0, -1)
-        classes = tuple(self.classes) or tuple(map(str, range(int(high) + 1)))
-        if low < 0 or high >= len(classes):
-            raise ValueError(f"labels must be from 0 to {len(classes) - 1}, got {low} to {high}")
+        largest = int(self.labels.max()) if len(self.labels) else -1
+        classes = tuple(self.classes) or tuple(map(str, range(largest + 1)))
+        checks.classes(self.labels, len(classes), "labels")
         object.__setattr__(self, "classes", classes)
         if "fit" not in self.split:
             train = self.split["train"]

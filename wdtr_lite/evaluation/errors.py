@@ -37,7 +37,7 @@ def predictions(model: Classifier, images: Tensor, *, batch_size: int = 500) -> 
     >>> predictions(brighter_left, torch.tensor([[[255, 0]], [[0, 255]]], dtype=torch.uint8))
     tensor([0, 1])
     """
-    check_images(images)
+    checks.images(images)
     checks.whole(batch_size, "batch_size")
     with evaluating(model):
         labels = [labels_of(model, as_batch(images[part])) for part in parts(images, batch_size)]
@@ -85,7 +85,7 @@ def misclassified(
     ----------
     Section 5.1 of Lin et al. (2019).
     """
-    check_images(images)
+    checks.images(images)
     checks.labels(labels, images, "labels")
     checks.whole(batch_size, "batch_size")
     wrong = [images.new_zeros(0, dtype=torch.bool)]
@@ -212,15 +212,3 @@ def labels_of(model: Classifier, x: Tensor) -> Tensor:
     """The predicted labels of a batch, as in :func:`predictions`."""
     logits = checks.logits(model(x), x)
     return logits.argmax(1).where(~logits.isnan().any(1), -1)
-
-
-def check_images(images: Tensor) -> None:
-    """uint8, or floating in [0, 1]; (N, C, H, W) or (N, H, W)."""
-    if not isinstance(images, Tensor):
-        raise TypeError(f"images must be a tensor, got {type(images).__name__}")
-    if images.dtype != torch.uint8 and not images.is_floating_point():
-        raise TypeError(f"images must be uint8 or floating, got {images.dtype}")
-    if images.dim() not in (3, 4) or 0 in images.shape[1:]:
-        raise ValueError(f"images must be (N, C, H, W) or (N, H, W), got {tuple(images.shape)}")
-    if images.is_floating_point():
-        checks.intensities(images, "images")

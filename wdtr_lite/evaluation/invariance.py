@@ -8,7 +8,7 @@ from torch import Tensor
 from torchvision.transforms import v2
 
 from wdtr_lite import checks
-from wdtr_lite.evaluation.errors import as_batch, check_images, evaluating, labels_of, parts
+from wdtr_lite.evaluation.errors import as_batch, evaluating, labels_of, parts
 from wdtr_lite.models import Classifier
 
 _AXES = {"horizontal": -1, "vertical": -2}
@@ -115,7 +115,7 @@ def label_flips(
     ----------
     Section 5.2 and Table 2 of Lin et al. (2019).
     """
-    check_images(images)
+    checks.images(images)
     _, shifts = _checked(images, axis, shifts, padding)
     labels = translated_labels(model, images, axis, [0, *shifts], padding, batch_size=batch_size)
     return Flips((labels[2:] != labels[1:-1]).sum(0), (labels[1:] != labels[0]).sum(0))
@@ -160,7 +160,7 @@ def translated_labels(
     ----------
     Section 5.2 of Lin et al. (2019).
     """
-    check_images(images)
+    checks.images(images)
     checks.whole(batch_size, "batch_size")
     dim, shifts = _checked(images, axis, shifts, padding)
     labels = [images.new_zeros((len(shifts), 0), dtype=torch.int64)]

@@ -62,7 +62,7 @@ def dynamic_distance(
     """
     checks.image(graph, x)
     checks.image(graph, y, "y")
-    checks.on_graph(graph, y, "y", x.shape)
+    checks.on_graph(graph, y, "y", x)
     checks.whole(steps, "steps", 2)
     masses = [z.detach().double().sum((-2, -1)) for z in (x, y)]
     if not torch.allclose(*masses, rtol=1e-6 if graph.dtype != torch.float64 else 1e-10, atol=0):

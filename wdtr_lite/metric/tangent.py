@@ -76,7 +76,7 @@ def solve(
 ) -> Potential:
     """As :func:`potential`, of a vector that messages call `name`."""
     checks.image(graph, x)
-    checks.on_graph(graph, xi, name, x.shape)
+    checks.on_graph(graph, xi, name, x)
     low = graph.dtype != torch.float64
     tol = (1e-5 if low else 1e-10) if tol is None else tol
     checks.tolerance(tol)

@@ -194,7 +194,7 @@ def grad_norm_sq(graph: PixelGraph, x: Tensor, grad: Tensor) -> Tensor:
     Equation (7) of Lin et al. (2019).
     """
     checks.image(graph, x)
-    checks.on_graph(graph, grad, "grad", x.shape)
+    checks.on_graph(graph, grad, "grad", x)
     return operators.grad_norm_sq(graph, x, grad)
 
 
@@ -222,6 +222,6 @@ def grad_norm_sq_algorithm1(graph: PixelGraph, x: Tensor, grad: Tensor) -> Tenso
     Algorithm 1 of Lin et al. (2019).
     """
     checks.image(graph, x)
-    checks.on_graph(graph, grad, "grad", x.shape)
+    checks.on_graph(graph, grad, "grad", x)
     with full_precision(x):
         return operators.algorithm1(graph, x, grad)

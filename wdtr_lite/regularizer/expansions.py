@@ -6,11 +6,11 @@ import torch
 from torch import Tensor
 
 from wdtr_lite import calculus, checks
-from wdtr_lite.calculus import Estimate
+from wdtr_lite.calculus import Estimate, derivatives
 from wdtr_lite.graph import PixelGraph
-from wdtr_lite.metric import operators
+from wdtr_lite.models import Classifier
 from wdtr_lite.regularizer import forward
-from wdtr_lite.regularizer.forward import Classifier, Loss
+from wdtr_lite.regularizer.forward import Loss
 
 
 class SecondOrder(NamedTuple):
@@ -91,7 +91,8 @@ def second_order_expansion(
     ----------
     Theorem 1 of Lin et al. (2019), made precise; Bishop (1995).
     """
-    forward.check_batch(metric, x, interior=volume)
+    checks.point(metric, x, interior=volume)
+    checks.batch(x)
     with torch.enable_grad():
         leaf = x.detach().requires_grad_()
         outputs = forward.outputs_of(f, leaf)
@@ -101,11 +102,7 @@ def second_order_expansion(
         second = forward.column_gradients(forward.as_columns(first), outputs)
         second = second.reshape(*columns.shape, columns.shape[1])  # l'', (B, k, k)
         jacobian = forward.column_gradients(columns, leaf)  # (B, k, C, H, W)
-        raised = (
-            operators.product(metric, x.detach()[:, None], jacobian)
-            if isinstance(metric, PixelGraph)
-            else jacobian
-        )
+        raised = derivatives.raised(metric, x.detach()[:, None], jacobian)
         gradient = (second * (jacobian.flatten(2) @ raised.flatten(2).mT)).sum((1, 2))
         slope = forward.loss_slope(loss, f, x, y) if create_graph else first.detach()
     if not create_graph:
@@ -151,12 +148,9 @@ def first_order_expansion(
     ----------
     Section 3 of Lin et al. (2019), below Theorem 1.
     """
-    forward.check_batch("euclidean", x)
+    checks.batch(x)
     checks.floating(mean, "mean")
-    if mean.shape != x.shape:
-        raise ValueError(
-            f"mean must have the shape of x, {tuple(x.shape)}, got {tuple(mean.shape)}"
-        )
+    checks.like(mean, x, "mean")
     with torch.enable_grad():
         leaf = x.detach().requires_grad_()
         value = forward.losses_of(loss, forward.outputs_of(f, leaf), y)
@@ -196,7 +190,7 @@ def perturbed_loss(loss: Loss, f: Classifier, x: Tensor, y: Any, xi: Tensor) -> 
     ----------
     Equations (1) to (3) of Lin et al. (2019).
     """
-    forward.check_batch("euclidean", x)
+    checks.batch(x)
     checks.floating(xi, "xi")
     if xi.shape[1:] != x.shape or not len(xi):
         raise ValueError(f"xi must be (N, {', '.join(map(str, x.shape))}), got {tuple(xi.shape)}")

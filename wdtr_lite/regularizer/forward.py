@@ -14,28 +14,15 @@ from torch.nn.utils.parametrizations import _SpectralNorm
 from torch.nn.utils.spectral_norm import SpectralNorm
 
 from wdtr_lite import checks
-from wdtr_lite.calculus.derivatives import check_point
-from wdtr_lite.graph import PixelGraph
+from wdtr_lite.models import Classifier
 from wdtr_lite.regularizer.norms import InputNorm
 
-Classifier = Callable[[Tensor], Any]
 Loss = Callable[[Tensor, Any], Tensor]
 
 
 def outputs_of(f: Classifier, x: Tensor) -> Tensor:
     """The outputs, (B,) or (B, k): what f returns, or its ``.logits``."""
-    returned = f(x)
-    outputs = getattr(returned, "logits", returned)
-    if not isinstance(outputs, Tensor):
-        raise TypeError(
-            "f must return a tensor, or an object whose .logits is one, "
-            f"got {type(returned).__name__}"
-        )
-    if outputs.shape[:1] != x.shape[:1] or outputs.dim() not in (1, 2):
-        raise ValueError(
-            f"f must return ({len(x)},) or ({len(x)}, k) outputs, got {tuple(outputs.shape)}"
-        )
-    return outputs
+    return checks.logits(f(x), x, single=True)
 
 
 def losses_of(loss: Loss, outputs: Tensor, y: Any) -> Tensor:
@@ -57,16 +44,6 @@ def column_gradients(value: Tensor, at: Tensor) -> Tensor:
         for column in value.T
     ]
     return torch.stack(rows, 1)
-
-
-def check_batch(metric: PixelGraph | str, x: Tensor, *, interior: bool = False) -> None:
-    check_point(metric, x, interior=interior)
-    _check_axes(x)
-
-
-def _check_axes(x: Tensor) -> None:
-    if x.dim() != 4:
-        raise ValueError(f"x must be (B, C, H, W), got {tuple(x.shape)}")
 
 
 def loss_slope(loss: Loss, f: Classifier, x: Tensor, y: Any) -> Tensor:
@@ -170,17 +147,10 @@ def replay(device: torch.device) -> Callable[[], AbstractContextManager]:
     return again
 
 
-def check_classes(y: Tensor, outputs: Tensor) -> None:
-    if not isinstance(y, Tensor) or y.dtype != torch.int64 or y.shape != outputs.shape[:1]:
-        raise ValueError(f"y must be int64 classes ({len(outputs)},)")
-    if checks.eager(y) and len(y) and not bool(((y >= 0) & (y < outputs.shape[1])).all()):
-        raise ValueError(f"y must be classes from 0 to {outputs.shape[1] - 1}")
-
-
 def checked_batch(norm: InputNorm, x: Tensor) -> Tensor:
     """The images as constants."""
     norm.check(x)
-    _check_axes(x)
+    checks.batch(x)
     if x.is_inference() or torch.is_inference_mode_enabled():
         raise RuntimeError(
             "there are no gradients in inference mode: use torch.no_grad() for evaluation"

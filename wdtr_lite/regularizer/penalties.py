@@ -11,12 +11,10 @@ from torch.nn import functional as F
 from wdtr_lite import checks
 from wdtr_lite.calculus import derivatives
 from wdtr_lite.graph import PixelGraph
-from wdtr_lite.metric import operators
+from wdtr_lite.models import Classifier
 from wdtr_lite.regularizer.forward import (
-    Classifier,
     Loss,
     as_columns,
-    check_classes,
     checked_batch,
     cross_entropy,
     fixed_statistics,
@@ -27,7 +25,13 @@ from wdtr_lite.regularizer.forward import (
     replay,
     weighted_outputs,
 )
-from wdtr_lite.regularizer.norms import Euclidean, InputNorm, Wasserstein, input_norm
+from wdtr_lite.regularizer.norms import InputNorm, Wasserstein, input_norm
+
+OF = ("loss", "logits", "margin", "logit_differences")
+"""Whose gradient a :class:`GradientPenalty` can measure."""
+
+MODES = ("double_backprop", "finite_difference")
+"""How it can be differentiated in the parameters."""
 
 
 class Terms(NamedTuple):
@@ -130,8 +134,8 @@ class GradientPenalty(nn.Module):
     ):
         super().__init__()
         self.norm = input_norm(metric, scale)
-        checks.option(of, "of", ("loss", "logits", "margin", "logit_differences"))
-        checks.option(mode, "mode", ("double_backprop", "finite_difference"))
+        checks.option(of, "of", OF)
+        checks.option(mode, "mode", MODES)
         if not callable(loss):
             raise TypeError(f"loss must be a function, got {type(loss).__name__}")
         checks.number(step, "step", positive=True)
@@ -233,7 +237,8 @@ class GradientPenalty(nn.Module):
 
 def _margin(outputs: Tensor, y: Tensor) -> Tensor:
     """The output of the true class minus the largest other, (B,)."""
-    check_classes(y, outputs)
+    checks.labels(y, outputs)
+    checks.classes(y, outputs.shape[1])
     true = y[:, None] == torch.arange(outputs.shape[1], device=outputs.device)
     return outputs.where(true, 0).sum(1) - outputs.where(~true, -torch.inf).amax(1)
 
@@ -292,9 +297,8 @@ def laplacian_penalty(
     ----------
     Theorem 1 of Lin et al. (2019); Hutchinson (1989) for the trace.
     """
+    checks.metric(metric)
     norm = input_norm(metric, scale)
-    if not isinstance(norm, Euclidean | Wasserstein):
-        raise ValueError(f"metric must be a PixelGraph or 'euclidean', got {metric!r}")
     x = checked_batch(norm, x)
     checks.whole(samples, "samples")
     checks.generator(generator, x)
@@ -303,15 +307,15 @@ def laplacian_penalty(
         slope = loss_slope(loss, model, x, y)
         weighted = weighted_outputs(model, slope if keep else slope.detach())
         leaf, grad = derivatives.differentiate(weighted, x, create_graph=True)
-        signs = _signs(norm, leaf.detach(), samples, generator)
+        signs = _signs(metric, leaf.detach(), samples, generator)
         trace = derivatives.hessian_trace(grad, leaf, signs, keep) / samples
     return trace / norm.unit(x) if isinstance(norm, Wasserstein) else trace
 
 
 def _signs(
-    norm: Euclidean | Wasserstein, x: Tensor, samples: int, generator: torch.Generator
+    metric: PixelGraph | str, x: Tensor, samples: int, generator: torch.Generator
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Pairs z, L z of random signs z: the expectation of z'L H z is the trace of L H."""
     for _ in range(samples):
         z = torch.randint(2, x.shape, generator=generator, device=x.device).to(x.dtype) * 2 - 1
-        yield z, operators.product(norm.graph, x, z) if isinstance(norm, Wasserstein) else z
+        yield z, derivatives.raised(metric, x, z)

@@ -26,6 +26,7 @@ from wdtr_lite import data, training
 from wdtr_lite.data import Dataset
 from wdtr_lite.study.spec import Job, Question
 from wdtr_lite.study.store import Store, given, read, write
+from wdtr_lite.training.checkpoint import found_in
 
 __all__ = [
     "Network",
@@ -114,7 +115,7 @@ def progress(configs: Sequence[training.Config], store: Store) -> list[tuple[flo
     found = []
     for config in configs:
         folder = store.folder(config)
-        history = training.load(folder).history if _has_checkpoint(folder) else []
+        history = training.load(folder).history if found_in(folder) else []
         epochs = 0 if (folder / "diverged.json").exists() else config.epochs - len(history)
         images = config.images or len(dataset_of(config.data, config.split).split[config.part])
         kind = replace(
@@ -286,12 +287,8 @@ def _described(question: Question) -> str:
     return f"{question.name} {json.dumps(given(question), sort_keys=True)}"
 
 
-def _has_checkpoint(folder: Path) -> bool:
-    return (folder / "checkpoint.pt").exists()
-
-
 def _is_trained(config: training.Config, folder: Path) -> bool:
-    return _has_checkpoint(folder) and len(training.load(folder).history) == config.epochs
+    return found_in(folder) and len(training.load(folder).history) == config.epochs
 
 
 def _name(config: training.Config) -> str:

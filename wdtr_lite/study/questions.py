@@ -22,6 +22,7 @@ __all__ = [
     "PADDINGS",
     "Errors",
     "Flips",
+    "WassersteinAttack",
     "batches",
     "fgsm",
     "images_of",
@@ -30,7 +31,7 @@ __all__ = [
     "rounded",
 ]
 
-Attacking = Callable[..., Tensor]  # of model, x, y; an Attack where it is to be stored
+Attacking = Callable[..., Tensor]  # of model, x, y; a frozen dataclass where it is to be stored
 
 AXES, PADDINGS = ("horizontal", "vertical"), ("zeros", "edge", "reflect")
 
@@ -45,9 +46,16 @@ def pgd20(epsilon: float) -> Attack:
     return Attack("pgd", epsilon / 255, alpha=epsilon / 8 / 255, steps=20)
 
 
-def _wasserstein(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-    graph = PixelGraph(x.shape[-2], x.shape[-1], 4)
-    return attacks.wasserstein_attack(model, x, y, graph, 4.0)
+@dataclass(frozen=True)
+class WassersteinAttack:
+    """:func:`~wdtr_lite.attacks.wasserstein_attack` on the pixel graph of a radius."""
+
+    epsilon: float
+    radius: int
+
+    def __call__(self, model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+        graph = PixelGraph(x.shape[-2], x.shape[-1], self.radius)
+        return attacks.wasserstein_attack(model, x, y, graph, self.epsilon)
 
 
 ATTACKS: dict[str, Attacking] = {
@@ -60,7 +68,7 @@ ATTACKS: dict[str, Attacking] = {
     "pgd 0.05": Attack("pgd", 0.05, alpha=0.05 / 8, steps=20),
     "pgd 0.1": Attack("pgd", 0.1, alpha=0.1 / 8, steps=20),
     "pgd 0.2": Attack("pgd", 0.2, alpha=0.2 / 8, steps=20),
-    "wasserstein 4": _wasserstein,
+    "wasserstein 4": WassersteinAttack(4.0, radius=4),
 }
 """Functions of model, x and y by name, epsilon in units of 1/255 of photographs, in intensities of
 digits, the last in the Wasserstein metric.

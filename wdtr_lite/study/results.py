@@ -149,8 +149,7 @@ def progress(name: str, profile: str) -> list[tuple[dict[str, Any], float, float
     """The networks an experiment trains: labels, seconds trained so far, seconds this machine
     should still take.
 
-    Seconds of one core or of the GPU. Without networks, or for ``robust_digits``, the list is
-    empty.
+    Seconds of one core or of the GPU. Without networks the list is empty.
     """
     store = Store(_networks(), finished=True)
     planned = decided(name, profile).planned(store)

@@ -77,13 +77,25 @@ class RobustDigits(Trained):
         criterion it was ``chosen_for``, how many of n images it got ``wrong`` under each condition,
         and its training's last metrics.
         """
+        search = self._search(store)
+        return {"search": search, "rows": self._rows(self._final(search), "test", NAMES, store)}
+
+    def planned(self, store: Store) -> list[Job]:
+        """The grid's networks, and those of the choice once it can be made."""
+        search = self._search(replace(store, finished=True))
+        unfinished = any("missing" in row for row in search)
+        return self.networks.grid() + ([] if unfinished else self._final(search))
+
+    def _search(self, store: Store) -> list[dict[str, Any]]:
         tried = [_without_seed(job) for job in self.networks.grid()]
-        search = self._rows(tried, "validation", ["pgd 0.1"], store)
+        return self._rows(tried, "validation", ["pgd 0.1"], store)
+
+    def _final(self, search: list[dict[str, Any]]) -> list[Job]:
         jobs, networks = [], self.networks
         for criterion, conditions in self.criteria.items():
             jobs += _chosen(networks, criterion, choose(search, conditions))
             networks = replace(networks, also={})
-        return {"search": search, "rows": self._rows(jobs, "test", NAMES, store)}
+        return jobs
 
     def _rows(
         self, jobs: list[Job], part: str, names: Sequence[str], store: Store

@@ -7,7 +7,6 @@ added later changes no name. What was stored under the names before these is fou
 
 import hashlib
 import json
-import os
 import re
 from contextlib import suppress
 from dataclasses import MISSING, dataclass, fields, is_dataclass
@@ -17,6 +16,7 @@ from typing import Any
 from wdtr_lite import training
 from wdtr_lite.study import legacy
 from wdtr_lite.study.spec import Question
+from wdtr_lite.training.checkpoint import replace_file
 
 __all__ = ["Store", "given", "write"]
 
@@ -92,9 +92,8 @@ def read(file: Path) -> dict | None:
 
 def write(file: Path, value: object, indent: int | None = None) -> None:
     """As JSON, so that a kill at any time leaves the old file or the new one, whole."""
-    part = file.with_name(f".{file.name}.{os.getpid()}.part")
-    part.write_text(json.dumps(value, indent=indent) + "\n")
-    part.replace(file)
+    text = json.dumps(value, indent=indent) + "\n"
+    replace_file(file, lambda stream: stream.write(text.encode()))
 
 
 def _hash(options: dict) -> str:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from wdtr_lite import checks, models
 from wdtr_lite.training.config import Config
+from wdtr_lite.training.objectives import METHODS, OPTIONS, Objective
 
 
 class Run(NamedTuple):
@@ -55,14 +56,11 @@ def load(
         )
     device = checks.device(device)
     state = read(folder, device)
-    config, weights = Config(**state["config"]), state["model"]
-    if model is not None:
-        restore(model, weights, folder)
-    elif config.model in models.MODELS:
-        model = network(config, weights, **state["sizes"])
-    else:
-        raise ValueError(f"{folder} holds a run of a given {config.model}: pass one as model=...")
-    return Run(model.to(device).eval(), metrics(folder, state["epoch"]), config)
+    if model is None:
+        check_makeable(state, folder)
+        model = _blank(state["config"], **state["sizes"])
+    restore(model, state["model"], path_in(folder))
+    return Run(model.to(device).eval(), metrics(folder, state["epoch"]), state["config"])
 
 
 def network(
@@ -78,9 +76,17 @@ def network(
     classes, channels : int
         Of the images it was trained on.
     """
-    model = untrained(config, classes, [0.0] * channels, [1.0] * channels)
-    model.load_state_dict(weights)
+    model = _blank(config, classes, channels)
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as error:
+        raise ValueError(f"weights must be of the network of {config}: {error}") from error
     return model.eval()
+
+
+def _blank(config: Config, classes: int, channels: int) -> nn.Module:
+    """The network of a configuration, for weights trained before."""
+    return untrained(config, classes, [0.0] * channels, [1.0] * channels)
 
 
 def untrained(config: Config, classes: int, mean: list[float], std: list[float]) -> nn.Module:
@@ -100,29 +106,51 @@ def untrained(config: Config, classes: int, mean: list[float], std: list[float])
         )
 
 
-def restore(model: nn.Module, weights: dict[str, Tensor], folder: Path) -> None:
+def check_makeable(state: dict[str, Any], folder: Path) -> None:
+    """Refuse a network that was given: its class alone does not make it."""
+    name = state["config"].model
+    if state["given"] or name not in models.MODELS:
+        raise ValueError(f"{folder} holds a run of a given {name}: pass one as model=...")
+
+
+def restore(model: nn.Module, weights: dict[str, Tensor], path: Path) -> None:
+    """Put the weights of a checkpoint into the network."""
     try:
         model.load_state_dict(weights)
     except RuntimeError as error:
-        raise ValueError(f"{folder} holds a run of another network: {error}") from error
+        raise ValueError(f"{path} holds a run of another network: {error}") from error
+
+
+def path_in(folder: Path) -> Path:
+    return folder / "checkpoint.pt"
 
 
 def found_in(folder: Path) -> bool:
-    return (folder / "checkpoint.pt").exists()
+    return path_in(folder).exists()
 
 
 def read(folder: Path, device: torch.device) -> dict[str, Any]:
-    """The checkpoint's ``config``, ``data``, ``sizes``, ``epoch``, ``model`` and ``optimizer``."""
-    path = folder / "checkpoint.pt"
+    """The checkpoint's ``config``, whether the network was ``given``, ``data``, ``sizes``,
+    ``epoch``, ``model`` and ``optimizer``.
+    """
+    path = path_in(folder)
     try:
         state = torch.load(path, map_location=device, weights_only=True)
         if "sizes" not in state:  # written before there were other classes than ten
             channels = len(state["model"]["normalize.mean"])
             state["sizes"] = {"classes": 10, "channels": channels}
-        keys = ("config", "data", "sizes", "epoch", "model", "optimizer")
-        return {key: state[key] for key in keys}
+        state.setdefault("given", False)  # nor was this known
+        keys = ("config", "given", "data", "sizes", "epoch", "model", "optimizer")
+        state = {key: state[key] for key in keys}
     except Exception as error:  # a damaged file makes torch raise nearly anything
         raise ValueError(f"{path} is damaged: delete {folder} and train anew") from error
+    return state | {"config": _config(state["config"])}
+
+
+def _config(options: dict[str, Any]) -> Config:
+    """The stored configuration, without what its method does not use: once that was not refused."""
+    used = METHODS.get(options["method"], Objective).options
+    return Config(**{k: v for k, v in options.items() if k in used or k not in OPTIONS})
 
 
 def metrics(folder: Path, epochs: int) -> list[dict[str, Any]]:
@@ -144,14 +172,17 @@ def write(folder: Path, history: list[dict[str, Any]], state: dict[str, Any] | N
     lines = "".join(json.dumps(line) + "\n" for line in history)
     replace_file(folder / "metrics.jsonl", lambda stream: stream.write(lines.encode()))
     if state is not None:
-        replace_file(folder / "checkpoint.pt", lambda stream: torch.save(state, stream))
+        replace_file(path_in(folder), lambda stream: torch.save(state, stream))
 
 
 def replace_file(path: Path, write: Callable[[IO[bytes]], object]) -> None:
     """Write a file so that a kill at any time leaves the old one or the new one, whole."""
-    part = path.with_name(f".{path.name}.part")
-    with open(part, "wb") as stream:
-        write(stream)
-        stream.flush()
-        os.fsync(stream.fileno())
-    os.replace(part, path)
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with open(part, "wb") as stream:
+            write(stream)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)

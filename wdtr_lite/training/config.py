@@ -6,6 +6,7 @@ from typing import Any, get_origin
 
 from wdtr_lite import checks, data, models
 from wdtr_lite.attacks import Attack
+from wdtr_lite.regularizer.penalties import MODES, OF
 from wdtr_lite.training.choices import AUGMENTATIONS, OPTIMIZERS, SCHEDULES
 from wdtr_lite.training.objectives import METHODS
 
@@ -29,7 +30,8 @@ def _option(
 class Config:
     """What a training run depends on; the defaults are those of Appendix D, without a penalty.
 
-    Each field is an option of ``python -m wdtr_lite train``, whose ``--help`` explains it.
+    Each field is an option of ``python -m wdtr_lite train``, whose ``--help`` explains it. One that
+    the method does not use is refused, unless it is as by default.
 
     Examples
     --------
@@ -55,7 +57,7 @@ class Config:
         None, "train on so many images, drawn at random, the same for every seed; default all"
     )
     model: str = _option("resnet20", "network, as in wdtr_lite.models", names=lambda: models.MODELS)
-    activation: str = _option("softplus", "activation of the network", ("softplus", "relu"))
+    activation: str = _option("softplus", "activation of the network", models.ACTIVATIONS)
     width: int | None = _option(
         None, "channels of the network's first stage; default the network's own"
     )
@@ -68,14 +70,8 @@ class Config:
     radius: int | None = _option(
         None, "neighbourhood of the pixel graph, in pixels, of the wasserstein methods"
     )
-    of: str = _option(
-        "loss", "whose gradient a penalty takes", ("loss", "logits", "margin", "logit_differences")
-    )
-    mode: str = _option(
-        "double_backprop",
-        "how a penalty is differentiated",
-        ("double_backprop", "finite_difference"),
-    )
+    of: str = _option("loss", "whose gradient a penalty takes", OF)
+    mode: str = _option("double_backprop", "how a penalty is differentiated", MODES)
     scale: str | None = _option(
         "trace",
         "divide L(x) by its mean diagonal (trace), or take it as it is (none)",

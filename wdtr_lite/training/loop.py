@@ -4,7 +4,6 @@ CUDA graph on a GPU.
 
 import os
 import time
-import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, fields, replace
@@ -20,6 +19,7 @@ from wdtr_lite.training import checkpoint
 from wdtr_lite.training.checkpoint import Run
 from wdtr_lite.training.choices import AUGMENTATIONS, OPTIMIZERS, SCHEDULES, arithmetic
 from wdtr_lite.training.config import Config
+from wdtr_lite.training.images import checksum, mean_and_std, training_images
 from wdtr_lite.training.objectives import METHODS
 
 
@@ -194,12 +194,13 @@ class Training:
         self.config = config = _recorded(config, model, dataset)
         self.folder = Path(folder) if folder else None
         self.device, self.checkpoint_every = torch.device(device), checkpoint_every
-        images, labels = _training_images(dataset, config)
-        mean, std = _mean_and_std(images)
+        images, labels = training_images(dataset, config)
+        mean, std = mean_and_std(images)
         classes = len(dataset.classes)
-        self.data = f"{dataset!r}, checksum {_checksum(images, labels)}"
+        self.data = f"{dataset!r}, checksum {checksum(images, labels)}"
         self.sizes = {"classes": classes, "channels": len(mean)}
         self.images, self.labels = images.to(self.device), labels.to(self.device)
+        self.given = model is not None
         new = checkpoint.untrained(config, classes, mean, std) if model is None else model
         self.model = new.to(self.device)
         self.optimizer = OPTIMIZERS[config.optimizer](self.model.parameters(), config, self.device)
@@ -314,13 +315,13 @@ class Training:
 
     def _last_good(self) -> str:
         if self.folder and checkpoint.found_in(self.folder):
-            return f"the last good one is {self.folder / 'checkpoint.pt'}"
+            return f"the last good one is {checkpoint.path_in(self.folder)}"
         return "there is no checkpoint"
 
     def _state(self) -> dict[str, Any]:
         return {
-            "config": asdict(self.config), "data": self.data, "sizes": self.sizes,
-            "epoch": self.epoch, "model": self.model.state_dict(),
+            "config": asdict(self.config), "given": self.given, "data": self.data,
+            "sizes": self.sizes, "epoch": self.epoch, "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
         }  # fmt: skip
 
@@ -328,7 +329,7 @@ class Training:
         if not (self.folder and checkpoint.found_in(self.folder)):
             return
         state = checkpoint.read(self.folder, self.device)
-        found = Config(**state["config"])
+        found = state["config"]
         different = [
             f"{field.name}={getattr(found, field.name)!r}"
             for field in fields(Config)
@@ -344,7 +345,9 @@ class Training:
                 f"{self.folder} holds a run on other images ({state['data']}): "
                 "choose another folder"
             )
-        checkpoint.restore(self.model, state["model"], self.folder)
+        if not self.given:
+            checkpoint.check_makeable(state, self.folder)
+        checkpoint.restore(self.model, state["model"], checkpoint.path_in(self.folder))
         self.optimizer.load_state_dict(state["optimizer"])
         self.epoch = state["epoch"]
         self.history = checkpoint.metrics(self.folder, self.epoch)
@@ -362,30 +365,3 @@ def _recorded(config: Config, model: nn.Module | None, dataset: data.Dataset) ->
     if model is not None:
         names["model"] = type(model).__name__
     return replace(config, **names)
-
-
-def _training_images(dataset: data.Dataset, config: Config) -> tuple[Tensor, Tensor]:
-    """uint8 images (N, C, H, W) and labels (N,)."""
-    images, labels = dataset.part(config.part, config.images)
-    if len(images) < config.batch_size:
-        raise ValueError(
-            f"batch_size must be at most the number of images, {len(images)}, "
-            f"got {config.batch_size}"
-        )
-    return images[:, None] if images.dim() == 3 else images, labels
-
-
-def _checksum(images: Tensor, labels: Tensor) -> int:
-    return zlib.crc32(labels.numpy().data, zlib.crc32(images.contiguous().numpy().data))
-
-
-def _mean_and_std(images: Tensor) -> tuple[list[float], list[float]]:
-    """Of each channel's intensities in [0, 1]; from histograms, for CIFAR-10 in float64 takes
-    gigabytes.
-    """
-    channels = images.unbind(1)
-    counts = torch.stack([each.flatten().bincount(minlength=256) for each in channels]).double()
-    values, n = torch.arange(256, dtype=torch.float64) / 255, counts.sum(1)
-    mean = counts @ values / n
-    variance = (counts * (values - mean[:, None]) ** 2).sum(1) / (n - 1)
-    return mean.tolist(), variance.sqrt().tolist()

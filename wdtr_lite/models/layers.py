@@ -1,0 +1,80 @@
+"""What networks share: the input normalisation, activations, first weights."""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from wdtr_lite import checks
+
+Activation = Callable[[Tensor], Tensor]
+PerChannel = float | Sequence[float]
+
+# Out of place, for double back-propagation.
+ACTIVATIONS: dict[str, Activation] = {"softplus": F.softplus, "relu": F.relu}
+"""The activations by name, for configurations and the command line."""
+
+
+class Normalize(nn.Module):
+    r"""The layer :math:`(x - \text{mean}) / \text{std}`, channel by channel.
+
+    Put before a network that was trained on normalised images, such as timm's and torchvision's, it
+    makes one of intensities in [0, 1]: ``nn.Sequential(Normalize(mean, std), model)``, with a
+    loader that does not normalise.
+
+    Parameters
+    ----------
+    mean, std : float or one for each channel
+        `std` positive.
+    channels : int, optional
+        By default as many as numbers are given; of one number, any.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from wdtr_lite.models import Normalize
+    >>> Normalize((0.5, 0.25), 0.25)(torch.ones(1, 2, 1, 1)).flatten()
+    tensor([2., 3.])
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, mean: PerChannel, std: PerChannel, channels: int | None = None):
+        super().__init__()
+        values = [_numbers(mean, "mean"), _numbers(std, "std")]
+        count = channels or max(map(len, values))
+        for name, value in zip(("mean", "std"), values, strict=True):
+            if len(value) not in (1, count):
+                raise ValueError(
+                    f"{name} must be one number or {count}, one for each channel, got {len(value)}"
+                )
+            self.register_buffer(name, value.repeat(count // len(value)).view(-1, 1, 1))
+        if not bool((self.std > 0).all()):
+            raise ValueError(f"std must be positive, got {std!r}")
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x - self.mean) / self.std
+
+
+def _numbers(value: PerChannel, name: str) -> Tensor:
+    numbers = torch.as_tensor(value, dtype=torch.get_default_dtype()).reshape(-1)
+    if not bool(numbers.isfinite().all()):
+        raise ValueError(f"{name} must be finite, got {value!r}")
+    return numbers
+
+
+def activation_of(name: str, **sizes: int) -> Activation:
+    """The activation of a name, once the sizes of a network are positive whole numbers."""
+    checks.option(name, "activation", tuple(ACTIVATIONS))
+    for size, value in sizes.items():
+        checks.whole(value, size)
+    return ACTIVATIONS[name]
+
+
+def kaiming(model: nn.Module) -> None:
+    """Draw the weights of convolutions, after He et al. (2015)."""
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
