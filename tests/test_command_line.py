@@ -313,15 +313,16 @@ def workshop(monkeypatch, tmp_path):
         "table1": {"quick": table1, "cpu": table1, "full": replace(table1, networks=SEARCHED)},
         "table2": {"quick": table2, "cpu": table2},
     }
-    for name in list(study.EXPERIMENTS):
-        monkeypatch.delitem(study.EXPERIMENTS, name)
-    for name, by in changed.items():
-        monkeypatch.setitem(study.EXPERIMENTS, name, by)
+    declared = dict(study.EXPERIMENTS)
+    study.EXPERIMENTS.clear()
+    study.EXPERIMENTS.update(changed)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(grid, "executor", in_this_process)
     grid.trained.cache_clear()
     yield tmp_path
+    study.EXPERIMENTS.clear()
+    study.EXPERIMENTS.update(declared)  # in their order
     grid.trained.cache_clear()
 
 

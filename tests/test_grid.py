@@ -378,7 +378,7 @@ def undisturbed():
     return without_times(complete(KILLED, Store()))
 
 
-def until(condition, seconds=60):
+def until(condition, seconds=300):
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "waited in vain"

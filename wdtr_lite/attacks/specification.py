@@ -17,7 +17,8 @@ METHODS: dict[str, Callable[..., Tensor]] = {}
 
 
 def register(name: str, method: Callable[..., Tensor] | None = None) -> Callable:
-    """Give a method a name, which :class:`Attack` and the command line know from then on.
+    """Give a method a name, which :class:`Attack` knows from then on; the command line knows what
+    the package registers.
 
     Parameters
     ----------

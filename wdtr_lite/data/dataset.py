@@ -120,8 +120,8 @@ SOURCES: dict[str, Source] = {}
 
 
 def register(name: str, read: Read | None = None, *, splits: Iterable[str] = ()) -> Callable:
-    """Give a data set a name, which :func:`load`, :class:`~wdtr_lite.training.Config` and the
-    command line know from then on.
+    """Give a data set a name, which :func:`load` and :class:`~wdtr_lite.training.Config` know from
+    then on; the command line knows what the package registers.
 
     Parameters
     ----------

@@ -16,8 +16,8 @@ MODELS: dict[str, Callable[..., nn.Module]] = {}
 
 
 def register(name: str, make: Callable[..., nn.Module] | None = None) -> Callable:
-    """Give a network a name, which :class:`~wdtr_lite.training.Config` and the command line know
-    from then on.
+    """Give a network a name, which :class:`~wdtr_lite.training.Config` knows from then on; the
+    command line knows what the package registers.
 
     Parameters
     ----------
