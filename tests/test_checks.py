@@ -418,8 +418,8 @@ class Output:
             ((BATCH[:0], LABELS[:0]), ValueError, r"x must hold an image, got \(0, 1, 4, 4\)"),
             ((BATCH - 1, LABELS), ValueError, r"x must be in \[0, 1\], got -1 to -1"),
             ((BATCH, LABELS[:2]), ValueError, "y must have one label for each image"),
-            ((BATCH, -LABELS), ValueError, "y must be non-negative and finite, got -2 to 0"),
-            ((BATCH, -torch.eye(3)), ValueError, "y must be non-negative and finite, got -1 to -0"),
+            ((BATCH, -LABELS), ValueError, "y must be non-negative, its least is -2"),
+            ((BATCH, -torch.eye(3)), ValueError, "y must be non-negative, its least is -1"),
         ],
         "strength": [
             ((-0.1, 0.1, 2, "l2"), ValueError, "epsilon must be non-negative and finite"),
