@@ -1,13 +1,13 @@
 """Predicted labels, and how often they are wrong on images as they are or attacked."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from wdtr_lite import checks
 from wdtr_lite.models import Classifier
+from wdtr_lite.models.modes import evaluating
 
 Attacker = Callable[[Classifier, Tensor, Tensor], Tensor]
 
@@ -191,20 +191,6 @@ def as_batch(images: Tensor) -> Tensor:
     """uint8 or floating images (B, H, W) or (B, C, H, W) as floating (B, C, H, W) in [0, 1]."""
     x = images if images.is_floating_point() else images.to(torch.get_default_dtype()) / 255
     return x if x.dim() == 4 else x.unsqueeze(1)
-
-
-@contextmanager
-def evaluating(model: Classifier) -> Iterator[None]:
-    """The model in evaluation mode, afterwards each of its modules as before."""
-    modules = list(model.modules()) if isinstance(model, nn.Module) else []
-    modes = [module.training for module in modules]
-    try:
-        for module in modules:
-            module.training = False
-        yield
-    finally:
-        for module, mode in zip(modules, modes, strict=True):
-            module.training = mode
 
 
 @torch.no_grad()

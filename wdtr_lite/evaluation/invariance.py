@@ -8,8 +8,9 @@ from torch import Tensor
 from torchvision.transforms import v2
 
 from wdtr_lite import checks
-from wdtr_lite.evaluation.errors import as_batch, evaluating, labels_of, parts
+from wdtr_lite.evaluation.errors import as_batch, labels_of, parts
 from wdtr_lite.models import Classifier
+from wdtr_lite.models.modes import evaluating
 
 _AXES = {"horizontal": -1, "vertical": -2}
 _PADDINGS = ("zeros", "edge", "reflect", "circular")

@@ -15,6 +15,7 @@ from torch.nn.utils.spectral_norm import SpectralNorm
 
 from wdtr_lite import checks
 from wdtr_lite.models import Classifier
+from wdtr_lite.models.modes import held, layers
 from wdtr_lite.regularizer.norms import InputNorm
 
 Loss = Callable[[Tensor, Any], Tensor]
@@ -104,25 +105,22 @@ def fixed_statistics(model: Classifier) -> Iterator[None]:
     """Normalisation layers in training mode use the batch's statistics, and move neither their
     running ones nor the singular vectors of spectral normalisation.
     """
-    before = []
-    for layer in model.modules() if isinstance(model, nn.Module) else []:
-        changes = _fixing(layer) if layer.training else {}
-        before.append((layer, {name: getattr(layer, name) for name in changes}))
-        vars(layer).update(changes)
-    try:
+    changes = {layer: _fixing(layer) for layer in layers(model) if layer.training}
+    with held(changes):
         yield
-    finally:
-        for layer, values in before:
-            vars(layer).update(values)
 
 
 def _fixing(layer: nn.Module) -> dict:
     """The attributes with which a layer in training mode moves nothing."""
     if isinstance(layer, _NormBase):
         return {"track_running_stats": False, "momentum": 0.0}
-    hooks = layer._forward_pre_hooks.values()
-    if isinstance(layer, _SpectralNorm) or any(isinstance(hook, SpectralNorm) for hook in hooks):
+    if isinstance(layer, _SpectralNorm):
         return {"training": False}
+    hooks = [hook for hook in layer._forward_pre_hooks.values() if isinstance(hook, SpectralNorm)]
+    if hooks:  # which read the vectors in evaluation mode, and move them in place in training mode
+        named = [f"{hook.name}_{end}" for hook in hooks for end in "uv"]
+        kept = {name: getattr(layer, name).clone() for name in named}
+        return {"training": False, "_buffers": {**layer._buffers, **kept}}
     return {}
 
 

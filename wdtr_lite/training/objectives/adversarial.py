@@ -1,6 +1,5 @@
 """Training on adversarial examples."""
 
-from contextlib import AbstractContextManager
 from typing import ClassVar
 
 import torch
@@ -9,6 +8,7 @@ from torch.nn import functional as F
 
 from wdtr_lite import attacks
 from wdtr_lite.attacks import Attack
+from wdtr_lite.models.modes import evaluating
 from wdtr_lite.regularizer import Terms
 from wdtr_lite.regularizer.forward import cross_entropy
 from wdtr_lite.training.objectives.base import Objective, logits_of, register
@@ -26,7 +26,7 @@ class Adversarial(Objective):
         self, model: nn.Module, x: Tensor, y: Tensor, generator: torch.Generator, epsilon: float
     ) -> Tensor:
         attack = Attack(self.attack, epsilon, steps=self.config.steps)
-        with _evaluating(model):
+        with evaluating(model):
             return attack(model, x, y, generator=generator)
 
 
@@ -70,7 +70,7 @@ class Trades(Objective):
         self, model: nn.Module, x: Tensor, generator: torch.Generator, epsilon: float
     ) -> Tensor:
         attack = Attack(self.attack, epsilon, steps=self.config.steps)
-        with _evaluating(model):
+        with evaluating(model):
             with torch.no_grad():
                 probabilities = logits_of(model, x).softmax(1)
             # Autocast keeps the weights it cast, in torch 2.4 also those without a gradient.
@@ -80,9 +80,3 @@ class Trades(Objective):
                 model, x, probabilities, start.clamp(0, 1), epsilon, attack.step, attack.steps,
                 attack.norm,
             )  # fmt: skip
-
-
-def _evaluating(model: nn.Module) -> AbstractContextManager:
-    from wdtr_lite.evaluation.errors import evaluating  # beside what loads torchvision
-
-    return evaluating(model)
