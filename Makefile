@@ -6,6 +6,8 @@ RUN := .venv/bin/python
 CORES := $(shell getconf _NPROCESSORS_ONLN)
 # One thread a process: the same numbers on every machine, and no processes fighting for the cores.
 CHECK := OMP_NUM_THREADS=1 WDTR_WIDGETS=static $(RUN) -m pytest -p no:cacheprovider
+# The first place where kernels are looked for: the chapters run on this environment's, wherever else there are some.
+export JUPYTER_PATH := $(CURDIR)/.venv/share/jupyter
 SUBMAKE := $(MAKE) --silent --no-print-directory
 
 # The longest first, so that at the end no core waits for one.

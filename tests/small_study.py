@@ -4,9 +4,11 @@ from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import replace
 
+import pytest
 import torch
 
 from wdtr_lite import data
+from wdtr_lite.study import grid
 
 NETWORK = {"data": "mnist5k_color", "model": "resnet8", "width": 2}
 
@@ -16,6 +18,23 @@ def few_digits():
     whole = data.load("mnist5k_color")
     few = {"validation": whole.split["validation"][::10], "test": whole.split["test"][::4]}
     return replace(whole, split={**whole.split, **few})
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return few_digits()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def trained_on_digits(digits):
+    """Wherever the package asks for the data set; networks are trained in this process, in turn."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(grid, "dataset_of", lambda name, split=None: {"mnist5k_color": digits}[name])
+        patch.setattr(grid, "executor", in_this_process)
+        patch.setattr(torch.cuda, "is_available", lambda: False)
+        grid.trained.cache_clear()
+        yield
+        grid.trained.cache_clear()
 
 
 def drawn(digits, images, part="test"):

@@ -10,6 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from oracles import generator, gpu, graph_of, images, laplacian, seeds, weight_matrix
+from torch import Tensor
 from torch.nn import functional as F
 
 from wdtr_lite import attacks, data, metric
@@ -23,6 +24,7 @@ from wdtr_lite.attacks import (
     wasserstein_attack,
 )
 from wdtr_lite.attacks.gradient import uniform
+from wdtr_lite.attacks.margin import margin
 from wdtr_lite.attacks.wasserstein import to_box
 from wdtr_lite.models import resnet8, small_cnn
 
@@ -94,11 +96,18 @@ def test_fgsm_is_foolbox(model, digits, epsilon):
     )
 
 
+def in_float64(model, digits):
+    return copy.deepcopy(model).double(), digits[0].double(), digits[1]
+
+
 @pytest.mark.parametrize("epsilon", [0.1, 2.0])
 def test_fgsm_l2_is_foolbox(model, digits, epsilon):
-    x, y = digits
-    expected = foolbox_images("L2FastGradientAttack", model, x, y, epsilon)
-    torch.testing.assert_close(fgsm(model, x, y, epsilon, norm="l2"), expected, rtol=0, atol=1e-6)
+    """In float64; in float32 the cross-entropy rounds, of which foolbox takes the gradient."""
+    (exact, x, y), single = in_float64(model, digits), digits[0]
+    expected = foolbox_images("L2FastGradientAttack", exact, x, y, epsilon)
+    torch.testing.assert_close(fgsm(exact, x, y, epsilon, norm="l2"), expected, rtol=0, atol=1e-9)
+    found = fgsm(model, single, y, epsilon, norm="l2").double()
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize(("epsilon", "alpha", "steps"), [(EPSILON, 2 / 255, 7), (0.3, 0.1, 4)])
@@ -119,14 +128,13 @@ def test_ifgsm_is_foolbox(model, digits, epsilon, alpha, steps):
 
 @pytest.mark.parametrize(("epsilon", "alpha", "steps"), [(0.5, 0.2, 5), (3.0, 1.0, 4)])
 def test_ifgsm_l2_is_foolbox(model, digits, epsilon, alpha, steps):
-    x, y = digits
+    """In float64, as above; roundings of a step are steps of the next gradient."""
+    model, x, y = in_float64(model, digits)
     expected = foolbox_images(
         "L2BasicIterativeAttack", model, x, y, epsilon, abs_stepsize=alpha, steps=steps
     )
     found = ifgsm(model, x, y, epsilon, alpha=alpha, steps=steps, norm="l2")
-    torch.testing.assert_close(
-        found, expected, rtol=0, atol=1e-4
-    )  # roundings of a step are steps of the next gradient
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-8)
 
 
 # ---------------------------------------------------------------- what each attack promises
@@ -502,6 +510,71 @@ def test_wasserstein_attack_fools(trained, digits):
     assert wrong[0] < wrong[1] <= wrong[2] < wrong[3]
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("steps", [1, 3])
+@pytest.mark.parametrize("level", [0.0, 1.0])
+def test_black_and_white_channels_stay(dtype, steps, level):
+    """Whose masses allow no change: alone, in a batch, and in one of the channels of an image."""
+    graph, y = graph_of(12, 10, 2).to(dtype=dtype), torch.tensor([0, 1, 2, 0])
+    weight = torch.randn(3, 3, 12, 10, generator=generator()).to(dtype)
+
+    def model(x):
+        return torch.einsum("bchw,kchw->bk", x, weight[:, : x.shape[1]])
+
+    flat = torch.full((1, 1, 12, 10), level, dtype=dtype)
+    assert torch.equal(wasserstein_attack(model, flat, y[:1], graph, 2.0, steps=steps), flat)
+    x = images(4, 3, 12, 10).to(dtype)
+    x[1], x[2, 1] = level, level
+    found = wasserstein_attack(model, x, y, graph, 2.0, steps=steps)
+    rest = [0, 2, 3]
+    alone = wasserstein_attack(model, x[rest], y[rest], graph, 2.0, steps=steps)
+    torch.testing.assert_close(
+        found[rest], alone, rtol=0, atol=1e-5 if dtype == torch.float32 else 1e-9
+    )
+    assert torch.equal(found[1], x[1]) and torch.equal(found[2, 1], x[2, 1])
+    assert ((found - x).abs().amax((2, 3)) > 0.01).sum() == 8
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("ink", [10.0**-k for k in (1, 5, 9, 13, 17, 25, 37)])
+def test_channels_that_are_nearly_black(dtype, ink):
+    """One pixel has some ink: a change is as small, and not smaller than its own rounding."""
+    x = torch.zeros(1, 1, 12, 10, dtype=dtype)
+    x[0, 0, 3, 4] = ink
+    weight = torch.randn(3, 120, generator=generator()).to(dtype)
+    graph = graph_of(12, 10, 2).to(dtype=dtype)
+    found = wasserstein_attack(lambda z: z.flatten(1) @ weight.T, x, torch.tensor([0]), graph, 2.0)
+    assert float(found.sum()) == pytest.approx(float(x.sum()), rel=1e-5)
+    assert float((found - x).abs().max()) > 0.1 * ink
+
+
+def test_coloured_digits(trained, digits):
+    """Of one colour: two channels are black."""
+    x, y = digits[0][:20], digits[1][:20]
+    colour = torch.zeros(20, 3, 28, 28).index_put((torch.arange(20), torch.arange(20) % 3), x[:, 0])
+
+    def model(z):
+        return trained(z.sum(1, keepdim=True))
+
+    graph = graph_of(28, 28, 2).float()
+    found = wasserstein_attack(model, colour, y, graph, 2.0, steps=2)
+    black = colour.amax((2, 3)) == 0
+    assert torch.equal((found - colour).abs().amax((2, 3)) < 1e-3, black)
+    assert torch.equal(found[black], colour[black])
+    torch.testing.assert_close(found.sum((2, 3)), colour.sum((2, 3)), rtol=0, atol=1e-4)
+    assert (loss(model, found, y) > loss(model, colour, y)).all()
+
+
+def test_far_wasserstein_attacks():
+    """Radii beyond all masses: in the box, and the masses hold."""
+    x, y = images(3, 2, 3, 4), torch.tensor([0, 1, 2])
+    for epsilon in (1e6, 1e12, 1e100):
+        found = wasserstein_attack(linear, x, y, graph_of(3, 4, 1), epsilon, steps=2)
+        assert bool(((found >= 0) & (found <= 1)).all())
+        torch.testing.assert_close(found.sum((-2, -1)), x.sum((-2, -1)), rtol=0, atol=1e-12)
+        assert bool((loss(linear, found, y) > loss(linear, x, y) + 0.5).all())
+
+
 @given(seed=seeds, size=st.sampled_from([1e-6, 0.1, 1.0, 30.0]))
 def test_projection_to_the_box(seed, size):
     """Feasible; and optimal, for the residual makes an obtuse angle with every way into the set."""
@@ -521,9 +594,12 @@ def test_projection_to_the_box(seed, size):
 
 
 def test_gradient_is_of_the_sum():
-    """Not of the mean: each image's own; a linear model's is (softmax - one-hot) W."""
+    """Not of the mean: each image's own; a linear model's is (softmax - one-hot) W, for labels
+    divided by the probability of the other classes.
+    """
     x, y = images(4, 2, 3, 4), torch.tensor([0, 1, 2, 0])
-    expected = (linear(x).softmax(1) - F.one_hot(y, 3)) @ LINEAR
+    error = linear(x).softmax(1) - F.one_hot(y, 3)
+    expected = error / -error.gather(1, y[:, None]) @ LINEAR
     torch.testing.assert_close(input_gradient(linear, x, y).flatten(1), expected)
     p = images(4, 3, black=0)
     p = p / p.sum(1, keepdim=True)
@@ -567,6 +643,121 @@ def test_outputs_that_hold_logits(trained, digits):
         lambda m, x, y, e: wasserstein_attack(m, x, y, graph_of(28, 28, 1).float(), e),
     ):
         assert torch.equal(attack(model, x, y, 0.1), attack(trained, x, y, 0.1))
+
+
+# ---------------------------------------------------------------- the scale of the logits
+
+
+def slopes(function, logits, y):
+    """Of the sum in the logits."""
+    leaf = logits.clone().requires_grad_()
+    return torch.autograd.grad(function(leaf, y).sum(), leaf)[0]
+
+
+def cross_entropy(logits, y):
+    return F.cross_entropy(logits, y, reduction="none")
+
+
+@given(seed=seeds, classes=st.integers(2, 12), scale=st.sampled_from([1e-3, 1.0, 3.0]))
+def test_the_margin_points_where_the_loss_does(seed, classes, scale):
+    """In float64: softplus of it is the cross-entropy of labels, of probabilities it is that."""
+    rng = np.random.default_rng(seed)
+    logits = torch.tensor(scale * rng.standard_normal((20, classes)))
+    y = torch.tensor(rng.integers(0, classes, 20))
+    torch.testing.assert_close(F.softplus(margin(logits, y)), cross_entropy(logits, y))
+    unit, expected = (F.normalize(slopes(f, logits, y)) for f in (margin, cross_entropy))
+    torch.testing.assert_close(unit, expected, rtol=0, atol=1e-12)
+    q = torch.tensor(rng.dirichlet(np.ones(classes), 20))
+    torch.testing.assert_close(margin(logits, q), cross_entropy(logits, q))
+    found, expected = slopes(margin, logits, q), slopes(cross_entropy, logits, q)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
+
+
+def test_sure_predictions_have_a_slope():
+    """In float32 as in float64, where the cross-entropy's is 0."""
+    logits = torch.tensor([[0.0, -30.0, -31.0], [1e4, 0.0, -1e4], [0.0, -120.0, -torch.inf]])
+    y = torch.zeros(3, dtype=torch.int64)
+    assert not slopes(cross_entropy, logits[:2], y[:2])[:, 0].any()
+    found = slopes(margin, logits, y)
+    exact = slopes(margin, logits.double(), y)
+    torch.testing.assert_close(found.double(), exact, rtol=1e-5, atol=0)
+    torch.testing.assert_close(found[:, 0], -torch.ones(3), rtol=1e-5, atol=0)
+    sure = F.one_hot(y, 3).float()
+    torch.testing.assert_close(slopes(margin, logits, sure), found)
+    close = torch.tensor([[1 - 3e-9, 2e-9, 1e-9]] * 2)  # rounds to 1, 2e-9, 1e-9
+    gaps = torch.tensor([[0.0, -20.0, -21.0], [0.0, -19.0, -25.0]])
+    found, exact = (
+        slopes(margin, v.to(t), close.to(t))
+        for v, t in ((gaps, torch.float32), (gaps, torch.float64))
+    )
+    torch.testing.assert_close(found.double(), exact, rtol=1e-4, atol=0)
+    assert (found[:, 1:] != 0).all() and (found.sum(1).abs() < 1e-15).all()
+
+
+def test_logits_of_low_precision():
+    """Their margin is taken in float32."""
+    logits = torch.tensor([[3.0, 1.0, 2.0]], dtype=torch.bfloat16)
+    found = margin(logits, torch.tensor([0]))
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, margin(logits.float(), torch.tensor([0])))
+
+
+SCALES = (1, 3, 30, 1000)
+SCALED = {
+    "fgsm": lambda m, x, y: fgsm(m, x, y, 0.1),
+    "fgsm_l2": lambda m, x, y: fgsm(m, x, y, 1.0, norm="l2"),
+    "pgd": Attack("pgd", 0.1, steps=5, restarts=2),
+    "wasserstein": lambda m, x, y: wasserstein_attack(
+        m, x, y, graph_of(28, 28, 2).to(dtype=x.dtype), 3.0, steps=2
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SCALED)
+def test_attacks_of_two_classes_do_not_know_the_scale_of_the_logits(trained, digits, name):
+    """Signs are those, lengths to rounding."""
+    x, y = digits[0], digits[1] % 2
+    first, *others = (SCALED[name](lambda z, k=k: k * trained(z)[:, 3:5], x, y) for k in SCALES)
+    for found in others:
+        if name in ("fgsm", "pgd"):
+            assert torch.equal(found, first)
+        torch.testing.assert_close(found, first, rtol=0, atol=1e-4)
+    assert not torch.equal(first, x)
+
+
+@pytest.mark.parametrize("name", SCALED)
+def test_attacks_of_ten_classes_are_those_in_float64(trained, digits, name):
+    """At each scale, which sets the weights of the other classes; cross-entropy in float32 left
+    the errors of the images as they are.
+    """
+    exact, x, y = in_float64(trained, digits)
+    wrong = []
+    for k in SCALES:
+        found, expected = (
+            SCALED[name](lambda z, m=m: k * m(z), images, y)
+            for m, images in ((trained, digits[0]), (exact, x))
+        )
+        wrong.append(
+            [int((m(z).argmax(1) != y).sum()) for m, z in ((trained, found), (exact, expected))]
+        )
+    clean = int((exact(x).argmax(1) != y).sum())
+    assert all(abs(single - double) <= 1 for single, double in wrong)
+    assert all(single > clean + 10 for single, _ in wrong)
+    assert max(wrong)[0] - min(wrong)[0] <= 5
+
+
+def test_restarts_are_compared_where_the_loss_is_zero():
+    """In float32: gaps of 50 and 30 have none."""
+    gaps = torch.tensor([50.0, 30.0, 40.0])
+
+    def lookup(x):
+        gap = gaps[(x[:, 0, 0, 0] * 2.999).long()]
+        return torch.stack([gap, 0 * gap], 1) + 0 * x.sum((1, 2, 3))[:, None]
+
+    x, y = torch.full((16, 1, 1, 2), 0.1), torch.zeros(16, dtype=torch.int64)
+    assert not cross_entropy(lookup(x), y).any()
+    found = pgd(lookup, x, y, 0.9, alpha=0.1, steps=1, restarts=30, generator=generator())
+    assert (lookup(found)[:, 0] == 30).all()
 
 
 # ---------------------------------------------------------------- one specification of an attack
@@ -618,6 +809,7 @@ def test_a_method_of_your_own(monkeypatch):
     """Named by a call or a decorator; it is given the options that it has."""
     for name in ("darker", "noise"):
         monkeypatch.setitem(attacks.METHODS, name, None)
+        del attacks.METHODS[name]
 
     def darker(model, x, y, epsilon):
         return (x - epsilon).clamp(0, 1)
@@ -647,18 +839,33 @@ CALLS = {
     "gradient": (input_gradient, {name: GOOD[name] for name in ("model", "x", "y")}),
     "attack": (Attack, {"method": "pgd", "epsilon": 0.1}),
 }
+NAN = float("nan")
 BAD = {
-    "fgsm": [({"x": 2 * GOOD["x"]}, ValueError, r"^x must be in \[0, 1\], got 0 to 1\.")],
-    "ifgsm": [({"y": GOOD["y"].int()}, TypeError, "^y must be an int64 tensor, got torch.int32")],
+    "fgsm": [
+        ({"x": 2 * GOOD["x"]}, ValueError, r"^x must be in \[0, 1\], got 0 to 1\."),
+        ({"epsilon": 1e300, "norm": "l2"}, ValueError, r"^epsilon must be at most .*got 1e\+300"),
+        ({"epsilon": NAN}, ValueError, "^epsilon must be non-negative and finite, got nan"),
+        ({"norm": 3}, ValueError, "^norm must be one of 'linf', 'l2', got 3"),
+    ],
+    "ifgsm": [
+        ({"y": GOOD["y"].int()}, TypeError, "^y must be an int64 tensor, got torch.int32"),
+        ({"alpha": 1e300, "norm": "l2"}, ValueError, r"^alpha must be at most .* got 1e\+300"),
+        ({"steps": NAN}, TypeError, "^steps must be a whole number, got nan"),
+        ({"steps": 0}, ValueError, "^steps must be at least 1, got 0"),
+    ],
     "gradient": [
         ({"x": GOOD["x"][0]}, ValueError, r"^x must be \(B, C, H, W\), got \(2, 3, 4\)"),
         ({"y": [0, 1]}, TypeError, "^y must be an int64 tensor, got list"),
+        ({"y": torch.full((2, 3), 0.5)}, ValueError, "^y must be .* sum to 1, got a sum of 1.5"),
+        ({"y": torch.full((2, 3), NAN)}, ValueError, "^y must be probabilities, got nan"),
     ],
     "ascend": [
         ({"y": -GOOD["y"]}, ValueError, "^y must be non-negative"),
         ({"epsilon": -0.1}, ValueError, "^epsilon must be non-negative and finite"),
         ({"start": GOOD["x"][:1]}, ValueError, r"^start must have the shape of x, \(2, 2, 3, 4\)"),
-        ({"model": lambda x: None}, TypeError, "^model must return a tensor"),
+        ({"start": GOOD["x"].float()}, TypeError, "^start is torch.float32 but x is torch.float64"),
+        ({"start": GOOD["x"] + 1}, ValueError, r"^start must be in \[0, 1\]"),
+        ({"start": None}, TypeError, "^start must be a tensor, got NoneType"),
     ],
     "pgd": [
         ({"alpha": None}, TypeError, "^alpha must be a number"),
@@ -672,6 +879,11 @@ BAD = {
         ({"x": 2 * GOOD["x"]}, ValueError, r"^x must be in \[0, 1\]"),
         ({"steps": 0}, ValueError, "^steps must be at least 1"),
         ({"floor": 0}, ValueError, "^floor must be positive"),
+        ({"floor": 2.0}, ValueError, "^floor must be from .* to 1 in torch.float64, got 2.0"),
+        ({"graph": "euclidean"}, TypeError, "^graph must be a PixelGraph, got "),
+        ({"epsilon": torch.tensor([1, 1])}, TypeError, "^epsilon must be a floating tensor"),
+        ({"epsilon": GOOD["x"][0, 0, 0, :2].to("meta")}, ValueError, "^epsilon must hold values"),
+        ({"epsilon": "1"}, TypeError, "^epsilon must be a number, got str"),
         ({"unit": "trace"}, ValueError, "^unit must be "),
         ({"epsilon": torch.tensor([0.1])}, ValueError, r"^epsilon must be one number or \(2,\)"),
         ({"epsilon": torch.tensor([0.1, -0.1])}, ValueError, "^epsilon must be non-negative"),
@@ -684,8 +896,42 @@ BAD = {
         ({"steps": 0}, ValueError, "^steps must be at least 1"),
         ({"restarts": 0}, ValueError, "^restarts must be at least 1"),
         ({"seed": -1}, ValueError, "^seed must be at least 0"),
+        ({"seed": 2**70}, ValueError, "^seed must be less than"),
+        ({"method": None}, ValueError, "^method must be one of .* got None"),
+        ({"restarts": 1.5}, TypeError, "^restarts must be a whole number, got 1.5"),
+        ({"norm": 3}, ValueError, "^norm must be one of 'linf', 'l2', got 3"),
     ],
 }
+
+
+def broken(outputs):
+    """A model that does something else with the right logits."""
+    return lambda x: outputs(linear(x))
+
+
+def as_array(x):
+    return torch.as_tensor(linear(x.detach()).numpy())
+
+
+BROKEN = {
+    "no_function": (3, TypeError, "^model must be a function, got 3"),
+    "none": (broken(lambda z: None), TypeError, "^model must return a tensor, .*got NoneType"),
+    "dict": (broken(lambda z: {"logits": z}), TypeError, "^model must return .*got dict"),
+    "tuple": (broken(lambda z: (z, z)), TypeError, "^model must return a tensor, .*got tuple"),
+    "sparse": (broken(Tensor.to_sparse), TypeError, "^what model returns must be a dense tensor"),
+    "batch": (broken(lambda z: z[:1]), ValueError, r"^model must return \(2, K\) .*\(1, 3\)"),
+    "one_class": (broken(lambda z: z[:, :1]), ValueError, r"^model must .*two classes.*\(2, 1\)"),
+    "few_classes": (broken(lambda z: z[:, :1].expand(2, 1)), ValueError, "^model must .*two cl"),
+    "nan": (broken(lambda z: z * NAN), ValueError, "^model must have finite logits .*got nan"),
+    "steep": (broken(lambda z: (0 * z).sqrt()), ValueError, "^model must have .*got (nan|inf)"),
+    "detached": (broken(Tensor.detach), ValueError, "^model must be differentiable in x"),
+    "no_grad": (torch.no_grad()(linear), ValueError, "^model must be differentiable in x"),
+    "array": (as_array, ValueError, "^model must be differentiable in x"),
+    "argmax": (broken(lambda z: F.one_hot(z.argmax(1))), ValueError, "^model must be differ"),
+    "constant": (
+        lambda x: torch.ones(2, 3, requires_grad=True), ValueError, "^model must be differentiable"
+    ),
+}  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -696,6 +942,66 @@ def test_bad_input(name, bad, error, message):
     call, good = CALLS[name]
     with pytest.raises(error, match=message):
         call(**{**good, **bad})
+
+
+ATTACKING = [name for name in CALLS if name != "attack"]
+
+
+@pytest.mark.parametrize(("model", "error", "message"), BROKEN.values(), ids=BROKEN)
+@pytest.mark.parametrize("name", ATTACKING)
+def test_bad_models(name, model, error, message):
+    call, good = CALLS[name]
+    with pytest.raises(error, match=message):
+        call(**{**good, "model": model})
+
+
+@pytest.mark.parametrize("name", ATTACKING)
+def test_bad_labels_of_a_model(name):
+    """Which its logits tell."""
+    call, good = CALLS[name]
+    with pytest.raises(ValueError, match="^y must be from 0 to 2, got 0 to 3"):
+        call(**{**good, "y": torch.tensor([0, 3])})
+    if name != "pgd":
+        with pytest.raises(ValueError, match=r"^y must have the shape of the outputs, \(2, 3\)"):
+            call(**{**good, "y": torch.full((2, 4), 0.25)})
+
+
+@pytest.mark.parametrize("name", ATTACKING)
+def test_inference_mode(name):
+    """Explained as by the penalty."""
+    call, good = CALLS[name]
+    with torch.inference_mode():
+        images_there = good["x"].clone()
+        with pytest.raises(RuntimeError, match="^there are no gradients in inference mode: use to"):
+            call(**good)
+    with pytest.raises(RuntimeError, match="^there are no gradients in inference mode: use torch"):
+        call(**{**good, "x": images_there})
+
+
+def test_bad_calls_of_an_attack():
+    attack, x, y = Attack("fgsm", 0.1), GOOD["x"], GOOD["y"]
+    with pytest.raises(TypeError, match="^model must be a function, got 'resnet8'"):
+        attack("resnet8", x, y)
+    with pytest.raises(TypeError, match="^generator must be a torch.Generator, got int"):
+        attack(linear, x, y, 0)
+    with pytest.raises(ValueError, match=r"^epsilon must be at most 9.2e\+18 in torch.float32"):
+        Attack("fgsm", 1e30)(linear, x.float(), y)
+
+
+def test_names_are_given_once():
+    """A second registration of the same function changes nothing."""
+    assert attacks.register("fgsm", fgsm) is fgsm
+    with pytest.raises(ValueError, match="^name must be free, got 'fgsm'"):
+        attacks.register("fgsm", ifgsm)
+    with pytest.raises(ValueError, match="^name must be free, got 'fgsm'"):
+        attacks.register("fgsm")(lambda model, x, y, epsilon: x)
+    with pytest.raises(TypeError, match="^name must be .*got 3"):
+        attacks.register(3, fgsm)
+    with pytest.raises(TypeError, match="^name must be .*got <function fgsm"):
+        attacks.register(fgsm)
+    with pytest.raises(TypeError, match="^method must be a function, got 'fgsm'"):
+        attacks.register("another", "fgsm")
+    assert attacks.METHODS["fgsm"] is fgsm and "another" not in attacks.METHODS
 
 
 def test_an_array_is_no_image():

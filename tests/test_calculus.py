@@ -894,7 +894,7 @@ BAD_CALLS = {
     ),
     "printed": (lambda: laplace_beltrami_printed(f, GRAPH, BLACK), POSITIVE),
     "geodesic": (lambda: geodesic(GRAPH, BLACK, SIGMA), POSITIVE),
-    "geodesic_sigma": (lambda: geodesic(GRAPH, X, SIGMA * np.nan), "sigma must sum to zero"),
+    "geodesic_sigma": (lambda: geodesic(GRAPH, X, SIGMA * np.nan), "sigma must be finite, got nan"),
     "steps": (lambda: geodesic(GRAPH, X, SIGMA, steps=0), "steps must be at least 1, got 0"),
     "time": (lambda: geodesic(GRAPH, X, SIGMA, time=math.inf), "time must be finite, got inf"),
     "exponential_map": (lambda: exponential_map(GRAPH, BLACK, SIGMA), POSITIVE),

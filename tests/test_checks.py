@@ -47,11 +47,11 @@ def test_checks_load_no_module_of_the_package():
             ((-0.1, "eta"), ValueError, "eta must be non-negative and finite, got -0.1"),
             ((NAN, "eta"), ValueError, "eta must be non-negative and finite, got nan"),
             ((INF, "eta"), ValueError, "eta must be non-negative and finite, got inf"),
-            (("a", "eta"), TypeError, "eta must be a number, got str"),
-            ((True, "eta"), TypeError, "eta must be a number, got bool"),
-            ((1j, "eta"), TypeError, "eta must be a number, got complex"),
-            ((torch.ones(()), "eta"), TypeError, "eta must be a number, got Tensor"),
-            ((np.ones(1), "eta"), TypeError, "eta must be a number, got ndarray"),
+            (("a", "eta"), TypeError, "eta must be a number, got str 'a'"),
+            ((True, "eta"), TypeError, "eta must be a number, got bool True"),
+            ((1j, "eta"), TypeError, "eta must be a number, got complex 1j"),
+            ((torch.ones(()), "eta"), TypeError, "eta must be a number, got Tensor tensor\\(1.\\)"),
+            ((np.ones(1), "eta"), TypeError, "eta must be a number, got ndarray array\\(\\[1.\\]\\)"),
         ],
         "tolerance": [
             ((value,), ValueError, f"tol must be between 0 and 1, got {value}")
@@ -371,6 +371,12 @@ class Output:
         "device": [
             (("gpu",), ValueError, "device must be cpu.* here, got 'gpu'"),
             ((torch.device("meta"),), ValueError, "device must be cpu.* here, got 'meta'"),
+            (("",), ValueError, "device must be cpu.* here, got ''"),
+            (("cpu:1",), ValueError, "device must be cpu.* here, got 'cpu:1'"),
+            (("cuda:99",), ValueError, "device must be cpu.* here, got 'cuda:99'"),
+            (("cpu:x",), ValueError, "device must be cpu.* here, got 'cpu:x'"),
+            ((None,), TypeError, "device must be str or device, got None"),
+            ((0,), TypeError, "device must be str or device, got 0"),
         ],
         "logits": [
             ((None, BATCH), TypeError, "model must return a tensor, .*got NoneType"),
@@ -395,6 +401,9 @@ class Output:
                 r"y must be \(3,\) labels or \(3, K\) prob.*\(3,\)",
             ),
             ((torch.ones(2, 5), BATCH), ValueError, r"y must be .* probabilities, got \(2, 5\)"),
+            ((torch.eye(3).to_sparse(), BATCH), TypeError, "y must be a dense tensor, got torch"),
+            ((LABELS.to_sparse(), BATCH), TypeError, "y must be a dense tensor, got torch.sparse"),
+            ((torch.eye(3).to("meta"), BATCH), ValueError, "y is on meta but the images are on"),
         ],
         "images": [
             ((BATCH[0, 0],), ValueError, rf"{NO_IMAGES} \(4, 4\)"),
@@ -420,6 +429,40 @@ class Output:
             ((BATCH, LABELS[:2]), ValueError, "y must have one label for each image"),
             ((BATCH, -LABELS), ValueError, "y must be non-negative, its least is -2"),
             ((BATCH, -torch.eye(3)), ValueError, "y must be non-negative, its least is -1"),
+            ((BATCH, 2 * torch.eye(3)), ValueError, "y must be probabilities that sum to 1, .* 2"),
+        ],
+        "probabilities": [
+            ((torch.eye(3) - 0.1,), ValueError, "y must be non-negative, its least is -0.1"),
+            ((0.99 * torch.eye(3),), ValueError, "y must .* that sum to 1, got a sum of 0.99"),
+            ((NAN * torch.eye(3),), checks.NotFinite, "y must be probabilities, got nan"),
+        ],
+        "rivals": [
+            ((torch.zeros(3, 1),), ValueError, r"model must .* two classes, got \(3, 1\)"),
+        ],
+        "computed": [
+            ((LABELS / 2, BATCH + INF), checks.NotFinite, "model must have finite .*, got inf"),
+            ((BATCH * NAN,), checks.NotFinite, "model must have finite logits and .*, got nan"),
+        ],
+        "start": [
+            ((None, BATCH), TypeError, "start must be a tensor, got NoneType"),
+            ((BATCH[:2], BATCH), ValueError, "start must have the shape of x"),
+            ((BATCH.double(), BATCH), TypeError, "start is torch.float64 but x is torch.float32"),
+            ((BATCH.to("meta"), BATCH), ValueError, "start is on meta but x is on cpu"),
+            ((BATCH - 1, BATCH), ValueError, r"start must be in \[0, 1\], got -1 to -1"),
+        ],
+        "radii": [
+            ((-1, BATCH), ValueError, "epsilon must be non-negative and finite, got -1"),
+            ((1e30, BATCH), ValueError, r"epsilon must be at most 9.2e\+18 in torch.float32"),
+            ((BATCH[:, 0, 0, 0].to("meta"), BATCH), ValueError, "epsilon must hold values, .*meta"),
+            ((torch.zeros(2), BATCH), ValueError, r"epsilon must be one number .*\(2,\)"),
+            ((LABELS, BATCH), TypeError, "epsilon must be a floating tensor, got torch.int64"),
+            ((LABELS / NAN, BATCH), ValueError, "epsilon must be non-negative .* got nan to nan"),
+            ((LABELS * 1e30, BATCH), ValueError, r"epsilon must be at most 9.2e\+18 in .* 2e\+30"),
+        ],
+        "floor": [
+            ((0, torch.float64), ValueError, "floor must be positive and finite, got 0"),
+            ((1.5, torch.float64), ValueError, "floor must be from .* to 1 .*, got 1.5"),
+            ((1e-40, torch.float32), ValueError, "floor must be from 1.2e-38 to 1 .*, got 1e-40"),
         ],
         "strength": [
             ((-0.1, 0.1, 2, "l2"), ValueError, "epsilon must be non-negative and finite"),
@@ -429,6 +472,8 @@ class Output:
             ((0.1, 0.1, 0, "l2"), ValueError, "steps must be at least 1, got 0"),
             ((0.1, 0.1, 2.0, "l2"), TypeError, "steps must be a whole number, got 2.0"),
             ((0.1, 0.1, 2, "l1"), ValueError, "norm must be one of 'linf', 'l2', got 'l1'"),
+            ((1e19, 1, 2, "l2", torch.float32), ValueError, r"epsilon must be at most 9.2e\+18"),
+            ((0.1, 200, 2, "l2", torch.float16), ValueError, r"alpha must be at most 1.3e\+02"),
         ],
         "labels": [
             ((LABELS.tolist(), BATCH), TypeError, "y must be an int64 tensor, got list"),
@@ -439,7 +484,8 @@ class Output:
         ],
         "intensities": [
             ((BATCH - 1e-6,), ValueError, r"x must be in \[0, 1\], got -1e-06 to -1e-06"),
-            ((BATCH + 2, "images"), ValueError, r"images must be in \[0, 1\], got 2 to 2"),
+            ((BATCH + 2, "images"), ValueError, r"images must be in \[0, 1\], got 2 to 2$"),
+            ((BATCH + 255,), ValueError, r"x must .*, got 255 to 255: divide bytes by 255$"),
             ((BATCH * NAN,), ValueError, r"x must be in \[0, 1\], got nan to nan"),
         ],
     }
@@ -460,15 +506,6 @@ def test_outputs_of_one_class():
         checks.logits(single.tolist(), BATCH, single=True)
 
 
-def test_stored_images():
-    checks.images(STORED, floats=False)
-    for image, says in ((BATCH, "torch.float32"), (BATCH.long(), "torch.int64")):
-        with pytest.raises(TypeError, match=f"^images must be uint8, got {says}"):
-            checks.images(image, floats=False)
-    with pytest.raises(ValueError, match=f"^{NO_IMAGES}"):
-        checks.images(STORED[0, 0], floats=False)
-
-
 def test_good_classifiers_and_data():
     assert checks.device("cpu") == checks.device(torch.device("cpu")) == torch.device("cpu")
     logits = torch.zeros(3, 5)
@@ -483,5 +520,160 @@ def test_good_classifiers_and_data():
         checks.images(x)
     checks.batch(BATCH[:0])
     checks.strength(0, 0, 1, "linf")
+    checks.strength(1e19, 1e19, 1, "l2", torch.float64)
+    checks.probabilities(LABELS - 5)
+    checks.probabilities(torch.tensor([[0.5004, 0.5], [0.0, 1.0]]))
+    checks.probabilities(torch.tensor([[0.504, 0.5]], dtype=torch.bfloat16))
+    checks.probabilities(torch.eye(3).to("meta"))
+    checks.rivals(torch.zeros(3, 2))
+    checks.computed(BATCH, LABELS)
+    checks.radii(torch.ones(3, requires_grad=True), BATCH)
+    checks.start(BATCH, BATCH)
+    for epsilon in (0, 2.5, torch.zeros(3), torch.ones(3).double()):
+        checks.radii(epsilon, BATCH)
+    for floor in (1, 1 / 255, 1e-30):
+        checks.floor(floor, torch.float32)
     for x in (BATCH, BATCH + 1, BATCH[:0], BATCH.to("meta") - 1):
         checks.intensities(x)
+
+
+# ---------------------------------------------------------------- names, folders, data sets
+
+
+class Kind:
+    name, label, options, needs, trial = "kind", "a kind", ("eta",), (), {}
+
+
+def kind(**changes):
+    return type("Mine", (Kind,), changes), Kind, ("eta", "steps")
+
+
+HERE = __file__
+WEIGHT = torch.zeros(2)
+
+
+@refused(
+    {
+        "text": [
+            ((3, "name"), TypeError, "name must be str, got 3"),
+            ((None, "name"), TypeError, "name must be str, got None"),
+            (("", "name"), ValueError, "name must not be empty, got ''"),
+        ],
+        "texts": [
+            (("cat", "classes"), TypeError, "classes must be a tuple of names, got 'cat'"),
+            ((3, "classes"), TypeError, "classes must be a tuple of names, got 3"),
+            (((3,), "classes"), TypeError, "classes must be str, got 3"),
+        ],
+        "folder": [
+            (("",), ValueError, "folder must name a folder, got ''"),
+            (("a\0",), ValueError, "folder must name a folder, got 'a"),
+            ((3,), TypeError, "folder must be a path, got 3"),
+            ((b"a",), TypeError, "folder must be a path, got b'a'"),
+            ((None,), TypeError, "folder must be a path, got None"),
+            ((HERE,), ValueError, f"folder must be a folder, got the file '{HERE}'"),
+            (("", "root"), ValueError, "root must name a folder, got ''"),
+        ],
+        "untaken": [
+            (("a", len, {"a": abs}), ValueError, "name must be free, got 'a', which is <"),
+            (("a", Kind, {"a": kind}), ValueError, "name must be free, got 'a', which is <"),
+            ((3, len, {}), TypeError, "name must be str, got 3"),
+            (("", len, {}), ValueError, "name must not be empty, got ''"),
+        ],
+        "weights": [
+            ((3, "model"), TypeError, "model must be Mapping, got 3"),
+            (({3: WEIGHT}, "model"), TypeError, "each name in model must be str, got 3"),
+            (({"a": 3.0}, "model"), TypeError, r"model\['a'\] must be Tensor, got 3.0"),
+            (({"a": WEIGHT / 0}, "model"), ValueError, r"model\['a'\] must be finite, got nan"),
+        ],
+        "objective": [
+            (("a", Kind, ()), TypeError, "method must be a subclass of Kind, got 'a'"),
+            ((dict, Kind, ()), TypeError, "method must be a subclass of Kind, got <class 'dict'>"),
+            (kind(name=None), TypeError, "Mine.name must be str, got None"),
+            (kind(label=""), ValueError, "Mine.label must not be empty, got ''"),
+            (kind(options="eta"), TypeError, "Mine.options must be a tuple of names, got 'eta'"),
+            (kind(options=("etta",)), ValueError, "Mine.options must be one of 'eta', 'steps'"),
+            (kind(needs=("steps",)), ValueError, "Mine.needs must be one of 'eta', got 'steps'"),
+            (kind(trial={"steps": 1}), ValueError, "Mine.trial must be one of 'eta', got 'steps'"),
+            (kind(trial=("eta",)), TypeError, "Mine.trial must be Mapping, got "),
+        ],
+        "trainable": [
+            ((torch.nn.Flatten(),), ValueError, "model must have parameters to train, got Flatten"),
+            (
+                (torch.nn.Linear(2, 2).requires_grad_(False),),
+                ValueError,
+                "model must have parameters to train, got Linear",
+            ),
+            (
+                (torch.nn.Linear(2, 2).double(),),
+                TypeError,
+                "model must have float32 parameters, got torch.float64",
+            ),
+        ],
+        "stored_images": [
+            ((STORED[0, 0],), ValueError, rf"{NO_IMAGES} \(4, 4\)"),
+            ((BATCH,), TypeError, r"images must be uint8, .* got torch.float32: \(255 \* images\)"),
+            ((BATCH + 9,), TypeError, "images must be uint8, .* got torch.float32: images.round"),
+            ((BATCH.long(),), TypeError, "images must be uint8, .* got torch.int64: images.round"),
+            ((BATCH > 0,), TypeError, r"images must be .* got torch.bool: 255 \* images"),
+            (
+                (torch.zeros(2, 8, 9, 3, dtype=torch.uint8),),
+                ValueError,
+                r"images must be \(N, C, H, W\), got \(2, 8, 9, 3\): images.movedim\(3, 1\)",
+            ),
+        ],
+        "stored_labels": [
+            ((LABELS.float(), BATCH), TypeError, "labels must be whole numbers, got torch.float32"),
+            ((LABELS > 0, BATCH), TypeError, "labels must be whole numbers, got torch.bool"),
+            ((LABELS[:1], BATCH), ValueError, r"labels must be one for .* got \(1,\)$"),
+            ((LABELS[:, None], BATCH), ValueError, r"labels .* got \(3, 1\): labels\[:, 0\]"),
+            ((torch.eye(3).long(), BATCH), ValueError, r"labels .*\(3, 3\): labels.argmax\(1\)"),
+        ],
+        "indices": [
+            ((WEIGHT, 3, "i"), TypeError, "i must hold whole numbers, got torch.float32"),
+            ((LABELS > 0, 4, "i"), ValueError, r"i must be \(4,\) of torch.bool, got \(3,\)"),
+            ((LABELS[None], 4, "i"), ValueError, r"i must be \(n,\) of torch.int64, got \(1, 3\)"),
+            ((torch.tensor([0, 4]), 4, "i"), ValueError, "i must hold numbers from 0 to 3, got 4"),
+            ((torch.tensor([-1]), 4, "i"), ValueError, "i must hold numbers from 0 to 3, got -1"),
+            ((torch.tensor([2, 1, 2]), 4, "i"), ValueError, "i must name no image twice, got 2"),
+        ],
+        "parts": [
+            (({"test": LABELS},), ValueError, r"split must have images .* got {'test': 3}"),
+            (({"train": LABELS[:0]},), ValueError, r"split must have images .* got {'train': 0}"),
+            *(
+                (
+                    ({"train": torch.tensor([9]), one: LABELS, other: torch.tensor([1])},),
+                    ValueError,
+                    f"split must have no image both in '{one}' and in '{other}', got 1",
+                )
+                for one, other in (
+                    ("train", "test"), ("validation", "test"), ("fit", "test"),
+                    ("fit", "validation"),
+                )
+            ),
+        ],
+    }
+)  # fmt: skip
+def test_names_folders_and_data_sets(check, arguments, error, says):
+    with pytest.raises(error, match=f"^{says}"):
+        check(*arguments)
+
+
+def test_good_names_folders_and_data_sets(tmp_path):
+    checks.text("a", "name")
+    assert checks.texts(iter("ab"), "names") == ("a", "b") and checks.texts((), "names") == ()
+    for path in (tmp_path, tmp_path / "missing"):
+        assert checks.folder(path) == checks.folder(str(path)) == path
+    again = type("Kind", (), {"__module__": __name__, "__qualname__": "Kind"})
+    for thing in (Kind, again):
+        checks.untaken("a", thing, {"a": Kind})
+    checks.untaken("b", len, {"a": Kind})
+    checks.weights({"a": WEIGHT, "b": LABELS}, "model")
+    checks.objective(*kind())
+    model = torch.nn.Linear(2, 2)
+    assert checks.trainable(model) is model
+    checks.stored_images(STORED)
+    for shape in [(2, 2, 4, 4), (2, 16, 4, 4), (2, 3, 9, 3), (2, 9, 9, 5)]:
+        checks.stored_images(torch.zeros(shape, dtype=torch.uint8))
+    checks.stored_labels(LABELS.int(), BATCH)
+    checks.indices(torch.tensor([3, 0]), 4, "i")
+    checks.parts({"train": LABELS, "validation": LABELS, "test": LABELS + 3})

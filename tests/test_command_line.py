@@ -9,6 +9,7 @@ import shlex
 import subprocess
 import sys
 from dataclasses import fields, replace
+from fractions import Fraction
 from pathlib import Path
 
 import pytest
@@ -98,6 +99,13 @@ def test_options_that_are_none_or_empty(asked):
     config, options = asked[0]
     assert (config.images, config.milestones) == (None, ())
     assert options == {"folder": "a/b", "device": "cpu", "checkpoint_every": 3}
+
+
+@pytest.mark.parametrize("text, value", [("8/255", 8 / 255), ("1/4", 0.25), (".1/1", 0.1)])
+def test_numbers_may_be_fractions(text, value, asked):
+    options = ["--method", "fgsm", "--epsilon", text, "--weight-decay", text]
+    call("train", "--folder", "runs", *options)
+    assert (asked[0][0].epsilon, asked[0][0].weight_decay) == (value, value)
 
 
 @pytest.mark.parametrize("name", training.METHODS)
@@ -218,6 +226,10 @@ EVALUATIONS = {
         "--attack ifgsm --epsilon 0.05 --alpha 0.01 --steps 3 --images 200", "test", 200,
         bound(attacks.ifgsm, epsilon=0.05, alpha=0.01, steps=3),
     ),
+    "fractions": (
+        "--attack ifgsm --epsilon 16/255 --alpha 4/255 --steps 3 --images 200", "test", 200,
+        bound(attacks.ifgsm, epsilon=16 / 255, alpha=4 / 255, steps=3),
+    ),
     "ifgsm_defaults": (
         "--attack ifgsm --images 50", "test", 50,
         bound(attacks.ifgsm, epsilon=8 / 255, alpha=1 / 255, steps=20),
@@ -264,7 +276,9 @@ def test_evaluate(text, part, n, attack, folder, capsys):
     assert (line["folder"], line["part"], line["attack"]) == (str(folder), part, name)
     for option in SETTINGS[name]:
         if f"--{option}" in words:
-            assert str(line[option]).removesuffix(".0") == words[words.index(f"--{option}") + 1]
+            word = words[words.index(f"--{option}") + 1]
+            value = float(Fraction(word)) if option in ("epsilon", "alpha") else word
+            assert line[option] == value or str(line[option]) == word
 
 
 def test_evaluate_attacks_where_it_should(folder, capsys):
@@ -473,12 +487,27 @@ ERRORS = {
     "method": ("train", "--radius 2", "method='none' needs no radius, got radius=2"),
     "data": ("train", "--data cifar", "name must be one of .*, got 'cifar'"),
     "split": ("train", "--split official", "split must be None for mnist5k, got 'official'"),
-    "images": ("train", "--images 4001", "images must be at least 1 and at most 4000, .* got 4001"),
+    "images": ("train", "--images 4001", "images must be at most 4000, .* got 4001"),
     "checkpoint": ("train", "--checkpoint-every 0", "checkpoint_every must be at least 1, got 0"),
     "device": ("train", "--device gpu", "device must be .* here, got 'gpu'"),
     "divergence": ("train", "--learning-rate 1e30", "the run diverged in epoch 1 .* Lower .*"),
-    "part": ("evaluate", "--images 0", "images must be at least 1 and at most 1000, .* got 0"),
+    "part": ("evaluate", "--images 0", "images must be at least 1, got 0"),
     "steps": ("evaluate", "--attack pgd --steps 0", "steps must be at least 1, got 0"),
+    "epsilon": (
+        "train",
+        "--method fgsm --epsilon 8",
+        "epsilon must be at most 1, .* got 8: .* 8/255\\?",
+    ),
+    "radius": (
+        "evaluate",
+        "--attack fgsm --epsilon 8",
+        "epsilon must be at most 1, .* got 8: .* 8/255\\?",
+    ),
+    "step": (
+        "evaluate",
+        "--attack pgd --epsilon 8/255 --alpha 2",
+        "alpha must be at most 1, .* got 2: .* 2/255\\?",
+    ),
     "norm": ("evaluate", "--attack fgsm --norm l1", "norm must be one of 'linf', 'l2', got 'l1'"),
 }
 
@@ -491,6 +520,36 @@ def test_what_cannot_be_done_is_explained(command, text, message, folder, tmp_pa
         call(*start, *text.split())
     assert re.fullmatch(f"python -m wdtr_lite {command}: {message}", end.value.code)
     assert not (tmp_path / "checkpoint.pt").exists()
+
+
+def test_a_run_on_images_that_were_given(tmp_path, capsys):
+    """Under the name of a data set, or under one that nobody knows."""
+    whole = digits("mnist5k")
+    flipped = replace(whole, images=255 - whole.images)
+    few = replace(whole, split={"train": torch.arange(64), "test": torch.arange(64, 100)})
+    config = training.Config(data="mnist5k", model="small_cnn", width=2, images=64, epochs=1,
+        batch_size=32, learning_rate=0.02)  # fmt: skip
+    for k, given in enumerate([flipped, few, replace(flipped, name="mine"), whole]):
+        folder = tmp_path / str(k)
+        training.fit(config, dataset=given, folder=folder, device="cpu", progress=False)
+        if given is whole:
+            call("evaluate", folder, "--device", "cpu")
+            assert told(capsys)["n"] == 1000
+            continue
+        message = f"{folder} holds a run on images that it was given, .* {given.name!r} here"
+        with pytest.raises(SystemExit, match=message):
+            call("evaluate", folder, "--device", "cpu")
+
+
+@pytest.mark.parametrize("error", [training.Busy("in use"), RuntimeError("no memory"), OSError(28)])
+def test_what_stops_a_command_is_told_in_a_line(error, monkeypatch):
+    def fit(*_, **__):
+        raise error
+
+    monkeypatch.setattr(training, "fit", fit)
+    with pytest.raises(SystemExit) as end:
+        call("train", "--folder", "runs")
+    assert end.value.code == f"python -m wdtr_lite train: {error}"
 
 
 def test_train_keeps_another_configurations_run(folder, tmp_path):
@@ -509,6 +568,9 @@ def test_train_keeps_another_configurations_run(folder, tmp_path):
     [
         ("train", "the following arguments are required: --folder"),
         ("train --folder x --epochs many", "argument --epochs: invalid int value: 'many'"),
+        ("train --folder x --eta a/2", "argument --eta: invalid number value: 'a/2'"),
+        ("evaluate x --epsilon 8/", "argument --epsilon: invalid number value: '8/'"),
+        ("evaluate x --alpha 8/0", "argument --alpha: invalid number value: '8/0'"),
         ("train --folder x --radius 1.5", "argument --radius: invalid int value: '1.5'"),
         ("evaluate x --attack cw", "argument --attack: invalid choice: 'cw'"),
         ("evaluate x --part all", "argument --part: invalid choice: 'all'"),

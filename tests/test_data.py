@@ -243,7 +243,7 @@ def test_repr_and_part(digits):
     )
     with pytest.raises(
         ValueError,
-        match=r"which must be one of \['fit', 'test', 'train', 'validation'\], got 'dev'",
+        match="which must be one of 'train', 'test', 'validation', 'fit', got 'dev'",
     ):
         digits.part("dev")
 
@@ -861,11 +861,13 @@ def test_a_drawn_part_is_random_and_always_the_same():
     assert labels.bincount(minlength=10).min() > 5  # not the first, which are all zeros
     more, _ = digits.part("test", 300)
     assert torch.equal(more[:200], images)
-    for wrong in (0, 1001):
-        with pytest.raises(
-            ValueError, match="^images must be at least 1 and at most 1000, those of 'test'"
-        ):
-            digits.part("test", wrong)
+    wrong = {0: "at least 1", 1001: "at most 1000, those of 'test'", 2**40: "at most 1000"}
+    for size, says in wrong.items():
+        with pytest.raises(ValueError, match=f"^images must be {says}, .*got {size}$"):
+            digits.part("test", size)
+    for size in (2.0, "2", True):
+        with pytest.raises(TypeError, match=f"^images must be a whole number, got {size!r}$"):
+            digits.part("test", size)
 
 
 # ---------------------------------------------------------------- your own
@@ -876,45 +878,285 @@ SPLIT = {"train": torch.tensor([5, 0, 3, 1]), "test": torch.tensor([2, 4])}
 
 
 def mine(**changes):
-    how = {"images": IMAGES, "labels": LABELS, "split": SPLIT, **changes}
-    return data.Dataset("mine", source="a test", **how)
+    how = {"name": "mine", "images": IMAGES, "labels": LABELS, "split": SPLIT, "source": "a test"}
+    return data.Dataset(**how | changes)
 
 
 def test_classes_channels_and_parts_of_your_own():
-    """By default the classes are numbered, and what is not for validation is for fitting."""
+    """By default the classes are numbered, and what is not for validation is for fitting; where
+    nothing is, nothing is for fitting.
+    """
     dataset = mine()
     assert dataset.classes == ("0", "1", "2", "3") and dataset.channels == 3
     assert mine(images=IMAGES[:, 0]).channels == 1
     assert mine(classes=list("abcde")).classes == ("a", "b", "c", "d", "e")
-    assert torch.equal(dataset.split["fit"], SPLIT["train"])
-    assert "fit" not in SPLIT and repr(dataset) == (
-        "mine: 6 images (4 train, 2 test) of (3, 4, 5), from a test"
-    )
+    assert dataset.split.keys() == {"train", "test"}
+    assert repr(dataset) == "mine: 6 images (4 train, 2 test) of (3, 4, 5), from a test"
     validated = mine(split={**SPLIT, "validation": torch.tensor([0, 3])})
     assert validated.split["fit"].tolist() == [5, 1]
     given = mine(split={**SPLIT, "fit": torch.tensor([5])})
     assert given.split["fit"].tolist() == [5]
+    again = replace(validated, name="again")
+    assert again.split["fit"].tolist() == [5, 1]
+
+
+def test_without_a_test_part():
+    """There is nothing to test on; what it holds else is told."""
+    alone = mine(split={"train": SPLIT["train"], "validation": torch.tensor([2])})
+    assert repr(alone) == "mine: 6 images (4 train, 1 validation) of (3, 4, 5), from a test"
+    with pytest.raises(ValueError, match="^which must be one of 'train', 'validation', 'fit', got"):
+        alone.part("test")
+
+
+@pytest.mark.parametrize(
+    "images",
+    [
+        IMAGES.clone().numpy(),
+        np.asfortranarray(IMAGES.numpy()),
+        IMAGES.flip(0).numpy()[::-1],
+        np.frombuffer(IMAGES.numpy().tobytes(), np.uint8).reshape(IMAGES.shape),  # read-only
+    ],
+    ids=["C", "Fortran", "backwards", "read-only"],
+)
+def test_arrays_are_images(images):
+    """Theirs is copied: what changes in it changes nothing here."""
+    dataset = mine(images=images)
+    assert torch.equal(dataset.images, IMAGES) and dataset.images.dtype == torch.uint8
+    if images.flags.writeable:
+        images += 1
+        assert torch.equal(dataset.images, IMAGES)
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        LABELS.int(),
+        LABELS.byte(),
+        LABELS.to(torch.uint16),
+        LABELS.numpy(),
+        LABELS.numpy().astype(">i4"),
+        LABELS.numpy().astype(np.uint8),
+        LABELS.tolist(),
+        tuple(LABELS.tolist()),
+        list(LABELS),
+        list(LABELS.numpy()),
+    ],
+    ids=lambda labels: f"{type(labels).__name__} {getattr(labels, 'dtype', type(labels[0]))}",
+)
+def test_labels_of_many_types(labels):
+    dataset = mine(labels=labels)
+    assert torch.equal(dataset.labels, LABELS) and dataset.labels.dtype == torch.int64
+
+
+MASK = torch.tensor([False, False, True, False, True, False])
+
+
+@pytest.mark.parametrize(
+    ("test", "index"),
+    [
+        ([2, 4], [2, 4]),
+        ((4, 2), [4, 2]),
+        (range(2, 6, 2), [2, 4]),
+        (slice(2, 5, 2), [2, 4]),
+        (slice(-2, -1), [4]),
+        (np.array([4, 2]), [4, 2]),
+        (np.array([4], np.uint16), [4]),
+        (torch.tensor([2, 4], dtype=torch.int32), [2, 4]),
+        (MASK, [2, 4]),
+        (MASK.numpy(), [2, 4]),
+        (MASK.tolist(), [2, 4]),
+        ([], []),
+        (range(0), []),
+    ],
+    ids=str,
+)
+def test_parts_of_many_types(test, index):
+    found = mine(split={**SPLIT, "test": test}).split["test"]
+    assert found.tolist() == index and found.dtype == torch.int64
+
+
+def test_any_number_of_classes():
+    labels = torch.tensor([0, 1, 2, 0, 1, 250])
+    dataset = mine(labels=labels.numpy().astype(np.uint8))
+    assert len(dataset.classes) == 251 and dataset.labels.tolist() == labels.tolist()
+
+
+FLOATS = IMAGES / 255
+WIDE = torch.zeros(6, 8, 8, 3, dtype=torch.uint8)
 
 
 @pytest.mark.parametrize(
     ("changes", "kind", "message"),
     [
-        ({"images": IMAGES / 255}, TypeError, "^images must be uint8, got torch.float32"),
-        ({"labels": LABELS.int()}, TypeError, "^labels must be an int64 tensor, got torch.int32"),
-        ({"labels": LABELS - 1}, ValueError, "^labels must be from 0 to 2, got -1 to 2"),
-        ({"classes": ("a", "b")}, ValueError, "^labels must be from 0 to 1, got 0 to 3"),
-        ({"split": {"train": SPLIT["train"]}}, ValueError, r"^split must have .*got \['train'\]"),
+        ({"name": 3}, TypeError, "name must be str, got 3"),
+        ({"name": ""}, ValueError, "name must not be empty, got ''"),
+        ({"split_name": 3}, TypeError, "split_name must be str or None, got 3"),
+        (
+            {"images": FLOATS},
+            TypeError,
+            r"images must be uint8, .* got torch.float32: \(255 \* images\).round\(\).to\(",
+        ),
+        (
+            {"images": IMAGES.numpy() / 255},
+            TypeError,
+            r"images must be uint8, .* got torch.float64: \(255 \* images\).round",
+        ),
+        ({"images": IMAGES.float()}, TypeError, r"images .* got torch.float32: images.round"),
+        ({"images": IMAGES.long()}, TypeError, r"images must be uint8, .* got torch.int64: images"),
+        (
+            {"images": (257 * IMAGES.long()).numpy().astype(np.uint16)},
+            TypeError,
+            r"images must be uint8, .* got torch.uint16: \(images.int\(\) // 257\)",
+        ),
+        ({"images": IMAGES > 9}, TypeError, r"images must be .* got torch.bool: 255 \* images"),
+        ({"images": [[1]]}, TypeError, r"images must be a tensor or an array.* got \[\[1\]\]"),
+        ({"images": None}, TypeError, "images must be a tensor or an array of numbers, got None"),
+        (
+            {"images": np.array(["a"])},
+            TypeError,
+            "images must be a tensor or an array of numbers, got <U1",
+        ),
+        ({"images": IMAGES.to_sparse()}, TypeError, "images must be a dense tensor"),
+        ({"images": IMAGES[0, 0]}, ValueError, r"images must be \(N, C, H, W\) .*got \(4, 5\)"),
+        (
+            {"images": WIDE},
+            ValueError,
+            r"images must be \(N, C, H, W\), got \(6, 8, 8, 3\): images.movedim\(3, 1\)",
+        ),
+        (
+            {"labels": torch.eye(6).long()},
+            ValueError,
+            r"labels must be one for each image, \(6,\), got \(6, 6\): labels.argmax\(1\)",
+        ),
+        (
+            {"labels": LABELS[:, None]},
+            ValueError,
+            r"labels must be one for each image, \(6,\), got \(6, 1\): labels\[:, 0\]",
+        ),
+        ({"labels": LABELS[1:]}, ValueError, r"labels must be one for each .* got \(5,\)$"),
+        ({"labels": LABELS.float()}, TypeError, "labels must be whole numbers, got torch.float32"),
+        ({"labels": LABELS > 1}, TypeError, "labels must be whole numbers, got torch.bool"),
+        ({"labels": ["cat"] * 6}, TypeError, "labels must be a tensor .* numbers, got <U3"),
+        ({"labels": [[1], [1, 2]]}, TypeError, r"labels must hold whole numbers, got \[\[1\], "),
+        ({"labels": "012013"}, TypeError, "labels must be a tensor .* numbers, got '012013'"),
+        ({"labels": LABELS - 1}, ValueError, "labels must be from 0 to 2, got -1 to 2"),
+        ({"classes": ("a", "b")}, ValueError, "labels must be from 0 to 1, got 0 to 3"),
+        ({"classes": "cats"}, TypeError, "classes must be a tuple of names, got 'cats'"),
+        ({"classes": 4}, TypeError, "classes must be a tuple of names, got 4"),
+        ({"classes": range(4)}, TypeError, "classes must be str, got 0"),
     ],
 )
 def test_bad_datasets(changes, kind, message):
-    with pytest.raises(kind, match=message):
+    with pytest.raises(kind, match=f"^{message}"):
         mine(**changes)
 
 
-def test_registered(monkeypatch, tmp_path):
+def test_channels_come_first_where_it_is_sure():
+    """A narrow image has its few pixels last."""
+    for shape in [(6, 3, 8, 3), (6, 2, 4, 4), (6, 16, 4, 4), (6, 1, 8, 4), (6, 8, 8, 5)]:
+        mine(images=torch.zeros(shape, dtype=torch.uint8))
+
+
+@pytest.mark.parametrize(
+    ("split", "kind", "message"),
+    [
+        (None, TypeError, "split must be Mapping, got None"),
+        ([SPLIT], TypeError, "split must be Mapping, got"),
+        ({}, ValueError, r"split must have images to train on, 'train', got \{\}"),
+        ({"test": [1]}, ValueError, r"split must have images .* got \{'test': 1\}"),
+        ({"train": []}, ValueError, r"split must have images .* got \{'train': 0\}"),
+        ({"train": [0, 1], "test": [1]}, ValueError, ".*both in 'train' and in 'test', got 1"),
+        (
+            {**SPLIT, "validation": [4]},
+            ValueError,
+            "split must have no image both in 'validation' and in 'test', got 4",
+        ),
+        ({**SPLIT, "fit": [2]}, ValueError, ".* both in 'fit' and in 'test', got 2"),
+        (
+            {**SPLIT, "fit": [0], "validation": [0]},
+            ValueError,
+            ".* both in 'fit' and in 'validation', got 0",
+        ),
+        ({"train": [0, -1]}, ValueError, r"split\['train'\] must hold .* from 0 to 5, got -1"),
+        ({"train": [6]}, ValueError, r"split\['train'\] must hold numbers from 0 to 5, got 6"),
+        ({"train": [1, 0, 1]}, ValueError, r"split\['train'\] must name no image twice, got 1"),
+        ({"train": [0.0]}, TypeError, r"split\['train'\] must hold whole .*got torch.float64"),
+        ({"train": torch.ones(2)}, TypeError, r"split\['train'\] must .* got torch.float32"),
+        ({"train": [True]}, ValueError, r"split\['train'\] must be \(6,\) of torch.bool, got \(1"),
+        ({"train": [[0, 1]]}, ValueError, r"split\['train'\] must be \(n,\) of .*got \(1, 2\)"),
+        ({"train": 4}, TypeError, r"split\['train'\] must be a tensor or an array .*got 4"),
+        ({"train": "all"}, TypeError, r"split\['train'\] must be a tensor .*got 'all'"),
+        ({"train": {0, 1}}, TypeError, r"split\['train'\] must be a tensor .*got \{0, 1\}"),
+        ({"train": None}, TypeError, r"split\['train'\] must be a tensor .*got None"),
+    ],
+    ids=str,
+)
+def test_bad_splits(split, kind, message):
+    with pytest.raises(kind, match=f"^{message}"):
+        mine(split=split)
+
+
+@pytest.fixture
+def sources(monkeypatch):
+    """What is registered is forgotten."""
+    monkeypatch.setattr(data.dataset, "SOURCES", dict(data.SOURCES))
+
+
+def test_a_taken_name_is_refused(sources):
+    """But not to the same function, nor to that of a cell that is run again."""
+    cell = "def read(root, split):\n    return root"
+    first, again, other = ({"__name__": name} for name in ("notebook", "notebook", "elsewhere"))
+    for place in (first, again, other):
+        exec(cell, place)
+    assert data.register("own", first["read"]) is data.register("own", first["read"])
+    data.register("own", again["read"])
+    assert data.load("own", "here") == "here"
+    for name, read in [("own", other["read"]), ("mnist", first["read"])]:
+        with pytest.raises(ValueError, match=f"^name must be free, got '{name}', which is <"):
+            data.register(name, read)
+    with pytest.raises(ValueError, match="^name must be free, got 'mnist', which is <bound method"):
+        data.register("mnist", data.PUBLISHED["cifar10"].load)
+    data.register("mnist", data.PUBLISHED["mnist"].load, splits=["official"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "kind", "message"),
+    [
+        ((3, mine), TypeError, "name must be str, got 3"),
+        (("", mine), ValueError, "name must not be empty, got ''"),
+        (("own", "mnist"), TypeError, "read must be a function, got 'mnist'"),
+        (("own", mine, "official"), TypeError, "splits must be a tuple of names, got 'official'"),
+        (("own", mine, [3]), TypeError, "splits must be str, got 3"),
+        (("own", mine, None), TypeError, "splits must be a tuple of names, got None"),
+    ],
+)
+def test_what_is_registered_wrongly_is_named(arguments, kind, message, sources):
+    splits = dict(zip(["splits"], arguments[2:], strict=False))
+    with pytest.raises(kind, match=f"^{message}"):
+        data.register(*arguments[:2], **splits)
+    assert "own" not in data.names()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "kind", "message"),
+    [
+        ({"name": None}, ValueError, "name must be one of .*, got None"),
+        ({"name": ["mnist"]}, ValueError, r"name must be one of .*, got \['mnist'\]"),
+        ({"root": ""}, ValueError, "root must name a folder, got ''"),
+        ({"root": 3}, TypeError, "root must be a path, got 3"),
+        ({"root": b".data"}, TypeError, "root must be a path, got b'.data'"),
+        ({"root": __file__}, ValueError, "root must be a folder, got the file '.*test_data.py'"),
+        ({"split": 3}, ValueError, "split must be None for mnist5k, got 3"),
+        ({"split": ["official"]}, ValueError, r"split must be None for .*, got \['official'\]"),
+    ],
+)
+def test_what_is_loaded_wrongly_is_named(arguments, kind, message):
+    with pytest.raises(kind, match=f"^{message}"):
+        data.load(**{"name": "mnist5k", **arguments})
+
+
+def test_registered(sources, tmp_path):
     """By a call or a decorator; the function is given the folder, and a split that exists."""
-    for name in ("whole", "parted"):
-        monkeypatch.setitem(data.SOURCES, name, None)
     asked = []
 
     def read(root, split):
@@ -936,12 +1178,11 @@ def test_registered(monkeypatch, tmp_path):
         data.load("parted", split="third")
 
 
-def test_another_of_torchvisions(monkeypatch, tmp_path):
+def test_another_of_torchvisions(monkeypatch, sources, tmp_path):
     """One entry, and it is read, checked and split as the others are."""
     small = stand_in(monkeypatch, "fashion_mnist")
     (tmp_path / "KMNIST").mkdir()
     small.write(tmp_path).rename(tmp_path / "KMNIST" / "raw")
-    monkeypatch.setitem(data.SOURCES, "kmnist", None)
     entry = data.Published(
         name="kmnist",
         title="KMNIST",

@@ -3,14 +3,17 @@ on a cluster's workers.
 """
 
 import io
+import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager, redirect_stdout, suppress
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
@@ -26,6 +29,7 @@ from wdtr_lite.study.grid import Network, complete, dataset_of, outcome
 from wdtr_lite.study.questions import Errors, fgsm
 from wdtr_lite.study.spec import Networks, Question
 from wdtr_lite.study.store import Store
+from wdtr_lite.training.lock import held
 
 SMALL = {
     "data": "mnist5k", "model": "small_cnn", "width": 2, "images": 64, "batch_size": 32,
@@ -117,7 +121,9 @@ def nobody(*_):
 
 
 def stamps(folder):
-    return {path: path.stat().st_mtime_ns for path in Path(folder).rglob("*") if path.is_file()}
+    """Of what is stored."""
+    files = (path for path in Path(folder).rglob("*") if path.is_file() and path.name != ".lock")
+    return {path: path.stat().st_mtime_ns for path in files}
 
 
 def folder_of(network, root):
@@ -465,7 +471,234 @@ def alive(group):
     return bool(states)
 
 
+# ---------------------------------------------------------------- in a script of one's own
+
+SCRIPT = """
+import json
+import sys
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from wdtr_lite import __main__, study, training
+from wdtr_lite.study import grid
+from wdtr_lite.study.spec import Networks, Question
+from wdtr_lite.study.store import Store
+
+TRAINED = {"model": "small_cnn", "width": 2, "images": 64, "batch_size": 32, "milestones": []}
+HERE = Path(sys.argv[1])
+
+
+def note(text):
+    with open(HERE / "log", "a") as stream:
+        stream.write(text + "\\n")
+
+
+@training.register
+class Slow(training.Objective):
+    name, label = "slow", "slowly"
+
+    def images(self, model, x, y, generator, epsilon):
+        note(f"step {self.config.seed}")
+        time.sleep(float(sys.argv[2]))
+        return x
+
+
+@dataclass(frozen=True)
+class Mine(Question, name="mine"):
+    part: str = "test"
+
+    def __call__(self, model, dataset):
+        note(f"asked {self.part}")
+        return float(sum(p.detach().abs().sum() for p in model.parameters()))
+
+
+def complete(seeds, **how):
+    configs = [
+        training.Config(data="mnist5k", method="slow", epochs=3, seed=seed, **TRAINED)
+        for seed in range(seeds)
+    ]
+    networks = [grid.Network(config, {"mine": Mine()}) for config in configs]
+    print(json.dumps(grid.complete(networks, Store(HERE / "root", **how))))
+
+
+def experiment():
+    networks = Networks(
+        dataset="mnist5k_color",
+        training=TRAINED | {"epochs": 3},
+        candidates={"slow": [{}]},
+        seeds=(0, 1, 2),
+    )
+    table2 = replace(study.EXPERIMENTS["table2"]["quick"], networks=networks, moved=4, reach=1)
+    study.EXPERIMENTS["table2"] = {"cpu": table2}
+    __main__.main(["experiment", "table2", "--profile", "cpu"])
+"""
+
+
+def started(tmp_path, does, pause=0.0, guard='if __name__ == "__main__":'):
+    (tmp_path / "script.py").write_text(f"{SCRIPT}\n{guard} {does}\n")
+    return subprocess.Popen(
+        [sys.executable, "script.py", tmp_path, str(pause)],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def ended(process):
+    """Its exit status, and the lines of what it said and complained of."""
+    try:
+        told = process.communicate(timeout=200)
+    finally:
+        process.kill()
+    return process.returncode, *(text.splitlines() for text in told)
+
+
+def logged(tmp_path):
+    log = tmp_path / "log"
+    return Counter(log.read_text().splitlines() if log.exists() else [])
+
+
+def test_a_question_of_a_script(tmp_path):
+    """Its class is ``__main__``'s here and ``__mp_main__``'s in the processes of the pool."""
+    for _ in range(2):
+        status, out, err = ended(started(tmp_path, "complete(2)"))
+        assert (status, err) == (0, [])
+        assert [list(each["measurements"]) for each in json.loads(out[-1])] == [["mine"]] * 2
+        assert logged(tmp_path) == {"step 0": 6, "step 1": 6, "asked test": 2}
+
+
+def test_a_script_without_its_guard(tmp_path):
+    """Each process of the pool begins with it: it ends, and says why."""
+    status, _, err = ended(started(tmp_path, "complete(2)", guard="if True:"))
+    assert status == 1 and not logged(tmp_path)
+    assert err[-1] == (
+        "ChildProcessError: the processes that train networks could not begin: they import your "
+        'script, so it must be a file, and what it does must stand under if __name__ == "__main__":'
+    )
+
+
+def test_what_no_other_process_can_import(tmp_path):
+    @dataclass(frozen=True)
+    class Local(Question, name="local"):
+        def __call__(self, model, dataset):
+            return 1
+
+    for question, says in (
+        (Local(), "the question 'local' is a Local, which other processes cannot import"),
+        (Errors("test", 5, lambda *_: 0), "the question 'errors' cannot be sent to another proc"),
+    ):
+        with pytest.raises(TypeError, match=says):
+            complete([network({"mine": question})], Store(tmp_path))
+    command = [sys.executable, "-c", SCRIPT + "complete(1)", tmp_path, "0"]
+    told = subprocess.run(command, capture_output=True, text=True, check=False).stderr
+    last = told.splitlines()[-1]
+    assert last.startswith("TypeError: the question 'mine' is a Mine, which other processes cannot")
+
+
+# ---------------------------------------------------------------- two at once
+
+
+def test_two_processes_share_the_networks(tmp_path):
+    """Each is trained and asked once, and both have all."""
+    pair = [started(tmp_path, "complete(4)", pause=0.1) for _ in range(2)]
+    (status, out, err), (status_2, out_2, err_2) = map(ended, pair)
+    assert (status, err, status_2, err_2) == (0, [], 0, [])
+    assert out[-1] == out_2[-1] and None not in json.loads(out[-1])
+    assert logged(tmp_path) == {f"step {seed}": 6 for seed in range(4)} | {"asked test": 4}
+
+
+def test_who_finds_a_network_busy_waits(here, tmp_path, capsys):
+    """It says once for whom, and goes on where that one ended, or died."""
+    folder = Store(tmp_path).folder(network().config)
+    with held(folder):
+        call = threading.Thread(target=complete, args=([network()], Store(tmp_path)))
+        call.start()
+        time.sleep(2.5)
+        assert call.is_alive() and not (folder / "checkpoint.pt").exists()
+    call.join(60)
+    waits = [line for line in capsys.readouterr().out.splitlines() if " waits: " in line]
+    assert len(waits) == 1 and f"process {os.getpid()} on " in waits[0]
+    assert outcome(network(), Store(tmp_path)) is not None
+
+
+def test_the_other_process_is_killed(tmp_path):
+    """Who waits for it finishes its networks."""
+    first = started(tmp_path, "complete(2)", pause=0.5)
+    try:
+        until(lambda: logged(tmp_path))
+        second = started(tmp_path, "complete(2)")
+        for line in second.stdout:
+            if " waits: " in line:
+                break
+    finally:
+        first.kill()
+        first.communicate()
+    status, out, err = ended(second)
+    assert (status, err) == (0, []) and None not in json.loads(out[-1])
+
+
+# ---------------------------------------------------------------- killed workers
+
+
+def test_a_process_of_the_pool_is_killed(tmp_path):
+    """The command says in a line what happened; called again it goes on."""
+    process = started(tmp_path, "experiment()", pause=0.5)
+    try:
+        until(lambda: list(tmp_path.glob("_runs/*/*/checkpoint.pt")))
+        os.kill(children(process.pid)[-1], signal.SIGKILL)
+    except BaseException:
+        process.kill()
+        raise
+    status, _, err = ended(process)
+    assert status == 1 and err == [
+        "python -m wdtr_lite experiment: a process that trains networks was killed, out of memory "
+        "perhaps. What was finished is kept: run the command again, it goes on."
+    ]
+    before = logged(tmp_path)
+    status, out, err = ended(started(tmp_path, "experiment()"))
+    assert (status, err) == (0, []) and sum('"flips"' in line for line in out) == 3
+    steps = logged(tmp_path) - before
+    assert steps.total() < 18, "all were begun anew"
+
+
+def children(parent):
+    """The processes of its pool."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            owner = int(stat.read_text().rpartition(")")[2].split()[1])
+            if owner == parent and "spawn_main" in (stat.parent / "cmdline").read_text():
+                found.append(int(stat.parent.name))
+    return found
+
+
 # ---------------------------------------------------------------- a cluster
+
+
+def test_a_scheduler_is_killed(tmp_path):
+    """While the networks wait for a worker."""
+    pytest.importorskip("distributed")
+    command = [sys.executable, "-m", "distributed.cli.dask_scheduler", "--port", "0"]
+    scheduler = subprocess.Popen(
+        [*command, "--no-dashboard"], cwd=tmp_path, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        (address,) = (
+            found[0] for line in scheduler.stderr if (found := re.findall(r"tcp://\S+:\d+", line))
+        )
+        process = started(tmp_path, f"complete(1, cluster={address!r})")
+        any("Receive client connection" in line for line in scheduler.stderr)
+        time.sleep(2)
+    finally:
+        scheduler.kill()
+        scheduler.communicate()
+    status, _, err = ended(process)
+    assert status == 1 and err[-1] == (
+        f"ConnectionError: the scheduler {address} is lost. What was finished is kept: run the "
+        "command again, it goes on."
+    )
 
 
 def test_a_worker_of_a_cluster_is_killed(undisturbed, tmp_path):

@@ -979,7 +979,7 @@ BAD_CALLS = {
     "tangent_norm": (lambda: tangent_norm_sq(GRAPH, -X, XI), NEGATIVE),
     "tangent_norm_unit": (lambda: tangent_norm_sq(GRAPH, X, XI, unit=1), "unit must be .* got 1"),
     "sum": (lambda: tangent_norm_sq(GRAPH, X, XI + 1e-3), "xi must sum to zero .* 12 pixels at"),
-    "nan": (lambda: tangent_norm_sq(GRAPH, X, XI * np.nan), "xi must sum to zero"),
+    "nan": (lambda: tangent_norm_sq(GRAPH, X, XI * np.nan), "xi must be finite, got nan"),
     "inner": (lambda: inner(GRAPH, -X, XI, XI), NEGATIVE),
     "inner_zeta": (lambda: inner(GRAPH, X, XI, XI + 1e-3), "zeta must sum to zero"),
     "inner_unit": (lambda: inner(GRAPH, X, XI, XI, unit="trace"), "unit must be .*, got 'trace'"),

@@ -276,6 +276,7 @@ def test_register(monkeypatch):
     """By a call or a decorator; the keywords are those that are given."""
     for name in ("mine", "yours"):
         monkeypatch.setitem(MODELS, name, None)
+        del MODELS[name]
     asked = []
 
     def make(**how):
@@ -321,12 +322,12 @@ def test_published_networks_load():
         (
             lambda: resnet8(channels=2, mean=(0.1, 0.2, 0.3)),
             ValueError,
-            "^mean must be one number or 2, one for each channel, got 3",
+            "^mean must be one number or 2, one for each channel, got \\(0.1, 0.2, 0.3\\)",
         ),
         (
             lambda: Normalize((0.1, 0.2, 0.3), (0.1, 0.2)),
             ValueError,
-            "^std must be one number or 3, one for each channel, got 2",
+            "^std must be one number or 3, one for each channel, got \\(0.1, 0.2\\)",
         ),
         (lambda: Normalize(float("nan"), 1.0), ValueError, "^mean must be finite, got nan"),
         (

@@ -404,7 +404,7 @@ def test_bad_calls(case):
 def test_a_mass_that_no_image_has(mass):
     for masses in (mass, torch.tensor([1.0, mass])):
         with pytest.raises(
-            ValueError, match=f"^mass must be non-negative and finite, got {mass:g}"
+            ValueError, match=f"^mass must be non-negative and finite, got .*{mass:g}"
         ):
             project_to_simplex(X, masses)
 

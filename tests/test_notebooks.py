@@ -2,7 +2,10 @@
 
 import ast
 import base64
+import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import nbformat
@@ -102,6 +105,46 @@ def test_pictures_have_alt_text(notebook):
             assert cell.metadata.get("mystnb", {}).get("image", {}).get("alt", "").strip(), (
                 cell.source[:200]
             )
+
+
+# ---------------------------------------------------------------- the kernel they run on
+
+
+@pytest.fixture
+def elsewhere(tmp_path, monkeypatch):
+    """Where another python3 is found, which fails."""
+    spec = tmp_path / "elsewhere" / "kernels" / "python3" / "kernel.json"
+    spec.parent.mkdir(parents=True)
+    told = {"argv": ["false", "{connection_file}"], "display_name": "other", "language": "python"}
+    spec.write_text(json.dumps(told))
+    monkeypatch.setenv("JUPYTER_PATH", str(tmp_path / "elsewhere"))
+    return tmp_path
+
+
+def test_they_are_executed_by_this_environment(elsewhere):
+    source, executed = elsewhere / "source.ipynb", elsewhere / "executed.ipynb"
+    cell = nbformat.v4.new_code_cell("import sys; print(sys.prefix)")
+    nbformat.write(nbformat.v4.new_notebook(cells=[cell]), source)
+    tool = [sys.executable, ROOT / "tools" / "notebooks.py"]
+    subprocess.run([*tool, "run", source, executed], check=True, capture_output=True)
+    (output,) = outputs(nbformat.read(executed, as_version=4))
+    assert output.text.strip() == sys.prefix
+
+
+def test_make_tests_and_shows_them_in_this_environment(elsewhere):
+    code = "import jupyter_client.kernelspec as k; print(k.get_kernel_spec('python3').resource_dir)"
+    probe = f'probe: ; @"{sys.executable}" -c "{code}"'
+    made = subprocess.run(
+        ["make", "--silent", f"--eval={probe}", "probe"],
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    assert Path(made.stdout.strip()) == ROOT / ".venv" / "share" / "jupyter" / "kernels" / "python3"
+
+
+# ---------------------------------------------------------------- the figure of the README
 
 
 def test_readme_figure_is_the_one_in_the_introduction():

@@ -3,7 +3,9 @@ parameters against differences, what a call leaves as it was, and the ways a tra
 """
 
 import copy
-from contextlib import contextmanager
+import re
+import warnings
+from contextlib import contextmanager, nullcontext
 from functools import cache
 from itertools import product
 from types import SimpleNamespace
@@ -707,6 +709,220 @@ def test_inference_mode_is_refused(metric):
             call(X)
 
 
+# ---------------------------------------------------------------- layers
+
+
+class Function(nn.Module):
+    def __init__(self, function):
+        super().__init__()
+        self.function = function
+
+    def forward(self, x):
+        return self.function(x)
+
+
+class OfPixels(nn.Module):
+    """A layer of sequences, of the pixels as vectors of channels."""
+
+    def __init__(self, layer):
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x):
+        tokens = x.flatten(2).mT
+        with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):
+            return self.layer(tokens).mT.unflatten(2, x.shape[2:])
+
+
+class Attention(nn.MultiheadAttention):
+    def forward(self, tokens):
+        return super().forward(tokens, tokens, tokens, need_weights=False)[0]
+
+
+class Recurrent(nn.GRU):
+    def forward(self, tokens):
+        return super().forward(tokens)[0]
+
+
+SMOOTH = ["Softplus", "GELU", "SiLU", "Mish", "ELU", "SELU", "Sigmoid", "Tanh", "LogSigmoid"]
+KINKED = {
+    "ReLU": nn.ReLU,
+    "LeakyReLU": nn.LeakyReLU,
+    "PReLU": nn.PReLU,
+    "ReLU6": nn.ReLU6,
+    "Hardtanh": nn.Hardtanh,
+    "Hardswish": nn.Hardswish,
+    "MaxPool": lambda: nn.MaxPool2d(2),
+    "AdaptiveMaxPool": lambda: nn.AdaptiveMaxPool2d(2),
+    "maximum": lambda: Function(lambda x: torch.maximum(x, 0 * x)),
+    "amax": lambda: Function(lambda x: x.amax((2, 3), keepdim=True)),
+}
+EACH_LAYER = {
+    **{name: getattr(nn, name) for name in SMOOTH},
+    **KINKED,
+    "BatchNorm": lambda: nn.BatchNorm2d(4),
+    "BatchNorm, evaluation": lambda: nn.BatchNorm2d(4).eval(),
+    "LayerNorm": lambda: nn.LayerNorm([4, 4, 4]),
+    "GroupNorm": lambda: nn.GroupNorm(2, 4),
+    "InstanceNorm": lambda: nn.InstanceNorm2d(4, affine=True),
+    "InstanceNorm, evaluation": lambda: nn.InstanceNorm2d(4, track_running_stats=True).eval(),
+    "RMSNorm": lambda: nn.RMSNorm([4, 4, 4]),
+    "LocalResponseNorm": lambda: nn.LocalResponseNorm(2),
+    "Softmax": lambda: nn.Softmax(1),
+    "GLU": lambda: nn.Sequential(nn.Conv2d(4, 8, 1), nn.GLU(1)),
+    "AvgPool": lambda: nn.AvgPool2d(2),
+    "AdaptiveAvgPool": lambda: nn.AdaptiveAvgPool2d(3),
+    "Upsample": lambda: nn.Upsample(scale_factor=2, mode="bilinear"),
+    "ConvTranspose": lambda: nn.ConvTranspose2d(4, 4, 3),
+    "Conv, groups": lambda: nn.Conv2d(4, 4, 3, groups=4),
+    "spectral_norm": lambda: nn.utils.parametrizations.spectral_norm(nn.Conv2d(4, 4, 3)),
+    "weight_norm": lambda: nn.utils.parametrizations.weight_norm(nn.Conv2d(4, 4, 3)),
+    "Attention": lambda: OfPixels(Attention(4, 2, batch_first=True)),
+    "GRU": lambda: OfPixels(Recurrent(4, 4, batch_first=True)),
+    "normalize": lambda: Function(lambda x: F.normalize(x, dim=1)),
+    "std": lambda: Function(lambda x: x / x.std((2, 3), keepdim=True)),
+}
+WRONG_THIRDS = {"BatchNorm", "LayerNorm", "InstanceNorm"}  # of torch
+
+
+def around(layer):
+    """A smooth network with the layer in between, float64."""
+    torch.manual_seed(1)
+    first = nn.Conv2d(1, 4, 3), nn.Tanh(), EACH_LAYER[layer](), nn.Tanh(), nn.Flatten()
+    model = nn.Sequential(*first, nn.LazyLinear(4)).double()
+    model(X)
+    return model
+
+
+def along_the_parameters(value, model):
+    """The derivative of a number in one random direction: by autograd, and by differences."""
+    parameters = list(model.parameters())
+    direction = [
+        torch.randn(p.shape, generator=generator(k), dtype=p.dtype)
+        for k, p in enumerate(parameters)
+    ]
+    slopes = torch.autograd.grad(value(model), parameters, materialize_grads=True)
+    exact = sum(float((g * v).sum()) for g, v in zip(slopes, direction))
+    return exact, difference(value, model, direction, h=1e-6)
+
+
+@pytest.mark.parametrize("layer", EACH_LAYER)
+@pytest.mark.parametrize("metric", EVERY.values(), ids=EVERY)
+def test_the_penalty_through_each_layer(metric, layer):
+    exact, numeric = along_the_parameters(
+        lambda model: GradientPenalty(metric)(model, X, Y).sum(), around(layer)
+    )
+    assert exact == pytest.approx(numeric, rel=1e-5, abs=1e-9)
+
+
+@pytest.mark.parametrize("layer", EACH_LAYER)
+def test_the_laplacian_through_each_layer(layer):
+    """Right, or refused: torch takes mean and variance for constants in third derivatives."""
+
+    def value(model):
+        return laplacian_penalty(GRAPH, model, X, Y, generator=generator(), samples=2).sum()
+
+    if layer in WRONG_THIRDS:
+        with pytest.raises(ValueError, match="^model has third derivatives that torch gets wrong"):
+            value(around(layer))
+        with torch.no_grad():
+            assert value(around(layer)).isfinite()
+    else:
+        exact, numeric = along_the_parameters(value, around(layer))
+        assert exact == pytest.approx(numeric, rel=1e-4, abs=1e-7)
+
+
+@pytest.mark.parametrize("layer", [*EACH_LAYER, "Hardsigmoid"])
+def test_finite_differences_warn_of_kinks(layer, recwarn):
+    made = EACH_LAYER.get(layer, nn.Hardsigmoid)()
+    model = nn.Sequential(nn.Conv2d(1, 4, 3), made, nn.Flatten(), nn.LazyLinear(4))
+    model = model.double()
+    model(X)
+    penalty = GradientPenalty(GRAPH, mode="finite_difference")
+    for _ in range(4):
+        penalty(model, X, Y)
+    kinked = layer in KINKED or layer == "Hardsigmoid"
+    assert len(recwarn) == kinked
+    assert all("model is not smooth" in str(each.message) for each in recwarn)
+
+
+# ---------------------------------------------------------------- where a difference cannot work
+
+
+class OtherDropout(nn.Module):
+    """Draws from NumPy, which knows nothing of torch's seeds."""
+
+    def forward(self, x):
+        return x * torch.from_numpy(np.random.default_rng().random(x.shape) < 0.5)
+
+
+def step_warnings(model, x, **how):
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always")
+        penalty = GradientPenalty("euclidean", mode="finite_difference", **how)
+        for _ in range(3):
+            penalty(model, x, Y).sum().backward()
+    return [str(each.message) for each in found]
+
+
+def test_steps_that_fit_say_nothing():
+    x = X.float()
+    for model in (small(), small(norm=nn.BatchNorm2d(6)), small(dropout=0.5)):
+        assert step_warnings(model.float(), x) == []
+
+
+def test_a_step_that_is_too_long():
+    """Through a function that bends within it."""
+    model = nn.Sequential(small(), Function(lambda z: torch.sin(10 * z)))
+    (said,) = step_warnings(model, X, step=1.0)
+    assert re.match(r"step=1 misses .* % of the slope.*; step=0.1 misses \d\.\d+ %$", said)
+
+
+def test_intensities_of_255():
+    """Steps are lost in rounding; a longer one is right."""
+    model, x = nn.Sequential(Function(lambda x: x / 255), small().float()), 255 * X.float()
+    (said,) = step_warnings(model, x)
+    assert re.match(r"step=0.005 is near the rounding of x, which reaches 2\d\d", said)
+    assert step_warnings(model, x, step=0.5) == []
+    assert step_warnings(model.double(), x.double()) == []
+
+
+def test_dropout_of_other_generators():
+    model = nn.Sequential(nn.Conv2d(1, 6, 3), nn.Softplus(), OtherDropout(), nn.Flatten())
+    (said,) = step_warnings(nn.Sequential(model, nn.Linear(96, 4)), X.float())
+    assert "dropout that draws from other generators" in said
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_differences_want_single_precision(dtype):
+    penalty = GradientPenalty("euclidean", mode="finite_difference")
+    with pytest.raises(TypeError, match=f"^x must be float32 or float64 for .*, got {dtype}"):
+        penalty(small().to(dtype), X.to(dtype), Y)
+    assert GradientPenalty("euclidean")(small().to(dtype), X.to(dtype), Y).dtype == dtype
+
+
+@METRICS
+def test_backward_inside_autocast_is_refused(metric):
+    model, x = small().float(), X.float()
+    metric = converted(metric, dtype=torch.float32)
+    with torch.autocast("cpu", torch.bfloat16):
+        value = GradientPenalty(metric, mode="finite_difference")(model, x, Y).sum()
+        with pytest.raises(RuntimeError, match="leave autocast before backward"):
+            value.backward()
+
+
+@pytest.mark.parametrize(
+    "layer", [nn.Hardsigmoid(), OfPixels(Attention(4, 2, batch_first=True))], ids=["hard", "fused"]
+)
+def test_a_model_without_second_derivatives(layer, monkeypatch):
+    """The backward pass says what to do."""
+    monkeypatch.setattr(torch.nn.attention, "sdpa_kernel", lambda backend: nullcontext())
+    model = nn.Sequential(nn.Conv2d(1, 4, 3), layer, nn.Flatten(), nn.Linear(64, 4))
+    value = GradientPenalty("euclidean")(model, X.float(), Y).sum()
+    with pytest.raises(RuntimeError, match="no second derivative.*mode='finite_difference'"):
+        value.backward()
+
+
 # ---------------------------------------------------------------- dropout
 
 
@@ -725,7 +941,8 @@ def test_dropout_repeats_its_mask(metric, monkeypatch):
         assert error(gradient(**how), exact) < bound
     other_masks = lambda device: lambda: torch.random.fork_rng(enabled=False)  # noqa: E731
     monkeypatch.setattr("wdtr_lite.regularizer.penalties.replay", other_masks)
-    assert error(gradient(**how), exact) > 1
+    with pytest.warns(UserWarning, match="step=0.0001 misses .*dropout that draws from other"):
+        assert error(gradient(**how), exact) > 1
 
 
 @pytest.mark.parametrize(
@@ -799,25 +1016,64 @@ def finite_step(penalty, model, x, y):
     return terms.penalty.detach(), gradient
 
 
+class Blind(nn.Module):
+    """The outputs do not depend on the images, the parameters do."""
+
+    def __init__(self):
+        super().__init__()
+        self.bias = nn.Parameter(torch.ones(4, dtype=torch.float64))
+
+    def forward(self, x):
+        return self.bias.expand(len(x), 4)
+
+
+class Detaching(nn.Sequential):
+    def forward(self, x):
+        return super().forward(x.detach())
+
+
+class Untracked(nn.Sequential):
+    @torch.no_grad()
+    def forward(self, x):
+        return super().forward(x)
+
+
+BLIND = {
+    "parameters": Blind,
+    "constant": lambda: lambda x: x.new_ones(len(x), 4),
+    "detach": lambda: Detaching(small()),
+    "no_grad": lambda: Untracked(small()),
+    "argmax": lambda: lambda x: F.one_hot(small()(x).argmax(1), 4).double(),
+    "numpy": lambda: lambda x: torch.from_numpy(x.detach().flatten(1).numpy()[:, :4]),
+}
+
+
 @METRICS
 @BOTH
 @pytest.mark.parametrize("of", COLUMNS)
-def test_a_model_that_does_not_look(metric, mode, of):
-    """Its penalty is zero, with or without parameters."""
-    bias = nn.ParameterList([torch.ones(4, dtype=torch.float64)])
+@pytest.mark.parametrize("model", BLIND)
+def test_a_model_without_a_gradient_in_x(metric, mode, of, model):
+    """Would have penalty zero, and not be trained against anything."""
+    penalty = GradientPenalty(metric, of=of, mode=mode)
+    with pytest.raises(ValueError, match="^model must be differentiable in x, got outputs on"):
+        penalty(BLIND[model](), X, Y)
 
-    class Blind(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.bias = bias
 
-        def forward(self, x):
-            return self.bias[0].expand(len(x), 4)
+@METRICS
+@pytest.mark.parametrize("model", BLIND)
+def test_a_model_without_a_laplacian(metric, model):
+    with pytest.raises(ValueError, match="^model must be differentiable in x, got outputs on"):
+        laplacian_penalty(metric, BLIND[model](), X, Y, generator=generator())
 
-    value, gradient = finite_step(GradientPenalty(metric, of=of, mode=mode), Blind(), X, Y)
-    assert torch.equal(value, torch.zeros(5).double()) and gradient.norm() > 0
-    constant = GradientPenalty(metric, of=of, mode=mode)(lambda x: x.new_ones(len(x), 4), X, Y)
-    assert torch.equal(constant.detach(), torch.zeros(5).double())
+
+@METRICS
+@BOTH
+def test_an_output_that_does_not_depend_on_x(metric, mode):
+    """Among others that do, has gradient zero."""
+    model = lambda x: torch.stack([x.sum((1, 2, 3)), 0 * Y.double()], 1)  # noqa: E731
+    both = GradientPenalty(metric, of="logits", mode=mode)(model, X)
+    one = GradientPenalty(metric, of="logits", mode=mode)(lambda x: model(x)[:, :1], X)
+    assert torch.equal(both.detach(), one.detach())
 
 
 @METRICS
@@ -1241,6 +1497,13 @@ def test_laplacian_penalty_leaves_things_as_they_were(metric):
     its numbers."""
     model, x = small(norm=nn.BatchNorm2d(6)), X.clone().requires_grad_()
     before, rng = state_of(model), torch.get_rng_state()
+    with torch.no_grad():
+        laplacian_penalty(metric, model, x, Y, generator=generator())
+    with pytest.raises(ValueError, match="model has third derivatives that torch gets wrong"):
+        laplacian_penalty(metric, model, x, Y, generator=generator())
+    assert unchanged(model, before) and torch.equal(torch.get_rng_state(), rng)
+    model[1].eval()
+    before = state_of(model)
     value = laplacian_penalty(metric, model, x, Y, generator=generator())
     assert unchanged(model, before) and torch.equal(torch.get_rng_state(), rng)
     with torch.no_grad():
@@ -1394,7 +1657,7 @@ BAD_CALLS = {
     "loss": (
         lambda: GradientPenalty(GRAPH, loss="mse"),
         TypeError,
-        "loss must be a function, got str",
+        "loss must be a function, got 'mse'",
     ),
     "central": (
         lambda: GradientPenalty(GRAPH, central=True),
@@ -1485,6 +1748,84 @@ BAD_CALLS = {
         "generator must be a torch.Generator, got NoneType",
     ),
     "laplacian_loss": (lambda: laplacian_of(loss=F.cross_entropy), ValueError, FEW),
+}
+
+
+def of_the_outputs(change):
+    """A penalty of a model whose outputs are changed."""
+    return lambda: gives_of(lambda x: change(small()(x)))
+
+
+def gives_of(model=None, y=Y, metric=GRAPH, **how):
+    return GradientPenalty(metric, **how)(model or small(), X, y)
+
+
+class OfTheBatch(InputNorm):
+    def norm_sq(self, x, g):
+        return (g * g).sum()
+
+
+class OfPixelsOnly(Rough):
+    def direction(self, x, g):
+        return g.flatten(1)
+
+
+BAD_CALLS |= {
+    "labels_int32": (
+        lambda: gives_of(y=Y.int()),
+        TypeError,
+        "y must be an int64 tensor, got torch.int32",
+    ),
+    "labels_of_floats": (
+        lambda: gives_of(y=Y.double()),
+        ValueError,
+        r"y must be \(5,\) labels or \(5, K\) probabilities, got \(5,\)",
+    ),
+    "labels_too_few": (lambda: gives_of(y=Y[:3]), ValueError, r"y must have one label.*got \(3,\)"),
+    "labels_too_large": (
+        lambda: gives_of(y=Y + 1),
+        ValueError,
+        "y must be from 0 to 3, got 1 to 4",
+    ),
+    "labels_ignored": (
+        lambda: gives_of(y=Y * 0 - 100),
+        ValueError,
+        "y must be from 0 to 3, got -100 to -100",
+    ),
+    "labels_of_a_list": (lambda: gives_of(y=[0] * 5), TypeError, "y must be an int64 .*got list"),
+    "probabilities_of_fewer": (
+        lambda: gives_of(y=torch.ones(5, 3).double() / 3),
+        ValueError,
+        r"y must have the shape of the outputs, \(5, 4\), got \(5, 3\)",
+    ),
+    "model": (lambda: gives_of("resnet"), TypeError, "model must be a function, got 'resnet'"),
+    "dict": (of_the_outputs(lambda z: {"z": z}), TypeError, "model must return .* got dict"),
+    "tuple": (of_the_outputs(lambda z: (z, z)), TypeError, "model must return .* got tuple"),
+    "one_output_of_the_cross_entropy": (
+        of_the_outputs(lambda z: z[:, 0]),
+        ValueError,
+        r"model must return \(5, K\) logits for the cross-entropy, got \(5,\)",
+    ),
+    "loss_of_none": (
+        lambda: gives_of(loss=lambda outputs, y: None),
+        TypeError,
+        "loss must return a tensor, got NoneType",
+    ),
+    "loss_of_a_number": (
+        lambda: gives_of(loss=lambda outputs, y: 1.0),
+        TypeError,
+        "loss must return a tensor, got float",
+    ),
+    "norm_of_the_batch": (
+        lambda: gives_of(metric=OfTheBatch()),
+        ValueError,
+        r"norm_sq must return one number per image, \(5,\), got \(\)",
+    ),
+    "direction_of_pixels": (
+        lambda: gives_of(metric=OfPixelsOnly(), mode="finite_difference"),
+        ValueError,
+        r"what direction returns must have the shape of x, \(5, 1, 6, 6\), got \(5, 36\)",
+    ),
 }
 
 

@@ -1,24 +1,42 @@
 """Each question that networks are asked, by hand."""
 
 import copy
+import json
 from dataclasses import replace
 from functools import partial
 
 import numpy as np
 import pytest
+import small_study
 import torch
 from oracles import graph_of
-from small_study import NETWORK, drawn, few_digits, probabilities_of, seeded, wrong
+from small_study import (
+    NETWORK,
+    drawn,
+    probabilities_of,
+    seeded,
+    wrong,
+)
 from torch import nn
 from torch.nn import functional as F
 
-from wdtr_lite import PixelGraph, attacks, evaluation, metric, training, transport
+from wdtr_lite import (
+    PixelGraph,
+    attacks,
+    data,
+    evaluation,
+    metric,
+    models,
+    training,
+    transport,
+)
 from wdtr_lite.attacks import Attack
 from wdtr_lite.study import grid
 from wdtr_lite.study.figure2 import Sequences
 from wdtr_lite.study.questions import ATTACKS, Errors, Flips, fgsm, pgd20
+from wdtr_lite.study.robust_digits import NAMES, DigitErrors
 from wdtr_lite.study.spec import Question
-from wdtr_lite.study.stress import AutoAttack, Frames, LossSurface, TransferErrors
+from wdtr_lite.study.stress import AutoAttack, Confidence, Frames, LossSurface, TransferErrors
 from wdtr_lite.study.variation import (
     GradientNorms,
     PathLengths,
@@ -29,22 +47,10 @@ from wdtr_lite.study.variation import (
     paths as paths_of,
 )
 
+digits = small_study.digits
+trained_on_digits = small_study.trained_on_digits
+
 SMALL = {**NETWORK, "images": 1000, "epochs": 3, "batch_size": 25, "milestones": ()}
-
-
-@pytest.fixture(scope="module")
-def digits():
-    return few_digits()
-
-
-@pytest.fixture(scope="module", autouse=True)
-def trained_on_digits(digits):
-    """Wherever the package asks for the data set."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(grid, "dataset_of", lambda name, split=None: {"mnist5k_color": digits}[name])
-        grid.trained.cache_clear()
-        yield
-        grid.trained.cache_clear()
 
 
 @pytest.fixture(scope="module")
@@ -103,7 +109,7 @@ def test_the_attacks_of_the_studies():
 
 def test_names_of_questions_differ():
     """They name files; so they never change either."""
-    names = [each.name for each in Question.__subclasses__() if "wdtr_lite" in each.__module__]
+    names = [each.name for each in of_the_package()]
     assert sorted(names) == [
         "along_paths", "autoattack", "confidence", "digit_errors", "errors", "flips", "frames",
         "gradient_norms", "loss_surface", "sequences", "transfer_errors", "variation_errors",
@@ -189,6 +195,77 @@ def test_autoattack_square_only(linear, digits):
         "n": 5, "wrong": {"natural": natural, "square": natural},
     }  # fmt: skip
     assert natural == 5
+
+
+# ---------------------------------------------------------------- of one channel or several
+
+SOURCE = training.Config(
+    data="mnist5k", model="small_cnn", width=2, images=64, batch_size=32, epochs=1
+)
+EACH = [
+    *(Errors("test", 3, attack) for attack in (None, *ATTACKS.values())),
+    Flips("test", 3, "horizontal", "edge", 2),
+    Sequences("test", 3, "vertical", "reflect", 2),
+    DigitErrors("test", 3, NAMES),
+    TransferErrors("test", 3, fgsm(8), SOURCE),
+    AutoAttack("test", 2, 32),
+    Confidence("test", 3),
+    LossSurface("test", 2, 16, 3),
+    Frames("test", 2, (0, 8)),
+    VariationErrors("test", 3),
+    GradientNorms("test", 3, 2),
+    PathLengths("test", 2, 2),
+]
+
+
+each = pytest.mark.parametrize("question", EACH, ids=lambda question: question.name)
+
+
+def of_the_package():
+    return {each for each in Question.__subclasses__() if "wdtr_lite" in each.__module__}
+
+
+def test_each_question_is_there():
+    assert {type(question) for question in EACH} == of_the_package()
+
+
+@pytest.fixture(scope="module")
+def grey():
+    """Digits (N, H, W), and the very same as (N, 1, H, W)."""
+    whole = data.load("mnist5k")
+    few = {part: index[::25] for part, index in whole.split.items()}
+    grey = replace(whole, split=few)
+    return grey, replace(grey, images=grey.images[:, None])
+
+
+@pytest.fixture(scope="module")
+def small_cnn(grey):
+    model = models.small_cnn(width=4, mean=(0.5,), std=(0.5,))
+    x, y = grey[1].part("train")
+    optimizer = torch.optim.Adam(model.parameters(), 1e-2)
+    for _ in range(20):
+        optimizer.zero_grad()
+        F.cross_entropy(model(x / 255), y).backward()
+        optimizer.step()
+    return model.eval()
+
+
+@each
+def test_grey_images_are_images_of_one_channel(question, grey, small_cnn, monkeypatch):
+    without, with_one = grey
+    monkeypatch.setattr(grid, "dataset_of", lambda name, split=None: with_one)
+    found = question(small_cnn, without)
+    assert found == question(small_cnn, with_one)
+    assert json.loads(json.dumps(found)) == found
+
+
+@each
+def test_images_in_colour(question, model, digits, monkeypatch):
+    source = replace(SOURCE, data="mnist5k_color")
+    if isinstance(question, TransferErrors):
+        question = replace(question, source=source)
+    found = question(model, digits)
+    assert json.loads(json.dumps(found)) == found
 
 
 # ---------------------------------------------------------------- moved and varied

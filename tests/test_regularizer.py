@@ -1,6 +1,7 @@
 """Theorem 1's terms against closed forms, quadrature of the noise, the Laplacian of the composite,
 and bad input."""
 
+from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
@@ -630,6 +631,24 @@ def test_terms_are_differentiable_in_the_parameters():
         [[0.5, -1.2], [1.0, 0.3], [-0.7, 0.9]], dtype=torch.float64, requires_grad=True
     )
     assert torch.autograd.gradcheck(of, weight, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [torch.nn.BatchNorm2d(2), torch.nn.InstanceNorm2d(2), torch.nn.LayerNorm([2, 2, 3])],
+    ids=lambda layer: type(layer).__name__,
+)
+def test_third_derivatives_that_torch_gets_wrong_are_refused(layer):
+    """They take mean and variance for constants; second ones are right."""
+    net = torch.nn.Sequential(torch.nn.Conv2d(1, 2, 2), layer, torch.nn.Tanh(), torch.nn.Flatten())
+    net, x, y = net.double(), inside(2, 1, 3, 4), torch.tensor([1, 0])
+    call = partial(second_order_expansion, cross_entropy, net, graph_of(3, 4, 1), x, y)
+    with pytest.raises(ValueError, match="^f has third derivatives that torch gets wrong"):
+        call(create_graph=True)
+    assert call().laplacian.isfinite().all()
+    f = lambda x: net(x).sum(1)  # noqa: E731
+    with pytest.raises(ValueError, match="^f has third derivatives that torch gets wrong"):
+        calculus.hessian(f, graph_of(3, 4, 1), x, x - x.mean(), x - x.mean(), create_graph=True)
 
 
 def test_a_network_in_float32():

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -14,7 +15,8 @@ import pytest
 import torch
 from small_study import few_digits, in_this_process
 
-from wdtr_lite import data, evaluation, study, training
+from wdtr_lite import data, evaluation, models, study, training
+from wdtr_lite.book import results as book_results
 from wdtr_lite.study import grid, results
 from wdtr_lite.study.label_keeping import LabelKeeping
 from wdtr_lite.study.spec import Experiment, Networks
@@ -104,7 +106,8 @@ def test_table1_decides_for_the_others(workshop):
         return {name: results.decided(name, "cpu") for name in ["table1", *FOLLOWERS]}
 
     def write(config, complete):
-        report = {"config": config, "result": {"chosen": chosen, "grid_complete": complete}}
+        result = {"chosen": chosen, "grid_complete": complete, "rows": []}
+        report = {"config": config, "data": "", "result": result, "provenance": {}}
         study.path_of("table1", "cpu").write_text(json.dumps(report))
 
     as_declared = {name: study.declared(name, "cpu") for name in ["table1", *FOLLOWERS]}
@@ -137,6 +140,110 @@ def test_errors_say_what_is_wrong(workshop):
     with pytest.raises(FileNotFoundError, match="label_keeping.json was not run: make results"):
         study.stored("label_keeping")
     assert study.found("label_keeping") is None
+
+
+REFUSED = {
+    "declared": [
+        (lambda: study.declared([], "cpu"), ValueError, r"name must be one of .*, got \[\]"),
+        (lambda: study.declared("table1", 3), ValueError, "profile must be one of .*, got 3"),
+    ],
+    "run": [
+        (lambda: study.run("table1", "cpu", cluster=3), TypeError, "cluster must be str, got 3"),
+        (lambda: study.run("table1", "cpu", finished=1), TypeError, "finished must be .* int 1"),
+    ],
+    "progress": [
+        (lambda: study.progress("none", "cpu"), ValueError, "name must be one of .*'none'"),
+        (lambda: study.progress("table1", "slow"), ValueError, "profile must be one of .*'slow'"),
+    ],
+    "network": [
+        (lambda: study.network("pgd"), ValueError, "method must be one of 'none', .*, got 'pgd'"),
+        (lambda: study.network("none", "quick"), ValueError, "profile must be one of 'cpu', 'full'"),
+    ],
+    "path_of": [
+        (lambda: study.path_of(3), TypeError, "name must be str, got 3"),
+        (lambda: study.stored("table1", None), TypeError, "profile must be str, got None"),
+        (lambda: study.found(b"table1"), TypeError, "name must be str, got b'table1'"),
+    ],
+    "reports": [
+        (lambda: study.describe(3), TypeError, "report must be dict, got 3"),
+        (lambda: study.describe({"a": 1}), ValueError, "report must have 'provenance', got .'a'."),
+        (lambda: study.network_minutes([]), TypeError, r"report must be dict, got \[\]"),
+        (lambda: study.provenance(3, 1.0), TypeError, "command must be str, got 3"),
+        (lambda: study.provenance("do", -1.0), ValueError, "seconds must be .*, got -1"),
+    ],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("call, error, says", [case for some in REFUSED.values() for case in some])
+def test_bad_arguments(call, error, says):
+    with pytest.raises(error, match=f"^{says}"):
+        call()
+
+
+# ---------------------------------------------------------------- files that nobody wrote so
+
+
+@pytest.mark.parametrize(
+    "text, says",
+    [
+        ("", "is damaged"),
+        ('{"provenance": {}', "is damaged"),
+        ("3", "holds 3 in place of a dict"),
+        ("{}", "lacks 'provenance'"),
+        ('{"provenance": 3}', "holds 3 in place of a dict"),
+        ('{"provenance": {}}', "lacks 'config'"),
+        ('{"provenance": {}, "config": {}, "result": {}}', "lacks 'rows'"),
+        ('{"provenance": {}, "config": {}, "result": {"rows": 1}}', "holds 1 in place of a list"),
+    ],
+)
+def test_a_result_that_nobody_wrote(text, says, workshop):
+    """Whoever reads it names the file, and what to do."""
+    (workshop / "results").mkdir()
+    path = study.path_of("table1", "cpu")
+    path.write_text(text)
+    readers = [
+        lambda: study.stored("table1", "cpu"),
+        lambda: study.found("table1", "cpu"),
+        lambda: study.network("none"),
+        lambda: results.decided("table2", "cpu"),
+        lambda: study.run("table2", "cpu"),
+        book_results.load,
+    ]
+    for read in readers:
+        with pytest.raises(ValueError, match=f"^{path} {says}: delete it, and run"):
+            read()
+
+
+def test_a_result_that_lacks_what_is_asked_of_it(workshop):
+    (workshop / "results").mkdir()
+    config = study.declared("table1", "cpu").config()
+    told = {"provenance": {}, "config": config, "result": {"rows": [{"method": "none"}]}}
+    path = study.path_of("table1", "cpu")
+    path.write_text(json.dumps(told))
+    with pytest.raises(ValueError, match=f"^{path} lacks 'grid_complete': delete it"):
+        results.decided("table2", "cpu")
+    with pytest.raises(ValueError, match=f"^{path} lacks 'date': delete it"):
+        book_results.experiments_table(book_results.load())
+    told["result"] |= {"grid_complete": True, "chosen": 3}
+    path.write_text(json.dumps(told))
+    with pytest.raises(ValueError, match=f"^{path} holds 3 in place of a dict: delete it"):
+        results.decided("table2", "cpu")
+
+
+def test_weights_that_nobody_wrote(workshop):
+    (workshop / "results").mkdir()
+    for name in ("table1_cpu.json", "table1_cpu_none.pt"):
+        shutil.copy(HOME / "results" / name, "results")
+    path = study.path_of("table1", "cpu", "_none.pt")
+    whole = path.read_bytes()
+    torch.save(models.small_cnn(width=2).state_dict(), "other.pt")
+    for wrong in (b"", whole[: len(whole) // 2], b"not weights", Path("other.pt").read_bytes()):
+        path.write_bytes(wrong)
+        with pytest.raises(ValueError, match=f"^{path} is damaged: delete it"):
+            study.network("none")
+    path.unlink()
+    with pytest.raises(FileNotFoundError, match="table1_cpu_none.pt"):
+        study.network("none")
 
 
 # ---------------------------------------------------------------- run

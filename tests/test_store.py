@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import subprocess
+import sys
 import tarfile
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -226,16 +228,90 @@ def test_what_was_stored_before_is_found(before, monkeypatch):
 
 
 def test_what_could_not_be_stored_before_is_not_found(before):
-    """Another field, one of those that came later, another epsilon, or a file that is damaged."""
+    """Another field, one of those that came later, another epsilon."""
     root = before.parent
     assert legacy.folder(replace(CONFIG, optimizer="adamw")) is None
     for config in (replace(CONFIG, seed=1), replace(CONFIG, augmentation="flip_crop")):
         assert not Store(root).folder(config).exists() and before.exists()
     other = list(legacy.files("errors", given(Errors("test", 7, fgsm(25.4)))))
     assert old_file(*BEFORE[1][1:])[0] not in other
-    name, _ = old_file(*BEFORE[0][1:])
-    (before / name).write_text("{")
-    assert grid.outcome(Network(CONFIG, {"natural": BEFORE[0][0]}), Store(root)) is None
+
+
+@pytest.mark.parametrize(
+    "text, says",
+    [
+        ("{", "{file} is damaged"),
+        ("", "{file} is damaged"),
+        ("\x80", "{file} is damaged"),
+        ("3", "{file} holds 3 in place of a dict"),
+        ("[1]", "{file} holds [1] in place of a dict"),
+        ("{}", "{file} lacks 'measurement'"),
+        ('{"measurement": 1}', "{file} lacks 'seconds'"),
+    ],
+)
+@pytest.mark.parametrize("old", [False, True])
+def test_a_file_that_nobody_wrote_there(old, text, says, before):
+    """Also under its name of before. It is named, and what to do; then it is measured anew."""
+    store, question = Store(before.parent), Errors("test", 5, None)
+    known, _ = old_file("evidence.errors", {"part": "test", "images": 5, "attack": None})
+    file = store.folder(CONFIG) / known if old else store.file(CONFIG, question)
+    file.write_bytes(text.encode("latin-1"))
+    asked = Network(CONFIG, {"natural": question})
+    with pytest.raises(ValueError) as error:
+        grid.complete([asked], store)
+    told = str(error.value)
+    named = next(path for path in store.folder(CONFIG).glob("errors-*") if str(path) in told)
+    assert told == says.format(file=named) + ": delete it, and run the command again"
+    named.unlink()
+    assert grid.outcome(asked, store) is None
+
+
+@pytest.mark.parametrize("text", ["", '"the run', "3", "{}"])
+def test_a_note_of_divergence_that_nobody_wrote(text, tmp_path):
+    file = Store(tmp_path).folder(CONFIG) / "diverged.json"
+    file.parent.mkdir()
+    file.write_text(text)
+    with pytest.raises(ValueError, match="diverged.json .*: delete it, and run the command again"):
+        grid.complete([Network(CONFIG, {})], Store(tmp_path))
+
+
+RENAME = """
+import sys
+from test_store import CONFIG, Store
+sys.stdin.read(1)
+print(Store(sys.argv[1]).folder(CONFIG))
+"""
+
+
+def test_two_processes_rename_a_folder(before):
+    command = [sys.executable, "-c", RENAME, before.parent]
+    how = {"cwd": Path(__file__).parent, "text": True, "stdin": subprocess.PIPE}
+    pair = [subprocess.Popen(command, stdout=subprocess.PIPE, **how) for _ in range(2)]
+    for process in pair:
+        process.stdin.write("!")
+        process.stdin.flush()
+    found = [process.communicate()[0].strip() for process in pair]
+    assert [process.returncode for process in pair] == [0, 0]
+    assert found == [str(Store(before.parent).folder(CONFIG))] * 2
+    assert not before.exists() and len(training.load(found[0]).history) == 2
+
+
+@pytest.mark.parametrize(
+    "options, error, says",
+    [
+        ({"root": 3}, TypeError, "root must be a path, got 3"),
+        ({"root": ""}, ValueError, "root must name a folder, got ''"),
+        ({"cluster": 3}, TypeError, "cluster must be str, got 3"),
+        ({"finished": "yes"}, TypeError, "finished must be True or False, got str 'yes'"),
+    ],
+)
+def test_a_store_of_nothing(options, error, says):
+    with pytest.raises(error, match=f"^{says}$"):
+        Store(**options)
+
+
+def test_the_root_may_be_a_text(tmp_path):
+    assert Store(str(tmp_path)) == Store(tmp_path)
 
 
 def test_networks_at_full_scale_are_found(tmp_path, monkeypatch):

@@ -6,11 +6,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import small_study
 import torch
 from small_study import (
     drawn,
-    few_digits,
-    in_this_process,
     labels_of,
     probabilities_of,
     seeded,
@@ -28,6 +27,9 @@ from wdtr_lite.study.table1 import CONDITIONS, CRITERION, PAPER, Table1
 from wdtr_lite.study.table2 import PAPER as PAPER2
 from wdtr_lite.study.table2 import Table2
 from wdtr_lite.study.variation import GradientNorms, PathLengths, Variation, VariationErrors
+
+digits = small_study.digits
+trained_on_digits = small_study.trained_on_digits
 
 BRIEFLY = {
     "model": "small_cnn", "activation": "relu", "width": 4, "images": 300, "batch_size": 10,
@@ -50,23 +52,6 @@ STUDY = Table1(networks=NETWORKS, attacked=40)
 GRID = [
     (method, setting) for method, settings in NETWORKS.candidates.items() for setting in settings
 ]
-
-
-@pytest.fixture(scope="module")
-def digits():
-    return few_digits()
-
-
-@pytest.fixture(scope="module", autouse=True)
-def trained_on_digits(digits):
-    """Wherever the package asks for the data set; networks are trained in this process, in turn."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(grid, "dataset_of", lambda name, split=None: {"mnist5k_color": digits}[name])
-        patch.setattr(grid, "executor", in_this_process)
-        patch.setattr(torch.cuda, "is_available", lambda: False)
-        grid.trained.cache_clear()
-        yield
-        grid.trained.cache_clear()
 
 
 def config_of(row, **changes):

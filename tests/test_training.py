@@ -41,11 +41,12 @@ from wdtr_lite.training import (
     Divergence,
     Objective,
     Training,
-    choices,
     fit_together,
     load,
 )
 from wdtr_lite.training import checkpoint as files
+from wdtr_lite.training.arithmetic import arithmetic
+from wdtr_lite.training.objectives.adversarial import kullback_leibler
 
 
 def stand_in(seed=0):
@@ -98,8 +99,15 @@ def weights(run):
 
 
 def checkpoint(folder):
-    """What the file holds."""
-    return torch.load(folder / "checkpoint.pt", weights_only=True)
+    """What the file holds, but for the checksum of the metrics, which hold times."""
+    state = torch.load(folder / "checkpoint.pt", weights_only=True)
+    state.pop("metrics", None)
+    return state
+
+
+def store(folder, state):
+    """A checkpoint as it was before it held a checksum of the metrics."""
+    torch.save(state, folder / "checkpoint.pt")
 
 
 def lines(folder):
@@ -566,6 +574,24 @@ def test_trades_term_is_the_divergence_of_attacked_images():
     assert (found > start).all() and found.mean() > 10 * random_signs.mean()
 
 
+def test_trades_divergence_of_probabilities_that_underflow():
+    """Of gaps of 200, either way: finite, with its gradient, as in float64."""
+    logits = torch.tensor([[0.0, -200.0, -1.0], [200.0, 0.0, 0.0], [0.0, -200.0, 0.0]])
+    attacked = torch.tensor([[0.0, -1.0, -200.0], [0.0, 200.0, 1.0], [0.0, -200.0, 0.5]])
+
+    def value_and_slopes(*pair):
+        value = kullback_leibler(*(each.requires_grad_() for each in pair))
+        return [value, *torch.autograd.grad(value.sum(), pair)]
+
+    exact = value_and_slopes(logits.double(), attacked.double())
+    for found, expected in zip(value_and_slopes(logits, attacked), exact, strict=True):
+        torch.testing.assert_close(found, expected.float())
+    with torch.no_grad():
+        moderate = (logits / 20).double(), (attacked / 20).double()
+        expected = divergence(moderate[0].softmax(1), moderate[1])
+        torch.testing.assert_close(kullback_leibler(*moderate), expected)
+
+
 # ---------------------------------------------------------------- images and schedule
 
 
@@ -754,7 +780,7 @@ def assert_ends_like(undisturbed, folder, **how):
     assert_same(checkpoint(folder), checkpoint(whole_folder))
     assert without_times(run.history) == without_times(whole.history)
     assert lines(folder) == run.history
-    assert {path.name for path in folder.iterdir()} == {"checkpoint.pt", "metrics.jsonl"}
+    assert {path.name for path in folder.iterdir()} == {".lock", "checkpoint.pt", "metrics.jsonl"}
 
 
 def stop_at_write(monkeypatch, call, how):
@@ -938,13 +964,6 @@ def test_a_folder_holds_one_set_of_images(undisturbed):
             fit(LONG, folder=undisturbed[1], dataset=other)
 
 
-def test_a_folder_that_cannot_be_written_is_told_at_once(tmp_path, monkeypatch):
-    monkeypatch.setattr(Training, "eager_step", None)
-    (tmp_path / "file").write_text("")
-    with pytest.raises(OSError, match="file"):
-        fit(config(), folder=tmp_path / "file")
-
-
 def test_numpy_numbers_are_continued_as_numbers(tmp_path):
     """A sweep's options often are NumPy's; the checkpoint holds plain ones, which alone it loads
     again.
@@ -973,7 +992,7 @@ def test_runs_from_before_there_were_choices_go_on(undisturbed, tmp_path, monkey
     for name in ALL_NEW:
         del state["config"][name]
     del state["sizes"], state["given"]
-    torch.save(state, tmp_path / "checkpoint.pt")
+    store(tmp_path, state)
     assert load(tmp_path).config == replace(LONG, data="stand-in")
     assert_ends_like(undisturbed, tmp_path)
 
@@ -983,7 +1002,7 @@ def test_options_without_use_were_accepted_once(tmp_path):
     run = fit(asked, folder=tmp_path)
     state = checkpoint(tmp_path)
     state["config"] |= {"scale": None, "steps": 3, "warmup": 1}
-    torch.save(state, tmp_path / "checkpoint.pt")
+    store(tmp_path, state)
     assert load(tmp_path).config == asked
     assert_same(weights(fit(asked, folder=tmp_path)), weights(run))
 
@@ -1127,6 +1146,9 @@ def test_a_number_lost_in_the_last_step_is_noticed(what, value, tmp_path, monkey
 
 
 BAD = {
+    "data": (5, TypeError, "data must be str, got 5"),
+    "split": ("", ValueError, "split must not be empty, got ''"),
+    "model": (None, TypeError, "model must be str, got None"),
     "part": ("test", ValueError, "part must be one of 'train', 'fit', got 'test'"),
     "images": (1e3, TypeError, "images must be a whole number, got 1000.0"),
     "activation": ("tanh", ValueError, "activation must be one of 'softplus', 'relu', got 'tanh'"),
@@ -1137,7 +1159,7 @@ BAD = {
     "of": ("logit", ValueError, "of must be one of 'loss', 'logits', .*, got 'logit'"),
     "mode": ("exact", ValueError, "mode must be one of 'double_backprop', .*, got 'exact'"),
     "scale": ("none", ValueError, "scale must be one of 'trace', None, got 'none'"),
-    "epsilon": ("0.1", TypeError, "epsilon must be a number, got str"),
+    "epsilon": ("0.1", TypeError, "epsilon must be a number, got str '0.1'"),
     "steps": (0, ValueError, "steps must be at least 1, got 0"),
     "warmup": (-1, ValueError, "warmup must be at least 0, got -1"),
     "augmentation": ("crop", ValueError, "augmentation must be one of 'none', .*, got 'crop'"),
@@ -1150,7 +1172,7 @@ BAD = {
     "schedule": ("linear", ValueError, "schedule must be one of 'milestones', .*, got 'linear'"),
     "milestones": ((100, 0), ValueError, "milestones must be at least 1, got 0"),
     "momentum": (-1, ValueError, "momentum must be non-negative and finite, got -1"),
-    "weight_decay": (None, TypeError, "weight_decay must be a number, got NoneType"),
+    "weight_decay": (None, TypeError, "weight_decay must be a number, got NoneType None"),
     "precision": ("float16", ValueError, "precision must be one of 'float32', .*, got 'float16'"),
     "seed": (None, TypeError, "seed must be a whole number, got None"),
 }  # fmt: skip
@@ -1164,8 +1186,8 @@ def test_a_wrong_field_is_named(field):
 
 
 def test_every_field_has_a_wrong_value():
-    """But those that the data sets and the networks there are decide about."""
-    assert {field.name for field in fields(Config)} - set(BAD) == {"data", "split", "model"}
+    """And the data sets and the networks that there are decide about their names."""
+    assert {field.name for field in fields(Config)} == set(BAD)
     with pytest.raises(TypeError, match="^milestones must be a tuple of epochs, got '100'$"):
         Config(milestones="100")
     for asked, message in [
@@ -1212,6 +1234,47 @@ def test_what_a_method_says_of_itself(name):
     else:
         assert asked.attack == attacks.Attack(method.attack, 8 / 255, steps=7)
         assert asked.attack.step == 2.5 * 8 / 255 / 7
+
+
+class Own(Objective):
+    name, label, options, needs, trial = "own", "my own", ("eta",), ("eta",), {"eta": 0.1}
+
+
+BAD_METHODS = {
+    "no class": ("pgd", TypeError, "method must be a subclass of Objective, got 'pgd'"),
+    "an object": (object(), TypeError, "method must be a subclass of Objective, got <object"),
+    "another class": (dict, TypeError, "method must be a subclass of Objective, got <class 'dict"),
+    "no name": ({"name": None}, TypeError, "Own.name must be str, got None"),
+    "no label": ({"label": ""}, ValueError, "Own.label must not be empty, got ''"),
+    "unknown option": (
+        {"options": ("etta",)}, ValueError, "Own.options must be one of 'eta', .*, got 'etta'"
+    ),
+    "a word": ({"options": "eta"}, TypeError, "Own.options must be a tuple of names, got 'eta'"),
+    "a need": ({"needs": ("radius",)}, ValueError, "Own.needs must be one of 'eta', got 'radius'"),
+    "a trial": ({"trial": {"steps": 1}}, ValueError, "Own.trial must be one of 'eta', got 'steps'"),
+    "no trial": ({"trial": None}, TypeError, "Own.trial must be Mapping, got None"),
+    "an attack": ({"attack": "cw"}, ValueError, "Own.attack must be one of None, .*, got 'cw'"),
+    "a taken name": ({"name": "pgd"}, ValueError, "name must be free, got 'pgd', which is <class"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", BAD_METHODS)
+def test_what_is_no_method_is_not_registered(case):
+    method, kind, message = BAD_METHODS[case]
+    method = type("Own", (Own,), method) if isinstance(method, dict) else method
+    before = dict(training.METHODS)
+    with pytest.raises(kind, match=f"^{message}"):
+        training.register(method)
+    assert training.METHODS == before
+
+
+def test_a_method_may_be_defined_again(monkeypatch):
+    """By a notebook's cell that is run twice."""
+    monkeypatch.setattr(training.objectives.base, "METHODS", dict(training.METHODS))
+    again = type("Own", (Own,), {"__module__": __name__, "__qualname__": "Own"})
+    for method in (Own, Own, again):
+        assert training.register(method) is method
+    assert training.objectives.base.METHODS["own"] is again
 
 
 def test_a_method_is_a_class():
@@ -1262,7 +1325,7 @@ ERRORS = {
     "images": (
         {"images": 51, "part": "fit"},
         {},
-        "images must be at least 1 and at most 50, those of 'fit', got 51",
+        "images must be at most 50, those of 'fit', got 51",
     ),
     "radius": (
         {"method": "wasserstein", "radius": 8},
@@ -1271,6 +1334,23 @@ ERRORS = {
     ),
     "checkpoint_every": ({}, {"checkpoint_every": 0}, "checkpoint_every must be at least 1, got 0"),
     "device": ({}, {"device": "gpu"}, "device must be cpu.* here, got 'gpu'"),
+    "no device": ({}, {"device": ""}, "device must be cpu.* here, got ''"),
+    "device 99": ({}, {"device": "cuda:99"}, "device must be cpu.* here, got 'cuda:99'"),
+    "part": (
+        {"part": "fit"},
+        {"dataset": replace(IMAGES, split={"train": range(60)})},
+        "part must be 'train' for stand-in, which keeps no images for validation, got 'fit'",
+    ),
+    "nothing to train": (
+        {},
+        {"model": torch.nn.Flatten()},
+        "model must have parameters to train, got Flatten",
+    ),
+    "frozen": (
+        {},
+        {"model": torch.nn.Linear(64, 10).requires_grad_(False)},
+        "model must have parameters to train, got Linear",
+    ),
 }
 
 
@@ -1279,6 +1359,102 @@ def test_what_does_not_fit_is_named(how, options, message, tmp_path):
     with pytest.raises(ValueError, match=f"^{message}$"):
         fit(config(**how), folder=tmp_path / "run", **options)
     assert not (tmp_path / "run").exists()
+
+
+KINDS = {
+    "config": ([None], {}, "config must be Config, got None"),
+    "options": ([{"model": "resnet8"}], {}, "config must be Config, got {'model': 'resnet8'}"),
+    "model": ([config()], {"model": "resnet8"}, "model must be Module or None, got 'resnet8'"),
+    "a class": ([config()], {"model": torch.nn.Linear}, "model must be Module or None, got <class"),
+    "float64": (
+        [config()],
+        {"model": torch.nn.Linear(64, 10).double()},
+        "model must have float32 parameters, got torch.float64",
+    ),
+    "dataset": ([config()], {"dataset": "mnist5k"}, "dataset must be Dataset or None, got 'mnist5k'"),
+    "a pair": (
+        [config()],
+        {"dataset": (IMAGES.images, IMAGES.labels)},
+        r"dataset must be Dataset or None, got \(tensor",
+    ),
+    "device": ([config()], {"device": 0}, "device must be str or device, got 0"),
+    "checkpoint_every": (
+        [config()], {"checkpoint_every": 2.0}, "checkpoint_every must be a whole number, got"
+    ),
+    "progress": ([config()], {"progress": "no"}, "progress must be True or False, got str 'no'"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", KINDS)
+def test_what_is_of_another_kind_is_named(case):
+    arguments, options, message = KINDS[case]
+    with pytest.raises(TypeError, match=f"^{message}"):
+        fit(*arguments, **options)
+
+
+@pytest.mark.parametrize(
+    ("configs", "options", "kind", "message"),
+    [
+        (config(), {}, TypeError, r"configs must be list or tuple, got Config\("),
+        ([config(), None], {}, TypeError, r"configs\[1\] must be Config, got None"),
+        ([config()], {"folders": "a"}, TypeError, "folders must be list or tuple, got 'a'"),
+        ([config()], {"folders": [3]}, TypeError, "folders must be a path, got 3"),
+        ([config()], {"folders": []}, ValueError, "folders must be one for each of the 1 .*got 0"),
+        (
+            [config(), config()],
+            {"folders": ["a", "./a"]},
+            ValueError,
+            "folders must differ from each other, got .*/a'",
+        ),
+        ([config()], {"progress": None}, TypeError, "progress must be True or False, got None"),
+        ([config()], {"dataset": None, "device": 3}, TypeError, "device must be str or device"),
+    ],
+    ids=str,
+)
+def test_what_is_of_another_kind_is_named_of_several(configs, options, kind, message):
+    with pytest.raises(kind, match=f"^{message}"):
+        fit_together(configs, **{"dataset": IMAGES, "device": "cpu", "progress": False} | options)
+
+
+@pytest.mark.parametrize(
+    ("change", "kind", "message"),
+    [
+        ({"config": None}, TypeError, "config must be Config, got None"),
+        ({"weights": None}, TypeError, "weights must be Mapping, got None"),
+        ({"weights": {"a": 3}}, TypeError, r"weights\['a'\] must be Tensor, got 3"),
+        ({"weights": {3: torch.ones(1)}}, TypeError, "each name in weights must be str, got 3"),
+        (
+            {"weights": {"a": torch.tensor(math.nan)}},
+            ValueError,
+            r"weights\['a'\] must be finite, got nan",
+        ),
+        ({"weights": {"a": torch.ones(1)}}, ValueError, "weights must be of the network of Config"),
+        ({"classes": 0}, ValueError, "classes must be at least 1, got 0"),
+        ({"classes": 9}, ValueError, r"weights must be of the network of .*[\s\S]*size mismatch"),
+        ({"channels": None}, TypeError, "channels must be a whole number, got None"),
+    ],
+    ids=str,
+)
+def test_weights_of_no_network_are_named(change, kind, message):
+    mean = [0.5] * 3
+    network = models.build("resnet8", classes=10, channels=3, mean=mean, std=mean, width=2)
+    given = {"config": config(), "weights": network.state_dict()}
+    assert_same(training.network(**given).state_dict().keys(), network.state_dict().keys())
+    given |= change
+    with pytest.raises(kind, match=f"^{message}"):
+        training.network(given.pop("config"), given.pop("weights"), **given)
+
+
+def test_load_takes_a_network(undisturbed):
+    with pytest.raises(TypeError, match="^model must be Module or None, got 'resnet8'$"):
+        load(undisturbed[1], model="resnet8")
+    with pytest.raises(TypeError, match="^device must be str or device, got None$"):
+        load(undisturbed[1], device=None)
+
+
+def test_a_network_of_too_few_classes(tmp_path):
+    with pytest.raises(ValueError, match="^y must be from 0 to 4, got 0 to 9$"):
+        fit(config(), model=Tiny(classes=5))
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a CUDA device")
@@ -1363,7 +1539,7 @@ def test_a_folder_holds_one_kind_of_network(tmp_path):
         lambda model: fit(config(), model=model, folder=tmp_path),
         lambda model: load(tmp_path, model=model),
     ):
-        with pytest.raises(ValueError, match=r"holds a run of another network: [\s\S]*hidden|size"):
+        with pytest.raises(ValueError, match=r"holds a run of another network, [\s\S]*size"):
             use(Tiny(hidden=7))
     with pytest.raises(ValueError, match="holds a run of a given Tiny: pass one as model=..."):
         load(tmp_path)
@@ -1380,7 +1556,7 @@ def test_a_given_network_may_be_called_as_another(tmp_path):
     assert_same(weights(load(tmp_path, model=Tiny())), weights(run))
     state = checkpoint(tmp_path)
     del state["given"]  # as it was stored before
-    torch.save(state, tmp_path / "checkpoint.pt")
+    store(tmp_path, state)
     with pytest.raises(ValueError, match=r"checkpoint\.pt holds a run of another network"):
         load(tmp_path)
     with pytest.raises(ValueError, match="weights must be of the network of .*'resnet8'"):
@@ -1413,6 +1589,33 @@ def test_a_registered_network_is_one_of_the_configuration(tmp_path):
             assert_same(weights(load(folder)), weights(run))
     finally:
         del models.MODELS["line"]
+
+
+def test_other_peoples_data(tmp_path):
+    """250 classes of uint8 labels, arrays, a mask and no test part: as the same in tensors."""
+    generator = torch.Generator().manual_seed(4)
+    images = torch.randint(256, (70, 3, 8, 8), generator=generator, dtype=torch.uint8)
+    labels = torch.randint(250, (70,), generator=generator)
+    labels[3] = 249
+    train = torch.arange(70) < 60
+    tensors = data.Dataset(
+        "theirs",
+        images,
+        labels,
+        "a test",
+        {"train": train.nonzero()[:, 0], "test": torch.arange(60, 70)},
+    )
+    arrays = data.Dataset(
+        "theirs",
+        images.numpy(),
+        labels.numpy().astype(np.uint8),
+        "a test",
+        {"train": train.numpy()},
+    )
+    run = fit(config(), dataset=arrays, folder=tmp_path)
+    assert run.model.linear.out_features == 250
+    assert_same(weights(load(tmp_path)), weights(run))
+    assert_same(weights(fit(config(), dataset=tensors)), weights(run))
 
 
 def test_the_split_is_recorded(tmp_path):
@@ -1497,7 +1700,7 @@ def test_a_finite_difference_is_differentiated_in_float32(name):
     assert_same(exact.model.state_dict(), same.model.state_dict())
 
 
-def arithmetic():
+def settings():
     cudnn = torch.backends.cudnn
     return (
         torch.get_float32_matmul_precision(), torch.is_autocast_enabled("cpu"),
@@ -1514,15 +1717,15 @@ def test_torchs_settings_are_as_before(precision, monkeypatch):
     monkeypatch.setattr(torch.backends.cudnn, "benchmark", True)
     torch.set_float32_matmul_precision("medium")
     try:
-        before = arithmetic()
+        before = settings()
         with warnings.catch_warnings():
             warnings.simplefilter("error")
-            with choices.arithmetic(precision, torch.device("cpu")):
-                within = arithmetic()
+            with arithmetic(precision, torch.device("cpu")):
+                within = settings()
             fit(config(precision=precision))
-            with pytest.raises(Stopped), choices.arithmetic(precision, torch.device("cpu")):
+            with pytest.raises(Stopped), arithmetic(precision, torch.device("cpu")):
                 raise Stopped
-        assert arithmetic() == before
+        assert settings() == before
     finally:
         torch.set_float32_matmul_precision("highest")
     assert within == (
@@ -1535,6 +1738,56 @@ def test_torchs_settings_are_as_before(precision, monkeypatch):
         False,
         False,
     )
+
+
+def by_operation():
+    """Settings that torch has since 2.9."""
+    backends = torch.backends
+    return [
+        each.fp32_precision
+        for each in (
+            backends, backends.cudnn, backends.cudnn.conv, backends.cudnn.rnn,
+            backends.cuda.matmul, backends.mkldnn.matmul, backends.mkldnn.conv,
+        )
+    ]  # fmt: skip
+
+
+SETTINGS = {
+    "matmul": "torch.backends.cuda.matmul.fp32_precision = 'tf32'",
+    "conv": "torch.backends.cudnn.conv.fp32_precision = 'ieee'",
+    "mkldnn": "torch.backends.mkldnn.matmul.fp32_precision = 'bf16'",
+    "all": "torch.backends.fp32_precision = 'tf32'",
+    "some": "torch.backends.fp32_precision = 'tf32'; torch.backends.cudnn.fp32_precision = 'ieee'",
+    "none": "",
+}
+
+
+@pytest.fixture
+def newer():
+    """Whatever torch's newer settings become, they are put back."""
+    if not hasattr(torch.backends, "fp32_precision"):
+        pytest.skip("torch has them since 2.9")
+    with arithmetic("float32", torch.device("cpu")):
+        yield
+
+
+@pytest.mark.parametrize("said", SETTINGS)
+def test_torchs_newer_settings_are_as_before(said, newer, undisturbed):
+    """Which do not go together with the older ones. Within, float32 is float32."""
+    torch.backends.fp32_precision = "none"
+    exec(SETTINGS[said])
+    before = by_operation()
+    with arithmetic("float32", torch.device("cpu")):
+        within, older = by_operation(), settings()
+    assert by_operation() == before
+    assert (
+        not {"tf32", "bf16"} & {*within} and older[0] == "highest" and older[6:] == (False, False)
+    )
+    assert_same(weights(fit(LONG)), weights(undisturbed[0]))
+    assert by_operation() == before
+    torch.backends.fp32_precision = "none"  # what was inherited is still
+    inherited = {"all": {"none", "ieee"}}.get(said)
+    assert inherited is None or {*by_operation()} <= inherited
 
 
 # ---------------------------------------------------------------- progress

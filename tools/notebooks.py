@@ -44,7 +44,8 @@ def execute(source, parameters):
             f"{source.stem}: no parameter named {', '.join(sorted(unknown))}; it has {known}"
         )
     changed = {name: value for name, value in parameters.items() if value != defaults[name]}
-    os.environ.update(WDTR_WIDGETS="static", OMP_NUM_THREADS="1")
+    kernels = str(Path(sys.prefix, "share", "jupyter"))  # of this environment, before any other
+    os.environ.update(WDTR_WIDGETS="static", OMP_NUM_THREADS="1", JUPYTER_PATH=kernels)
     running = {}
     try:
         notebook = papermill.execute_notebook(

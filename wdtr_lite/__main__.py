@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from wdtr_lite import attacks, data, training
+from wdtr_lite.training import checkpoint
 
 TRAIN = """\
 Train a network on labelled images, with a gradient penalty, noise or adversarial examples if asked
@@ -42,12 +43,19 @@ On a cluster:     dask scheduler; dask worker ADDRESS --nthreads 1 (on each mach
 
 
 ATTACK = {  # each option's help, and what is offered
-    "alpha": ("step length (default: 2.5 epsilon / steps)",),
-    "steps": ("of ifgsm and pgd",),
-    "restarts": ("of pgd, each from a random start",),
-    "norm": ("of the radius", ("linf", "l2")),
-    "seed": ("of pgd's starts",),
+    "alpha": ("length of a step, in the same unit (default: 2.5 epsilon / steps)",),
+    "steps": ("how many, of ifgsm and pgd",),
+    "restarts": ("how many, of pgd, each from a random start",),
+    "norm": (
+        "of epsilon: the largest change of a pixel (linf), or the root of the sum of the squares "
+        "of all (l2)",
+        ("linf", "l2"),
+    ),
+    "seed": ("of pgd's random starts, a whole number",),
 }
+
+
+KINDS = {int: "N", float: "NUMBER", str: "NAME"}
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -68,7 +76,7 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     try:
         options.run(options)
-    except (ValueError, TypeError, OSError, training.Divergence) as error:
+    except (ValueError, TypeError, OSError, RuntimeError) as error:
         sys.exit(f"{parser.prog} {options.command}: {error}")
 
 
@@ -87,20 +95,41 @@ def _add_field(
     shown = " ".join(map(str, default)) if several else default
     command.add_argument(
         "--" + option.name.replace("_", "-"),
-        type=_or_none(kind) if optional else kind,
+        type=_reading(kind, optional),
         nargs="*" if several else None,
-        metavar="{" + offered + "}" if offered else kind.__name__.upper(),
+        metavar="{" + offered + "}" if offered else KINDS[kind],
         default=default,
         help=text.replace("%", "%%") + ("" if shown is None else f" (default: {shown})"),
     )
 
 
-def _or_none(kind: type) -> Callable[[str], Any]:
-    def read(text: str) -> Any:
-        return None if text == "none" else kind(text)
+def _reading(kind: type, optional: bool = False) -> Callable[[str], Any]:
+    """Of an option's text; numbers also as fractions."""
 
-    read.__name__ = kind.__name__  # argparse names it in its errors
+    def read(text: str) -> Any:
+        if optional and text == "none":
+            return None
+        return _number(text) if kind is float else kind(text)
+
+    read.__name__ = "number" if kind is float else kind.__name__  # argparse names it in its errors
     return read
+
+
+def _number(text: str) -> float:
+    numerator, slash, denominator = text.partition("/")
+    try:
+        return float(numerator) / float(denominator if slash else 1)
+    except ZeroDivisionError:
+        raise ValueError from None
+
+
+def _check_intensities(**lengths: float | None) -> None:
+    for name, length in lengths.items():
+        if length is not None and length > 1:
+            raise ValueError(
+                f"{name} must be at most 1, since intensities lie in [0, 1], got {length:g}: "
+                f"do you mean {length:g}/255?"
+            )
 
 
 def _made(kind: type, options: argparse.Namespace, **given: Any) -> Any:
@@ -128,6 +157,7 @@ def _add_train(command: argparse.ArgumentParser) -> None:
 
 
 def _train(options: argparse.Namespace) -> None:
+    _check_intensities(epsilon=options.epsilon)
     run = training.fit(
         _made(training.Config, options),
         folder=options.folder,
@@ -155,7 +185,11 @@ def _add_evaluate(command: argparse.ArgumentParser) -> None:
         "--attack", choices=["none", *attacks.METHODS], default="none", help="default: none"
     )
     command.add_argument(
-        "--epsilon", type=float, default=8 / 255, help="radius, of intensities (default: 8/255)"
+        "--epsilon",
+        type=_reading(float),
+        metavar="NUMBER",
+        default=8 / 255,
+        help="radius of the attack, of intensities in [0, 1] (default: 8/255)",
     )
     for option in fields(attacks.Attack)[2:]:
         _add_field(command, option, *ATTACK[option.name])
@@ -167,16 +201,31 @@ def _evaluate(options: argparse.Namespace) -> None:
     from wdtr_lite import evaluation
     from wdtr_lite.study import summary
 
-    dataset = data.load(run.config.data, split=run.config.split)
+    dataset = _trained_on(run, options)
     part = dataset.part(options.part, options.images)
     images, labels = (tensor.to(options.device) for tensor in part)
     shown, attack = {name: getattr(options, name) for name in ("folder", "part", "attack")}, None
     if options.attack != "none":
         made = _made(attacks.Attack, options, method=options.attack)
+        if made.norm == "linf":
+            _check_intensities(epsilon=made.epsilon, alpha=made.alpha)
         generator = torch.Generator(options.device).manual_seed(options.seed)
         attack, shown = partial(made, generator=generator), shown | made.settings
     wrong = evaluation.misclassified(run.model, images, labels, attack)
     print(json.dumps(shown | summary(wrong.cpu().numpy())))
+
+
+def _trained_on(run: training.Run, options: argparse.Namespace) -> data.Dataset:
+    """The data set of the run's name, if it is the one whose images the run was given."""
+    name, split = run.config.data, run.config.split
+    if name in data.names():
+        dataset = data.load(name, split=split)
+        if checkpoint.trained_on(options.folder, dataset):
+            return dataset
+    raise ValueError(
+        f"{options.folder} holds a run on images that it was given, other ones than those of "
+        f"{name!r} here: ask evaluation.error of them"
+    )
 
 
 # ---------------------------------------------------------------- experiment

@@ -136,7 +136,11 @@ class PixelGraph(nn.Module):
         """A copy on another device or of another type; what is computed with it still reaches this
         graph's kernel.
         """
-        device, dtype = device or self.device, dtype or self.dtype
+        if device is not None and str(device) != "meta":
+            checks.device(device)
+        device = self.device if device is None else device
+        dtype = self.dtype if dtype is None else dtype
+        checks.graph_dtype(dtype, "dtype")
         weight = self._weights()
         weight = self._weight if weight is None else weight.to(device, dtype)
         return PixelGraph(self.height, self.width, self.radius, weight=weight).to(device, dtype)
@@ -235,7 +239,7 @@ class PixelGraph(nn.Module):
         >>> j.tolist(), i.tolist()
         ([[1, 2]], [[3, 4]])
         """
-        dy, dx = offset
+        dy, dx = checks.offset(self, v, offset)
         h, w = self.height - dy, self.width - abs(dx)
         left = max(0, -dx)
         return v[..., :h, left : left + w], v[..., dy:, left + dx : left + dx + w]
@@ -344,6 +348,7 @@ class PixelGraph(nn.Module):
         >>> PixelGraph(1, 6, radius=1).components(x)
         tensor([[2, 2, 2, 3, 5, 5]])
         """
+        checks.layers(self, x)
         lit = (x > 0).double()
         number = torch.arange(self.size, device=x.device, dtype=torch.float64)
         label = number.view(self.height, self.width).expand_as(x)

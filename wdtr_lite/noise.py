@@ -71,6 +71,7 @@ def sample(
     checks.image(graph, x)
     checks.number(eta, "eta")
     checks.whole(n, "n")
+    checks.flag(nonnegative, "nonnegative")
     checks.generator(generator, x)
     u = x / graph.volume
     xi = x.new_zeros(n, *x.shape)
@@ -115,13 +116,13 @@ def project_to_simplex(x: Tensor, mass: Tensor | float) -> Tensor:
     ----------
     Duchi et al. (2008).
     """
-    checks.floating(x, "x")
-    mass = torch.as_tensor(mass, device=x.device, dtype=x.dtype)
-    bad = mass[~((mass >= 0) & mass.isfinite())]
-    if len(bad):
-        raise ValueError(f"mass must be non-negative and finite, got {bad[0]:g}")
+    checks.field(x)
+    mass = checks.totals(mass, x)
     flat = x.flatten(-2)
     ordered = flat.sort(dim=-1, descending=True).values
+    # A mass far below the pixels would be lost in their rounding, but not in that of differences.
+    top = ordered[..., :1].where(1000 * mass[..., None] < ordered[..., :1], 0)
+    flat, ordered = flat - top, ordered - top
     count = torch.arange(1, flat.shape[-1] + 1, device=x.device, dtype=x.dtype)
     threshold = (ordered.cumsum(-1) - mass[..., None]) / count
     support = (ordered > threshold).sum(-1, keepdim=True).clamp_min(1)

@@ -1,7 +1,9 @@
 r"""Adversarial images: what a change within a ball does to a classifier at worst, nearly.
 
-All attacks ascend the summed cross-entropy :math:`\sum_i \ell(f(x_i), y_i)` in the images, so that
-each image is attacked on its own where the model does not couple images. The model maps images (B,
+All attacks ascend the cross-entropy :math:`\ell(f(x_i), y_i)` of each image, which is attacked on
+its own where the model does not couple images. They follow the gradient of the margin
+:math:`\log \sum_{j \ne y} e^{z_j} - z_y` of the logits z, which has the same direction and does not
+vanish in rounding where a prediction is sure (:func:`input_gradient`). The model maps images (B,
 C, H, W) in [0, 1] to logits (B, K) or to an object that has them as ``.logits``; it is used in the
 mode it is in: put it in evaluation mode before. Its parameters and their ``.grad`` are left as they
 are.

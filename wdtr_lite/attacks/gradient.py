@@ -4,15 +4,17 @@ import torch
 from torch import Tensor
 
 from wdtr_lite import checks
+from wdtr_lite.attacks.margin import margin
 from wdtr_lite.models import Classifier
-from wdtr_lite.regularizer.forward import cross_entropy
 
 
 def fgsm(model: Classifier, x: Tensor, y: Tensor, epsilon: float, *, norm: str = "linf") -> Tensor:
     r"""The fast gradient (sign) method: one step of length epsilon, clipped to [0, 1].
 
     .. math:: x' = x + \epsilon \operatorname{sign}(g) \quad\text{or}\quad
-       x' = x + \epsilon\, g / \|g\|_2, \qquad g = \nabla_x \ell(f(x), y)
+       x' = x + \epsilon\, g / \|g\|_2, \qquad g \parallel \nabla_x \ell(f(x), y)
+
+    with g as in :func:`input_gradient`.
 
     Parameters
     ----------
@@ -60,10 +62,10 @@ def ifgsm(
     about x, then to [0, 1].
 
     .. math:: x_{k+1} = \Pi_{[0,1]}\, \Pi_{\epsilon}\bigl(
-       x_k + \alpha \operatorname{sign} \nabla_x \ell(f(x_k), y)\bigr), \quad x_0 = x
+       x_k + \alpha \operatorname{sign} g(x_k)\bigr), \quad x_0 = x
 
-    and likewise with :math:`g / \|g\|_2`. The paper's I-FGSM-20 is epsilon = 8/255, alpha = 2/255,
-    steps = 20.
+    and likewise with :math:`g / \|g\|_2`; g as in :func:`input_gradient`. The paper's I-FGSM-20 is
+    epsilon = 8/255, alpha = 2/255, steps = 20.
 
     Parameters
     ----------
@@ -114,7 +116,8 @@ def pgd(
         As in :func:`ifgsm`; y are labels.
     restarts : int
         Runs from different points, with the images that no run before it had misclassified. Of each
-        image the misclassified result is kept or, without one, that of the largest loss.
+        image the misclassified result is kept or, without one, that of the largest loss, compared
+        by the margin, which does not saturate.
     generator : torch.Generator, optional
         On the device of x. Starts are uniform in the ball, then clipped to [0, 1]; without a
         generator the start is x.
@@ -148,22 +151,22 @@ def pgd(
         return ascend(model, x, y, x, epsilon, alpha, steps, norm)
     checks.attacked(x, y)
     checks.labels(y, x)
-    checks.strength(epsilon, alpha, steps, norm)
+    checks.strength(epsilon, alpha, steps, norm, x.dtype)
     checks.generator(generator, x)
     found = ascend(model, x, y, _start(x, epsilon, norm, generator), epsilon, alpha, steps, norm)
     if restarts == 1:
         return found
-    wrong, loss = _outcome(model, found, y)
+    wrong, height = _outcome(model, found, y)
     for _ in range(restarts - 1):
         start = _start(x, epsilon, norm, generator)
         left = (~wrong).nonzero().squeeze(1)
         if not len(left):
             break
         again = ascend(model, x[left], y[left], start[left], epsilon, alpha, steps, norm)
-        again_wrong, again_loss = _outcome(model, again, y[left])
-        better = again_wrong | (again_loss > loss[left])
+        again_wrong, again_height = _outcome(model, again, y[left])
+        better = again_wrong | (again_height > height[left])
         at = left[better]
-        found[at], wrong[at], loss[at] = again[better], again_wrong[better], again_loss[better]
+        found[at], wrong[at], height[at] = again[better], again_wrong[better], again_height[better]
     return found
 
 
@@ -195,8 +198,8 @@ def ascend(
         Adversarial images, detached.
     """
     checks.attacked(x, y)
-    checks.strength(epsilon, alpha, steps, norm)
-    checks.like(start, x, "start")
+    checks.strength(epsilon, alpha, steps, norm, x.dtype)
+    checks.start(start, x)
     centre, at = x.detach(), start.detach()
     for _ in range(steps):
         gradient = input_gradient(model, at, y)
@@ -207,8 +210,19 @@ def ascend(
 
 
 def input_gradient(model: Classifier, x: Tensor, y: Tensor) -> Tensor:
-    r"""The gradient in the images of what attacks ascend,
-    :math:`\nabla_x \sum_i \ell(f(x_i), y_i)`.
+    r"""The gradient in the images of what attacks ascend: of labels that of the margin, which has
+    the direction of the cross-entropy's, but does not round to zero where a prediction is sure.
+
+    .. math:: g = \nabla_x m, \quad m = \log \sum_{j \ne y} e^{z_j} - z_y, \quad z = f(x), \qquad
+       \ell = \log(1 + e^m), \quad \nabla_x \ell = \frac{g}{1 + e^{-m}}
+
+    Of probabilities q it is the gradient of the cross-entropy, written in the gaps :math:`d_j = z_j
+    - z_c` to the likeliest class c,
+
+    .. math:: \ell = \log\Bigl(1 + \sum_{j \ne c} e^{d_j}\Bigr) - \sum_{j \ne c} q_j d_j, \qquad
+       \frac{\partial \ell}{\partial d_j} = p_j - q_j;
+
+    where q is of one class alone, that of the margin.
 
     Parameters
     ----------
@@ -224,21 +238,31 @@ def input_gradient(model: Classifier, x: Tensor, y: Tensor) -> Tensor:
     >>> import torch
     >>> from wdtr_lite.attacks import input_gradient
     >>> brighter_is_one = lambda x: torch.stack([0 * x.sum((1, 2, 3)), x.sum((1, 2, 3))], 1)
+    >>> input_gradient(brighter_is_one, torch.zeros(1, 1, 1, 2), torch.tensor([1]))
+    tensor([[[[-1., -1.]]]])
     >>> input_gradient(brighter_is_one, torch.zeros(1, 1, 1, 2), torch.tensor([[0.25, 0.75]]))
     tensor([[[[-0.2500, -0.2500]]]])
     """
+    checks.function(model, "model")
     checks.batch(x)
+    checks.recording(x)
     checks.targets(y, x)
+    checks.probabilities(y)
     with torch.enable_grad():
         leaf = x.detach().requires_grad_()
-        return torch.autograd.grad(cross_entropy(checks.logits(model(leaf), x), y).sum(), leaf)[0]
+        value = margin(checks.logits(model(leaf), x), y).sum()
+        seen = value.requires_grad
+        found = torch.autograd.grad(value, leaf, allow_unused=True)[0] if seen else None
+    gradient = checks.differentiable(found)
+    checks.computed(value, gradient)
+    return gradient
 
 
 @torch.no_grad()
 def _outcome(model: Classifier, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    """Whether each image is misclassified, and its loss."""
+    """Whether each image is misclassified, and its margin."""
     logits = checks.logits(model(x), x)
-    return logits.argmax(1) != y, cross_entropy(logits, y)
+    return logits.argmax(1) != y, margin(logits, y)
 
 
 def spread(value: Tensor) -> Tensor:

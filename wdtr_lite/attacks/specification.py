@@ -32,8 +32,10 @@ def register(name: str, method: Callable[..., Tensor] | None = None) -> Callable
     function
         `method` itself.
     """
+    checks.text(name, "name")
     if method is None:
         return partial(register, name)
+    checks.registered(name, method, "method", METHODS)
     METHODS[name] = method
     return method
 
@@ -77,9 +79,8 @@ class Attack:
 
     def __post_init__(self):
         checks.option(self.method, "method", tuple(METHODS))
-        checks.number(self.epsilon, "epsilon")
-        checks.whole(self.steps, "steps")
-        checks.strength(self.epsilon, self.step, self.steps, self.norm)
+        alpha = self.epsilon if self.alpha is None else self.alpha
+        checks.strength(self.epsilon, alpha, self.steps, self.norm)
         checks.whole(self.restarts, "restarts")
         checks.whole(self.seed, "seed", 0)
 
@@ -108,9 +109,14 @@ class Attack:
         self, model: Classifier, x: Tensor, y: Tensor, generator: torch.Generator | None = None
     ) -> Tensor:
         """Adversarial images, their random starts of the generator, if there is one."""
+        checks.function(model, "model")
         checks.floating(x, "x")
+        if generator is not None:
+            checks.generator(generator, x)
         settings = self.settings
         if "seed" in settings:
             del settings["seed"]
-            settings["generator"] = generator or torch.Generator(x.device).manual_seed(self.seed)
+            if generator is None:
+                generator = torch.Generator(x.device).manual_seed(self.seed)
+            settings["generator"] = generator
         return METHODS[self.method](model, x, y, **settings)

@@ -32,6 +32,8 @@ def wasserstein_attack(
     .. math:: \xi^\top L(\tilde x)^{+}\, \xi \le \epsilon^2, \qquad 0 \le x + \xi \le 1, \qquad
        \textstyle\sum_i \xi_i = 0 \text{ in each channel.}
 
+    A black or a white channel stays as it is.
+
     To first order the loss rises most along :math:`v = L(\tilde x)\, g / \sqrt{g^\top L(\tilde x)\,
     g}`, a vector of length 1; for a linear loss and an interior image :math:`\xi = \epsilon v`
     solves the problem. After each step, of length ε, or :math:`2.5\, \epsilon / \text{steps}` if
@@ -51,8 +53,8 @@ def wasserstein_attack(
     unit : {None, "pixel"}
         As in :func:`~wdtr_lite.metric.tangent_norm_sq`.
     floor : float
-        Positive. At x itself no mass can reach a black pixel without lit neighbours; the floor
-        links all pixels. It is in the metric only, not in the image.
+        Positive, at most 1. At x itself no mass can reach a black pixel without lit neighbours; the
+        floor links all pixels. It is in the metric only, not in the image.
 
     Returns
     -------
@@ -78,8 +80,8 @@ def wasserstein_attack(
     checks.image(graph, x)
     checks.attacked(x, y)
     checks.whole(steps, "steps")
-    _check_radius(epsilon, x)
-    checks.number(floor, "floor", positive=True)
+    checks.radii(epsilon, x)
+    checks.floor(floor, x.dtype)
     factor = operators.squared_unit(graph, unit)
     x = x.detach()
     at = x.clamp_min(floor)
@@ -112,12 +114,14 @@ def to_box(x: Tensor, xi: Tensor) -> Tensor:
         tau = (below + above) / 2
         positive = (xi - tau).clamp(low, high).sum((-2, -1), keepdim=True) > 0
         below, above = torch.where(positive, tau, below), torch.where(positive, above, tau)
-    return (xi - (below + above) / 2).clamp(low, high).to(x.dtype)
+    return _balanced((xi - (below + above) / 2).clamp(low, high)).to(x.dtype)
 
 
-def _check_radius(epsilon: float | Tensor, x: Tensor) -> None:
-    if not isinstance(epsilon, Tensor):
-        return checks.number(epsilon, "epsilon")
-    if epsilon.shape != x.shape[:1]:
-        raise ValueError(f"epsilon must be one number or ({len(x)},), got {tuple(epsilon.shape)}")
-    checks.nonnegative(epsilon, "epsilon")
+def _balanced(xi: Tensor) -> Tensor:
+    """Changes that add and take away one mass in each channel, the smaller of the two: of a black
+    or a white channel, where one of them is rounding, none.
+    """
+    more, less = xi.clamp_min(0), -xi.clamp_max(0)
+    gain, loss = (part.sum((-2, -1), keepdim=True) for part in (more, less))
+    mass = torch.minimum(gain, loss)
+    return more * (mass / gain.where(gain > 0, 1)) - less * (mass / loss.where(loss > 0, 1))

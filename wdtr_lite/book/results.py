@@ -1,12 +1,12 @@
 """What the page of results says: which file is from where."""
 
-import json
 from collections.abc import Mapping
 
 from IPython.display import Markdown
 
 from wdtr_lite import study
 from wdtr_lite.book import tables
+from wdtr_lite.study.results import report_in
 
 __all__ = ["benchmarks_table", "commands", "experiments_table", "load", "versions", "weights"]
 
@@ -16,7 +16,7 @@ Reports = Mapping[str, Mapping]  # by the file's name without its suffix
 def load() -> Reports:
     """Every report of ``results/``."""
     paths = sorted(study.path_of("").parent.glob("*.json"))
-    return {path.stem: json.loads(path.read_text()) for path in paths}
+    return {path.stem: report_in(path) for path in paths}
 
 
 def experiments_table(reports: Reports) -> Markdown:

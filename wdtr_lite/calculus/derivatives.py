@@ -1,10 +1,11 @@
 """First and second derivatives of a function of images: gradient, Christoffel symbol, Hessian."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from functools import reduce
 
 import torch
 from torch import Tensor
+from torch.autograd.graph import Node
 
 from wdtr_lite import checks
 from wdtr_lite.graph import PixelGraph
@@ -23,16 +24,10 @@ def differentiate(f: Function, x: Tensor, *, create_graph: bool) -> tuple[Tensor
     """x as a leaf of autograd's graph, or x itself where it is on one, and the ordinary gradient of
     f there.
     """
+    checks.function(f, "f")
     with torch.enable_grad():
         leaf = x if x.requires_grad else x.detach().requires_grad_()
-        value = f(leaf)
-        if not isinstance(value, Tensor):
-            raise TypeError(f"f must return a tensor, got {type(value).__name__}")
-        expected = leaf.shape[: max(leaf.dim() - 3, 0)]
-        if value.shape != expected:
-            raise ValueError(
-                f"f must return one number per image, {tuple(expected)}, got {tuple(value.shape)}"
-            )
+        value = checks.numbers(f(leaf), leaf.shape[: max(leaf.dim() - 3, 0)], "f")
         if not value.requires_grad:
             return leaf, torch.zeros_like(leaf)
         return leaf, torch.autograd.grad(
@@ -48,6 +43,32 @@ def second_derivative(grad: Tensor, leaf: Tensor, v: Tensor, *, create_graph: bo
         grad, leaf, v, retain_graph=True, create_graph=create_graph, materialize_grads=True
     )
     return product
+
+
+def refuse_wrong_thirds(grad: Tensor, name: str = "f") -> None:
+    """Refuse a function with layers that take the mean and variance of what they see for constants
+    in their third derivatives, from its gradient with its graph.
+    """
+    for node in autograd_nodes(grad):
+        kind, training = node.name(), getattr(node, "_saved_train", True)
+        if training and ("BatchNormBackwardB" in kind or "LayerNormBackwardB" in kind):
+            raise ValueError(
+                f"{name} has third derivatives that torch gets wrong, of {kind}: put batch "
+                "normalisation in evaluation mode, take GroupNorm for layer and instance "
+                "normalisation, or ask for no derivative of the result (torch.no_grad())"
+            )
+
+
+def autograd_nodes(value: Tensor) -> Iterator[Node]:
+    """Autograd's graph of a tensor."""
+    seen, left = set(), [value.grad_fn]
+    while left:
+        node = left.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        left.extend(before for before, _ in node.next_functions)
+        yield node
 
 
 def hessian_trace(
@@ -93,8 +114,10 @@ def gradient(f: Function, graph: PixelGraph, x: Tensor, *, create_graph: bool = 
     Appendix B (ii) of Lin et al. (2019).
     """
     checks.image(graph, x)
+    checks.flag(create_graph, "create_graph")
+    grad = differentiate(f, x, create_graph=create_graph)[1]
     with torch.set_grad_enabled(create_graph):
-        return operators.product(graph, x, differentiate(f, x, create_graph=create_graph)[1])
+        return operators.product(graph, x, grad)
 
 
 def christoffel(graph: PixelGraph, x: Tensor, sigma1: Tensor, sigma2: Tensor) -> Tensor:
@@ -130,7 +153,8 @@ def christoffel(graph: PixelGraph, x: Tensor, sigma1: Tensor, sigma2: Tensor) ->
     phi2 = tangent.solve(graph, x, sigma2, "sigma2").value
     carried = operators.product(graph, sigma1, phi2) + operators.product(graph, sigma2, phi1)
     density = operators.carre_du_champ(graph, phi1, phi2) / graph.volume
-    return (operators.product(graph, x, density) - carried) / 2
+    symbol = (operators.product(graph, x, density) - carried) / 2
+    return operators.in_range(symbol, "christoffel")
 
 
 def hessian(
@@ -170,7 +194,10 @@ def hessian(
     Appendix B (iii) of Lin et al. (2019).
     """
     checks.image(graph, x, interior=True)
+    checks.flag(create_graph, "create_graph")
     leaf, grad = differentiate(f, x, create_graph=True)
+    if create_graph:
+        refuse_wrong_thirds(grad)
     with torch.set_grad_enabled(create_graph):
         symbol = christoffel(graph, x, sigma1, sigma2)
         second = second_derivative(grad, leaf, sigma2, create_graph=create_graph)

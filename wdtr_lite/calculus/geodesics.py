@@ -47,8 +47,7 @@ def geodesic(
     """
     checks.image(graph, x, interior=True)
     checks.whole(steps, "steps")
-    if not abs(time) < float("inf"):
-        raise ValueError(f"time must be finite, got {time!r}")
+    checks.finite(time, "time")
     phi, h = tangent.solve(graph, x, sigma, "sigma").value, time / steps
 
     def flow(x, phi):

@@ -1,6 +1,6 @@
 """The Riemannian volume, and the Laplace–Beltrami operator that needs it."""
 
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -12,6 +12,7 @@ from wdtr_lite.calculus.derivatives import (
     differentiate,
     hessian_trace,
     raised,
+    refuse_wrong_thirds,
 )
 from wdtr_lite.graph import PixelGraph
 from wdtr_lite.metric import operators
@@ -57,6 +58,7 @@ def log_volume(graph: PixelGraph, x: Tensor) -> Tensor:
     checks.image(graph, x, interior=True)
     matrix = operators.dense_laplacian(graph.converted(dtype=torch.float64), x.double())
     scale = matrix.detach().diagonal(dim1=-2, dim2=-1).mean(-1)
+    operators.in_range(scale, "log_volume")
     factor, failed = torch.linalg.cholesky_ex(matrix + scale[..., None, None] / graph.size)
     if bool(failed.any()):
         raise RuntimeError(f"log_volume: {_TOO_UNEVEN}")
@@ -100,7 +102,8 @@ def log_volume_gradient(graph: PixelGraph, x: Tensor) -> Tensor:
         raise RuntimeError(f"log_volume_gradient: {_TOO_UNEVEN}") from error
     diagonal = inverse.diagonal(dim1=-2, dim2=-1)
     resistance = diagonal[..., :, None] + diagonal[..., None, :] - 2 * inverse
-    return (-(wide.adjacency() * resistance).sum(-1).view_as(x) / (4 * wide.volume)).to(x.dtype)
+    value = -(wide.adjacency() * resistance).sum(-1).view_as(x) / (4 * wide.volume)
+    return operators.in_range(value.to(x.dtype), "log_volume_gradient")
 
 
 def laplacian_divergence(graph: PixelGraph) -> Tensor:
@@ -125,6 +128,7 @@ def laplacian_divergence(graph: PixelGraph) -> Tensor:
     ----------
     The term that Appendix B (v) and equation (8) of Lin et al. (2019) leave out.
     """
+    checks.graph(graph)
     return (graph.degree.sum() - graph.neighbor_sum(1 / graph.volume)) / 2
 
 
@@ -187,16 +191,24 @@ def laplace_beltrami(
     ----------
     Appendix B (v) and equation (8) of Lin et al. (2019), corrected.
     """
+    checks.flag(volume, "volume")
+    checks.flag(create_graph, "create_graph")
     checks.point(metric, x, interior=volume)
     checks.option(estimator, "estimator", ("exact", "stochastic"))
+    if estimator == "stochastic":
+        checks.whole(samples, "samples", 2)
+        checks.generator(generator, x)
     leaf, grad = differentiate(f, x, create_graph=True)
+    if create_graph:
+        refuse_wrong_thirds(grad)
     with torch.set_grad_enabled(create_graph):
         if estimator == "exact":
             pairs = ((e, raised(metric, x, e)) for e in _unit_vectors(x))
             value = hessian_trace(grad, leaf, pairs, create_graph)
             trace = Estimate(value, torch.zeros_like(value))
         else:
-            trace = _sampled_trace(grad, leaf, _noises(metric, x, samples, generator), create_graph)
+            noises = _noises(metric, x, samples, cast(torch.Generator, generator))
+            trace = _sampled_trace(grad, leaf, noises, create_graph)
         if not isinstance(metric, PixelGraph) or not volume:
             return trace
         drift = operators.product(metric, x, log_volume_gradient(metric, x))
@@ -243,15 +255,13 @@ def _unit_vectors(x: Tensor):
         yield e.view(shape).expand_as(x)
 
 
-def _noises(metric: Metric, x: Tensor, samples: int, generator: torch.Generator | None):
+def _noises(metric: Metric, x: Tensor, samples: int, generator: torch.Generator):
     """Directions of covariance L(x), or of the identity."""
-    checks.whole(samples, "samples", 2)
-    source = checks.generator(generator, x)
     for _ in range(samples):
         if isinstance(metric, PixelGraph):
-            yield noise.sample(metric, x, 1.0, generator=source)[0]
+            yield noise.sample(metric, x, 1.0, generator=generator)[0]
         else:
-            yield torch.randn(x.shape, generator=source, device=x.device, dtype=x.dtype)
+            yield torch.randn(x.shape, generator=generator, device=x.device, dtype=x.dtype)
 
 
 def _sampled_trace(grad: Tensor, leaf: Tensor, directions, create_graph: bool) -> Estimate:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from wdtr_lite import checks
+from wdtr_lite.data import given
 
 Folder = str | os.PathLike | None
 
@@ -28,14 +29,17 @@ class Dataset:
     source : str
         Where the images were read from.
     split : dict of str to tensor
-        Indices of the images of each part: ``"train"`` and ``"test"``, which have none in common;
-        ``"validation"``, for choosing hyperparameters, outside ``"test"`` but not always outside
-        ``"train"``; and ``"fit"``, if not given, the images of ``"train"`` that are not in
-        ``"validation"``.
+        Indices of the images of each part: ``"train"``; ``"test"``, without which nothing is
+        tested, and which has none in common with any other; ``"validation"``, for choosing
+        hyperparameters, not always outside ``"train"``; and, where there is one, ``"fit"``, if not
+        given, the images of ``"train"`` that are not in ``"validation"``.
     split_name : str or None
         Which split it is, of a data set that has several.
     classes : tuple of str
         Their names in the order of the labels; by default ``"0"``, ``"1"``, … to the largest label.
+
+    NumPy arrays are taken too, labels of any integer type or in a list, and the indices of a part
+    as a list, a range, a slice or a mask.
 
     Examples
     --------
@@ -59,19 +63,19 @@ class Dataset:
     classes: tuple[str, ...] = ()
 
     def __post_init__(self):
-        checks.images(self.images, floats=False)
-        checks.labels(self.labels, self.images, "labels")
-        missing = {"train", "test"} - self.split.keys()
-        if missing:
-            raise ValueError(f"split must have the parts train and test, got {list(self.split)}")
-        largest = int(self.labels.max()) if len(self.labels) else -1
-        classes = tuple(self.classes) or tuple(map(str, range(largest + 1)))
-        checks.classes(self.labels, len(classes), "labels")
-        object.__setattr__(self, "classes", classes)
-        if "fit" not in self.split:
-            train = self.split["train"]
-            fit = train[~torch.isin(train, self.split.get("validation", train[:0]))]
-            object.__setattr__(self, "split", {**self.split, "fit": fit})
+        checks.text(self.name, "name")
+        checks.instance(self.source, "source", str)
+        checks.instance(self.split_name, "split_name", (str, type(None)))
+        images = given.images(self.images)
+        labels = given.labels(self.labels, images)
+        held = {
+            "images": images,
+            "labels": labels,
+            "split": given.split(self.split, len(images)),
+            "classes": given.classes(self.classes, labels),
+        }
+        for name, value in held.items():
+            object.__setattr__(self, name, value)
 
     @property
     def channels(self) -> int:
@@ -81,14 +85,13 @@ class Dataset:
         """Images and labels of one part of the split; of so many images only, drawn at random,
         always the same.
         """
-        if which not in self.split:
-            raise ValueError(f"which must be one of {sorted(self.split)}, got {which!r}")
+        checks.option(which, "which", tuple(self.split))
         index = self.split[which]
         if images is not None:
-            if not 1 <= images <= len(index):
+            checks.whole(images, "images")
+            if images > len(index):
                 raise ValueError(
-                    f"images must be at least 1 and at most {len(index)}, those of {which!r}, "
-                    f"got {images}"
+                    f"images must be at most {len(index)}, those of {which!r}, got {images}"
                 )
             drawn = torch.randperm(len(index), generator=torch.Generator().manual_seed(0))
             index = index[drawn[:images]]
@@ -98,7 +101,8 @@ class Dataset:
         train = self.split["train"]
         apart = not torch.isin(self.split.get("validation", train), train).any()
         shown = ["train", "validation", "test"] if apart else ["train", "test"]
-        parts = ", ".join(f"{len(self.split[part]):,} {part}" for part in shown)
+        there = [part for part in shown if part in self.split]
+        parts = ", ".join(f"{len(self.split[part]):,} {part}" for part in there)
         name = f"{self.name} ({self.split_name})" if self.split_name else self.name
         size = f"{len(self.images):,} images ({parts}) of {tuple(self.images.shape[1:])}"
         return f"{name}: {size}, from {self.source}"
@@ -139,7 +143,9 @@ def register(name: str, read: Read | None = None, *, splits: Iterable[str] = ())
     """
     if read is None:
         return partial(register, name, splits=splits)
-    SOURCES[name] = Source(read, tuple(splits))
+    checks.function(read, "read")
+    checks.untaken(name, read, {each: source.read for each, source in SOURCES.items()})
+    SOURCES[name] = Source(read, checks.texts(splits, "splits"))
     return read
 
 
@@ -206,6 +212,8 @@ def load(name: str, root: Folder = None, *, split: str | None = None) -> Dataset
     and Vollgraf (2017).
     """
     checks.option(name, "name", names())
+    if root is not None:
+        checks.folder(root, "root")
     read, splits = SOURCES[name]
     if split not in (None, *splits):
         allowed = " or ".join(map(repr, (None, *splits)))

@@ -88,13 +88,17 @@ def misclassified(
     checks.images(images)
     checks.labels(labels, images, "labels")
     checks.whole(batch_size, "batch_size")
+    if attack is not None:
+        checks.function(attack, "attack")
     wrong = [images.new_zeros(0, dtype=torch.bool)]
     with evaluating(model):
         for part in parts(images, batch_size):
             x, y = as_batch(images[part]), labels[part]
             if attack is not None:
                 x = _attacked(attack, model, x, y)
-            wrong.append(labels_of(model, x) != y)
+            logits = logits_of(model, x)
+            checks.classes(y, logits.shape[1], "labels")
+            wrong.append(largest(logits) != y)
     return torch.cat(wrong)
 
 
@@ -156,8 +160,7 @@ def robust_error(
     ----------
     Section 5.1 of Lin et al. (2019).
     """
-    if not callable(attack):
-        raise TypeError(f"attack must be a function of model, x and y, got {type(attack).__name__}")
+    checks.function(attack, "attack")
     return _rate(misclassified(model, images, labels, attack, batch_size=batch_size))
 
 
@@ -193,8 +196,17 @@ def as_batch(images: Tensor) -> Tensor:
     return x if x.dim() == 4 else x.unsqueeze(1)
 
 
-@torch.no_grad()
 def labels_of(model: Classifier, x: Tensor) -> Tensor:
     """The predicted labels of a batch, as in :func:`predictions`."""
-    logits = checks.logits(model(x), x)
+    return largest(logits_of(model, x))
+
+
+@torch.no_grad()
+def logits_of(model: Classifier, x: Tensor) -> Tensor:
+    """The logits of a batch, without a graph."""
+    return checks.logits(model(x), x)
+
+
+def largest(logits: Tensor) -> Tensor:
+    """The first of the largest of each row; -1 where one is NaN."""
     return logits.argmax(1).where(~logits.isnan().any(1), -1)

@@ -202,6 +202,9 @@ def variations(
     ----------
     Simard, Steinkraus and Platt (2003) for elastic deformations.
     """
+    checks.varied(images, shift, margin)
+    checks.whole(seed, "seed", 0)
+    checks.number(degrees, "degrees")
     size = list(images.shape[-2:])
     height, width = (side + 2 * margin for side in size)
     bilinear = v2.InterpolationMode.BILINEAR
@@ -241,14 +244,5 @@ def _checked(
     """The dimension of the axis, and the shifts."""
     checks.option(axis, "axis", tuple(_AXES))
     checks.option(padding, "padding", _PADDINGS)
-    side, shifts = image.shape[_AXES[axis]], list(shifts)
-    limit = side - (padding == "reflect")
-    if not shifts:
-        raise ValueError("shifts must hold at least one shift")
-    for shift in shifts:
-        checks.whole(shift, "shifts", -limit)
-        if shift > limit:
-            raise ValueError(
-                f"shifts must be at most {limit} with {padding!r} and {side} pixels, got {shift}"
-            )
-    return _AXES[axis], [int(shift) for shift in shifts]
+    dim = _AXES[axis]
+    return dim, checks.shifts(shifts, image.shape[dim], padding)

@@ -62,16 +62,18 @@ def dynamic_distance(
     """
     checks.image(graph, x)
     checks.image(graph, y, "y")
-    checks.on_graph(graph, y, "y", x)
+    checks.like(y, x, "y")
     checks.whole(steps, "steps", 2)
-    masses = [z.detach().double().sum((-2, -1)) for z in (x, y)]
-    if not torch.allclose(*masses, rtol=1e-6 if graph.dtype != torch.float64 else 1e-10, atol=0):
-        raise ValueError("x and y must have the same mass in each channel")
+    checks.same_mass(x, y)
     factor = operators.squared_unit(graph, unit)
     ends = [z.detach().double().cpu().reshape(-1, graph.size).numpy() for z in (x, y)]
     wide = graph.converted("cpu", torch.float64)
     weights, volume = (z.detach().numpy() for z in (wide.adjacency(), wide.volume.flatten()))
-    paths = [_geodesic_path(weights, volume, a, b, steps) for a, b in zip(*ends, strict=True)]
+    paths = []
+    for a, b in zip(*ends, strict=True):
+        exponent = int(np.frexp(a.sum())[1])  # of squares in range; does not round
+        a, b = np.ldexp(a, -exponent), np.ldexp(b, -exponent)
+        paths.append(np.ldexp(_geodesic_path(weights, volume, a, b, steps), exponent))
     inside = torch.as_tensor(np.stack(paths, 1)[1:-1], device=x.device, dtype=x.dtype)
     path = torch.cat([x[None], inside.view(steps - 1, *x.shape), y[None]])
     middle, move = ((path[1:] + path[:-1]) / 2).double(), path.diff(dim=0).double()
@@ -83,7 +85,8 @@ def dynamic_distance(
     squared = steps * torch.einsum("k...i,k...ij,k...j->...", move, inverse, move)
     squared = (squared.sum(-1) if x.dim() > 2 else squared) / factor
     distance = torch.where(squared > 0, squared.where(squared > 0, 1).sqrt(), 0)
-    return DynamicDistance(distance.to(x.dtype), path.detach())
+    distance = operators.in_range(distance.to(x.dtype), "dynamic_distance")
+    return DynamicDistance(distance, path.detach())
 
 
 def _geodesic_path(

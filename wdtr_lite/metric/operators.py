@@ -40,6 +40,13 @@ def image_sum(value: Tensor) -> Tensor:
     return value.sum(tuple(range(-min(3, value.dim()), 0)), dtype=torch.float64).to(value.dtype)
 
 
+def in_range(value: Tensor, what: str) -> Tensor:
+    """A value of finite arguments, which is finite unless it or its parts overflow."""
+    if checks.eager(value) and not bool(value.isfinite().all()):
+        raise RuntimeError(f"{what} overflows {value.dtype}: scale its arguments")
+    return value
+
+
 def mean_diagonal(graph: PixelGraph, x: Tensor) -> Tensor:
     """The mean of the diagonal of L(x) over all pixels, channels and images."""
     return graph.degree.sum() * x.mean()

@@ -76,7 +76,7 @@ def solve(
 ) -> Potential:
     """As :func:`potential`, of a vector that messages call `name`."""
     checks.image(graph, x)
-    checks.on_graph(graph, xi, name, x)
+    checks.vector(graph, xi, name, x)
     low = graph.dtype != torch.float64
     tol = (1e-5 if low else 1e-10) if tol is None else tol
     checks.tolerance(tol)
@@ -85,17 +85,18 @@ def solve(
     if not x.numel():
         return Potential(torch.zeros_like(x), 0, 0.0)
     shape = (-1, graph.height, graph.width)
-    solver = _Solver(graph, x.detach().reshape(shape), tol, max_iter)
     with torch.no_grad():
-        right = solver.balance(xi.detach().reshape(shape), 1e-4 if low else 1e-9, name)
+        solver = _Solver(graph, x.detach().reshape(shape), tol, max_iter)
+        right, size = solver.balance(xi.detach(), _slack(x, xi, 1e-4 if low else 1e-9), name)
         value, iterations, residual = solver.solve(right)
-        value = value.view(x.shape)
-        work, energy = ((value * v).sum((-2, -1)) for v in (xi, operators.product(graph, x, value)))
+        image = operators.product(graph, solver.x, value)
+        work, energy = ((value * v).sum((1, 2)) for v in (xi.reshape(shape) / size, image))
         if not bool(((work - energy).abs() <= tol**0.5 * work).all()):
             solver.fail(
                 f"the solution's energy does not match its work: {name}'s rounding matters "
                 "where x hardly has mass"
             )
+        value = solver.unscaled(value, size, name).view(x.shape)
     if torch.is_grad_enabled() and (
         x.requires_grad or xi.requires_grad or graph.volume.requires_grad
     ):
@@ -104,30 +105,56 @@ def solve(
     return Potential(value, iterations, residual)
 
 
+def _slack(x: Tensor, xi: Tensor, tol: float) -> Tensor:
+    """How far from zero xi's sums may be, per channel: relative to it, or by the rounding of x where
+    xi is a difference of images.
+    """
+    own = xi.detach().abs().sum((-2, -1), dtype=torch.float64)
+    size, mass = (
+        v.sum(-1, keepdim=True).expand_as(v) if v.dim() else v
+        for v in (own, x.detach().sum((-2, -1), dtype=torch.float64))
+    )
+    rounding = torch.minimum(8 * torch.finfo(x.dtype).eps * mass, size / 100)
+    return torch.maximum(tol * own, rounding)
+
+
+def _size(v: Tensor) -> Tensor:
+    """The power of two below each largest value of (M, H, W); dividing by it rounds nothing."""
+    most = v.abs().amax((1, 2), keepdim=True)
+    return torch.where(most > 0, most / (2 * most.frexp().mantissa), 1)
+
+
 class _Solver:
-    """Conjugate gradients for L(x) Phi = xi on a batch x (M, H, W)."""
+    """Conjugate gradients for L(x) Phi = xi on a batch x (M, H, W), of images and vectors that are
+    brought to size 1, so that no square is out of range.
+    """
 
     def __init__(self, graph: PixelGraph, x: Tensor, tol: float, max_iter: int):
-        with torch.no_grad():
-            self.graph = graph
-            self.x, self.tol, self.max_iter = x, tol, max_iter
-            self.density = x / graph.volume
-            self.diagonal = operators.diagonal(graph, self.density)
-            self.component = graph.components(x)
+        self.graph, self.tol, self.max_iter = graph, tol, max_iter
+        self.size = _size(x)
+        self.x = x / self.size
+        self.density = self.x / graph.volume
+        self.diagonal = operators.diagonal(graph, self.density)
+        self.component = graph.components(x)
 
     def project(self, v: Tensor) -> Tensor:
         """v less its mean on each component: the nearest vector in the range of L(x)."""
         return self._less(v, torch.ones_like(v))
 
-    def balance(self, xi: Tensor, tol: float, name: str) -> Tensor:
-        """xi with its rounding to zero sums spread as L's diagonal is, so that hardly lit pixels
-        stay balanced.
+    def balance(self, xi: Tensor, slack: Tensor, name: str) -> tuple[Tensor, Tensor]:
+        """xi brought to size 1, its rounding to zero sums spread as L's diagonal is, so that hardly
+        lit pixels stay balanced; and its size.
         """
-        total = self._sums(xi)
-        excess = total.abs() - tol * xi.abs().sum((1, 2)).unsqueeze(1)
-        if not bool((excess <= 0).all()):  # NaN fails it
+        xi = xi.reshape(self.x.shape)
+        total, size = self._sums(xi), _size(xi)
+        excess = total.abs() - slack.reshape(-1, 1)
+        if not bool((excess <= 0).all()):
             self._refuse(total, excess, name)
-        return torch.where(self.diagonal > 0, self._less(xi, self.diagonal), 0)
+        return torch.where(self.diagonal > 0, self._less(xi / size, self.diagonal), 0), size
+
+    def unscaled(self, value: Tensor, size: Tensor, name: str = "gradient") -> Tensor:
+        """The solution for a right side of that size."""
+        return operators.in_range(value * (size / self.size), f"the potential of {name}")
 
     def _sums(self, v: Tensor) -> Tensor:
         """The sum over each component, at the place of its label, (M, n)."""
@@ -195,7 +222,8 @@ class _Inverse(torch.autograd.Function):
     def backward(ctx, grad):
         with torch.no_grad():
             right = ctx.solver.project(grad.reshape(ctx.solver.x.shape))
-            value = ctx.solver.solve(right)[0].view(grad.shape)
+            size = _size(right)
+            value = ctx.solver.unscaled(ctx.solver.solve(right / size)[0], size).view(grad.shape)
         return _Inverse.apply(grad, value, ctx.solver), None, None
 
 
@@ -248,10 +276,9 @@ def tangent_norm_sq(
     """
     factor = operators.squared_unit(graph, unit)
     phi = potential(graph, x, xi, tol=tol, max_iter=max_iter).value
-    return (
-        operators.image_sum(2 * xi * phi)
-        - operators.image_sum(phi * operators.product(graph, x, phi))
-    ).clamp_min(0) / factor
+    value = operators.image_sum(2 * xi * phi)
+    value = value - operators.image_sum(phi * operators.product(graph, x, phi))
+    return operators.in_range(value, "tangent_norm_sq").clamp_min(0) / factor
 
 
 def inner(
@@ -293,8 +320,6 @@ def inner(
     """
     factor = operators.squared_unit(graph, unit)
     phi, psi = (solve(graph, x, v, k, tol, max_iter).value for v, k in ((xi, "xi"), (zeta, "zeta")))
-    return (
-        operators.image_sum(xi * psi)
-        + operators.image_sum(zeta * phi)
-        - operators.image_sum(phi * operators.product(graph, x, psi))
-    ) / factor
+    value = operators.image_sum(xi * psi) + operators.image_sum(zeta * phi)
+    value = value - operators.image_sum(phi * operators.product(graph, x, psi))
+    return operators.in_range(value, "inner") / factor

@@ -127,8 +127,9 @@ def apply_laplacian(graph: PixelGraph, x: Tensor, v: Tensor) -> Tensor:
     Section 4 of Lin et al. (2019).
     """
     checks.image(graph, x)
-    checks.on_graph(graph, v, "v")
-    return operators.product(graph, x, v)
+    checks.vector(graph, v, "v")
+    checks.broadcast(v, x, "v")
+    return operators.in_range(operators.product(graph, x, v), "apply_laplacian")
 
 
 def mean_diagonal(graph: PixelGraph, x: Tensor) -> Tensor:
@@ -151,7 +152,7 @@ def mean_diagonal(graph: PixelGraph, x: Tensor) -> Tensor:
     tensor, ()
     """
     checks.image(graph, x)
-    return operators.mean_diagonal(graph, x)
+    return operators.in_range(operators.mean_diagonal(graph, x), "mean_diagonal")
 
 
 def grad_norm_sq(graph: PixelGraph, x: Tensor, grad: Tensor) -> Tensor:
@@ -194,8 +195,8 @@ def grad_norm_sq(graph: PixelGraph, x: Tensor, grad: Tensor) -> Tensor:
     Equation (7) of Lin et al. (2019).
     """
     checks.image(graph, x)
-    checks.on_graph(graph, grad, "grad", x)
-    return operators.grad_norm_sq(graph, x, grad)
+    checks.vector(graph, grad, "grad", x)
+    return operators.in_range(operators.grad_norm_sq(graph, x, grad), "grad_norm_sq")
 
 
 def grad_norm_sq_algorithm1(graph: PixelGraph, x: Tensor, grad: Tensor) -> Tensor:
@@ -222,6 +223,6 @@ def grad_norm_sq_algorithm1(graph: PixelGraph, x: Tensor, grad: Tensor) -> Tenso
     Algorithm 1 of Lin et al. (2019).
     """
     checks.image(graph, x)
-    checks.on_graph(graph, grad, "grad", x)
+    checks.vector(graph, grad, "grad", x)
     with full_precision(x):
-        return operators.algorithm1(graph, x, grad)
+        return operators.in_range(operators.algorithm1(graph, x, grad), "grad_norm_sq_algorithm1")

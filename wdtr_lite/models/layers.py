@@ -43,12 +43,15 @@ class Normalize(nn.Module):
 
     def __init__(self, mean: PerChannel, std: PerChannel, channels: int | None = None):
         super().__init__()
-        values = [_numbers(mean, "mean"), _numbers(std, "std")]
+        values = [checks.per_channel(mean, "mean"), checks.per_channel(std, "std")]
+        if channels is not None:
+            checks.whole(channels, "channels")
         count = channels or max(map(len, values))
-        for name, value in zip(("mean", "std"), values, strict=True):
+        for name, given, value in zip(("mean", "std"), (mean, std), values, strict=True):
             if len(value) not in (1, count):
                 raise ValueError(
-                    f"{name} must be one number or {count}, one for each channel, got {len(value)}"
+                    f"{name} must be one number or {count}, one for each channel, "
+                    f"got {given!r:.80}"
                 )
             self.register_buffer(name, value.repeat(count // len(value)).view(-1, 1, 1))
         if not bool((self.std > 0).all()):
@@ -56,13 +59,6 @@ class Normalize(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return (x - self.mean) / self.std
-
-
-def _numbers(value: PerChannel, name: str) -> Tensor:
-    numbers = torch.as_tensor(value, dtype=torch.get_default_dtype()).reshape(-1)
-    if not bool(numbers.isfinite().all()):
-        raise ValueError(f"{name} must be finite, got {value!r}")
-    return numbers
 
 
 def activation_of(name: str, **sizes: int) -> Activation:

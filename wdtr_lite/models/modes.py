@@ -12,6 +12,7 @@ from weakref import WeakKeyDictionary
 
 from torch import nn
 
+from wdtr_lite import checks
 from wdtr_lite.models.registry import Classifier
 
 _LOCK = threading.Lock()
@@ -22,6 +23,7 @@ _HELD: WeakKeyDictionary[nn.Module, dict[str, list]] = WeakKeyDictionary()
 @contextmanager
 def evaluating(model: Classifier) -> Iterator[None]:
     """The model in evaluation mode, afterwards each of its modules as before."""
+    checks.function(model, "model")
     with held({layer: {"training": False} for layer in layers(model)}):
         yield
 

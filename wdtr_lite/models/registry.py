@@ -45,6 +45,7 @@ def register(name: str, make: Callable[..., nn.Module] | None = None) -> Callabl
     """
     if make is None:
         return partial(register, name)
+    checks.registered(name, make, "make", MODELS)
     MODELS[name] = make
     return make
 
@@ -86,6 +87,8 @@ def build(
     torch.Size([2, 100])
     """
     checks.option(name, "name", tuple(MODELS))
+    for size, value in (("classes", classes), ("channels", channels)):
+        checks.whole(value, size)
     given = {"activation": activation, "width": width}
     given = {option: value for option, value in given.items() if value is not None}
     return MODELS[name](classes=classes, channels=channels, mean=mean, std=std, **given)

@@ -14,6 +14,7 @@ from torch.nn.utils.parametrizations import _SpectralNorm
 from torch.nn.utils.spectral_norm import SpectralNorm
 
 from wdtr_lite import checks
+from wdtr_lite.calculus.derivatives import autograd_nodes
 from wdtr_lite.models import Classifier
 from wdtr_lite.models.modes import held, layers
 from wdtr_lite.regularizer.norms import InputNorm
@@ -28,12 +29,7 @@ def outputs_of(f: Classifier, x: Tensor) -> Tensor:
 
 def losses_of(loss: Loss, outputs: Tensor, y: Any) -> Tensor:
     """The loss of each image, (B,)."""
-    value = loss(outputs, y)
-    if value.shape != outputs.shape[:1]:
-        raise ValueError(
-            f"loss must return one number per image, ({len(outputs)},), got {tuple(value.shape)}"
-        )
-    return value
+    return checks.per_image(loss(outputs, y), outputs, "loss")
 
 
 def column_gradients(value: Tensor, at: Tensor) -> Tensor:
@@ -67,7 +63,8 @@ def as_columns(outputs: Tensor) -> Tensor:
 
 
 def cross_entropy(outputs: Tensor, y: Tensor) -> Tensor:
-    """That of each image."""
+    """That of each image, of labels or probabilities."""
+    checks.scored(y, outputs)
     return F.cross_entropy(outputs, y, reduction="none")
 
 
@@ -85,19 +82,28 @@ def input_gradients(
     with torch.enable_grad():
         leaf = x.detach().requires_grad_()
         values, outputs = columns(leaf)
-        if not values.requires_grad:
-            return outputs, values, [torch.zeros_like(x) for _ in values.T]
-        gradients = [
+        found = [
             torch.autograd.grad(
-                column.sum(),
-                leaf,
-                create_graph=create_graph,
-                retain_graph=True,
-                materialize_grads=True,
+                column.sum(), leaf, create_graph=create_graph, retain_graph=True, allow_unused=True
             )[0]
-            for column in values.unbind(1)
+            for column in (values.unbind(1) if values.requires_grad else ())
         ]
-    return outputs, values, gradients
+    checks.differentiable(next((g for g in found if g is not None), None))
+    return outputs, values, [torch.zeros_like(x) if g is None else g for g in found]
+
+
+def explain_missing_derivatives(penalty: Tensor) -> None:
+    """Where the model has no second derivative, let the backward pass say what to do."""
+
+    def explain(gradient: Any) -> None:
+        raise RuntimeError(
+            "model has a function of which torch has no second derivative, a hard activation or "
+            "fused attention say: take mode='finite_difference', or another function"
+        )
+
+    for node in autograd_nodes(penalty):
+        if node.name() == "torch::autograd::NotImplemented":
+            node.register_prehook(explain)
 
 
 @contextmanager
@@ -149,8 +155,5 @@ def checked_batch(norm: InputNorm, x: Tensor) -> Tensor:
     """The images as constants."""
     norm.check(x)
     checks.batch(x)
-    if x.is_inference() or torch.is_inference_mode_enabled():
-        raise RuntimeError(
-            "there are no gradients in inference mode: use torch.no_grad() for evaluation"
-        )
+    checks.recording(x)
     return x.detach()

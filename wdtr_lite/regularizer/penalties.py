@@ -1,22 +1,24 @@
 """The penalties for training, for any model, in training mode too."""
 
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from wdtr_lite import checks
 from wdtr_lite.calculus import derivatives
 from wdtr_lite.graph import PixelGraph
 from wdtr_lite.models import Classifier
+from wdtr_lite.regularizer import differences
 from wdtr_lite.regularizer.forward import (
     Loss,
     as_columns,
     checked_batch,
     cross_entropy,
+    explain_missing_derivatives,
     fixed_statistics,
     input_gradients,
     loss_slope,
@@ -109,10 +111,12 @@ class GradientPenalty(nn.Module):
 
     Finite differences are right for the sum, the mean and any equal weights of the numbers
     returned; with unequal weights only where the model does not couple the images. They ask for
-    intensities in [0, 1] and a smooth model, without ReLU or max-pooling: a step that crosses a
-    kink adds an error of order 1/h, which can be larger than the gradient. Under autocast they run
-    in the type of x. All passes share their dropout masks, except under ``torch.func`` and
-    CUDA-graph capture.
+    intensities in [0, 1] in float32 or float64 and a smooth model: across the kinks of ReLU or
+    max-pooling the derivative is mostly noise, many times longer than it should be. The quotient's
+    own value is known, :math:`2 g^\top L g`. Both are looked at in the calls 1, 2, 4, 8, …, and a
+    warning says once what is wrong, and which `step` is better. Under autocast they run in the type
+    of x; call ``backward()`` outside it. All passes share the dropout masks of torch's global
+    generators, except under ``torch.func`` and CUDA-graph capture.
 
     References
     ----------
@@ -136,13 +140,13 @@ class GradientPenalty(nn.Module):
         self.norm = input_norm(metric, scale)
         checks.option(of, "of", OF)
         checks.option(mode, "mode", MODES)
-        if not callable(loss):
-            raise TypeError(f"loss must be a function, got {type(loss).__name__}")
+        checks.function(loss, "loss")
         checks.number(step, "step", positive=True)
         if central and mode != "finite_difference":
             raise ValueError("central is an option of mode='finite_difference'")
         self.of, self.mode, self.loss = of, mode, loss
         self.central, self.step = bool(central), float(step)
+        self._calls, self._warned = 0, False
         own = isinstance(metric, InputNorm)
         self._choices = f"{metric!r}, {of=}, {mode=}" + ("" if own else f", {scale=}")
 
@@ -179,6 +183,9 @@ class GradientPenalty(nn.Module):
     def _evaluate(self, model: Classifier, x: Tensor, y: Any) -> tuple[Tensor, Tensor]:
         """The model's outputs and the penalty."""
         x = checked_batch(self.norm, x)
+        checks.function(model, "model")
+        if self.mode == "finite_difference":
+            checks.precise(x, "mode='finite_difference'")
         if y is None and self.of in ("loss", "margin"):
             raise ValueError(f"y, the labels, must be given for of={self.of!r}")
         keep, difference = torch.is_grad_enabled(), self.mode == "finite_difference"
@@ -191,32 +198,64 @@ class GradientPenalty(nn.Module):
             )
             if difference or not keep:
                 gradients = [g.detach() for g in gradients]
-            penalty = sum((self.norm.norm_sq(x, g) for g in gradients), x.new_zeros(len(x)))
+            squares = [checks.per_image(self.norm.norm_sq(x, g), x, "norm_sq") for g in gradients]
+            penalty = sum(squares, x.new_zeros(len(x)))
             if difference and keep:
 
                 def perturbed(image: Tensor) -> Tensor:
                     with again(), fixed_statistics(model):
                         return self._columns(model, image, y)[0]
 
-                penalty = penalty + self._changes(perturbed, values, x, gradients)
+                penalty = penalty + self._changes(perturbed, values, outputs, x, gradients)
+        if keep and not difference and checks.eager(x) and self._due():
+            explain_missing_derivatives(penalty)
         return outputs if keep else outputs.detach(), penalty
 
     def _changes(
-        self, at: Callable[[Tensor], Tensor], values: Tensor, x: Tensor, gradients: list[Tensor]
+        self,
+        at: Callable[[Tensor], Tensor],
+        values: Tensor,
+        outputs: Tensor,
+        x: Tensor,
+        gradients: list[Tensor],
     ) -> Tensor:
         """Zero, (B,), with the derivative of the squared norms in the parameters: the difference
         quotient of each column along the joint direction of the norm's derivative.
         """
+        directions = [self.norm.direction(x, g).detach() for g in gradients]
+        for w in directions:
+            checks.like(w, x, "what direction returns")
+        found = differences.changes(at, values, x, directions, self.step, self.central)
+
+        @torch.no_grad()
+        def missed(step: float) -> float:
+            others = differences.changes(at, values, x, directions, step, self.central)
+            return differences.miss(others, gradients, directions)
+
+        if checks.eager(x) and self._due():
+            off = differences.miss(found, gradients, directions)
+            self._warn(
+                differences.kink_warning(outputs)
+                or differences.rounding_warning(self.step, x)
+                or differences.step_warning(self.step, off, missed)
+            )
         total = x.new_zeros(len(x))
-        for k, g in enumerate(gradients):
-            w = self.norm.direction(x, g).detach()
-            longest = F.pad(w.flatten(1).norm(dim=1), (0, 1)).amax()  # 0 of no images
-            w = w * (self.step / longest.where(longest > 0, 1))
-            ahead = at(x + w)[:, k]
-            difference = (ahead - at(x - w)[:, k]) / 2 if self.central else ahead - values[:, k]
-            change = difference * (longest / self.step)
+        for change in found:
             total = total + (change - change.detach())
+        if total.requires_grad and checks.eager(x):
+            total.register_hook(differences.outside_autocast)
         return total
+
+    def _due(self) -> bool:
+        """At the calls 1, 2, 4, 8, …: a look costs a GPU a wait."""
+        self._calls += 1
+        return self._calls & (self._calls - 1) == 0
+
+    def _warn(self, text: str | None) -> None:
+        """Once."""
+        if text and not self._warned:
+            self._warned = True
+            warnings.warn(text, stacklevel=2)
 
     def _columns(self, model: Classifier, x: Tensor, y: Any) -> tuple[Tensor, Tensor]:
         """The functions whose gradients are penalised, (B, k), and the model's outputs."""
@@ -307,6 +346,9 @@ def laplacian_penalty(
         slope = loss_slope(loss, model, x, y)
         weighted = weighted_outputs(model, slope if keep else slope.detach())
         leaf, grad = derivatives.differentiate(weighted, x, create_graph=True)
+        checks.differentiable(grad if grad.grad_fn or grad.any() else None)
+        if keep:
+            derivatives.refuse_wrong_thirds(grad, "model")
         signs = _signs(metric, leaf.detach(), samples, generator)
         trace = derivatives.hessian_trace(grad, leaf, signs, keep) / samples
     return trace / norm.unit(x) if isinstance(norm, Wasserstein) else trace

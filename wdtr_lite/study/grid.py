@@ -8,12 +8,14 @@ cluster's workers share them out.
 """
 
 import json
+import logging
 import multiprocessing
 import os
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Executor, ProcessPoolExecutor, as_completed
+from concurrent.futures import CancelledError, Executor, ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache
@@ -22,11 +24,12 @@ from typing import Any, NamedTuple
 
 import torch
 
-from wdtr_lite import data, training
+from wdtr_lite import checks, data, training
 from wdtr_lite.data import Dataset
 from wdtr_lite.study.spec import Job, Question
 from wdtr_lite.study.store import Store, given, read, write
 from wdtr_lite.training.checkpoint import found_in
+from wdtr_lite.training.lock import held
 
 __all__ = [
     "Network",
@@ -42,6 +45,13 @@ __all__ = [
 ]
 
 TOGETHER = 8  # networks that train at once on a GPU
+
+GOES_ON = "What was finished is kept: run the command again, it goes on."
+KILLED = f"a process that trains networks was killed, out of memory perhaps. {GOES_ON}"
+NOT_BEGUN = (
+    "the processes that train networks could not begin: they import your script, so it must be a "
+    'file, and what it does must stand under if __name__ == "__main__":'
+)
 
 Questions = Mapping[str, Question]
 
@@ -75,7 +85,19 @@ def complete(networks: Sequence[Network], store: Store) -> list[dict[str, Any] |
     -------
     list of dict or None
         As :func:`outcome`, which is None for a network that is not finished.
+
+    Raises
+    ------
+    ChildProcessError
+        If a process of the pool was killed: what was finished is kept, and the next call goes on.
+    ConnectionError
+        If the scheduler of the cluster is lost: likewise.
     """
+    checks.instance(store, "store", Store)
+    for network in checks.every(networks, "networks", Network):
+        checks.instance(network.config, "config", training.Config)
+        for name, question in network.questions.items():
+            checks.instance(question, f"questions[{name!r}]", Question)
     if store.root is None:
         return [_here(network) for network in networks]
     missing = [network for network in networks if outcome(network, store) is None]
@@ -83,6 +105,9 @@ def complete(networks: Sequence[Network], store: Store) -> list[dict[str, Any] |
     if missing and torch.cuda.is_available() and not store.cluster:
         together(missing, store.root)
     elif missing:
+        for network in [] if store.cluster else missing:
+            for question in network.questions.values():
+                checks.importable(question, f"the question {question.name!r}")
         with executor(store.cluster) as workers:
             asked = [workers.submit(work, network, store.root) for network in missing]
             for done in as_completed(asked):
@@ -96,8 +121,8 @@ def outcome(network: Network, store: Store) -> dict[str, Any] | None:
     is there. Of a training that diverged, ``diverged`` says how.
     """
     folder = store.folder(network.config)
-    if (folder / "diverged.json").exists():
-        return {"diverged": json.loads((folder / "diverged.json").read_text())}
+    if diverged := read(folder / "diverged.json", str):
+        return {"diverged": diverged}
     measured = {
         name: read(store.file(network.config, question))
         for name, question in network.questions.items()
@@ -160,15 +185,32 @@ def dataset_of(name: str, split: str | None = None) -> Dataset:
 
 
 def work(network: Network, root: Path) -> str:
-    """Train a network and ask what is not measured yet; a line about it."""
-    config, store = network.config, Store(root)
+    """Train a network and ask what is not measured yet; a line about it. While another process is
+    at it, wait.
+    """
+    told = None
+    while True:
+        try:
+            return f"{_name(network.config)}: {_worked(network, Store(root))}"
+        except training.Busy as busy:
+            if str(busy) != told:
+                told = str(busy)
+                print(f"{_name(network.config)} waits: {told}", flush=True)
+            time.sleep(1)
+
+
+def _worked(network: Network, store: Store) -> str:
+    config, folder = network.config, store.folder(network.config)
+    if read(folder / "diverged.json", str):
+        return "diverged"
     try:
-        run = trained(config, root)
+        run = trained(config, store.root)
     except training.Divergence as error:
-        write(store.folder(config) / "diverged.json", str(error))
-        return f"{_name(config)}: diverged"
-    measured = [found["measurement"] for found in _measured(network, run, store).values()]
-    return f"{_name(config)}: {json.dumps(measured)[:200]}"
+        write(folder / "diverged.json", str(error))
+        return "diverged"
+    with held(folder):
+        measured = _measured(network, run, store).values()
+    return json.dumps([found["measurement"] for found in measured])[:200]
 
 
 def _merged(networks: list[Network]) -> list[Network]:
@@ -193,7 +235,7 @@ def _measured(network: Network, run: training.Run, store: Store) -> dict[str, di
     measured = {}
     for name, question in network.questions.items():
         file = store.file(network.config, question) if store.root else None
-        if file and (known := read(file)):
+        if file and (known := read(file)) is not None:
             measured[name] = known
             continue
         began = time.perf_counter()
@@ -234,6 +276,8 @@ def together(missing: Sequence[Network], root: Path) -> None:
                 )
             except training.Divergence as error:
                 print(f"{error} The others go on one by one.", flush=True)
+            except training.Busy as busy:
+                print(f"{busy} The others go on one by one.", flush=True)
         for network in group:
             print(work(network, root), flush=True)
 
@@ -246,12 +290,23 @@ def executor(cluster: str | None) -> Iterator[Executor]:
     if cluster is None:
         spawn = multiprocessing.get_context("spawn")
         with ProcessPoolExecutor(os.cpu_count(), spawn, _begin) as workers:
-            yield workers
+            begun = workers.submit(os.getpid)
+            try:
+                yield workers
+            except BrokenProcessPool as error:
+                raise ChildProcessError(NOT_BEGUN if begun.exception() else KILLED) from error
         return
-    from distributed import Client
+    from distributed import Client, KilledWorker
 
     with Client(cluster) as client:
-        yield client.get_executor(pure=False)
+        try:
+            yield client.get_executor(pure=False)
+        except KilledWorker as error:
+            raise ChildProcessError(KILLED) from error
+        except CancelledError as error:
+            # It would tell at length that it cannot reconnect.
+            logging.getLogger("distributed.client").setLevel(logging.CRITICAL)
+            raise ConnectionError(f"the scheduler {cluster} is lost. {GOES_ON}") from error
 
 
 def _begin() -> None:

@@ -16,7 +16,8 @@ from wdtr_lite.data import Dataset
 from wdtr_lite.study import grid
 from wdtr_lite.study.spec import Experiment, register
 from wdtr_lite.study.statistics import summary
-from wdtr_lite.study.store import Store
+from wdtr_lite.study.store import AGAIN, Store
+from wdtr_lite.training.checkpoint import replace_file
 
 __all__ = ["NearestNeighbours", "digits", "draw"]
 
@@ -89,18 +90,27 @@ def _in_blocks(test: np.ndarray, train: np.ndarray, folder: Path | None) -> np.n
     blocks = []
     for start in range(0, len(test), 50):
         file = folder / f"{start}.npy" if folder else None
+        rows = test[start : start + 50]
         if file and file.exists():
-            blocks.append(np.load(file))
+            blocks.append(_read(file, (len(rows), len(train))))
             continue
-        blocks.append(transport.pairwise_distances(test[start : start + 50], train))
+        blocks.append(transport.pairwise_distances(rows, train))
         if file:
             file.parent.mkdir(parents=True, exist_ok=True)
-            part = file.with_suffix(".part.npy")
-            np.save(part, blocks[-1])
-            part.rename(file)
+            replace_file(file, lambda stream: np.save(stream, blocks[-1]))
             done = min(start + 50, len(test))
             print(f"distances of {done} of {len(test)} test digits", flush=True)
     return np.concatenate(blocks)
+
+
+def _read(file: Path, shape: tuple[int, int]) -> np.ndarray:
+    try:
+        found = np.load(file)
+    except (EOFError, ValueError) as error:
+        raise ValueError(f"{file} is damaged: {AGAIN}") from error
+    if found.shape != shape:
+        raise ValueError(f"{file} holds {found.shape} numbers, not {shape}: {AGAIN}")
+    return found
 
 
 def _of_mass_one(flat: np.ndarray) -> np.ndarray:
@@ -112,6 +122,8 @@ def draw(
 ) -> tuple[np.ndarray, np.ndarray]:
     """So many images (N, H, W) and labels (N,) of a part."""
     images, labels = dataset.part(part)
+    if images.dim() != 3:
+        raise ValueError(f"dataset must be of grey images (N, H, W), got {dataset}")
     if size > len(images):
         raise ValueError(
             f"{size} images asked for, but {dataset.name} has {len(images)} in {part!r}"

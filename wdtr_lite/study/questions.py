@@ -24,11 +24,13 @@ __all__ = [
     "Flips",
     "WassersteinAttack",
     "batches",
+    "drawn",
     "fgsm",
     "images_of",
     "pgd20",
     "probabilities",
     "rounded",
+    "with_channels",
 ]
 
 Attacking = Callable[..., Tensor]  # of model, x, y; a frozen dataclass where it is to be stored
@@ -54,7 +56,7 @@ class WassersteinAttack:
     radius: int
 
     def __call__(self, model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-        graph = PixelGraph(x.shape[-2], x.shape[-1], self.radius)
+        graph = PixelGraph(x.shape[-2], x.shape[-1], self.radius).to(x.device, x.dtype)
         return attacks.wasserstein_attack(model, x, y, graph, self.epsilon)
 
 
@@ -84,7 +86,7 @@ class Errors(Question, name="errors"):
     attack: Attacking | None
 
     def __call__(self, model: nn.Module, dataset: Dataset) -> dict[str, int]:
-        x, y = _part(model, dataset, self.part, self.images)
+        x, y = drawn(model, dataset, self.part, self.images)
         found = evaluation.misclassified(model, x, y, self.attack)
         return {"wrong": int(found.sum()), "n": len(found)}
 
@@ -105,7 +107,7 @@ class Flips(Question, name="flips"):
     reach: int
 
     def __call__(self, model: nn.Module, dataset: Dataset) -> dict[str, object]:
-        x, _ = _part(model, dataset, self.part, self.images)
+        x, _ = drawn(model, dataset, self.part, self.images)
         reach = self.reach
         shifts, spans = range(-reach, reach + 1), range(1, reach + 1)
         labels = evaluation.translated_labels(model, x, self.axis, shifts, self.padding)
@@ -120,11 +122,27 @@ class Flips(Question, name="flips"):
 # ---------------------------------------------------------------- what questions share
 
 
+def drawn(
+    model: nn.Module, dataset: Dataset, part: str, images: int | None = None
+) -> tuple[Tensor, Tensor]:
+    """So many images of a part, or all, (N, C, H, W) in uint8, and their labels, on the model's
+    device.
+    """
+    x, y = dataset.part(part, images)
+    device = next(model.parameters()).device
+    return with_channels(x).to(device), y.to(device)
+
+
+def with_channels(images: Tensor) -> Tensor:
+    """Images (N, C, H, W), also of grey ones (N, H, W)."""
+    return images if images.dim() == 4 else images[:, None]
+
+
 def images_of(
     model: nn.Module, dataset: Dataset, part: str, images: int | None
 ) -> tuple[Tensor, Tensor]:
-    """So many images of a part in [0, 1], and their labels, on the model's device."""
-    x, y = _part(model, dataset, part, images)
+    """So many images of a part, (N, C, H, W) in [0, 1], and their labels, on the model's device."""
+    x, y = drawn(model, dataset, part, images)
     return x.float() / 255, y
 
 
@@ -139,11 +157,3 @@ def probabilities(model: nn.Module, x: Tensor) -> Tensor:
 
 def rounded(values: Tensor) -> list:
     return np.round(values.detach().double().cpu().numpy(), 4).tolist()
-
-
-def _part(
-    model: nn.Module, dataset: Dataset, part: str, images: int | None
-) -> tuple[Tensor, Tensor]:
-    device = next(model.parameters()).device
-    x, y = dataset.part(part, images)
-    return x.to(device), y.to(device)

@@ -3,14 +3,15 @@
 ``python -m wdtr_lite experiment NAME --profile full`` runs one and writes ``results/NAME.json``.
 """
 
-import json
 import os
 import platform
 import subprocess
 import textwrap
 import time
+import zipfile
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -18,10 +19,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from wdtr_lite import training
+from wdtr_lite import checks, training
 from wdtr_lite.study import grid
 from wdtr_lite.study.spec import EXPERIMENTS, Experiment, Networks, Trained
-from wdtr_lite.study.store import Store, write
+from wdtr_lite.study.store import AGAIN, Store, Told, read, write
+from wdtr_lite.training.checkpoint import replace_file
 
 __all__ = [
     "decided",
@@ -33,6 +35,7 @@ __all__ = [
     "path_of",
     "progress",
     "provenance",
+    "report_in",
     "run",
     "stored",
 ]
@@ -42,10 +45,8 @@ LIBRARIES = ("numpy", "scipy", "torch", "torchvision", "POT", "scikit-learn", "p
 
 def declared(name: str, profile: str) -> Experiment:
     """An experiment of :data:`~wdtr_lite.study.spec.EXPERIMENTS`."""
-    if name not in EXPERIMENTS:
-        raise ValueError(f"name must be one of {sorted(EXPERIMENTS)}, got {name!r}")
-    if profile not in EXPERIMENTS[name]:
-        raise ValueError(f"profile must be one of {sorted(EXPERIMENTS[name])}, got {profile!r}")
+    checks.option(name, "name", tuple(EXPERIMENTS))
+    checks.option(profile, "profile", tuple(EXPERIMENTS[name]))
     return EXPERIMENTS[name][profile]
 
 
@@ -57,11 +58,12 @@ def decided(name: str, profile: str) -> Experiment:
     if not isinstance(experiment, Trained) or experiment.follows is None:
         return experiment
     leader = found(experiment.follows, profile)
-    if leader is None or not leader["result"]["grid_complete"]:
+    if leader is None or leader["config"] != declared(experiment.follows, profile).config():
         return experiment
-    if leader["config"] != declared(experiment.follows, profile).config():
+    result = leader.part("result")
+    if not result["grid_complete"]:
         return experiment
-    return replace(experiment, networks=experiment.networks.settled(leader["result"]["chosen"]))
+    return replace(experiment, networks=experiment.networks.settled(result.part("chosen")))
 
 
 def run(
@@ -88,18 +90,19 @@ def run(
         ``provenance``.
     """
     experiment, began = declared(name, profile), time.monotonic()
+    quick = profile == "quick"
+    store = Store(None if quick else _networks(), cluster, finished)
     if finished and not experiment.trains:
         raise ValueError(f"{name} has no networks that could be finished")
-    if profile == "quick" and (finished or cluster):
+    if quick and (finished or cluster):
         raise ValueError(
             "finished and cluster are for the profiles cpu and full: quick stores nothing"
         )
-    dataset, path = grid.dataset_of(*experiment.source), path_of(name, profile)
-    store = Store()
-    if profile != "quick":
-        store = Store(_networks(), cluster, finished)
+    chosen, path = decided(name, profile), path_of(name, profile)
+    dataset = grid.dataset_of(*experiment.source)
+    if not quick:
         path.parent.mkdir(exist_ok=True)  # if that is not allowed, before hours of work
-    result = decided(name, profile).run(store)
+    result = chosen.run(store)
     command = f"python -m wdtr_lite experiment {name} --profile {profile}"
     command += " --finished" * finished + (" --cluster ADDRESS" if cluster else "")
     report = {
@@ -110,10 +113,11 @@ def run(
         "result": result,
         "provenance": provenance(command, time.monotonic() - began),
     }
-    if profile != "quick":
+    if not quick:
         _write(report, store)
         for method, weights in experiment.publish(result, store).items():
-            torch.save(weights, path_of(name, profile, f"_{method}.pt"))
+            file = path_of(name, profile, f"_{method}.pt")
+            replace_file(file, partial(torch.save, weights))
     return report
 
 
@@ -138,11 +142,25 @@ def network(method: str, profile: str = "cpu") -> nn.Module:
     method : {"none", "euclidean", "wasserstein"}
     profile : {"cpu", "full"}
     """
+    profiles = tuple(each for each in EXPERIMENTS["table1"] if each != "quick")
+    checks.option(profile, "profile", profiles)
     report = stored("table1", profile)
-    row = next(row for row in report["result"]["rows"] if row["method"] == method)
-    weights = torch.load(path_of("table1", profile, f"_{method}.pt"), weights_only=True)
-    networks = Networks(**report["config"]["networks"])
-    return training.network(networks.job(method, row["setting"], row["seed"]).config, weights)
+    chosen, rows = report["result"]["chosen"], report["result"]["rows"]
+    trained = [row for row in rows if row["method"] in chosen and "wrong" in row]
+    checks.option(method, "method", tuple(dict.fromkeys(row["method"] for row in trained)))
+    row = next(row for row in trained if row["method"] == method)
+    config = (
+        Networks(**report["config"]["networks"]).job(method, row["setting"], row["seed"]).config
+    )
+    path = path_of("table1", profile, f"_{method}.pt")
+    with open(path, "rb") as stream:
+        try:
+            if damaged := zipfile.ZipFile(stream).testzip():  # torch looks at no checksum
+                raise ValueError(f"the checksum of {damaged} differs")
+            stream.seek(0)
+            return training.network(config, torch.load(stream, weights_only=True))
+        except Exception as error:  # a damaged file makes zipfile and torch raise nearly anything
+            raise ValueError(f"{path} is damaged: {AGAIN}") from error
 
 
 def progress(name: str, profile: str) -> list[tuple[dict[str, Any], float, float]]:
@@ -164,6 +182,8 @@ def path_of(name: str, profile: str = "full", suffix: str = ".json") -> Path:
     """Where a result is stored: ``results/NAME.json``, ``results/NAME_cpu.json``; of the checkout,
     seen from its top or ``book/``.
     """
+    for part, value in (("name", name), ("profile", profile), ("suffix", suffix)):
+        checks.instance(value, part, str)
     places = (Path("results"), Path("../results"))
     folder = next((folder for folder in places if folder.is_dir()), Path("results"))
     return folder / (name + ("" if profile == "full" else f"_{profile}") + suffix)
@@ -174,7 +194,7 @@ def _networks() -> Path:
     return path_of("").parent.parent / "_runs" / "networks"
 
 
-def stored(name: str, profile: str = "full") -> dict[str, Any]:
+def stored(name: str, profile: str = "full") -> Told:
     """The result file ``results/NAME.json``, or ``results/NAME_cpu.json``, as an experiment or a
     benchmark wrote it.
     """
@@ -183,10 +203,20 @@ def stored(name: str, profile: str = "full") -> dict[str, Any]:
         raise FileNotFoundError(
             f"{path} was not run: make results runs experiments, benchmarks/*.py --write benchmarks"
         )
-    return json.loads(path.read_text())
+    return report_in(path)
 
 
-def found(name: str, profile: str = "full") -> dict[str, Any] | None:
+def report_in(path: Path) -> Told:
+    """What a file of ``results/`` says."""
+    report = read(path)
+    report.part("provenance")
+    if not path.stem.startswith("benchmark_"):
+        report.part("config")
+        report.part("result").part("rows", list)
+    return report
+
+
+def found(name: str, profile: str = "full") -> Told | None:
     """:func:`stored`, or None where it was not run."""
     return stored(name, profile) if path_of(name, profile).exists() else None
 
@@ -204,6 +234,8 @@ def provenance(command: str, seconds: float) -> dict[str, Any]:
     seconds : float
         Wall time of the measurement.
     """
+    checks.text(command, "command")
+    checks.number(seconds, "seconds")
     return {
         "command": command,
         "date": datetime.now(UTC).date().isoformat(),
@@ -249,6 +281,7 @@ def network_minutes(report: dict[str, Any]) -> float | None:
     """What training and asking the networks of a result took, each on one core, by whichever
     command; None without.
     """
+    checks.instance(report, "report", dict)
     result = report.get("result", {})
     rows = [row for row in [*result.get("search", []), *result.get("rows", [])] if "seconds" in row]
     trained = {  # in search and rows it is one network
@@ -263,6 +296,8 @@ def describe(report: dict[str, Any]) -> str:
 
     The time is that of the command or, where networks were trained, :func:`network_minutes`.
     """
+    checks.instance(report, "report", dict)
+    checks.held(report, "report", "provenance")
     origin = report["provenance"]
     versions = ", ".join(f"{name} {number}" for name, number in origin["versions"].items())
     minutes, spent = f"{origin['wall_seconds'] / 60:.0f} minutes", network_minutes(report)

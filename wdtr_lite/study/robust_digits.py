@@ -9,7 +9,7 @@ from torch import nn
 from wdtr_lite import evaluation
 from wdtr_lite.data import Dataset
 from wdtr_lite.study import grid
-from wdtr_lite.study.questions import ATTACKS
+from wdtr_lite.study.questions import ATTACKS, drawn, images_of
 from wdtr_lite.study.spec import Job, Networks, Question, Setting, Trained, register
 from wdtr_lite.study.statistics import choose
 from wdtr_lite.study.store import Store
@@ -31,12 +31,11 @@ class DigitErrors(Question, name="digit_errors"):
     names: Sequence[str]
 
     def __call__(self, model: nn.Module, dataset: Dataset) -> dict[str, Any]:
-        drawn, labels = dataset.part(self.part, self.evaluated)
-        images = drawn[:, None].float() / 255
-        varied = evaluation.variations(images, seed=0)
-        wrong = {"natural": evaluation.misclassified(model, *dataset.part(self.part))}
+        images, labels = images_of(model, dataset, self.part, self.evaluated)
+        varied = evaluation.variations(images.cpu(), seed=0)
+        wrong = {"natural": evaluation.misclassified(model, *drawn(model, dataset, self.part))}
         wrong |= {
-            name: evaluation.misclassified(model, varied[name], labels)
+            name: evaluation.misclassified(model, varied[name].to(images), labels)
             for name in ("translation", "rotation", "elastic")
         }
         wrong |= {

@@ -6,12 +6,13 @@ A new experiment is a new file in this folder: a frozen dataclass of its options
 
 import json
 from abc import ABC, abstractmethod
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
+from types import NoneType
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from torch import Tensor, nn
 
-from wdtr_lite import training
+from wdtr_lite import checks, training
 from wdtr_lite.data import Dataset
 
 if TYPE_CHECKING:
@@ -88,6 +89,27 @@ class Networks:
     also: dict[str, Setting] = field(default_factory=dict)
     seeds: tuple[int, ...] = (0,)
 
+    def __post_init__(self):
+        checks.text(self.dataset, "dataset")
+        checks.instance(self.split, "split", (str, NoneType))
+        for seed in checks.some(self.seeds, "seeds"):
+            checks.whole(seed, "seeds", 0)
+        settings = {"training": self.training, "search": self.search}
+        for method, candidates in checks.some(self.candidates, "candidates", dict).items():
+            for k, setting in enumerate(checks.some(candidates, f"candidates[{method!r}]")):
+                settings[f"candidates[{method!r}][{k}]"] = setting
+        for part in ("initial", "also"):
+            checks.instance(getattr(self, part), part, dict)
+            settings |= {f"{part}[{name!r}]": each for name, each in getattr(self, part).items()}
+        allowed = tuple(each.name for each in fields(training.Config))
+        for name, setting in settings.items():
+            checks.instance(setting, name, dict)
+            for key in setting:
+                checks.option(key, f"a field in {name}", allowed)
+        for name, setting in self.also.items():
+            checks.held(setting, f"also[{name!r}]", "method")
+        self.grid(), self.final(self.firsts()), self.final(self.initial)  # values are checked there
+
     @property
     def leave_a_choice(self) -> bool:
         return any(len(settings) > 1 for settings in self.candidates.values())
@@ -95,6 +117,13 @@ class Networks:
     def firsts(self) -> dict[str, Setting]:
         """The first candidate of each method."""
         return {method: settings[0] for method, settings in self.candidates.items()}
+
+    def planned(self, chosen: dict[str, Setting]) -> list[Job]:
+        """The grid, if it leaves a choice, and what is trained then of the choice or, before there
+        is one, of the first candidates.
+        """
+        grid = self.grid() if self.leave_a_choice else []
+        return grid + self.final(chosen or self.firsts())
 
     def grid(self) -> list[Job]:
         """Every candidate."""
@@ -171,6 +200,12 @@ class Trained(Experiment):
     def source(self) -> tuple[str, str | None]:
         return self.networks.dataset, self.networks.split
 
+    def planned(self, store: "Store") -> list[Job]:
+        """All that there is to try, and the first candidates as if they were chosen."""
+        return self.networks.planned({})
+
+
+PROFILES = ("quick", "cpu", "full")
 
 EXPERIMENTS: dict[str, dict[str, Experiment]] = {}
 """The experiments by name and profile. ``quick`` is for the live cells of a chapter, ``cpu`` is
@@ -179,5 +214,24 @@ what two cores can do of an experiment whose ``full`` scale asks for a GPU.
 
 
 def register(name: str, **profiles: Experiment) -> None:
-    """Make an experiment known to the command line, ``results/`` and the book."""
+    """Make an experiment known to the command line, ``results/`` and the book.
+
+    Parameters
+    ----------
+    name : str
+        A new one, or that of an experiment of the same module, which is replaced.
+    **profiles : Experiment
+        ``quick``, ``cpu`` and ``full``, or some of them.
+    """
+    checks.text(name, "name")
+    for profile, experiment in checks.some(profiles, "profiles", dict).items():
+        checks.option(profile, "a profile", PROFILES)
+        checks.instance(experiment, profile, Experiment)
+    known = EXPERIMENTS.get(name, profiles)
+    if known != profiles and _modules(known) != _modules(profiles):
+        raise ValueError(f"name must be new, got {name!r}, an experiment of {_modules(known)}")
     EXPERIMENTS[name] = profiles
+
+
+def _modules(profiles: dict[str, Experiment]) -> str:
+    return ", ".join(sorted({type(experiment).__module__ for experiment in profiles.values()}))

@@ -1,14 +1,18 @@
 """Rows of networks made into numbers of a table."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
+
+from wdtr_lite import checks
 
 __all__ = ["across_seeds", "choose", "summary"]
 
 
 def summary(outcomes: np.ndarray) -> dict:
     """Mean of n yes-or-no outcomes and its binomial standard error, sqrt(m (1 - m) / n)."""
+    checks.outcomes(outcomes)
     mean, n = float(np.mean(outcomes)), len(outcomes)
     return {"mean": mean, "standard_error": (mean * (1 - mean) / n) ** 0.5, "n": n}
 
@@ -32,8 +36,9 @@ def across_seeds(rows: list[dict], condition: str, **labels: object) -> dict:
     """
     chosen = [
         row
-        for row in rows
-        if all(row[name] == value for name, value in labels.items()) and "wrong" in row
+        for row in checks.every(rows, "rows", dict)
+        if all(_under(name, row, "label") == value for name, value in labels.items())
+        and "wrong" in row
     ]
     errors = [_error(row, condition) for row in chosen]
     return {
@@ -50,7 +55,9 @@ def choose(
     among those whose natural error is at most `allowance` above that of plain training (method
     ``"none"``); without any, that of the lowest natural error.
     """
-    search = [row for row in search if "wrong" in row]
+    checks.number(allowance, "allowance")
+    checks.every(conditions, "conditions", str)
+    search = [row for row in checks.every(search, "search", dict) if "wrong" in row]
     plain = [_error(row, "natural") for row in search if row["method"] == "none"]
     limit, chosen = min(plain, default=float("inf")) + allowance, {}
     for row in sorted(search, key=lambda row: sum(_error(row, name) for name in conditions)):
@@ -62,4 +69,9 @@ def choose(
 
 
 def _error(row: dict, condition: str) -> float:
-    return row["wrong"][condition] / row["n"][condition]
+    return _under(condition, row["wrong"], "condition") / row["n"][condition]
+
+
+def _under(key: str, row: dict, name: str) -> Any:
+    checks.option(key, name, tuple(row))
+    return row[key]

@@ -11,16 +11,18 @@ import re
 from contextlib import suppress
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
-from wdtr_lite import training
+from wdtr_lite import checks, training
 from wdtr_lite.study import legacy
 from wdtr_lite.study.spec import Question
 from wdtr_lite.training.checkpoint import replace_file
 
-__all__ = ["Store", "given", "write"]
+__all__ = ["AGAIN", "Store", "Told", "given", "read", "write"]
 
 FORMAT = 2  # of the names; 1 is legacy's
+
+AGAIN = "delete it, and run the command again"
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,13 @@ class Store:
     cluster: str | None = None
     finished: bool = False
 
+    def __post_init__(self):
+        if self.root is not None:
+            object.__setattr__(self, "root", checks.folder(self.root, "root"))
+        if self.cluster is not None:
+            checks.text(self.cluster, "cluster")
+        checks.flag(self.finished, "finished")
+
     def folder(self, config: training.Config) -> Path:
         """Of a network: ``DATA-MODEL-METHOD-sSEED-HASH``."""
         assert self.root is not None
@@ -60,7 +69,7 @@ class Store:
         file = folder / f"{question.name}-{_hash(options)}.json"
         if not file.exists():
             for before in legacy.files(question.name, options):
-                if known := read(folder / before):
+                if (known := read(folder / before)) is not None:
                     write(file, legacy.measurement(known))
                     (folder / before).unlink(missing_ok=True)
         return file
@@ -82,12 +91,36 @@ def given(value: Any) -> Any:
     return chosen
 
 
-def read(file: Path) -> dict | None:
-    """What a file says; None where it is not there, or damaged."""
+class Told(dict):
+    """An object that a file holds, which names the file where it lacks a key."""
+
+    def __init__(self, values: dict, file: Path):
+        super().__init__(values)
+        self.file = file
+
+    def __missing__(self, key: str) -> NoReturn:
+        raise ValueError(f"{self.file} lacks {key!r}: {AGAIN}")
+
+    def part(self, key: str, kind: type = dict) -> Any:
+        """What is there under a key, of the kind."""
+        return _of(kind, self[key], self.file)
+
+
+def read(file: Path, kind: type = dict) -> Any:
+    """What a file says, of the kind; None where it is not there."""
     try:
-        return json.loads(file.read_text())
-    except (FileNotFoundError, ValueError):
+        found = json.loads(file.read_text(), object_hook=lambda values: Told(values, file))
+    except FileNotFoundError:
         return None
+    except ValueError as error:
+        raise ValueError(f"{file} is damaged: {AGAIN}") from error
+    return _of(kind, found, file)
+
+
+def _of(kind: type, found: Any, file: Path) -> Any:
+    if not isinstance(found, kind):
+        raise ValueError(f"{file} holds {found!r:.40} in place of a {kind.__name__}: {AGAIN}")
+    return found
 
 
 def write(file: Path, value: object, indent: int | None = None) -> None:

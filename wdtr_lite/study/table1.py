@@ -39,10 +39,8 @@ class Selected(Trained):
         """The grid's networks, then those of the choice so far or, before there is one, of the
         first candidates in its place.
         """
-        networks = self.networks
-        _, chosen = searched(networks, Store(store.root, finished=True))
-        grid = networks.grid() if networks.leave_a_choice else []
-        return grid + networks.final(chosen or networks.firsts())
+        _, chosen = searched(self.networks, Store(store.root, finished=True))
+        return self.networks.planned(chosen)
 
     def final(self, store: Store) -> list[Job]:
         """The networks of the choice."""

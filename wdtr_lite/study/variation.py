@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, replace
 from functools import cache
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,15 @@ from wdtr_lite.data import Dataset
 from wdtr_lite.graph import PixelGraph
 from wdtr_lite.regularizer import GradientPenalty
 from wdtr_lite.study import grid
-from wdtr_lite.study.questions import AXES, Flips, batches, images_of, probabilities, rounded
+from wdtr_lite.study.questions import (
+    AXES,
+    Flips,
+    batches,
+    images_of,
+    probabilities,
+    rounded,
+    with_channels,
+)
 from wdtr_lite.study.spec import Question, register
 from wdtr_lite.study.store import Store
 from wdtr_lite.study.table1 import NETWORKS, Selected
@@ -109,24 +118,28 @@ class PathLengths(Question, name="along_paths"):
 def paths(dataset: Dataset, part: str, pairs: int, steps: int) -> dict[str, Tensor]:
     """Images on the way, (pairs, steps + 1, C, H, W), by the pair's classes and the path."""
     images, labels = dataset.part(part)
-    x, times = images.double().numpy() / 255, np.linspace(0, 1, steps + 1)
+    x, times = with_channels(images).double().numpy() / 255, np.linspace(0, 1, steps + 1)
     order = torch.randperm(len(x), generator=torch.Generator().manual_seed(0)).tolist()
     # A channel without light is no measure.
     order = [i for i in order if x[i].sum((1, 2)).min() > 0]
     found = {}
     for classes in ("within", "between"):
-        chosen = [
-            (
-                i,
-                next(
-                    j for j in order[k + 1 :] if (labels[i] == labels[j]) == (classes == "within")
-                ),
-            )
-            for k, i in enumerate(order[:pairs])
-        ]
+        chosen = _joined(order, labels, pairs, same=classes == "within")
         for name, path in (("wasserstein", displacements), ("euclidean", _line)):
             on_the_way = np.stack([path(x[i], x[j], times) for i, j in chosen])
             found[f"{classes} {name}"] = torch.from_numpy(on_the_way).float().clamp(0, 1)
+    return found
+
+
+def _joined(order: list[int], labels: Tensor, pairs: int, *, same: bool) -> list[tuple[int, int]]:
+    """The first images, each with the next one in the order that is of its class, or of another."""
+    found = []
+    for k, i in enumerate(order[:pairs]):
+        later = (j for j in order[k + 1 :] if (labels[i] == labels[j]) == same)
+        found += [(i, j) for j in islice(later, 1)]
+    if len(found) < pairs:
+        kind = "the same class" if same else "two classes"
+        raise ValueError(f"pairs must be at most the {len(found)} of {kind}, got {pairs}")
     return found
 
 

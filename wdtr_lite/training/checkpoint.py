@@ -1,18 +1,25 @@
 """The files of a run: ``checkpoint.pt``, replaced in one step, and ``metrics.jsonl``, a line for
-each epoch, never behind the checkpoint.
+each epoch, never behind the checkpoint, which holds its checksum.
 """
 
+import io
 import json
 import os
+import uuid
+import zipfile
+import zlib
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
-from wdtr_lite import checks, models
+from wdtr_lite import checks, data, models
 from wdtr_lite.training.config import Config
+from wdtr_lite.training.images import checksum, training_images
 from wdtr_lite.training.objectives import METHODS, OPTIONS, Objective
 
 
@@ -49,18 +56,26 @@ def load(
     FileNotFoundError
         If there is no checkpoint in the folder.
     """
-    folder = Path(folder)
-    if not found_in(folder):
-        raise FileNotFoundError(
-            f"{folder} holds no checkpoint.pt: train with folder={str(folder)!r} first"
-        )
-    device = checks.device(device)
-    state = read(folder, device)
+    folder, device = checks.folder(folder), checks.device(device)
+    checks.instance(model, "model", (nn.Module, type(None)))
+    state = read(folder)
     if model is None:
         check_makeable(state, folder)
         model = _blank(state["config"], **state["sizes"])
     restore(model, state["model"], path_in(folder))
-    return Run(model.to(device).eval(), metrics(folder, state["epoch"]), state["config"])
+    return Run(model.to(device).eval(), metrics(folder, state), state["config"])
+
+
+def trained_on(folder: str | os.PathLike, dataset: data.Dataset) -> bool:
+    """Whether a run was trained on these images and labels, by their checksum: not if it was given
+    others of the data set's name.
+    """
+    state = read(checks.folder(folder))
+    try:
+        images, labels = training_images(dataset, state["config"])
+    except ValueError:  # it has no such part, or not so many images
+        return False
+    return state["data"].endswith(f", checksum {checksum(images, labels)}")
 
 
 def network(
@@ -76,6 +91,10 @@ def network(
     classes, channels : int
         Of the images it was trained on.
     """
+    checks.instance(config, "config", Config)
+    checks.weights(weights, "weights")
+    checks.whole(classes, "classes")
+    checks.whole(channels, "channels")
     model = _blank(config, classes, channels)
     try:
         model.load_state_dict(weights)
@@ -118,7 +137,27 @@ def restore(model: nn.Module, weights: dict[str, Tensor], path: Path) -> None:
     try:
         model.load_state_dict(weights)
     except RuntimeError as error:
-        raise ValueError(f"{path} holds a run of another network: {error}") from error
+        raise ValueError(
+            f"{path} holds a run of another network, choose another folder or delete that one: "
+            f"{error}"
+        ) from error
+
+
+def restore_optimizer(optimizer: Optimizer, gathered: dict[str, Any], path: Path) -> None:
+    """Put back what the optimizer had gathered of each weight; how it uses that is the
+    configuration's.
+    """
+    groups = optimizer.state_dict()["param_groups"]
+    try:
+        optimizer.load_state_dict({"state": gathered["state"], "param_groups": groups})
+        for weight, values in optimizer.state.items():
+            for value in values.values():
+                if isinstance(value, Tensor) and value.dim():
+                    checks.like(value, weight, "optimizer", "its weight")
+    except Exception as error:  # of what is no state torch raises nearly anything
+        raise ValueError(
+            f"{path} holds another optimizer's state, {error}: delete {path.parent} and train anew"
+        ) from error
 
 
 def path_in(folder: Path) -> Path:
@@ -129,60 +168,113 @@ def found_in(folder: Path) -> bool:
     return path_in(folder).exists()
 
 
-def read(folder: Path, device: torch.device) -> dict[str, Any]:
-    """The checkpoint's ``config``, whether the network was ``given``, ``data``, ``sizes``,
-    ``epoch``, ``model`` and ``optimizer``.
+def read(folder: Path) -> dict[str, Any]:
+    """The checkpoint, on the CPU: ``config``, whether the network was ``given``, ``data``,
+    ``sizes``, ``epoch``, ``model`` and ``optimizer``; since they are stored, the checksum of the
+    ``metrics`` and the number of ``threads``.
     """
     path = path_in(folder)
+    if not path.exists():
+        raise FileNotFoundError(
+            f"{folder} holds no checkpoint.pt: train with folder={str(folder)!r} first"
+        )
+    with open(path, "rb") as stream:
+        try:
+            if damaged := zipfile.ZipFile(stream).testzip():  # torch looks at no checksum
+                raise ValueError(f"the checksum of {damaged} differs")
+            stream.seek(0)
+            state = torch.load(stream, map_location="cpu", weights_only=True)
+        except Exception as error:  # a damaged file makes zipfile and torch raise nearly anything
+            raise ValueError(f"{path} is damaged: delete {folder} and train anew") from error
     try:
-        state = torch.load(path, map_location=device, weights_only=True)
-        if "sizes" not in state:  # written before there were other classes than ten
-            channels = len(state["model"]["normalize.mean"])
-            state["sizes"] = {"classes": 10, "channels": channels}
-        state.setdefault("given", False)  # nor was this known
-        keys = ("config", "given", "data", "sizes", "epoch", "model", "optimizer")
-        state = {key: state[key] for key in keys}
-    except Exception as error:  # a damaged file makes torch raise nearly anything
-        raise ValueError(f"{path} is damaged: delete {folder} and train anew") from error
-    return state | {"config": _config(state["config"])}
+        return _checked(state)
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"{path} cannot be used here, {error}: register what it names, use the version that "
+            f"wrote it, or delete {folder} and train anew"
+        ) from error
+
+
+def _checked(state: Any) -> dict[str, Any]:
+    checks.instance(state, "it", dict)
+    missing = {"config", "data", "epoch", "model", "optimizer"} - state.keys()
+    if missing:
+        raise ValueError(f"it must hold {', '.join(sorted(missing))}, got {list(state)}")
+    checks.weights(state["model"], "model")
+    checks.instance(state["config"], "config", dict)
+    config = _config(state["config"])
+    checks.whole(state["epoch"], "epoch")
+    if state["epoch"] > config.epochs:
+        raise ValueError(f"epoch must be at most {config.epochs}, got {state['epoch']}")
+    checks.text(state["data"], "data")
+    checks.instance(state["optimizer"], "optimizer", dict)
+    given = state.get("given", False)  # once this was not known,
+    checks.flag(given, "given")
+    sizes = state.get("sizes")
+    if sizes is None:  # and there were no other classes than ten
+        sizes = {"classes": 10, "channels": len(state["model"]["normalize.mean"])}
+    checks.instance(sizes, "sizes", dict)
+    for name in ("classes", "channels"):
+        checks.whole(sizes.get(name), name)
+    return state | {"config": config, "given": given, "sizes": sizes}
 
 
 def _config(options: dict[str, Any]) -> Config:
     """The stored configuration, without what its method does not use: once that was not refused."""
-    used = METHODS.get(options["method"], Objective).options
-    return Config(**{k: v for k, v in options.items() if k in used or k not in OPTIONS})
+    unknown = options.keys() - {option.name for option in fields(Config)}
+    if unknown:
+        raise ValueError(f"config must hold options of Config, got {', '.join(sorted(unknown))}")
+    method = METHODS.get(options.get("method", "none"), Objective)
+    return Config(**{k: v for k, v in options.items() if k in method.options or k not in OPTIONS})
 
 
-def metrics(folder: Path, epochs: int) -> list[dict[str, Any]]:
-    """The lines of so many epochs."""
-    path = folder / "metrics.jsonl"
+def metrics(folder: Path, state: dict[str, Any]) -> list[dict[str, Any]]:
+    """The lines of the checkpoint's epochs."""
+    path, epochs = folder / "metrics.jsonl", state["epoch"]
+    lines = path.read_bytes().splitlines(keepends=True)[:epochs] if path.exists() else []
     try:
-        lines = [json.loads(line) for line in path.read_text().splitlines()]
-    except (OSError, ValueError):
-        lines = []
-    if len(lines) < epochs:
-        raise ValueError(
-            f"{path} is damaged, it lacks some of {epochs} epochs: delete {folder} and train anew"
-        )
-    return lines[:epochs]
+        if len(lines) < epochs:
+            raise ValueError(f"it lacks some of {epochs} epochs")
+        if state.get("metrics", zlib.crc32(b"".join(lines))) != zlib.crc32(b"".join(lines)):
+            raise ValueError("its checksum differs")
+        return [_line(line, epoch) for epoch, line in enumerate(lines, 1)]
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{path} is damaged, {error}: delete {folder} and train anew") from error
+
+
+METRICS = ("epoch", "loss", "penalty", "error", "seconds", "images_per_second")
+
+
+def _line(line: bytes, epoch: int) -> dict[str, Any]:
+    found = json.loads(line)
+    checks.instance(found, f"line {epoch}", dict)
+    for name in METRICS:
+        checks.finite(found.get(name), f"{name} in line {epoch}")
+    if found["epoch"] != epoch:
+        raise ValueError(f"epoch in line {epoch} must be {epoch}, got {found['epoch']}")
+    return found
 
 
 def write(folder: Path, history: list[dict[str, Any]], state: dict[str, Any] | None) -> None:
     """The metrics, and then the checkpoint if there is a state."""
-    lines = "".join(json.dumps(line) + "\n" for line in history)
-    replace_file(folder / "metrics.jsonl", lambda stream: stream.write(lines.encode()))
+    lines = "".join(json.dumps(line) + "\n" for line in history).encode()
+    replace_file(folder / "metrics.jsonl", lambda stream: stream.write(lines))
     if state is not None:
-        replace_file(path_in(folder), lambda stream: torch.save(state, stream))
+        content = io.BytesIO()  # torch makes another error of a full disk's
+        torch.save(state | {"metrics": zlib.crc32(lines)}, content)
+        replace_file(path_in(folder), lambda stream: stream.write(content.getbuffer()))
 
 
 def replace_file(path: Path, write: Callable[[IO[bytes]], object]) -> None:
     """Write a file so that a kill at any time leaves the old one or the new one, whole."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    part = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
     try:
         with open(part, "wb") as stream:
             write(stream)
             stream.flush()
             os.fsync(stream.fileno())
         os.replace(part, path)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error
     finally:
         part.unlink(missing_ok=True)

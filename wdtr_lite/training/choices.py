@@ -1,8 +1,7 @@
-"""What a configuration chooses from by name: optimizers, schedules, augmentations, arithmetic."""
+"""What a configuration chooses from by name: optimizers, schedules, augmentations."""
 
 import math
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 import torch
@@ -87,21 +86,3 @@ AUGMENTATIONS: dict[str, Callable[[Tensor, torch.Generator], Tensor]] = {
 ``"flip_crop"``: half of the images mirrored, all cropped anew from 4 black pixels more on each
 side. Reference: He, Zhang, Ren and Sun (2016).
 """
-
-
-@contextmanager
-def arithmetic(precision: str, device: torch.device) -> Iterator[None]:
-    """float32 as it is written, TF32 in the GPU's products, or bfloat16 in the network; repeatable
-    convolutions.
-    """
-    before = torch.get_float32_matmul_precision()
-    tf32 = precision == "tf32" and device.type == "cuda"
-    torch.set_float32_matmul_precision("high" if tf32 else "highest")
-    flags = torch.backends.cudnn.flags(
-        enabled=True, benchmark=False, deterministic=True, allow_tf32=tf32
-    )
-    try:
-        with flags, torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"):
-            yield
-    finally:
-        torch.set_float32_matmul_precision(before)

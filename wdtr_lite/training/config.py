@@ -1,5 +1,6 @@
 """What a training run depends on, checked once."""
 
+import warnings
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import Field, dataclass, field, fields
 from typing import Any, get_origin
@@ -31,7 +32,9 @@ class Config:
     """What a training run depends on; the defaults are those of Appendix D, without a penalty.
 
     Each field is an option of ``python -m wdtr_lite train``, whose ``--help`` explains it. One that
-    the method does not use is refused, unless it is as by default.
+    the method does not use is refused, unless it is as by default. The same configuration gives the
+    same weights on a CPU of the same kind, with the same versions and number of threads; else they
+    differ by rounding, which training amplifies.
 
     Examples
     --------
@@ -50,7 +53,8 @@ class Config:
     )
     part: str = _option(
         "train",
-        "train on all training images, or on those that are not kept for validation",
+        "train on all training images, or (fit) on those that are not kept for validation, "
+        "which a data set must have then",
         ("train", "fit"),
     )
     images: int | None = _option(
@@ -119,6 +123,12 @@ class Config:
         for option in fields(self):
             object.__setattr__(self, option.name, _checked(option, getattr(self, option.name)))
         METHODS[self.method].check(self)
+        if (self.mode, self.activation) == ("finite_difference", "relu"):
+            warnings.warn(
+                "activation='relu' makes the gradient of mode='finite_difference' noise: take "
+                "softplus, or double_backprop",
+                stacklevel=3,
+            )
 
     @property
     def attack(self) -> Attack | None:
@@ -132,6 +142,8 @@ def _checked(option: Field, value: Any) -> Any:
     name, kind = option.name, option.type
     if option.metadata["choices"]:
         checks.option(value, name, tuple(option.metadata["choices"]))
+    elif kind is str or (kind == str | None and value is not None):
+        checks.text(value, name)
     if kind == int | None:
         return None if value is None else _whole(value, name)
     if kind is int:
@@ -143,7 +155,7 @@ def _checked(option: Field, value: Any) -> Any:
         if not isinstance(value, (tuple, list)):
             raise TypeError(f"{name} must be a tuple of epochs, got {value!r}")
         return tuple(_whole(each, name) for each in value)
-    return value
+    return None if value is None else str(value)
 
 
 def _whole(value: int, name: str, least: int = 1) -> int:

@@ -11,6 +11,11 @@ from wdtr_lite.training.config import Config
 
 def training_images(dataset: data.Dataset, config: Config) -> tuple[Tensor, Tensor]:
     """uint8 images (N, C, H, W) and labels (N,)."""
+    if config.part not in dataset.split:
+        raise ValueError(
+            f"part must be 'train' for {dataset.name}, which keeps no images for validation, "
+            f"got {config.part!r}"
+        )
     images, labels = dataset.part(config.part, config.images)
     if len(images) < config.batch_size:
         raise ValueError(

@@ -62,8 +62,7 @@ def ground_cost(
     ----------
     Equation (4) of Lin, Dukler, Li and Montúfar (2019).
     """
-    if len(shape) != 2 or not all(k >= 1 and k == int(k) for k in shape):
-        raise ValueError(f"shape must be two positive whole numbers (H, W), got {shape!r}")
+    checks.grid(shape)
     checks.order(p)
     pixels = measures.pixels(np.arange(shape[0] * shape[1]), shape[1])
     if isinstance(metric, str) and metric == "euclidean":
@@ -71,8 +70,8 @@ def ground_cost(
     if isinstance(metric, str) or callable(metric):
         try:
             distance = cdist(pixels, pixels, cast(Any, metric))
-        except ValueError as error:
-            raise ValueError(f"metric={metric!r}: {error}") from error
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"metric must give distances, got {metric!r:.80}: {error}") from error
     else:
         distance = _matrix(metric, len(pixels), "metric")
     checks.costs(distance, "metric")
@@ -196,6 +195,8 @@ def pairwise_distances(
            [2., 1., 0.]])
     """
     checks.order(p)
+    workers = _cores() if workers is None else workers
+    checks.whole(workers, "workers")
     a, width = measures.support_list(xs, "xs")
     b, width_y = (a, width) if ys is None else measures.support_list(ys, "ys")
     if (a[0].size, width) != (b[0].size, width_y):
@@ -203,8 +204,6 @@ def pairwise_distances(
         raise ValueError(
             f"xs and ys must hold images of one shape, got {shapes[0]} and {shapes[1]}"
         )
-    workers = _cores() if workers is None else workers
-    checks.whole(workers, "workers")
     symmetric = ys is None and cost is None
     i, j = range(len(a)), range(len(b))
     pairs = list(combinations(i, 2) if symmetric else product(i, j))
@@ -243,7 +242,7 @@ def _power(distance: np.ndarray, p: float) -> np.ndarray:
 
 
 def _matrix(given: np.ndarray, n: int, name: str) -> np.ndarray:
-    matrix = measures.to_numpy(given)
+    matrix = measures.to_numpy(checks.array(given, name))
     checks.square(matrix, n, name)
     return matrix.astype(np.float64, copy=False)
 

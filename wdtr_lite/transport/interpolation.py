@@ -135,14 +135,15 @@ def fixed_distance_interpolate(
     ----------
     Figure 1 of Lin et al. (2019).
     """
+    checks.number(distance, "distance")
     checks.option(metric, "metric", ("wasserstein", "euclidean"))
     a, b = measures.dense_pair(x, y)
     straight = metric == "euclidean"
     total = float(np.linalg.norm(b - a)) if straight else exact.wasserstein_distance(a, b)
     # A distance measured by the caller may be rounded up.
-    if not 0 <= distance <= total * (1 + 1e-9):
+    if distance > total * (1 + 1e-9):
         raise ValueError(
-            f"distance={distance!r} must lie between 0 and the distance of x and y, {total:.6g}"
+            f"distance must be at most that of x and y, {total:.6g}, got {distance!r}"
         )
     if distance == 0 or distance >= total * (1 - 1e-9):
         return measures.like(b if distance else a, x)

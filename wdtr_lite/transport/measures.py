@@ -38,9 +38,7 @@ def as_measure(image: Image) -> Image:
 
 def measure(image: Image, name: str) -> Image:
     """As :func:`as_measure`, of an image that messages call `name`."""
-    if not isinstance(image, torch.Tensor):
-        image = np.asarray(image)
-    checks.real(image, name)
+    image = checks.array(image, name)
     if isinstance(image, torch.Tensor):
         image = image if image.is_floating_point() else image.double()
     else:
@@ -67,7 +65,7 @@ def like(image: np.ndarray, x: Image) -> Image:
 
 def dense(image: Image, name: str) -> np.ndarray:
     """The image as a float64 measure."""
-    image = to_numpy(image)
+    image = to_numpy(checks.array(image, name))
     image = image.astype(np.float64) if image.dtype.kind == "f" else image
     return np.asarray(measure(image, name))
 
@@ -101,12 +99,13 @@ def supports(x: Image, y: Image) -> tuple[Support, Support, int]:
 
 def support_list(images: Sequence[Image] | Image, name: str) -> tuple[list[Support], int]:
     """The lit pixels of several images of one shape, and their width."""
-    batch = [to_numpy(z) for z in images]
+    if not isinstance(images, Sequence):
+        checks.array(images, name)
+    batch = [to_numpy(checks.array(z, name)) for z in images]
     shapes = sorted({z.shape for z in batch})
     if len(shapes) != 1 or len(shapes[0]) != 2:
-        raise ValueError(
-            f"{name} must have shape (N, H, W), got {len(batch)} images of shapes {shapes}"
-        )
+        got = getattr(images, "shape", f"{len(batch)} images of shapes {shapes}")
+        raise ValueError(f"{name} must have shape (N, H, W), got {got}")
     return [support(z) for z in dense(np.stack(batch), name)], shapes[0][1]
 
 

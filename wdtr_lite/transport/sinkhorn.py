@@ -30,8 +30,8 @@ def sinkhorn_distance(
       which, converged, is at least :math:`W_p` and, for two equal images, not zero;
     * with ``debiased=True`` the Sinkhorn divergence :math:`\bigl(\mathrm{OT}_\varepsilon(x, y) -
       \tfrac12\mathrm{OT}_\varepsilon(x, x) - \tfrac12\mathrm{OT}_\varepsilon(y, y)\bigr)^{1/p}`,
-      which is zero for two equal images. Only for p up to 2, where it is never negative. At an
-      `epsilon` far above the largest cost it drowns in rounding.
+      which is zero for two equal images. Only for p up to 2, where it is never negative, and not
+      at an `epsilon` so far above the largest cost that it drowns in rounding.
 
     The n x n cost is never formed: for p = 2 the kernel is a product over rows and columns, so one
     iteration costs O(n (H + W)) per pair; for other p it is summed row by row, O(n²). Costs are
@@ -76,6 +76,7 @@ def sinkhorn_distance(
     checks.number(epsilon, "epsilon", positive=True)
     checks.whole(max_iter, "max_iter")
     checks.order(p)
+    checks.flag(debiased, "debiased")
     if tol is not None:
         checks.number(tol, "tol", positive=True)
     if debiased and p > 2:
@@ -96,8 +97,10 @@ def sinkhorn_distance(
     tol = tol or (1e-6 if a.dtype == torch.float64 else 1e-3)
     if debiased:
         both = torch.cat([a, b])
-        own = EntropicProblem(both, both, p, epsilon, tol, max_iter).optimum()
-        value = EntropicProblem(a, b, p, epsilon, tol, max_iter).optimum() - sum(own.chunk(2)) / 2
+        own = EntropicProblem(both, both, p, epsilon, tol, max_iter)
+        checks.divergence(epsilon, own.diameter, a.dtype)
+        value = EntropicProblem(a, b, p, epsilon, tol, max_iter).optimum()
+        value = value - sum(own.optimum().chunk(2)) / 2
     else:
         value = EntropicProblem(a, b, p, epsilon, tol, max_iter).transport_cost()
     floor = torch.finfo(a.dtype).tiny  # a divergence rounded below zero is zero, with zero gradient
@@ -128,11 +131,7 @@ class EntropicProblem:
         rows, cols = (torch.arange(k, dtype=a.dtype, device=a.device) for k in a.shape[-2:])
         rows, cols = ((k - k[:, None]) ** 2 for k in (rows, cols))  # squared offsets
         self.diameter = float((rows.max() + cols.max()) ** (p / 2))
-        if epsilon < torch.finfo(a.dtype).eps * self.diameter:
-            raise ValueError(
-                f"epsilon must exceed the rounding error of costs up to {self.diameter:.3g} "
-                f"in {a.dtype}, got {epsilon!r}"
-            )
+        checks.entropic(epsilon, p, self.diameter, a.dtype)
         self.log_sum = separable(rows, cols) if p == 2 else row_by_row(rows, cols, p)
         self.g = self._fixed_point(tol, max_iter)
 
@@ -183,6 +182,13 @@ class EntropicProblem:
                 total = grad + torch.autograd.grad(image, g, last, retain_graph=True)[0]
                 if bool((total - last).abs().max() <= tol * grad.abs().max()):
                     break
+            else:
+                warnings.warn(
+                    f"the gradient of sinkhorn_distance stopped at max_iter={max_iter}: raise "
+                    "max_iter, tol or epsilon, or pass float64 images",
+                    RuntimeWarning,
+                    stacklevel=2,
+                )
             return total
 
         return hook

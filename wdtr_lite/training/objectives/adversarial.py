@@ -1,12 +1,14 @@
 """Training on adversarial examples."""
 
+from collections.abc import Callable
+from functools import partial
 from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from wdtr_lite import attacks
+from wdtr_lite import attacks, checks
 from wdtr_lite.attacks import Attack
 from wdtr_lite.models.modes import evaluating
 from wdtr_lite.regularizer import Terms
@@ -27,7 +29,15 @@ class Adversarial(Objective):
     ) -> Tensor:
         attack = Attack(self.attack, epsilon, steps=self.config.steps)
         with evaluating(model):
-            return attack(model, x, y, generator=generator)
+            return or_nan(partial(attack, model, x, y, generator=generator), x)
+
+
+def or_nan(images: Callable[[], Tensor], x: Tensor) -> Tensor:
+    """Attacked images; NaN of a network that has diverged, so that its loss tells."""
+    try:
+        return images()
+    except checks.NotFinite:
+        return torch.full_like(x, torch.nan)
 
 
 @register
@@ -62,8 +72,7 @@ class Trades(Objective):
     ) -> Terms:
         attacked = self.attacked(model, x, generator, epsilon)
         outputs = logits_of(model, x)
-        log_probabilities = logits_of(model, attacked).log_softmax(1)
-        divergence = F.kl_div(log_probabilities, outputs.softmax(1), reduction="none").sum(1)
+        divergence = kullback_leibler(outputs, logits_of(model, attacked))
         return Terms(outputs, cross_entropy(outputs, y), self.config.eta**2 * divergence)
 
     def attacked(
@@ -76,7 +85,12 @@ class Trades(Objective):
             # Autocast keeps the weights it cast, in torch 2.4 also those without a gradient.
             torch.clear_autocast_cache()
             start = x + 1e-3 * torch.randn(x.shape, generator=generator, device=x.device)
-            return attacks.ascend(
-                model, x, probabilities, start.clamp(0, 1), epsilon, attack.step, attack.steps,
-                attack.norm,
-            )  # fmt: skip
+            how = (epsilon, attack.step, attack.steps, attack.norm)
+            ascent = partial(attacks.ascend, model, x, probabilities, start.clamp(0, 1), *how)
+            return or_nan(ascent, x)
+
+
+def kullback_leibler(outputs: Tensor, attacked: Tensor) -> Tensor:
+    """The divergence from the probabilities of one row of logits to those of another, (B,)."""
+    log_p, log_q = (logits.log_softmax(1) for logits in (attacked, outputs))
+    return F.kl_div(log_p, log_q, reduction="none", log_target=True).sum(1)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from wdtr_lite import checks
+from wdtr_lite import attacks, checks
 from wdtr_lite.graph import PixelGraph
 from wdtr_lite.regularizer import Terms
 from wdtr_lite.regularizer.forward import cross_entropy
@@ -125,6 +125,9 @@ def register(method: type[Objective]) -> type[Objective]:
     --------
     See :class:`Objective`.
     """
+    checks.objective(method, Objective, OPTIONS)
+    checks.option(method.attack, f"{method.__name__}.attack", (None, *attacks.METHODS))
+    checks.untaken(method.name, method, METHODS)
     METHODS[method.name] = method
     return method
 

@@ -1,0 +1,393 @@
+"""Every public function times every kind of bad argument: what is refused names the argument and
+the value, at once.
+"""
+
+import inspect
+import re
+import signal
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from wdtr_lite import PixelGraph, calculus, evaluation, graph, metric, models, noise, transport
+
+ROOMS = [calculus, evaluation, graph, metric, models, noise, transport]
+NAN, INF = float("nan"), float("inf")
+
+
+class Returns:
+    """A function that returns the same, whatever it is given."""
+
+    def __init__(self, value):
+        self.value = value
+
+    def __call__(self, *arguments):
+        return self.value
+
+
+# ---------------------------------------------------------------- kinds of bad argument
+# Each takes a good value and gives it back with bad ones.
+
+SPARSE = torch.eye(3, 4).to_sparse()
+NO_TENSORS = [None, "x", 3, NAN, [[0.5]], np.ones((3, 4), np.float32), object(), PixelGraph]
+NO_NUMBERS = [None, "0.1", b"1", 1j, True, [0.1], np.ones(1), torch.ones(()), object(), NAN, INF]
+RETURNED = [None, 0.5, "x", [0.5], {"logits": 1}, (torch.ones(2, 3),), torch.ones(7, 5, 1, 1)]
+
+
+def optional(kind):
+    return kind[0], [bad for bad in kind[1] if bad is not None]
+
+
+def number(value, *also):
+    return value, [*NO_NUMBERS, -INF, 10**400, *also]
+
+
+def natural(value, *also):
+    return value, [*NO_NUMBERS, 2.0, -1, 2**70, *also]
+
+
+def whole(value, *also):
+    return natural(value, 0, *also)
+
+
+def option(value, *also):
+    return value, ["nothing", "", b"x", 3, NAN, True, ["x"], np.array(["x", "y"]), *also]
+
+
+def flag(value):
+    return value, ["yes", 1, 0, None, NAN, torch.tensor(True), np.array([True]), object()]
+
+
+def source(value, *also):
+    return value, [7, "cpu", np.random.default_rng(0), torch.Generator, object(), *also]
+
+
+def function(value, *returned):
+    return value, [None, "pgd", 3, NAN, torch.ones(3), object(), *map(Returns, returned)]
+
+
+def on_graph(v, *also):
+    """A tensor (..., 3, 4) of the graph's type."""
+    other = torch.float64 if v.dtype == torch.float32 else torch.float32
+    types = [other, torch.float16, torch.bfloat16, torch.int64, torch.bool, torch.complex64]
+    shapes = [v[..., :-1], v.mT, v.flatten(), v.sum()]
+    return v, [*NO_TENSORS, *map(v.to, types), *shapes, v.to("meta"), v.to_sparse(), *also]
+
+
+def with_pixels(v, *pixels):
+    return [v.masked_fill(torch.arange(v.shape[-1]) == 1, pixel) for pixel in pixels]
+
+
+def vector(v, *also):
+    return on_graph(v, *with_pixels(v, NAN, INF, -INF), *also)
+
+
+def image(x, *also):
+    return vector(x, *with_pixels(x, -0.5), *also)
+
+
+def measure(x):
+    """An image of the transport functions."""
+    bad = [None, "x", 3, NAN, object(), {}, [[1], [1, 2]], x[0], x[:0], x * 1j, 0 * x, np.array(["x"])]
+    tensor = torch.as_tensor(x)
+    bad += [tensor.to("meta"), tensor.to_sparse(), np.array([[None, 1]])]
+    return x, bad + with_pixels(tensor, NAN, INF, -0.5) + [z.numpy() for z in with_pixels(tensor, NAN, -1)]
+
+
+def stored(x):
+    """Images (N, C, H, W) of the evaluation, uint8 or in [0, 1]."""
+    types = map(x.to, [torch.int64, torch.bool, torch.complex64])
+    bad = [255 * x, *with_pixels(x, NAN, INF, -0.5, 2), x[0, 0], x[None], x[..., :0], x.sum()]
+    numpy = (255 * x).byte().numpy()
+    return x, [*NO_TENSORS, *types, *bad, x.to_sparse(), x.to("meta"), numpy]
+
+
+def labels(y):
+    types = map(y.to, [torch.int32, torch.float32, torch.bool, torch.uint8])
+    bad = [y[:1], y[:, None], y.sum(), y - 1, y + 99, torch.eye(3)[y], y.to("meta")]
+    return y, [None, "x", 3, y.tolist(), y.numpy(), object(), *types, *bad]
+
+
+def moves(value):
+    bad = [None, 3, "ab", [], [0.5], [True], [None], ["1"], [99], [-99], [NAN], object()]
+    return value, [*bad, torch.ones(2), np.ones(2)]
+
+
+# ---------------------------------------------------------------- good calls
+
+X = torch.rand(2, 1, 3, 4, generator=torch.Generator().manual_seed(0)) / 10 + 0.1
+XI = X - X.mean((-2, -1), keepdim=True)
+Y = torch.tensor([0, 2])
+GRID = PixelGraph(3, 4, 1)
+GRAPH = (GRID, [None, "euclidean", 3, object(), nn.Identity(), PixelGraph, torch.ones(3, 4)])
+METRIC = (GRID, [None, "l1", "", 3, NAN, object(), nn.Identity(), PixelGraph, torch.ones(3, 4), ["l1"]])
+IMAGE, VECTOR, TANGENT = image(X), vector(XI), vector(XI, XI + 1)
+INSIDE = image(X, *with_pixels(X, 0))
+UNIT = option(None)
+TOL, MAX_ITER = optional(number(1e-4, 0, 1, -1)), optional(whole(100))
+SCALAR = function(lambda x: (x**2).sum((-3, -2, -1)), *RETURNED, torch.ones(2).long(), torch.ones(2) * 1j)
+GENERATOR = source(torch.Generator().manual_seed(0), None)
+MODEL = function(lambda x: x.flatten(1)[:, :3], *RETURNED, torch.ones(2, 0), torch.ones(2, 3) * 1j)
+IMAGES, LABELS = stored(X), labels(Y)
+BATCH, AXIS, SHIFTS = whole(2), option("vertical", None), moves([0, 1])
+PADDING = option("edge", None)
+A, B = (z.double().numpy() for z in X[:, 0])
+ORDER, COST = number(1.5, 0.5, 0, -1), None
+PIXELS = np.ones((12, 12))
+COSTS = (
+    PIXELS * 1.0,
+    ["x", 3, NAN, object(), PIXELS[1:], PIXELS * 1j, PIXELS * NAN, PIXELS * INF, -PIXELS, [[1]],
+     PIXELS.astype(str), torch.ones(12, 12, device="meta")],
+)
+PLAN = transport.transport_plan(A, B)
+CHANNELS = [None, "0.1", "ab", 1j, True, object(), NAN, -INF, 10**400, [], [NAN], [0.1, 0.2], ["a"], [1j]]
+SIZES = {
+    "activation": option("relu", None),
+    "width": whole(2),
+    "classes": whole(3),
+    "channels": whole(1),
+    "mean": (0.5, [*CHANNELS, torch.ones(2), torch.ones(1) * 1j, {}]),
+    "std": (0.5, [*CHANNELS, torch.ones(2), 0, -1, [0.0], {}]),
+}
+
+CALLS = {
+    PixelGraph: {
+        "height": whole(3),
+        "width": whole(4),
+        "radius": whole(1, 4),
+        "weight": number(1.0, 0, -1, torch.ones(3, 3).long(), torch.ones(5, 5), -torch.ones(3, 3)),
+    },
+    GRID.converted: {
+        "device": ("cpu", ["gpu", 3, NAN, object(), "cuda:99", ""]),
+        "dtype": (torch.float64, ["float64", torch.float16, torch.int64, 3, np.float32, float]),
+    },
+    GRID.endpoints: {
+        "v": (X, [*NO_TENSORS, X[..., :-1], X.sum()]),
+        "offset": ((1, -1), [None, 3, "ab", (0, 0), (0, -1), (9, 0), (1,), (0.5, 1), (True, 0), (NAN, 1)]),
+    },
+    GRID.neighbor_sum: {"v": on_graph(XI)},
+    GRID.components: {"x": image(X[:, 0], X)},
+    # metric
+    metric.mobility: {"graph": GRAPH, "x": IMAGE},
+    metric.laplacian: {"graph": GRAPH, "x": IMAGE},
+    metric.laplacian_sparse: {"graph": GRAPH, "x": IMAGE},
+    metric.apply_laplacian: {"graph": GRAPH, "x": IMAGE, "v": VECTOR},
+    metric.mean_diagonal: {"graph": GRAPH, "x": IMAGE},
+    metric.grad_norm_sq: {"graph": GRAPH, "x": IMAGE, "grad": VECTOR},
+    metric.grad_norm_sq_algorithm1: {"graph": GRAPH, "x": IMAGE, "grad": VECTOR},
+    metric.potential: {"graph": GRAPH, "x": IMAGE, "xi": TANGENT, "tol": TOL, "max_iter": MAX_ITER},
+    metric.tangent_norm_sq: {
+        "graph": GRAPH, "x": IMAGE, "xi": TANGENT, "unit": UNIT, "tol": TOL, "max_iter": MAX_ITER,
+    },
+    metric.inner: {
+        "graph": GRAPH, "x": IMAGE, "xi": TANGENT, "zeta": TANGENT,
+        "unit": UNIT, "tol": TOL, "max_iter": MAX_ITER,
+    },
+    metric.dynamic_distance: {
+        "graph": GRAPH, "x": image(X[0]), "y": image(X[0].flip(-1), X[1]), "steps": whole(2, 1), "unit": UNIT,
+    },
+    # noise
+    noise.sample: {
+        "graph": GRAPH, "x": IMAGE, "eta": number(0.1, -1), "generator": GENERATOR, "n": whole(2),
+        "nonnegative": flag(True),
+    },
+    noise.project_to_simplex: {
+        "x": (X, [*NO_TENSORS, X.long(), X * 1j, X.sum(), X[..., :0], X.to_sparse(), *with_pixels(X, NAN, INF)]),
+        "mass": (1.0, [None, "1", NAN, INF, -1, [1.0], object(), torch.ones(3), X * 1j, -torch.ones(2, 1),
+                       torch.full((2, 1), NAN), np.ones(3)]),
+    },
+    # calculus
+    calculus.gradient: {"f": SCALAR, "graph": GRAPH, "x": IMAGE, "create_graph": flag(True)},
+    calculus.christoffel: {"graph": GRAPH, "x": INSIDE, "sigma1": TANGENT, "sigma2": TANGENT},
+    calculus.hessian: {
+        "f": SCALAR, "graph": GRAPH, "x": INSIDE, "sigma1": TANGENT, "sigma2": TANGENT,
+        "create_graph": flag(False),
+    },
+    calculus.geodesic: {
+        "graph": GRAPH, "x": INSIDE, "sigma": vector(XI / 100, XI + 1), "time": number(0.5),
+        "steps": whole(3),
+    },
+    calculus.exponential_map: {
+        "graph": GRAPH, "x": INSIDE, "sigma": vector(XI / 100, XI + 1), "steps": whole(3),
+    },
+    calculus.laplace_beltrami: {
+        "f": SCALAR, "metric": METRIC, "x": INSIDE, "volume": flag(True),
+        "estimator": option("stochastic", None), "samples": whole(2, 1), "generator": GENERATOR,
+        "create_graph": flag(False),
+    },
+    calculus.laplace_beltrami_printed: {"f": SCALAR, "graph": GRAPH, "x": INSIDE},
+    calculus.laplacian_divergence: {"graph": GRAPH},
+    calculus.log_volume: {"graph": GRAPH, "x": INSIDE},
+    calculus.log_volume_gradient: {"graph": GRAPH, "x": INSIDE},
+    # transport
+    transport.as_measure: {"image": measure(A)},
+    transport.displacement_interpolation: {
+        "x": measure(A), "y": measure(B), "t": number(0.5, -0.1, 1.1),
+        "plan": (PLAN, ["x", 3, NAN, object(), PIXELS, {}, (1, 2, 3), PLAN[::-1], PLAN._replace(mass=None),
+                        PLAN._replace(source=PLAN.source + 0.5), PLAN._replace(target=PLAN.target[:2])]),
+    },
+    transport.euclidean_interpolation: {
+        "x": measure(A), "y": measure(B), "t": number(0.5, -0.1, 1.1),
+    },
+    transport.fixed_distance_interpolate: {
+        "x": measure(A), "y": measure(B), "distance": number(0.01, -1, 99),
+        "metric": option("euclidean", None),
+    },
+    transport.ground_cost: {
+        "shape": ((3, 4), [None, 3, "ab", (3,), (3, 4, 5), (0, 4), (3, -1), (3, 4.5), (True, 4), (NAN, 4), (INF, 4),
+                           ("3", "4"), object(), torch.ones(2)]),
+        "p": ORDER,
+        "metric": ("cityblock", [None, "nothing", "", 3, NAN, object(), PIXELS[1:], -PIXELS, PIXELS * NAN, [[1]],
+                                 Returns("x"), Returns(NAN), Returns(-1.0)]),
+    },
+    transport.pairwise_distances: {
+        "xs": measure(A[None].repeat(2, 0)), "ys": optional(measure(B[None].repeat(2, 0))), "p": ORDER, "cost": COSTS,
+        "workers": optional(whole(1)),
+    },
+    transport.sinkhorn_distance: {
+        "x": measure(A), "y": measure(B), "epsilon": number(0.5, 0, -1), "p": ORDER, "debiased": flag(True),
+        "tol": optional(number(1e-6, 0, -1)), "max_iter": whole(1000),
+    },
+    transport.transport_plan: {"x": measure(A), "y": measure(B), "p": ORDER, "cost": COSTS},
+    transport.wasserstein_distance: {"x": measure(A), "y": measure(B), "p": ORDER, "cost": COSTS},
+    # models
+    models.Normalize: {**{k: SIZES[k] for k in ("mean", "std")}, "channels": optional(whole(1))},
+    models.build: {
+        "name": option("small_cnn", None), **SIZES,
+        "activation": option("relu"), "width": optional(whole(2)),
+    },
+    models.register: {
+        "name": ("refusals", [None, "", 3, NAN, ["x"], object(), "resnet8"]),
+        "make": (models.small_cnn, ["x", 3, NAN, object()]),
+    },
+    models.resnet8: SIZES,
+    models.resnet20: SIZES,
+    models.small_cnn: SIZES,
+    # evaluation
+    evaluation.predictions: {"model": MODEL, "images": IMAGES, "batch_size": BATCH},
+    evaluation.misclassified: {
+        "model": MODEL, "images": IMAGES, "labels": LABELS, "batch_size": BATCH,
+        "attack": (lambda m, x, y: x, ["pgd", 3, NAN, object(), *map(Returns, RETURNED), Returns(X.double())]),
+    },
+    evaluation.error: {"model": MODEL, "images": IMAGES, "labels": LABELS, "batch_size": BATCH},
+    evaluation.robust_error: {
+        "model": MODEL, "images": IMAGES, "labels": LABELS, "batch_size": BATCH,
+        "attack": function(lambda m, x, y: x, *RETURNED, X.double(), X + 2, X * NAN),
+    },
+    evaluation.label_flips: {
+        "model": MODEL, "images": IMAGES, "axis": AXIS, "shifts": SHIFTS, "padding": PADDING, "batch_size": BATCH,
+    },
+    evaluation.translated_labels: {
+        "model": MODEL, "images": IMAGES, "axis": AXIS, "shifts": SHIFTS, "padding": PADDING, "batch_size": BATCH,
+    },
+    evaluation.translation_sequence: {
+        "image": (X, [*NO_TENSORS, X.long(), X * 1j, X[0, 0], X.sum(), X.to_sparse()]),
+        "axis": AXIS, "shifts": SHIFTS, "padding": PADDING,
+    },
+    evaluation.variations: {
+        "images": stored(torch.rand(2, 1, 20, 20)), "seed": natural(0),
+        "shift": natural(2, 21), "degrees": number(10, -1), "margin": natural(1, 20, -5),
+    },
+}  # fmt: skip
+
+
+# ---------------------------------------------------------------- the tests
+
+
+def called(function):
+    thing = function if hasattr(function, "__qualname__") else type(function)
+    return f"{thing.__module__.removeprefix('wdtr_lite.')}.{thing.__qualname__}"
+
+
+def test_the_table_is_complete():
+    """But for the records that functions return."""
+    public = [getattr(room, name) for room in ROOMS for name in room.__all__]
+    assert not [
+        called(thing)
+        for thing in public
+        if callable(thing) and not issubclass(type(thing), type) | False and thing not in CALLS
+    ]
+    for function, arguments in CALLS.items():
+        parameters = inspect.signature(function).parameters.values()
+        assert {p.name for p in parameters if p.kind not in (p.VAR_KEYWORD,)} == set(arguments), called(function)
+
+
+@contextmanager
+def at_once():
+    """A TimeoutError after two seconds."""
+
+    def stop(*_):
+        raise TimeoutError("two seconds")
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, 2)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def marks(value):
+    """What a message can show of a value."""
+    if isinstance(value, Returns):
+        yield from marks(value.value)
+    yield from (repr(value), type(value).__name__)
+    if isinstance(value, torch.Tensor | np.ndarray):
+        yield from (str(value.dtype), str(tuple(value.shape)))
+    if isinstance(value, torch.Tensor):
+        yield from (str(value.device), str(value.layout))
+        held = value.layout == torch.strided and not value.is_meta
+        wide = value.double() if value.is_floating_point() else value
+        sums = wide.sum((-2, -1)) if value.dim() > 1 else wide
+        value = [*value.flatten().tolist(), *sums.flatten().tolist()] if held else ()
+    if isinstance(value, float):
+        yield from (f"{value:g}", f"{value:.3g}", f"{value:.9g}")
+    if isinstance(value, list | tuple | np.ndarray):
+        for v in value:
+            yield from marks(v)
+
+
+def shown(mark, text):
+    """Whether a word of a text; of long ones the beginning."""
+    end = "" if mark[40:] else r"(?!\w)"
+    return re.search(rf"(?<![\w.]){re.escape(mark[:40])}{end}", text)
+
+
+CASES = [(function, name) for function, arguments in CALLS.items() for name in arguments]
+
+
+def outcome(function, name, bad):
+    """What is wrong with the refusal of a bad value, if anything."""
+    arguments = {k: good for k, (good, _) in CALLS[function].items()} | {name: bad}
+    try:
+        with at_once():
+            returned = function(**arguments)
+    except (TypeError, ValueError) as error:
+        text = str(error)
+        if not re.search(rf"\b{name}\b", text):
+            return f"does not name {name}: {error!r}"
+        if not any(shown(mark, text) for mark in marks(bad)):
+            return f"does not show the value: {error!r}"
+        return None
+    except BaseException as error:
+        return f"raw {error!r}"
+    return f"taken: {type(returned).__name__}"
+
+
+@pytest.mark.parametrize(
+    ("function", "name"), CASES, ids=[f"{called(function)}-{name}" for function, name in CASES]
+)
+def test_bad_arguments_are_refused(function, name):
+    found = [(bad, outcome(function, name, bad)) for bad in CALLS[function][name][1]]
+    wrong = [f"{name}={bad!r:.60} {what:.150}" for bad, what in found if what]
+    assert not wrong, "\n".join([f"{len(wrong)} of {len(found)}", *wrong])
+
+
+@pytest.mark.parametrize("function", CALLS, ids=called)
+def test_good_arguments_are_taken(function):
+    with at_once():
+        function(**{name: good for name, (good, _) in CALLS[function].items()})

@@ -1,0 +1,115 @@
+"""The finite difference of a penalty, and whether it can be trusted.
+
+Its value is known, 2 g'Lg, which tells how well a step suits a model. Kinks do not show in it: they
+are looked for in autograd's graph.
+"""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+from torch.autograd.graph import Node
+from torch.nn import functional as F
+
+from wdtr_lite.calculus.derivatives import autograd_nodes
+
+TOLERANCE = 0.03  # of the value; the derivative in the parameters is some times worse
+
+KINKS = {
+    "ReluBackward", "LeakyReluBackward", "PreluKernelBackward", "RreluWithNoiseBackward",
+    "ThresholdBackward", "HardtanhBackward", "HardswishBackward", "HardsigmoidBackward",
+    "HardshrinkBackward", "SoftshrinkBackward", "MaximumBackward", "MinimumBackward",
+    "AmaxBackward", "AminBackward", "MaxBackward", "MinBackward", "MaxPool2DWithIndicesBackward",
+    "MaxPool3DWithIndicesBackward", "AdaptiveMaxPool2DBackward", "AdaptiveMaxPool3DBackward",
+}  # fmt: skip
+"""Autograd's names of functions whose derivative jumps, without their numbers at the end."""
+
+
+def changes(
+    at: Callable[[Tensor], Tensor],
+    values: Tensor,
+    x: Tensor,
+    directions: Sequence[Tensor],
+    step: float,
+    central: bool,
+) -> list[Tensor]:
+    """The derivative of each column along its direction, k times (B,), by a difference whose
+    longest image moves by `step`.
+    """
+    found = []
+    for k, w in enumerate(directions):
+        longest = F.pad(w.flatten(1).norm(dim=1), (0, 1)).amax()  # 0 of no images
+        w = w * (step / longest.where(longest > 0, 1))
+        ahead = at(x + w)[:, k]
+        difference = (ahead - at(x - w)[:, k]) / 2 if central else ahead - values[:, k]
+        found.append(difference * (longest / step))
+    return found
+
+
+@torch.no_grad()
+def miss(
+    found: Sequence[Tensor], gradients: Sequence[Tensor], directions: Sequence[Tensor]
+) -> float:
+    """By how much of it the differences miss the derivative along the directions."""
+    true = torch.stack([(g * w).sum() for g, w in zip(gradients, directions)])
+    off = torch.stack([change.sum() for change in found]) - true
+    scale = true.abs().sum()
+    return float(off.abs().sum() / scale.where(scale > 0, 1))
+
+
+def step_warning(step: float, missed: float, elsewhere: Callable[[float], float]) -> str | None:
+    """What to say of a step that misses so much; `elsewhere` is what others miss."""
+    if missed <= TOLERANCE:
+        return None
+    others = {other: elsewhere(other) for other in (step / 10, step * 10)}
+    best = min(others, key=others.__getitem__)
+    advice = (
+        f"step={best:g} misses {100 * others[best]:.2g} %"
+        if others[best] <= TOLERANCE
+        else "a step ten times smaller or larger is not right either: is there dropout that draws "
+        "from other generators than torch's, or arithmetic below float32? mode='double_backprop' "
+        "has no step"
+    )
+    return (
+        f"step={step:g} misses {100 * missed:.2g} % of the slope that the finite difference should "
+        f"have, and more of its derivative in the parameters; {advice}"
+    )
+
+
+def rounding_warning(step: float, x: Tensor) -> str | None:
+    """What to say of a step that is lost in the rounding of large pixels."""
+    reach = float(x.abs().amax()) if x.numel() else 0.0
+    if step > 1000 * torch.finfo(x.dtype).eps * reach:
+        return None
+    return (
+        f"step={step:g} is near the rounding of x, which reaches {reach:g}, and so is what the "
+        f"finite difference finds: take intensities in [0, 1], or step={step * reach:g}"
+    )
+
+
+def kink_warning(outputs: Tensor) -> str | None:
+    """What to say of a model with kinks."""
+    found = sorted({name for node in autograd_nodes(outputs) if (name := _kind(node)) in KINKS})
+    if not found:
+        return None
+    kinds = ", ".join(name.removesuffix("Backward") for name in found)
+    return (
+        f"model is not smooth, it has {kinds}: the finite difference's derivative in the "
+        "parameters is mostly noise then, though its value is right; take mode='double_backprop' "
+        "or smooth activations, average pooling"
+    )
+
+
+def _kind(node: Node) -> str:
+    return node.name().rstrip("0123456789")
+
+
+def outside_autocast(gradient: Tensor) -> None:
+    """A hook of the backward pass, which refuses one inside autocast: a difference of gradients
+    that are rounded to 8 bits, divided by the step, is noise.
+    """
+    if torch.is_autocast_enabled(gradient.device.type):
+        raise RuntimeError(
+            "backward() inside torch.autocast rounds a finite difference away: leave autocast "
+            "before backward(), or take mode='double_backprop'"
+        )

@@ -1,0 +1,59 @@
+"""The arithmetic of a step, and torch's settings of it as they were before."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch.backends import cudnn, mkldnn
+
+
+@contextmanager
+def arithmetic(precision: str, device: torch.device) -> Iterator[None]:
+    """float32 as it is written, TF32 in the GPU's products, or bfloat16 in the network; repeatable
+    convolutions.
+    """
+    tf32 = precision == "tf32" and device.type == "cuda"
+    bfloat16 = torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")
+    with _restored_by_operation(), _restored(), bfloat16:
+        torch.set_float32_matmul_precision("high" if tf32 else "highest")
+        cudnn.enabled, cudnn.benchmark, cudnn.deterministic = True, False, True
+        cudnn.allow_tf32 = tf32
+        yield
+
+
+@contextmanager
+def _restored() -> Iterator[None]:
+    flags = cudnn.enabled, cudnn.benchmark, cudnn.deterministic, cudnn.allow_tf32
+    products = torch.get_float32_matmul_precision()
+    try:
+        yield
+    finally:
+        cudnn.enabled, cudnn.benchmark, cudnn.deterministic, cudnn.allow_tf32 = flags
+        torch.set_float32_matmul_precision(products)
+
+
+@contextmanager
+def _restored_by_operation() -> Iterator[None]:
+    """The settings that torch has since 2.9, which inherit from each other. Where the older ones
+    say otherwise torch refuses to read these, so within they agree.
+    """
+    if not hasattr(torch.backends, "fp32_precision"):
+        yield
+        return
+    parents = [torch.backends, cudnn, mkldnn]
+    products = [torch.backends.cuda.matmul, mkldnn.matmul, mkldnn.conv, mkldnn.rnn]
+    convolutions = [cudnn.conv, cudnn.rnn]
+    before = []
+    try:
+        for setting in parents + products + convolutions:
+            before.append((setting, setting.fp32_precision))
+            setting.fp32_precision = "none"  # nothing inherits from it
+        try:
+            _ = cudnn.allow_tf32
+        except RuntimeError:
+            for setting in convolutions:
+                setting.fp32_precision = "tf32"
+        yield
+    finally:
+        for setting, value in reversed(before):
+            setting.fp32_precision = value

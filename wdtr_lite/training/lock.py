@@ -1,0 +1,75 @@
+"""One run at a time in a folder."""
+
+import errno
+import os
+import socket
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+LOCKLESS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}  # of file systems that have no locks
+
+
+class Busy(RuntimeError):
+    """Another run is at work in the folder, of this process or of another."""
+
+
+@contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """The folder, made if it is not there, for one run alone; the kernel frees that of a process
+    which is killed. Where the file system has no locks, a warning.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / ".lock", timeout=0, thread_local=False)
+        lock.acquire()
+    except Timeout:
+        raise Busy(
+            f"{folder} is in use, {_holder(folder)} trains there: wait for it, or choose another "
+            "folder"
+        ) from None
+    except (OSError, NotImplementedError) as error:
+        if isinstance(error, OSError) and error.errno not in LOCKLESS:
+            raise _unusable(folder, error) from error
+        warnings.warn(
+            f"{folder} is on a file system without locks: see to it yourself that no other run "
+            "trains there",
+            stacklevel=2,
+        )
+        yield
+        return
+    try:
+        _name_holder(folder)
+        yield
+    finally:
+        with suppress(OSError):
+            (folder / ".holder").unlink()
+        lock.release()
+
+
+def _name_holder(folder: Path) -> None:
+    """Write who we are, and remove what a killed process left."""
+    try:
+        (folder / ".holder").write_text(f"process {os.getpid()} on {socket.gethostname()}")
+    except OSError as error:
+        raise _unusable(folder, error) from error
+    for part in folder.glob(".*.part"):
+        if part.name.startswith((".checkpoint.pt.", ".metrics.jsonl.")):
+            part.unlink(missing_ok=True)
+
+
+def _holder(folder: Path) -> str:
+    for _ in range(100):  # it has the lock, and writes its name next
+        with suppress(OSError):
+            if name := (folder / ".holder").read_text():
+                return name
+        time.sleep(0.01)
+    return "another process"
+
+
+def _unusable(folder: Path, error: OSError) -> OSError:
+    return OSError(error.errno, f"folder cannot be written: {error.strerror}", str(folder))

@@ -1,0 +1,279 @@
+"""One run, a step at a time: from the configuration on, or from what is found in its folder."""
+
+import errno
+import os
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, ExitStack, nullcontext
+from dataclasses import asdict, fields, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from wdtr_lite import checks, data
+from wdtr_lite.training import checkpoint, lock
+from wdtr_lite.training.arithmetic import arithmetic
+from wdtr_lite.training.checkpoint import Run
+from wdtr_lite.training.choices import AUGMENTATIONS, OPTIMIZERS, SCHEDULES
+from wdtr_lite.training.config import Config
+from wdtr_lite.training.images import checksum, mean_and_std, training_images
+from wdtr_lite.training.objectives import METHODS
+
+
+class Divergence(RuntimeError):
+    """The loss or a weight is not a number any more."""
+
+
+class Step(NamedTuple):
+    """What was done."""
+
+    images: int
+    metrics: dict[str, float] | None  # at the end of an epoch
+
+
+class Training:
+    """One run, a step at a time: what :func:`fit` drives.
+
+    Parameters
+    ----------
+    config, model, dataset, folder, checkpoint_every
+        As in :func:`fit`.
+    device : optional
+
+    Attributes
+    ----------
+    model, objective, optimizer
+        What a step evaluates, calls and moves; another objective may be put in its place.
+    generator : torch.Generator
+        Of all that a step draws, on the device.
+    batch : tensor, (B,)
+        Which images the next step is of.
+    epoch : int
+        How many are done.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        *,
+        model: nn.Module | None = None,
+        dataset: data.Dataset | None = None,
+        folder: str | os.PathLike | None = None,
+        device: str | torch.device = "cpu",
+        checkpoint_every: int = 10,
+    ):
+        checks.instance(config, "config", Config)
+        checks.instance(model, "model", (nn.Module, type(None)))
+        checks.instance(dataset, "dataset", (data.Dataset, type(None)))
+        checks.whole(checkpoint_every, "checkpoint_every")
+        self.device, self.checkpoint_every = checks.device(device), checkpoint_every
+        self.folder = None if folder is None else checks.folder(folder)
+        dataset = data.load(config.data, split=config.split) if dataset is None else dataset
+        self.config = config = _recorded(config, model, dataset)
+        images, labels = training_images(dataset, config)
+        mean, std = mean_and_std(images)
+        classes = len(dataset.classes)
+        self.data = f"{dataset!r}, checksum {checksum(images, labels)}"
+        self.sizes = {"classes": classes, "channels": len(mean)}
+        self.images, self.labels = images.to(self.device), labels.to(self.device)
+        self.given = model is not None
+        new = checkpoint.untrained(config, classes, mean, std) if model is None else model
+        self.model = checks.trainable(new).to(self.device)
+        self.optimizer = OPTIMIZERS[config.optimizer](self.model.parameters(), config, self.device)
+        height, width = images.shape[-2:]
+        self.objective = METHODS[config.method](config, (height, width), self.device)
+        self.generator = torch.Generator(self.device)
+        self.batch = torch.zeros(config.batch_size, dtype=torch.long, device=self.device)
+        self.totals = torch.zeros(3, dtype=torch.float64, device=self.device)
+        self.stream = torch.cuda.Stream(self.device) if self.device.type == "cuda" else None
+        self.captured: torch.cuda.CUDAGraph | None = None
+        self.rate, self.epsilon = 0.0, 0.0
+        self.epoch, self.stored, self.history = 0, 0, []
+        with ExitStack() as held:
+            if self.folder:
+                held.enter_context(lock.held(self.folder))
+            self._restore()
+            self.held = held.pop_all()
+        if self.stream:
+            self.stream.wait_stream(torch.cuda.current_stream(self.device))
+
+    def images_until(self, epoch: int) -> int:
+        """How many images are done with after so many epochs."""
+        return epoch * (len(self.images) // self.config.batch_size) * self.config.batch_size
+
+    def steps(self) -> Iterator[Step]:
+        """Train to the end, giving way after each step; then, or where a step fails, let go of the
+        folder.
+        """
+        try:
+            while self.epoch < self.config.epochs:
+                batches = self.begin_epoch()
+                start = time.perf_counter()
+                for k, batch in enumerate(batches, 1):
+                    with self.streamed():
+                        self.batch.copy_(batch)
+                        self.step(eager=k <= 3)
+                    if k < len(batches):
+                        yield Step(len(batch), None)
+                yield Step(self.config.batch_size, self._end_epoch(len(batches), start))
+        except GeneratorExit:  # other steps may follow
+            raise
+        except BaseException:
+            self.close()
+            raise
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the folder, which no other run may use before."""
+        self.held.close()
+
+    def run(self) -> Run:
+        return Run(self.model.eval(), self.history, self.config)
+
+    def begin_epoch(self) -> tuple[Tensor, ...]:
+        """Set what the epoch's steps have in common; its batches, in their order."""
+        config = self.config
+        self.model.train()
+        rate = config.learning_rate * SCHEDULES[config.schedule](config, self.epoch)
+        epsilon = config.epsilon * min(1.0, (self.epoch + 1) / (config.warmup + 1))
+        if (rate, epsilon) != (self.rate, self.epsilon):
+            self.rate, self.epsilon = rate, epsilon
+            self.captured = None  # a captured step holds the old ones
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        # Seeded anew for each epoch: a resumed run needs no generator's state.
+        seed = 1_000_003 * config.seed + self.epoch
+        self.generator.manual_seed(seed)
+        order = torch.randperm(len(self.images), generator=torch.Generator().manual_seed(seed))
+        whole = len(order) // config.batch_size * config.batch_size
+        return order[:whole].to(self.device).split(config.batch_size)
+
+    def step(self, *, eager: bool = False) -> None:
+        """A step on the images of ``batch``: on a GPU replayed from a captured one, unless that
+        is still to be captured and eager steps are to warm it up.
+        """
+        if self.stream is None or (self.captured is None and eager):
+            self.eager_step()
+            return
+        if self.captured is None:
+            self.captured = torch.cuda.CUDAGraph()
+            self.captured.register_generator_state(self.generator)
+            with torch.cuda.graph(self.captured, stream=self.stream):
+                self.eager_step()
+        self.captured.replay()
+
+    def eager_step(self) -> None:
+        """The step itself."""
+        self.optimizer.zero_grad(set_to_none=True)
+        x, y = self.images[self.batch].float() / 255, self.labels[self.batch]
+        x = AUGMENTATIONS[self.config.augmentation](x, self.generator)
+        with arithmetic(self.config.precision, self.device):
+            outputs, loss, penalty = self.objective.terms(
+                self.model, x, y, self.generator, self.epsilon
+            )
+            # A finite difference is differentiated in float32.
+            with torch.autocast(self.device.type, enabled=False):
+                (loss.mean() + penalty.mean()).backward()
+        self.optimizer.step()
+        wrong = (outputs.argmax(1) != y).sum()
+        self.totals += torch.stack([loss.detach().sum(), penalty.detach().sum(), wrong])
+
+    def streamed(self) -> AbstractContextManager:
+        """On a GPU, the stream that all steps are done on."""
+        return torch.cuda.stream(self.stream) if self.stream else nullcontext()
+
+    def _end_epoch(self, batches: int, start: float) -> dict[str, float]:
+        images = batches * self.config.batch_size
+        with self.streamed():
+            state = self.model.state_dict().values()
+            finite = torch.stack([value.isfinite().all() for value in state]).all()
+            loss, penalty, error = (self.totals / images).tolist()
+            self.totals.zero_()
+        seconds = time.perf_counter() - start
+        self.epoch += 1
+        if not (bool(finite) and loss + penalty < float("inf")):
+            raise Divergence(
+                f"the run diverged in epoch {self.epoch} (loss {loss}, penalty {penalty}); "
+                f"{self._last_good()}. Lower the learning rate or eta."
+            )
+        metrics = {"epoch": self.epoch, "loss": loss, "penalty": penalty, "error": error}
+        speed = {"seconds": round(seconds, 3), "images_per_second": round(images / seconds, 1)}
+        self.history.append(metrics | speed)
+        if self.folder:
+            self._write(self.folder)
+        return metrics
+
+    def _write(self, folder: Path) -> None:
+        due = self.epoch % self.checkpoint_every == 0 or self.epoch == self.config.epochs
+        try:
+            checkpoint.write(folder, self.history, self._state() if due else None)
+        except OSError as error:
+            full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+            raise OSError(
+                error.errno,
+                f"{'the disk is full' if full else error.strerror}, {error.filename} was not "
+                f"written: mend that, and the same call goes on from epoch {self.stored}",
+            ) from error
+        if due:
+            self.stored = self.epoch
+
+    def _last_good(self) -> str:
+        if self.folder and checkpoint.found_in(self.folder):
+            return f"the last good one is {checkpoint.path_in(self.folder)}"
+        return "there is no checkpoint"
+
+    def _state(self) -> dict[str, Any]:
+        return {
+            "config": asdict(self.config), "given": self.given, "data": self.data,
+            "sizes": self.sizes, "epoch": self.epoch, "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(), "threads": torch.get_num_threads(),
+        }  # fmt: skip
+
+    def _restore(self) -> None:
+        if not (self.folder and checkpoint.found_in(self.folder)):
+            return
+        state = checkpoint.read(self.folder)
+        found = state["config"]
+        different = [
+            f"{field.name}={getattr(found, field.name)!r}"
+            for field in fields(Config)
+            if getattr(found, field.name) != getattr(self.config, field.name)
+        ]
+        if different:
+            raise ValueError(
+                f"{self.folder} holds a run with {', '.join(different)}: "
+                "choose another folder, or delete that one"
+            )
+        if state["data"] != self.data:
+            raise ValueError(
+                f"{self.folder} holds a run on other images ({state['data']}): "
+                "choose another folder"
+            )
+        if not self.given:
+            checkpoint.check_makeable(state, self.folder)
+        path = checkpoint.path_in(self.folder)
+        self.history = checkpoint.metrics(self.folder, state)
+        checkpoint.restore(self.model, state["model"], path)
+        checkpoint.restore_optimizer(self.optimizer, state["optimizer"], path)
+        self.epoch = self.stored = state["epoch"]
+        threads = state.get("threads", torch.get_num_threads())
+        if threads != torch.get_num_threads() and self.epoch < self.config.epochs:
+            warnings.warn(
+                f"{self.folder} was trained with {threads} threads and goes on with "
+                f"{torch.get_num_threads()}: its weights will differ by rounding from those of "
+                "one number of threads",
+                stacklevel=2,
+            )
+
+
+def _recorded(config: Config, model: nn.Module | None, dataset: data.Dataset) -> Config:
+    """The configuration with the names of what is trained on what."""
+    names: dict[str, str | None] = {"data": dataset.name}
+    if (config.split or "official") != (dataset.split_name or "official"):
+        names["split"] = dataset.split_name
+    if model is not None:
+        names["model"] = type(model).__name__
+    return replace(config, **names)
