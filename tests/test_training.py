@@ -1371,7 +1371,9 @@ KINDS = {
         {"model": torch.nn.Linear(64, 10).double()},
         "model must have float32 parameters, got torch.float64",
     ),
-    "dataset": ([config()], {"dataset": "mnist5k"}, "dataset must be Dataset or None, got 'mnist5k'"),
+    "dataset": (
+        [config()], {"dataset": "mnist5k"}, "dataset must be Dataset or None, got 'mnist5k'"
+    ),
     "a pair": (
         [config()],
         {"dataset": (IMAGES.images, IMAGES.labels)},

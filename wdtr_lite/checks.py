@@ -525,23 +525,25 @@ def device(device: str | torch.device) -> torch.device:
     return torch.device(device)
 
 
-def logits(returned: object, x: Tensor, *, single: bool = False) -> Tensor:
+def logits(
+    returned: object, x: Tensor, *, single: bool = False, name: str = "model"
+) -> Tensor:
     """The logits (B, K) that a classifier returned of the images x, or an object's ``.logits``; of
     a single output (B,) too.
     """
     found = getattr(returned, "logits", returned)
     if not isinstance(found, Tensor):
         raise TypeError(
-            "model must return a tensor, or an object whose .logits is one, "
+            f"{name} must return a tensor, or an object whose .logits is one, "
             f"got {type(returned).__name__}"
         )
     if found.is_complex() or found.dtype == torch.bool:
-        raise TypeError(f"model must return real numbers, got {found.dtype}")
-    dense(found, "what model returns")
+        raise TypeError(f"{name} must return real numbers, got {found.dtype}")
+    dense(found, f"what {name} returns")
     dims = (1, 2) if single else (2,)
     if found.dim() not in dims or found.shape[:1] != x.shape[:1] or 0 in found.shape[1:]:
         shapes = f"({len(x)},) or ({len(x)}, K)" if single else f"({len(x)}, K)"
-        raise ValueError(f"model must return {shapes} logits, got {tuple(found.shape)}")
+        raise ValueError(f"{name} must return {shapes} logits, got {tuple(found.shape)}")
     return found
 
 
@@ -825,7 +827,7 @@ def computed(*values: Tensor) -> None:
 # ---------------------------------------------------------------- names, folders, data sets
 
 
-def text(value: str, name: str) -> None:
+def text(value: object, name: str) -> None:
     """A word, not empty."""
     instance(value, name, str)
     if not value:

@@ -91,11 +91,15 @@ def second_order_expansion(
     ----------
     Theorem 1 of Lin et al. (2019), made precise; Bishop (1995).
     """
+    forward.checked_functions(loss, f)
+    for name, flag in (("volume", volume), ("create_graph", create_graph)):
+        checks.flag(flag, name)
     checks.point(metric, x, interior=volume)
     checks.batch(x)
+    checks.recording(x)
     with torch.enable_grad():
         leaf = x.detach().requires_grad_()
-        outputs = forward.outputs_of(f, leaf)
+        outputs = forward.outputs_of(f, leaf, "f")
         value = forward.losses_of(loss, outputs, y)
         columns = forward.as_columns(outputs)  # (B, k)
         first = forward.column_gradients(value[:, None], outputs)[:, 0]  # l', as the outputs
@@ -148,12 +152,15 @@ def first_order_expansion(
     ----------
     Section 3 of Lin et al. (2019), below Theorem 1.
     """
+    forward.checked_functions(loss, f)
+    checks.flag(create_graph, "create_graph")
     checks.batch(x)
+    checks.recording(x)
     checks.floating(mean, "mean")
     checks.like(mean, x, "mean")
     with torch.enable_grad():
         leaf = x.detach().requires_grad_()
-        value = forward.losses_of(loss, forward.outputs_of(f, leaf), y)
+        value = forward.losses_of(loss, forward.outputs_of(f, leaf, "f"), y)
         if not value.requires_grad:
             return torch.zeros_like(value)
         grad = torch.autograd.grad(
@@ -190,13 +197,17 @@ def perturbed_loss(loss: Loss, f: Classifier, x: Tensor, y: Any, xi: Tensor) -> 
     ----------
     Equations (1) to (3) of Lin et al. (2019).
     """
+    forward.checked_functions(loss, f)
     checks.batch(x)
     checks.floating(xi, "xi")
     if xi.shape[1:] != x.shape or not len(xi):
         raise ValueError(f"xi must be (N, {', '.join(map(str, x.shape))}), got {tuple(xi.shape)}")
     truth = y if callable(y) else lambda image: y
     draws = torch.stack(
-        [forward.losses_of(loss, forward.outputs_of(f, x + step), truth(x + step)) for step in xi]
+        [
+            forward.losses_of(loss, forward.outputs_of(f, x + step, "f"), truth(x + step))
+            for step in xi
+        ]
     )
     error = draws.std(0) if len(draws) > 1 else torch.full_like(draws[0], float("nan"))
     return Estimate(draws.mean(0), error / len(draws) ** 0.5)

@@ -22,9 +22,14 @@ from wdtr_lite.regularizer.norms import InputNorm
 Loss = Callable[[Tensor, Any], Tensor]
 
 
-def outputs_of(f: Classifier, x: Tensor) -> Tensor:
+def checked_functions(loss: Loss, f: Classifier) -> None:
+    checks.function(loss, "loss")
+    checks.function(f, "f")
+
+
+def outputs_of(f: Classifier, x: Tensor, name: str = "model") -> Tensor:
     """The outputs, (B,) or (B, k): what f returns, or its ``.logits``."""
-    return checks.logits(f(x), x, single=True)
+    return checks.logits(f(x), x, single=True, name=name)
 
 
 def losses_of(loss: Loss, outputs: Tensor, y: Any) -> Tensor:

@@ -104,6 +104,7 @@ class Wasserstein(InputNorm):
 
     def __init__(self, graph: PixelGraph, scale: str | None = "trace"):
         super().__init__()
+        checks.graph(graph)
         checks.option(scale, "scale", ("trace", None))
         self.graph, self.scale = graph, scale
 
@@ -213,7 +214,7 @@ def input_norm(metric: PixelGraph | InputNorm | str, scale: str | None = "trace"
         return metric
     if isinstance(metric, PixelGraph):
         return Wasserstein(metric, scale)
-    if metric not in _NAMED:
+    if not isinstance(metric, str) or metric not in _NAMED:
         raise ValueError(
             "metric must be a PixelGraph, an InputNorm or one of "
             f"{', '.join(map(repr, _NAMED))}, got {metric!r}"

@@ -141,6 +141,7 @@ class GradientPenalty(nn.Module):
         checks.option(of, "of", OF)
         checks.option(mode, "mode", MODES)
         checks.function(loss, "loss")
+        checks.flag(central, "central")
         checks.number(step, "step", positive=True)
         if central and mode != "finite_difference":
             raise ValueError("central is an option of mode='finite_difference'")
@@ -149,6 +150,8 @@ class GradientPenalty(nn.Module):
         self._calls, self._warned = 0, False
         own = isinstance(metric, InputNorm)
         self._choices = f"{metric!r}, {of=}, {mode=}" + ("" if own else f", {scale=}")
+        if mode == "finite_difference":
+            self._choices += f", {central=}, {step=}"
 
     def __repr__(self) -> str:
         return f"GradientPenalty({self._choices})"
@@ -339,6 +342,8 @@ def laplacian_penalty(
     checks.metric(metric)
     norm = input_norm(metric, scale)
     x = checked_batch(norm, x)
+    checks.function(model, "model")
+    checks.function(loss, "loss")
     checks.whole(samples, "samples")
     checks.generator(generator, x)
     keep = torch.is_grad_enabled()

@@ -2,9 +2,10 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
-from torch.backends import cudnn, mkldnn
+from torch.backends import cudnn
 
 
 @contextmanager
@@ -37,12 +38,13 @@ def _restored_by_operation() -> Iterator[None]:
     """The settings that torch has since 2.9, which inherit from each other. Where the older ones
     say otherwise torch refuses to read these, so within they agree.
     """
-    if not hasattr(torch.backends, "fp32_precision"):
+    backends: Any = torch.backends
+    if not hasattr(backends, "fp32_precision"):
         yield
         return
-    parents = [torch.backends, cudnn, mkldnn]
-    products = [torch.backends.cuda.matmul, mkldnn.matmul, mkldnn.conv, mkldnn.rnn]
-    convolutions = [cudnn.conv, cudnn.rnn]
+    mkldnn, convolutions = backends.mkldnn, [backends.cudnn.conv, backends.cudnn.rnn]
+    parents = [backends, backends.cudnn, mkldnn]
+    products = [backends.cuda.matmul, mkldnn.matmul, mkldnn.conv, mkldnn.rnn]
     before = []
     try:
         for setting in parents + products + convolutions:

@@ -210,12 +210,13 @@ def _checked(state: Any) -> dict[str, Any]:
     checks.instance(state["optimizer"], "optimizer", dict)
     given = state.get("given", False)  # once this was not known,
     checks.flag(given, "given")
-    sizes = state.get("sizes")
+    sizes: Any = state.get("sizes")
     if sizes is None:  # and there were no other classes than ten
         sizes = {"classes": 10, "channels": len(state["model"]["normalize.mean"])}
     checks.instance(sizes, "sizes", dict)
-    for name in ("classes", "channels"):
-        checks.whole(sizes.get(name), name)
+    sizes = {name: sizes.get(name) for name in ("classes", "channels")}
+    for name, size in sizes.items():
+        checks.whole(size, name)
     return state | {"config": config, "given": given, "sizes": sizes}
 
 

@@ -3,7 +3,8 @@
 import warnings
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import Field, dataclass, field, fields
-from typing import Any, get_origin
+from types import UnionType
+from typing import Any, get_args
 
 from wdtr_lite import checks, data, models
 from wdtr_lite.attacks import Attack
@@ -140,22 +141,24 @@ class Config:
 def _checked(option: Field, value: Any) -> Any:
     """The value, as the plain Python that a checkpoint holds."""
     name, kind = option.name, option.type
+    if isinstance(kind, UnionType):  # it may be None
+        if value is None:
+            return None
+        kind = get_args(kind)[0]
     if option.metadata["choices"]:
         checks.option(value, name, tuple(option.metadata["choices"]))
-    elif kind is str or (kind == str | None and value is not None):
+        return str(value)
+    if kind is str:
         checks.text(value, name)
-    if kind == int | None:
-        return None if value is None else _whole(value, name)
+        return str(value)
     if kind is int:
         return _whole(value, name, option.metadata["least"])
     if kind is float:
         checks.number(value, name)
         return float(value)
-    if get_origin(kind) is tuple:
-        if not isinstance(value, (tuple, list)):
-            raise TypeError(f"{name} must be a tuple of epochs, got {value!r}")
-        return tuple(_whole(each, name) for each in value)
-    return None if value is None else str(value)
+    if not isinstance(value, (tuple, list)):
+        raise TypeError(f"{name} must be a tuple of epochs, got {value!r:.80}")
+    return tuple(_whole(each, name) for each in value)
 
 
 def _whole(value: int, name: str, least: int = 1) -> int:
