@@ -387,7 +387,8 @@ def test_differentiable_in_a_kernel(mode, scale):
 
 def test_repr_names_the_choices():
     text = repr(GradientPenalty("euclidean", of="margin", mode="finite_difference", scale=None))
-    assert text == "GradientPenalty('euclidean', of='margin', mode='finite_difference', scale=None)"
+    choices = "of='margin', mode='finite_difference', scale=None, central=False, step=0.005"
+    assert text == f"GradientPenalty('euclidean', {choices})"
     text = repr(GradientPenalty(Wasserstein(PixelGraph(3, 4, 1), scale=None), of="logits"))
     norm = "Wasserstein(PixelGraph(3, 4, 1, weight=1.0), scale=None)"
     assert text == f"GradientPenalty({norm}, of='logits', mode='double_backprop')"

@@ -755,7 +755,7 @@ def test_other_shapes(call):
     """Of x without a batch, of what f returns, of what the loss returns."""
     with pytest.raises(ValueError, match=r"^x must be \(B, C, H, W\), got \(2, 3, 4\)$"):
         call(x=X[:, 0])
-    with pytest.raises(ValueError, match=r"^model must return .* logits, got \(1,\)$"):
+    with pytest.raises(ValueError, match=r"^f must return .* logits, got \(1,\)$"):
         call(f=lambda x: x.sum((1, 2, 3))[:1])
     for loss, shape in (
         (lambda o, y: ((o - y) ** 2).mean(), r"\(\)"),
