@@ -285,6 +285,12 @@ def on_graph(pixels: "PixelGraph", v: Tensor, name: str, x: Tensor | None = None
         like(v, x, name)
 
 
+def some_pixels(x: Tensor) -> None:
+    """At least one image."""
+    if not x.numel():
+        raise ValueError(f"x must hold an image, got {tuple(x.shape)}")
+
+
 def layers(graph: "PixelGraph", x: Tensor) -> None:
     """Images (M, H, W) on the graph."""
     image(graph, x)
@@ -374,8 +380,8 @@ def same_mass(x: Tensor, y: Tensor) -> None:
     masses = [z.detach().double().sum((-2, -1)) for z in (x, y)]
     apart = (masses[0] - masses[1]).abs()
     if bool((apart > (1e-10 if x.dtype == torch.float64 else 1e-6) * masses[1]).any()):
-        a, b = (float(mass.flatten()[apart.argmax()]) for mass in masses)
-        raise ValueError(f"x and y must have the same mass in each channel, got {a:.9g} and {b:.9g}")
+        got = " and ".join(f"{mass.flatten()[apart.argmax()]:.9g}" for mass in masses)
+        raise ValueError(f"x and y must have the same mass in each channel, got {got}")
 
 
 def totals(mass: "float | Tensor", x: Tensor) -> Tensor:
@@ -488,7 +494,9 @@ def plan(plan: "TransportPlan", a: "Support", b: "Support") -> None:
 
 
 def entropic(epsilon: float, p: float, diameter: float, dtype: torch.dtype) -> None:
-    """A regularisation that rounding neither hides among costs up to the diameter nor hides them."""
+    """A regularisation that neither drowns in the rounding of costs up to the diameter, nor they
+    in that of it.
+    """
     rounding = torch.finfo(dtype).eps
     if not diameter < INFINITY:
         raise ValueError(f"p must have powers that {dtype} holds on this grid, got {p!r}")
@@ -644,7 +652,7 @@ def intensities(x: Tensor, name: str = "x") -> None:
         raise ValueError(f"{name} must be in [0, 1], got {low:g} to {high:g}{bytes_}")
 
 
-def per_channel(value: "float | Sequence[float]", name: str) -> Tensor:
+def per_channel(value: Any, name: str) -> Tensor:
     """A finite number, or one for each channel; returned as a tensor (C,)."""
     if not isinstance(value, np.ndarray | Tensor):
         value = value if isinstance(value, list | tuple) else [value]

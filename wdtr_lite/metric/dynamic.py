@@ -74,8 +74,9 @@ def dynamic_distance(
         exponent = int(np.frexp(a.sum())[1])  # of squares in range; does not round
         a, b = np.ldexp(a, -exponent), np.ldexp(b, -exponent)
         paths.append(np.ldexp(_geodesic_path(weights, volume, a, b, steps), exponent))
-    inside = torch.as_tensor(np.stack(paths, 1)[1:-1], device=x.device, dtype=x.dtype)
-    path = torch.cat([x[None], inside.view(steps - 1, *x.shape), y[None]])
+    inside = np.reshape(paths, (len(paths), steps + 1, graph.size)).swapaxes(0, 1)[1:-1]
+    inside = torch.as_tensor(inside, device=x.device, dtype=x.dtype)
+    path = torch.cat([x[None], inside.reshape(steps - 1, *x.shape), y[None]])
     middle, move = ((path[1:] + path[:-1]) / 2).double(), path.diff(dim=0).double()
     move = (move - move.mean((-2, -1), keepdim=True)).flatten(-2)
     # Where nothing moves black pixels may be out of reach.

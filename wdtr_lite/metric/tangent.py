@@ -106,8 +106,8 @@ def solve(
 
 
 def _slack(x: Tensor, xi: Tensor, tol: float) -> Tensor:
-    """How far from zero xi's sums may be, per channel: relative to it, or by the rounding of x where
-    xi is a difference of images.
+    """How far from zero xi's sums may be, per channel: relative to it, or by the rounding of x,
+    where xi is a difference of images.
     """
     own = xi.detach().abs().sum((-2, -1), dtype=torch.float64)
     size, mass = (

@@ -152,6 +152,7 @@ def mean_diagonal(graph: PixelGraph, x: Tensor) -> Tensor:
     tensor, ()
     """
     checks.image(graph, x)
+    checks.some_pixels(x)
     return operators.in_range(operators.mean_diagonal(graph, x), "mean_diagonal")
 
 

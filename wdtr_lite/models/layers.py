@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -50,8 +49,7 @@ class Normalize(nn.Module):
         for name, given, value in zip(("mean", "std"), (mean, std), values, strict=True):
             if len(value) not in (1, count):
                 raise ValueError(
-                    f"{name} must be one number or {count}, one for each channel, "
-                    f"got {given!r:.80}"
+                    f"{name} must be one number or {count}, one for each channel, got {given!r:.80}"
                 )
             self.register_buffer(name, value.repeat(count // len(value)).view(-1, 1, 1))
         if not bool((self.std > 0).all()):

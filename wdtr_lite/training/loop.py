@@ -26,8 +26,10 @@ def fit(
     checkpoint_every: int = 10,
     progress: bool = True,
 ) -> Run:
-    """Train a network, or go on training the one in the folder; repeatable, on a CPU bit by bit
-    with the same versions and number of threads.
+    """Train a network, or go on training the one in the folder.
+
+    On a CPU a run is the same bit by bit with the same versions and number of threads, else but for
+    rounding, which training amplifies.
 
     Parameters
     ----------

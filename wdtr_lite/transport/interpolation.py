@@ -142,9 +142,7 @@ def fixed_distance_interpolate(
     total = float(np.linalg.norm(b - a)) if straight else exact.wasserstein_distance(a, b)
     # A distance measured by the caller may be rounded up.
     if distance > total * (1 + 1e-9):
-        raise ValueError(
-            f"distance must be at most that of x and y, {total:.6g}, got {distance!r}"
-        )
+        raise ValueError(f"distance must be at most that of x and y, {total:.6g}, got {distance!r}")
     if distance == 0 or distance >= total * (1 - 1e-9):
         return measures.like(b if distance else a, x)
     if straight:

@@ -1,7 +1,7 @@
 """Images as probability measures on their pixels."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import numpy as np
 import torch
@@ -43,6 +43,10 @@ def measure(image: Image, name: str) -> Image:
         image = image if image.is_floating_point() else image.double()
     else:
         image = image if image.dtype.kind == "f" else image.astype(np.float64)
+    if image.dtype.itemsize == 2:  # whose sums overflow or lose small pixels
+        if isinstance(image, torch.Tensor):
+            return cast(torch.Tensor, measure(image.float(), name)).to(image.dtype)
+        return cast(np.ndarray, measure(image.astype(np.float32), name)).astype(image.dtype)
     checks.measure(image, name)
     return image / image.sum((-2, -1))[..., None, None]
 
@@ -52,6 +56,13 @@ def to_numpy(image: Image) -> np.ndarray:
         image = image.detach().cpu()
         image = (image.float() if image.dtype == torch.bfloat16 else image).numpy()
     return np.asarray(image)
+
+
+def as_tensor(image: Image) -> torch.Tensor:
+    """The image as a tensor, which has no type longer than float64."""
+    if isinstance(image, np.ndarray) and image.dtype.itemsize > 8:
+        image = image.astype(np.float64)
+    return torch.as_tensor(image)
 
 
 def like(image: np.ndarray, x: Image) -> Image:

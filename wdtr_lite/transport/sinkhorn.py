@@ -83,7 +83,7 @@ def sinkhorn_distance(
         raise ValueError(
             f"p must be at most 2 where debiased, beyond the divergence can be negative, got {p!r}"
         )
-    a, b = (torch.as_tensor(measures.measure(z, name)) for z, name in ((x, "x"), (y, "y")))
+    a, b = (measures.as_tensor(measures.measure(z, k)) for z, k in ((x, "x"), (y, "y")))
     if a.shape != b.shape or a.dim() not in (2, 3):
         raise ValueError(
             f"x and y must both be (B, H, W) or (H, W), got {tuple(a.shape)} and {tuple(b.shape)}"
