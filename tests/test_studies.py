@@ -32,7 +32,7 @@ digits = small_study.digits
 trained_on_digits = small_study.trained_on_digits
 
 BRIEFLY = {
-    "model": "small_cnn", "activation": "relu", "width": 4, "images": 300, "batch_size": 10,
+    "model": "small_cnn", "activation": "softplus", "width": 4, "images": 300, "batch_size": 10,
     "epochs": 4, "milestones": [], "learning_rate": 0.01,
 }  # fmt: skip
 DIVERGES = {"eta": 0.5, "learning_rate": 1e20}

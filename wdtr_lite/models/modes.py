@@ -1,7 +1,6 @@
 """A network's layers set otherwise for a while: evaluation mode, attributes held.
 
-Threads may hold the same layers at once: the first that comes keeps what was there, the last that
-goes puts it back.
+Threads may hold the same layers at once: what was there is put back when the last of them goes.
 """
 
 import threading
@@ -17,7 +16,7 @@ from wdtr_lite.models.registry import Classifier
 
 _LOCK = threading.Lock()
 _HELD: WeakKeyDictionary[nn.Module, dict[str, list]] = WeakKeyDictionary()
-"""Of each layer that is held, by attribute: what it was, and how many hold it."""
+"""Of each layer that is held, by attribute: what it was, and what it is held at, the last counts."""
 
 
 @contextmanager
@@ -31,27 +30,28 @@ def evaluating(model: Classifier) -> Iterator[None]:
 @contextmanager
 def held(changes: Mapping[nn.Module, Mapping[str, Any]]) -> Iterator[None]:
     """Attributes of layers as given, afterwards as before."""
+    values = [(layer, *each) for layer, given in changes.items() for each in given.items()]
     with _LOCK:
-        for layer, values in changes.items():
-            known = _HELD.setdefault(layer, {})
-            for name in values:
-                known.setdefault(name, [vars(layer)[name], 0])[1] += 1
-            vars(layer).update(values)
+        for layer, name, value in values:
+            known = _HELD.setdefault(layer, {}).setdefault(name, [getattr(layer, name)])
+            known.append(value)
+            setattr(layer, name, value)
     try:
         yield
     finally:
         with _LOCK:
-            for layer, values in changes.items():
-                for name in values:
-                    _release(layer, name)
+            for layer, name, value in values:
+                known = _HELD[layer][name]
+                del known[max(k for k, each in enumerate(known) if k and each is value)]
+                setattr(layer, name, known[-1])
+                if len(known) == 1:
+                    del _HELD[layer][name]
 
 
-def _release(layer: nn.Module, name: str) -> None:
-    before, holders = _HELD[layer].pop(name)
-    if holders > 1:
-        _HELD[layer][name] = [before, holders - 1]
-    else:
-        vars(layer)[name] = before
+def own(layer: nn.Module, name: str) -> Any:
+    """An attribute as it is where nobody holds it."""
+    with _LOCK:
+        return _HELD.get(layer, {}).get(name, [getattr(layer, name)])[0]
 
 
 def layers(model: Classifier) -> list[nn.Module]:
