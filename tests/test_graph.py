@@ -246,15 +246,29 @@ def test_converted_is_a_copy(size):
 
 @pytest.mark.parametrize("weight", [1.0, kernel(1), nn.Parameter(kernel(1))])
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.int64])
-def test_a_type_that_is_refused_leaves_the_graph_as_it_was(weight, dtype):
+def test_a_type_that_a_graph_cannot_have_leaves_it_as_it_was(weight, dtype):
+    """Half types convert the other parts of the module that holds it."""
     graph = PixelGraph(3, 4, 1, weight=weight).double()
     before, parameters = [tensor.clone() for tensor in tensors_of(graph)], [*graph.parameters()]
-    for module in (graph, Holder(graph)):
-        with pytest.raises(TypeError, match=f"got .*{dtype}"):
-            module.to(dtype)
+    model = nn.Sequential(nn.Linear(2, 2), Holder(graph), nn.BatchNorm1d(2))
+    for module in (graph, Holder(graph), model):
+        if dtype == torch.int64:
+            with pytest.raises(TypeError, match=f"got .*{dtype}"):
+                module.to(dtype)
+        else:
+            assert module.to(dtype) is module
+    floats = {v.dtype for layer in (model[0], model[2]) for v in layer.parameters()}
+    assert floats == {torch.float32 if dtype == torch.int64 else dtype}
     for here, there in zip(before, tensors_of(graph)):
-        assert torch.equal(here.to_dense(), there.to_dense())
-    assert all(a is b for a, b in zip(parameters, graph.parameters()))
+        assert there.dtype == torch.float64 and torch.equal(here.to_dense(), there.to_dense())
+    assert all(a is b for a, b in zip(parameters, graph.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("weight", [1.0, nn.Parameter(kernel(1))])
+def test_a_half_type_moves_the_graph_to_the_device(weight):
+    graph = PixelGraph(3, 4, 1, weight=weight).float()
+    assert graph.to("meta", torch.float16) is graph
+    assert graph.device.type == "meta" and graph.dtype == graph.volume.dtype == torch.float32
 
 
 def test_a_weight_too_large_for_the_new_type_leaves_the_graph_as_it_was():

@@ -961,6 +961,80 @@ TWICE = Y * torch.tensor([0.9, 1.1]).double()[:, None, None]
 NEGATIVE = "x must be non-negative and finite"
 GRAD, MASSES = "grad must have the shape of x", "x and y must have the same mass in each channel"
 
+# ---------------------------------------------------------------- values at the end of their range
+
+LARGE_AND_SMALL = [
+    (dtype, scale)
+    for dtype, scales in (
+        (torch.float32, (1e-40, 1e-30, 1e-20, 1e20, 1e30)),
+        (torch.float64, (1e-310, 1e-200, 1e-30, 1e30, 1e200, 1e306)),
+    )
+    for scale in scales
+]
+
+
+@pytest.mark.parametrize(("dtype", "scale"), LARGE_AND_SMALL)
+def test_masses_of_any_size(dtype, scale):
+    """Squares of what is given are out of range; lengths are not."""
+    graph, x = GRAPH.converted(dtype=dtype), inside(3, 4).to(dtype)
+    xi = x.flip(-1) - x
+    xi = xi - xi.mean()
+    close = {"rtol": 1e-3 if scale == 1e-40 else 1e-4, "atol": 0}
+    expected = tangent_norm_sq(graph, x, xi)
+    torch.testing.assert_close(tangent_norm_sq(graph, scale * x, scale * xi) / scale, expected, **close)
+    phi, scaled = potential(graph, x, xi).value, potential(graph, scale * x, scale * xi)
+    torch.testing.assert_close(scaled.value, phi, rtol=1e-3, atol=1e-5)
+    assert scaled.iterations > 0
+    value = potential(graph, x, scale * xi).value / scale
+    torch.testing.assert_close(value, phi, rtol=1e-3, atol=1e-5)
+    if 1e-38 < scale < 1e38 or (dtype == torch.float64 and 1e-300 < scale < 1e300):
+        value = inner(graph, x, scale * xi, xi / scale)
+        torch.testing.assert_close(value, expected, rtol=1e-4, atol=0)
+        value = dynamic_distance(graph, scale * x, scale * x.flip(-1), 2).distance / scale**0.5
+        exact = dynamic_distance(graph, x, x.flip(-1), 2).distance
+        torch.testing.assert_close(value, exact, rtol=1e-4, atol=0)
+
+
+@pytest.mark.parametrize("call", [grad_norm_sq, grad_norm_sq_algorithm1, tangent_norm_sq])
+def test_what_overflows_says_so(call):
+    """The square of 1e30 is no float32; a rounded or clamped one would be wrong."""
+    graph, x = GRAPH.converted(dtype=torch.float32), inside(3, 4).float()
+    for a, b in ((1, 1e30), (1e37, 1e37)):
+        v = b * (x.flip(-1) - x)
+        with pytest.raises(RuntimeError, match=rf"^{call.__name__} overflows torch\.float32"):
+            call(graph, a * x, v - v.mean())
+    with pytest.raises(RuntimeError, match=r"^apply_laplacian overflows torch\.float32"):
+        apply_laplacian(graph, 1e30 * x, 1e30 * x)
+    with pytest.raises(RuntimeError, match=r"^mean_diagonal overflows torch\.float32"):
+        mean_diagonal(graph, torch.full_like(x, 1e38))
+
+
+def test_sums_are_zero_to_the_rounding_of_the_images():
+    """The difference of images that are nearly equal sums to what their masses are rounded by; a
+    vector of that size that sums to nothing of the kind is refused.
+    """
+    x = inside(3, 4)
+    y = x + 1e-10 * tangents(3, 4)
+    y = y / y.sum()
+    assert abs((y - x).sum()) > 1e-9 * (y - x).abs().sum() or bool((y - x).sum() == 0)
+    xi = (y - x) - (y - x).mean()
+    expected = tangent_norm_sq(GRAPH, x, xi)
+    for rounding in (0, 1e-16, -1e-16):
+        shifted = xi.clone()
+        shifted[1, 2] += rounding
+        found = tangent_norm_sq(GRAPH, x, shifted)
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=0)
+    with pytest.raises(ValueError, match="^xi must sum to zero"):
+        tangent_norm_sq(GRAPH, x, 1e-17 * x)
+    channels, v = torch.stack([x, 0 * x]), torch.stack([1e-3 * tangents(3, 4), 0 * x])
+    expected = tangent_norm_sq(GRAPH, channels, v)
+    v[1, 1, 2] = 6.94e-18  # in a black channel
+    torch.testing.assert_close(tangent_norm_sq(GRAPH, channels, v), expected)
+    v[1, 1, 2] = 1e-9
+    with pytest.raises(ValueError, match=r"^xi must sum to zero .* pixels at \(1, 2\) sums to 1e-09"):
+        tangent_norm_sq(GRAPH, channels, v)
+
+
 BAD_CALLS = {
     "mobility": (lambda: metric.mobility(GRAPH, -X), NEGATIVE),
     "laplacian": (lambda: metric.laplacian(GRAPH, -X), NEGATIVE),

@@ -1,5 +1,12 @@
 """The networks: sizes, normalisation, smoothness, double back-propagation, names, bad input."""
 
+import copy
+import gc
+import pickle
+import sys
+import threading
+import weakref
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -8,8 +15,11 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from wdtr_lite import data, models
+from wdtr_lite import GradientPenalty, PixelGraph, data, models
+from wdtr_lite.evaluation import predictions
 from wdtr_lite.models import MODELS, Normalize, resnet8, resnet20, small_cnn
+from wdtr_lite.models.modes import evaluating, held, own
+from wdtr_lite.regularizer.forward import fixed_statistics
 
 ROOT = Path(__file__).resolve().parent.parent
 SIZES = {"resnet20": 269_722, "resnet8": 75_290, "small_cnn": 52_138}
@@ -290,6 +300,27 @@ def test_register(monkeypatch):
     assert asked == [data_given, {**data_given, "activation": "relu", "width": 5}]
 
 
+def test_a_name_that_is_taken(monkeypatch):
+    """By another network it is refused; a notebook's cell may be run again."""
+
+    def cell():
+        def mine(**how):
+            return nn.Flatten()
+
+        return mine
+
+    monkeypatch.setitem(MODELS, "mine", None)
+    del MODELS["mine"]
+    models.register("resnet8", resnet8)
+    for make in (cell(), cell()):
+        models.register("mine", make)
+        assert MODELS["mine"] is make
+    for name in ("resnet8", "small_cnn"):
+        with pytest.raises(ValueError, match=f"^name must be free, got '{name}', which is <fun"):
+            models.register(name, cell())
+    assert MODELS["resnet8"] is resnet8 and MODELS["small_cnn"] is small_cnn
+
+
 def test_published_networks_load():
     """Whoever saved weights finds every tensor under its name."""
     paths = sorted((ROOT / "results").glob("table1_cpu_*.pt"))
@@ -303,6 +334,143 @@ def test_published_networks_load():
             )
             < 1e-3
         )
+
+
+# ---------------------------------------------------------------- modes held meanwhile
+
+
+def normalised():
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(1, 3, 3),
+        nn.BatchNorm2d(3),
+        nn.Softplus(),
+        nn.InstanceNorm2d(3, track_running_stats=True),
+        nn.utils.spectral_norm(nn.Conv2d(3, 3, 3)),
+        nn.Flatten(),
+        nn.Linear(12, 3),
+    )
+
+
+def condition(model):
+    """All that a penalty and an evaluation set otherwise for a while."""
+    held = ("training", "track_running_stats", "momentum")
+    layers = [[getattr(layer, name, None) for name in held] for layer in model.modules()]
+    return layers, {name: v.clone() for name, v in model.state_dict().items()}
+
+
+def assert_as_before(model, before):
+    layers, state = condition(model)
+    assert layers == before[0]
+    assert all(torch.equal(v, before[1][name]) for name, v in state.items())
+
+
+PENALTY, SHAPE = GradientPenalty(PixelGraph(6, 6, 1)), (4, 1, 6, 6)
+
+
+def test_threads_leave_a_model_as_it_was():
+    """A penalty in one, predictions in another, started at the same time."""
+    model, x, y = normalised(), torch.rand(SHAPE), torch.tensor([0, 1, 2, 0])
+    model[6].eval()
+    before, interval = condition(model), sys.getswitchinterval()
+    calls = [lambda: PENALTY(model, x, y), lambda: predictions(model, x)]
+    together = threading.Barrier(4)
+
+    def run(call):
+        for _ in range(10):
+            together.wait(60)
+            call()
+
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(4) as pool:
+            for thread in [pool.submit(run, call) for call in calls * 2]:
+                thread.result()
+    finally:
+        sys.setswitchinterval(interval)
+    assert_as_before(model, before)
+
+
+@pytest.mark.parametrize("first", ["evaluating", "fixing"])
+def test_holders_that_overlap(first):
+    """The mode is the one that counts when the other has gone, and the statistics stay."""
+    model, x = normalised(), torch.rand(SHAPE)
+    before = condition(model)
+    one, two = evaluating(model), fixed_statistics(model)
+    if first == "fixing":
+        one, two = two, one
+    one.__enter__()
+    two.__enter__()
+    model(x)
+    one.__exit__(None, None, None)
+    assert model[1].training == (first == "evaluating")
+    model(x)
+    two.__exit__(None, None, None)
+    assert_as_before(model, before)
+
+
+def test_a_layer_is_held_within_holding_it():
+    layer = nn.Dropout()
+    with held({layer: {"p": 0.1}}):
+        with held({layer: {"p": 0.2}}), held({layer: {"p": 0.1}}):
+            assert layer.p == 0.1
+        assert layer.p == 0.1 and own(layer, "p") == 0.5
+    assert layer.p == own(layer, "p") == 0.5
+
+
+def test_an_exception_puts_back_what_was_there():
+    model = normalised()
+    before = condition(model)
+    with pytest.raises(RuntimeError, match="^mine$"), evaluating(model), fixed_statistics(model):
+        raise RuntimeError("mine")
+    assert_as_before(model, before)
+    with pytest.raises(TypeError, match="^model must return a tensor"):
+        predictions(nn.Sequential(model, Broken()), torch.rand(SHAPE))
+    assert_as_before(model, before)
+
+
+class Broken(nn.Module):
+    def forward(self, x):
+        return None
+
+
+def test_copies_of_a_model_that_is_held():
+    model, x = normalised(), torch.rand(SHAPE)
+    before = condition(model)
+    with evaluating(model):
+        twins = [copy.deepcopy(model), pickle.loads(pickle.dumps(model))]
+        for twin in twins:
+            assert torch.equal(predictions(twin, x), predictions(model, x))
+    assert_as_before(model, before)
+    assert not any(layer.training for twin in twins for layer in twin.modules())
+
+
+def test_layers_that_go_and_come_meanwhile():
+    model = normalised()
+    gone = weakref.ref(model[2])
+    with evaluating(model):
+        model[2] = nn.ReLU()
+        assert model[2].training and not gone().training
+    assert model[1].training and model[2].training
+    gc.collect()
+    assert gone() is None
+
+
+@pytest.mark.parametrize("wrapped", ["compiled", "scripted", "parallel"])
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_models_in_a_shell(wrapped):
+    """Whose own mode is another module's or not Python's."""
+    model, x = normalised()[:4].append(nn.Flatten()), torch.rand(SHAPE)
+    expected = predictions(model, x)
+    shell = {
+        "compiled": lambda: torch.compile(model, backend="eager"),
+        "scripted": lambda: torch.jit.script(model),
+        "parallel": lambda: nn.DataParallel(model),
+    }[wrapped]()
+    before = condition(model)
+    assert torch.equal(predictions(shell, x), expected)
+    assert shell.training
+    assert_as_before(model, before)
 
 
 # ---------------------------------------------------------------- bad input

@@ -400,6 +400,20 @@ def test_bad_calls(case):
         sample(GRAPH, options.pop("x"), options.pop("eta"), **options)
 
 
+@pytest.mark.parametrize("scale", [1e-200, 1e-40, 1e-10, 1e-3, 1.0, 1e3, 1e200])
+def test_any_mass_is_kept(scale):
+    """Also one that the pixels' own rounding exceeds."""
+    x = torch.tensor(np.random.default_rng(0).standard_normal((2, 3, 4)))
+    found = project_to_simplex(x, scale)
+    mass = found.sum((-2, -1))
+    torch.testing.assert_close(mass / scale, torch.ones_like(mass), rtol=1e-12, atol=0)
+    assert bool((found >= 0).all())
+    black = 1e-30 * X
+    xi = sample(GRAPH, black, 1.0, generator=generator(), n=2, nonnegative=True)
+    kept = (black + xi).sum((-2, -1)) / black.sum((-2, -1))
+    torch.testing.assert_close(kept, torch.ones_like(kept))
+
+
 @pytest.mark.parametrize("mass", [-1.0, math.nan, math.inf])
 def test_a_mass_that_no_image_has(mass):
     for masses in (mass, torch.tensor([1.0, mass])):

@@ -128,12 +128,14 @@ def held(values: Mapping, name: str, key: str) -> None:
 
 
 def outcomes(values: np.ndarray, name: str = "outcomes") -> None:
-    """An array (n,) of yes or no, n at least 1."""
+    """An array (n,) of yes or no, or of shares of yes, n at least 1."""
     instance(values, name, np.ndarray)
-    if values.dtype != bool:
-        raise TypeError(f"{name} must be bool, got {values.dtype}")
+    if values.dtype.kind not in "biuf":
+        raise TypeError(f"{name} must be bool or numbers in [0, 1], got {values.dtype}")
     if values.ndim != 1 or not len(values):
         raise ValueError(f"{name} must be (n,), n at least 1, got {values.shape}")
+    if not (values.min() >= 0 and values.max() <= 1):  # NaN fails both
+        raise ValueError(f"{name} must be in [0, 1], got {values.min()} to {values.max()}")
 
 
 def importable(value: object, name: str) -> None:
@@ -269,9 +271,10 @@ def on_graph(pixels: "PixelGraph", v: Tensor, name: str, x: Tensor | None = None
     graph(pixels)
     floating(v, name)
     if v.dtype != pixels.dtype:
+        wide = v.dtype in (torch.float32, torch.float64)
         raise TypeError(
-            f"{name} is {v.dtype} but the graph is {pixels.dtype}: convert it, "
-            "or use graph.to(dtype=...)"
+            f"{name} is {v.dtype} but the graph is {pixels.dtype}: convert it"
+            + (", or use graph.to(dtype=...)" if wide else "")
         )
     if v.device != pixels.device:
         raise ValueError(

@@ -42,7 +42,9 @@ class PixelGraph(nn.Module):
     device, dtype : torch.device, torch.dtype
         The kernel's, or else the CPU and torch's default type; ``graph.to(...)`` changes them in
         place, as with every :class:`torch.nn.Module`, and the graph moves with the module that
-        holds it.
+        holds it. float16 and bfloat16 leave it in the type that it has, for half of the precision
+        would leave nothing of the differences: a module's ``.half()`` is of its other parts, and
+        the images that the graph is given stay float32.
     kernel : tensor (2r + 1, 2r + 1) or None
         The weights by offset, where they are not all equal.
 
@@ -96,12 +98,17 @@ class PixelGraph(nn.Module):
         return f"{self.height}, {self.width}, {self.radius}, weight={weight}"
 
     def _apply(self, fn, recurse=True):
-        """What every move of a module goes through; refused before anything has moved."""
-        like = fn(self._rows)
-        checks.graph_dtype(like.dtype, "a PixelGraph")
-        self._check_sum(like.dtype)
-        super()._apply(fn, recurse)
-        self._lay_out(like.device, like.dtype)
+        """What every move of a module goes through, with those that hold it; half types move it to
+        the device alone.
+        """
+        like, move = fn(self._rows), fn
+        dtype = like.dtype
+        if dtype in (torch.float16, torch.bfloat16):
+            dtype, move = self.dtype, lambda v: v.to(fn(v).device)
+        checks.graph_dtype(dtype, "a PixelGraph")
+        self._check_sum(dtype)
+        super()._apply(move, recurse)
+        self._lay_out(like.device, dtype)
         return self
 
     def _lay_out(self, device: torch.device, dtype: torch.dtype) -> None:

@@ -32,9 +32,10 @@ def held(changes: Mapping[nn.Module, Mapping[str, Any]]) -> Iterator[None]:
     """Attributes of layers as given, afterwards as before."""
     values = [(layer, *each) for layer, given in changes.items() for each in given.items()]
     with _LOCK:
-        for layer, name, value in values:
+        for layer, name, value in values:  # all are read first: one may be another's, compiled
             known = _HELD.setdefault(layer, {}).setdefault(name, [getattr(layer, name)])
             known.append(value)
+        for layer, name, value in values:
             setattr(layer, name, value)
     try:
         yield

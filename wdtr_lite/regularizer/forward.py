@@ -16,7 +16,7 @@ from torch.nn.utils.spectral_norm import SpectralNorm
 from wdtr_lite import checks
 from wdtr_lite.calculus.derivatives import autograd_nodes
 from wdtr_lite.models import Classifier
-from wdtr_lite.models.modes import held, layers
+from wdtr_lite.models.modes import held, layers, own
 from wdtr_lite.regularizer.norms import InputNorm
 
 Loss = Callable[[Tensor, Any], Tensor]
@@ -116,7 +116,7 @@ def fixed_statistics(model: Classifier) -> Iterator[None]:
     """Normalisation layers in training mode use the batch's statistics, and move neither their
     running ones nor the singular vectors of spectral normalisation.
     """
-    changes = {layer: _fixing(layer) for layer in layers(model) if layer.training}
+    changes = {layer: _fixing(layer) for layer in layers(model) if own(layer, "training")}
     with held(changes):
         yield
 
