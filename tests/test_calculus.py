@@ -874,6 +874,28 @@ SAMPLED = {"estimator": "stochastic", "generator": generator()}
 
 POSITIVE, NEGATIVE = "x must be positive on every pixel", "x must be non-negative and finite"
 
+
+def test_what_overflows_says_so():
+    graph, x = GRAPH.converted(dtype=torch.float32), 3e38 * inside(3, 4).float()
+    sigma = x.flip(-1) - x
+    with pytest.raises(RuntimeError, match=r"^christoffel overflows torch\.float32"):
+        christoffel(graph, x, sigma - sigma.mean(), sigma - sigma.mean())
+    for scale, kind in ((1e307, torch.float64), (1e-310, torch.float64), (1e-40, torch.float32)):
+        image = (scale * inside(3, 4)).to(kind)
+        with pytest.raises(RuntimeError, match=rf"^log_volume_gradient overflows {kind}"):
+            log_volume_gradient(GRAPH.converted(dtype=kind), image)
+    with pytest.raises(RuntimeError, match=r"^log_volume overflows torch\.float64"):
+        log_volume(GRAPH, 1e307 * inside(3, 4))
+
+
+def test_an_estimate_of_no_images():
+    none = inside(3, 4)[None, None][:0]
+    found = laplace_beltrami(
+        lambda x: x.sum((-3, -2, -1)), GRAPH, none, estimator="stochastic", generator=generator()
+    )
+    assert found.value.shape == found.standard_error.shape == (0,)
+
+
 BAD_CALLS = {
     "gradient": (lambda: gradient(f, GRAPH, -X), NEGATIVE),
     "christoffel": (lambda: christoffel(GRAPH, BLACK, SIGMA, SIGMA), POSITIVE),

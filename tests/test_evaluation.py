@@ -486,6 +486,32 @@ ON_IMAGES = {
 }
 
 
+@pytest.mark.parametrize("label", [-1, -100, 5, 99])
+@pytest.mark.parametrize("call", [misclassified, error])
+def test_labels_that_the_model_does_not_have(call, label):
+    """They counted as errors, whatever the model said; that they are none shows with the logits."""
+    y = Y.clone()
+    y[2] = label
+    with pytest.raises(ValueError, match=f"^labels must be from 0 to 3, got .*{label}"):
+        call(brightest, X, y)
+    with pytest.raises(ValueError, match="^labels must be from 0 to 3"):
+        robust_error(brightest, X, y, lambda m, x, y: x, batch_size=1)
+
+
+def test_numpy_images_are_told_what_to_do():
+    with pytest.raises(TypeError, match=r"got ndarray: torch\.from_numpy\(images\)$"):
+        predictions(brightest, (255 * X).byte().numpy())
+
+
+def test_votes_are_logits():
+    """Whole numbers can be compared; booleans and complex numbers are refused."""
+    votes = torch.tensor([[1, 3, 2], [5, 0, 0], [0, 0, 1]])
+    assert predictions(lambda x: votes, X).tolist() == [1, 0, 2]
+    for wrong in (votes > 1, votes * 1j):
+        with pytest.raises(TypeError, match=f"^model must return real numbers, got {wrong.dtype}"):
+            predictions(lambda x, wrong=wrong: wrong, X)
+
+
 @pytest.mark.parametrize("call", ON_IMAGES.values(), ids=ON_IMAGES)
 def test_every_function_looks_at_its_images(call):
     with pytest.raises(ValueError, match=r"^images must be in \[0, 1\], got 0\.5 to "):

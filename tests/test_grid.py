@@ -587,7 +587,8 @@ def test_what_no_other_process_can_import(tmp_path):
 
     for question, says in (
         (Local(), "the question 'local' is a Local, which other processes cannot import"),
-        (Errors("test", 5, lambda *_: 0), "the question 'errors' cannot be sent to another proc"),
+        (Errors("test", 5, lambda *_: 0), "the question 'errors' must have options that JSON keep"),
+        (Recorded("here", root=lambda: 0), "the question 'recorded' cannot be sent to another pro"),
     ):
         with pytest.raises(TypeError, match=says):
             complete([network({"mine": question})], Store(tmp_path))
@@ -629,14 +630,12 @@ def test_the_other_process_is_killed(tmp_path):
     try:
         until(lambda: logged(tmp_path))
         second = started(tmp_path, "complete(2)")
-        for line in second.stdout:
-            if " waits: " in line:
-                break
+        assert any(" waits: " in line for line in second.stdout)
     finally:
         first.kill()
         first.communicate()
-    status, out, err = ended(second)
-    assert (status, err) == (0, []) and None not in json.loads(out[-1])
+    assert None not in json.loads(second.stdout.readlines()[-1])
+    assert ended(second) == (0, [], [])
 
 
 # ---------------------------------------------------------------- killed workers
@@ -685,11 +684,9 @@ def test_a_scheduler_is_killed(tmp_path):
         [*command, "--no-dashboard"], cwd=tmp_path, stderr=subprocess.PIPE, text=True
     )
     try:
-        (address,) = (
-            found[0] for line in scheduler.stderr if (found := re.findall(r"tcp://\S+:\d+", line))
-        )
+        address = next(filter(None, (re.search(r"tcp://\S+:\d+", x) for x in scheduler.stderr)))[0]
         process = started(tmp_path, f"complete(1, cluster={address!r})")
-        any("Receive client connection" in line for line in scheduler.stderr)
+        assert any("Receive client connection" in line for line in scheduler.stderr)
         time.sleep(2)
     finally:
         scheduler.kill()

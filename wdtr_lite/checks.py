@@ -8,6 +8,7 @@ looked at only where they can be: not under compilation, a ``torch.func`` transf
 capture, nor on the meta device.
 """
 
+import json
 import os
 import pickle
 import sys
@@ -136,6 +137,14 @@ def outcomes(values: np.ndarray, name: str = "outcomes") -> None:
         raise ValueError(f"{name} must be (n,), n at least 1, got {values.shape}")
     if not (values.min() >= 0 and values.max() <= 1):  # NaN fails both
         raise ValueError(f"{name} must be in [0, 1], got {values.min()} to {values.max()}")
+
+
+def as_json(options: Mapping, name: str) -> None:
+    """Options that JSON keeps."""
+    try:
+        json.dumps(options)
+    except TypeError:
+        raise TypeError(f"{name} must have options that JSON keeps, got {options!r:.200}") from None
 
 
 def importable(value: object, name: str) -> None:
@@ -302,8 +311,7 @@ def layers(graph: "PixelGraph", x: Tensor) -> None:
 
 
 def offset(graph: "PixelGraph", v: Tensor, offset: tuple[int, int]) -> tuple[int, int]:
-    """An offset to a pixel of larger number within the radius, of a tensor (..., H, W); returned.
-    """
+    """An offset within the radius to a pixel of larger number, for a tensor (..., H, W)."""
     if not isinstance(v, Tensor):
         raise TypeError(f"v must be a tensor, got {type(v).__name__}")
     if v.shape[-2:] != (graph.height, graph.width):

@@ -266,4 +266,5 @@ def _noises(metric: Metric, x: Tensor, samples: int, generator: torch.Generator)
 
 def _sampled_trace(grad: Tensor, leaf: Tensor, directions, create_graph: bool) -> Estimate:
     draws = torch.stack([hessian_trace(grad, leaf, [(v, v)], create_graph) for v in directions])
-    return Estimate(draws.mean(0), draws.detach().std(0) / len(draws) ** 0.5)
+    spread = draws.detach().std(0) if draws.numel() else torch.zeros_like(draws[0])
+    return Estimate(draws.mean(0), spread / len(draws) ** 0.5)

@@ -5,7 +5,8 @@ channel, norms and distances are summed over the channels, so that one image giv
 ``unit="pixel"`` multiplies L(x) by :math:`2 / (n S)`, S the sum of the weights times the squared
 offsets, the mean of the row and the column part: moving a blob that is wide against the radius and
 far from the border by one pixel then measures about 1. Derivatives are those of
-:mod:`torch.autograd`, not of ``torch.func``.
+:mod:`torch.autograd`, not of ``torch.func``. A norm or product that its type cannot hold is a
+``RuntimeError``.
 """
 
 from wdtr_lite.metric.dynamic import DynamicDistance, dynamic_distance

@@ -71,7 +71,8 @@ def dynamic_distance(
     weights, volume = (z.detach().numpy() for z in (wide.adjacency(), wide.volume.flatten()))
     paths = []
     for a, b in zip(*ends, strict=True):
-        exponent = int(np.frexp(a.sum())[1])  # of squares in range; does not round
+        exponent = int(np.frexp(a.sum())[1])
+        exponent *= abs(exponent) > 300  # else squares are in range
         a, b = np.ldexp(a, -exponent), np.ldexp(b, -exponent)
         paths.append(np.ldexp(_geodesic_path(weights, volume, a, b, steps), exponent))
     inside = np.reshape(paths, (len(paths), steps + 1, graph.size)).swapaxes(0, 1)[1:-1]

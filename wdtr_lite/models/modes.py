@@ -16,7 +16,7 @@ from wdtr_lite.models.registry import Classifier
 
 _LOCK = threading.Lock()
 _HELD: WeakKeyDictionary[nn.Module, dict[str, list]] = WeakKeyDictionary()
-"""Of each layer that is held, by attribute: what it was, and what it is held at, the last counts."""
+"""Of each layer that is held, by attribute: what it was, then all that it is held at."""
 
 
 @contextmanager

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from tqdm import tqdm
 
 from wdtr_lite import checks, data, training
 from wdtr_lite.data import Dataset
@@ -314,6 +315,7 @@ def _begin() -> None:
     if that one is killed.
     """
     torch.set_num_threads(1)
+    tqdm.set_lock(threading.RLock())  # its own is a semaphore, which a killed process would leak
     parent = multiprocessing.parent_process()
     assert parent is not None
 

@@ -66,6 +66,7 @@ class Store:
     def file(self, config: training.Config, question: Question) -> Path:
         """Of a measurement: ``QUESTION-HASH.json`` in the network's folder."""
         folder, options = self.folder(config), given(question)
+        checks.as_json(options, f"the question {question.name!r}")
         file = folder / f"{question.name}-{_hash(options)}.json"
         if not file.exists():
             for before in legacy.files(question.name, options):
