@@ -80,6 +80,65 @@ def test_numbers_and_options(check, arguments, error, says):
         check(*arguments)
 
 
+class Local:
+    """Not in a function."""
+
+
+def of_a_function():
+    class Inner:
+        pass
+
+    return Inner()
+
+
+@refused(
+    {
+        "instance": [
+            ((3, "root", str), TypeError, "root must be str, got 3"),
+            ((3, "root", (str, type(None))), TypeError, "root must be str or None, got 3"),
+        ],
+        "every": [
+            (("ab", "names", str), TypeError, "names must be list or tuple, got 'ab'"),
+            ((["a", 3], "names", str), TypeError, r"names\[1\] must be str, got 3"),
+        ],
+        "some": [
+            (((), "seeds"), ValueError, r"seeds must not be empty, got \(\)"),
+            (({}, "grid", dict), ValueError, "grid must not be empty, got {}"),
+            ((3, "seeds"), TypeError, "seeds must be list or tuple, got 3"),
+        ],
+        "held": [
+            (({"a": 1}, "report", "b"), ValueError, r"report must have 'b', got \['a'\]"),
+        ],
+        "outcomes": [
+            (([True],), TypeError, r"outcomes must be ndarray, got \[True\]"),
+            ((np.ones(2),), TypeError, "outcomes must be bool, got float64"),
+            ((np.ones((0,), bool),), ValueError, r"outcomes must be \(n,\), .*, got \(0,\)"),
+            ((np.ones((2, 2), bool),), ValueError, r"outcomes must be \(n,\), .*, got \(2, 2\)"),
+        ],
+        "as_json": [
+            (({"a": len}, "q"), TypeError, "q must have options that JSON keeps, got {'a': <.*"),
+        ],
+        "importable": [
+            ((of_a_function(), "q"), TypeError, "q is a Inner, which other processes cannot .*"),
+            (([lambda: 0], "q"), TypeError, "q cannot be sent to another process: .*"),
+        ],
+    }
+)
+def test_objects_and_collections(check, arguments, error, says):
+    with pytest.raises(error, match=f"^{says}$"):
+        check(*arguments)
+
+
+def test_good_objects_and_collections():
+    checks.instance(True, "n", (int, str))
+    assert checks.every(["a"], "names", str) == ["a"] and checks.every((), "names", str) == ()
+    assert checks.some({"a": 1}, "grid", dict) == {"a": 1}
+    checks.held({"a": 1}, "report", "a")
+    checks.outcomes(np.array([True, False]))
+    checks.as_json({"a": [1, None, "b"]}, "q")
+    checks.importable(Local(), "q")
+
+
 def test_positive_numbers():
     for value in (0, -1, NAN, INF):
         with pytest.raises(ValueError, match=f"^tol must be positive and finite, got {value!r}$"):

@@ -17,9 +17,9 @@ from small_study import few_digits, in_this_process
 
 from wdtr_lite import data, evaluation, models, study, training
 from wdtr_lite.book import results as book_results
-from wdtr_lite.study import grid, results
+from wdtr_lite.study import grid, results, spec
 from wdtr_lite.study.label_keeping import LabelKeeping
-from wdtr_lite.study.spec import Experiment, Networks
+from wdtr_lite.study.spec import Experiment, Networks, Trained
 from wdtr_lite.study.table1 import Table1
 
 HOME = Path(__file__).parent.parent
@@ -157,7 +157,7 @@ REFUSED = {
     ],
     "network": [
         (lambda: study.network("pgd"), ValueError, "method must be one of 'none', .*, got 'pgd'"),
-        (lambda: study.network("none", "quick"), ValueError, "profile must be one of 'cpu', 'full'"),
+        (lambda: study.network("none", "quick"), ValueError, "profile must be one of .* 'quick'"),
     ],
     "path_of": [
         (lambda: study.path_of(3), TypeError, "name must be str, got 3"),
@@ -178,6 +178,77 @@ REFUSED = {
 def test_bad_arguments(call, error, says):
     with pytest.raises(error, match=f"^{says}"):
         call()
+
+
+def networks(**changes):
+    return lambda: Networks(**{"dataset": "mnist5k", "candidates": {"none": [{}]}} | changes)
+
+
+@pytest.mark.parametrize(
+    "call, error, says",
+    [
+        (networks(dataset=3), TypeError, "dataset must be str, got 3"),
+        (networks(split=3), TypeError, "split must be str or None, got 3"),
+        (networks(seeds=()), ValueError, r"seeds must not be empty, got \(\)"),
+        (networks(seeds=3), TypeError, "seeds must be list or tuple, got 3"),
+        (networks(seeds=(-1,)), ValueError, "seeds must be at least 0, got -1"),
+        (networks(training=3), TypeError, "training must be dict, got 3"),
+        (networks(training={"epoch": 3}), ValueError, "a field in training must .*, got 'epoch'"),
+        (networks(search={"epochs": 0}), ValueError, "epochs must be at least 1, got 0"),
+        (networks(candidates={}), ValueError, "candidates must not be empty, got {}"),
+        (
+            networks(candidates={"none": []}),
+            ValueError,
+            r"candidates\['none'\] must not be empty.*",
+        ),
+        (networks(candidates={"none": {}}), TypeError, r"candidates\['none'\] must be list .*"),
+        (networks(candidates={"no": [{}]}), ValueError, "method must be one of .*, got 'no'"),
+        (networks(initial={"none": {"eta": 1}}), ValueError, "method='none' needs no eta, got .*"),
+        (networks(also={"more": {"eta": 1}}), ValueError, r"also\['more'\] must have 'method', .*"),
+    ],
+)
+def test_networks_that_cannot_be(call, error, says):
+    with pytest.raises(error, match=f"^{says}$"):
+        call()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tried(Trained):
+    def run(self, store):
+        return {"rows": []}
+
+
+def test_the_networks_of_a_new_experiment_are_listed(workshop, monkeypatch):
+    """Its candidates, and the first of them in place of a choice."""
+    grid = {"none": [{}], "euclidean": [{"eta": 0.1}, {"eta": 0.2}]}
+    tried = Tried(networks=networks(candidates=grid, seeds=(0, 1))())
+    found = [(job.config.method, job.config.eta, job.config.seed) for job in tried.planned(None)]
+    first = [("none", 0.0, 0), ("euclidean", 0.1, 0)]
+    assert found == [*first, ("euclidean", 0.2, 0), *first, ("none", 0.0, 1), ("euclidean", 0.1, 1)]
+    plain = replace(tried, networks=networks()())
+    assert len(plain.planned(None)) == 1
+
+
+def test_a_name_is_registered_once(monkeypatch):
+    monkeypatch.setattr(spec, "EXPERIMENTS", {})
+    tried, other = Tried(networks=networks()()), Tried(networks=networks(seeds=(1,))())
+    spec.register("tried", quick=tried)
+    spec.register("tried", quick=tried)
+    spec.register("tried", cpu=other)  # of the same file
+    assert spec.EXPERIMENTS == {"tried": {"cpu": other}}
+    with pytest.raises(
+        ValueError, match="name must be new, got 'tried', an experiment of test_res"
+    ):
+        spec.register("tried", cpu=study.declared("table1", "cpu"))
+    for name, profiles, error, says in (
+        (3, {"cpu": tried}, TypeError, "name must be str, got 3"),
+        ("more", {}, ValueError, "profiles must not be empty"),
+        ("more", {"fast": tried}, ValueError, "a profile must be one of .*, got 'fast'"),
+        ("more", {"cpu": 3}, TypeError, "cpu must be Experiment, got 3"),
+    ):
+        with pytest.raises(error, match=says):
+            spec.register(name, **profiles)
+    assert list(spec.EXPERIMENTS) == ["tried"]
 
 
 # ---------------------------------------------------------------- files that nobody wrote so

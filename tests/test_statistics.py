@@ -78,6 +78,29 @@ def test_across_seeds_by_hand():
     }
 
 
+ROWS = [as_row("none", {}, 10, pgd=50)]
+
+
+@pytest.mark.parametrize(
+    "call, error, says",
+    [
+        (lambda: across_seeds(3, "pgd"), TypeError, "rows must be list or tuple, got 3"),
+        (lambda: across_seeds([3], "pgd"), TypeError, r"rows\[0\] must be dict, got 3"),
+        (lambda: across_seeds(ROWS, "x"), ValueError, "condition must be one of .*, got 'x'"),
+        (lambda: across_seeds(ROWS, "pgd", x=1), ValueError, "label must be one of .*, got 'x'"),
+        (lambda: choose(3, ["pgd"]), TypeError, "search must be list or tuple, got 3"),
+        (lambda: choose(ROWS, "pgd"), TypeError, "conditions must be list or tuple, got 'pgd'"),
+        (lambda: choose(ROWS, ["x"]), ValueError, "condition must be one of .*, got 'x'"),
+        (lambda: choose(ROWS, ["pgd"], float("nan")), ValueError, "allowance must be .* got nan"),
+        (lambda: summary(np.zeros(0, bool)), ValueError, r"outcomes must be .*, got \(0,\)"),
+        (lambda: summary([1]), TypeError, r"outcomes must be ndarray, got \[1\]"),
+    ],
+)
+def test_bad_arguments(call, error, says):
+    with pytest.raises(error, match=f"^{says}$"):
+        call()
+
+
 def test_summary_by_hand():
     found = summary(np.array([True, False, False, False]))
     assert found == {

@@ -1,0 +1,121 @@
+"""Data sets, networks and folders."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from wdtr_lite.checks.classifiers import image_shape
+from wdtr_lite.checks.values import instance, option, text, texts
+
+
+def folder(value: str | os.PathLike, name: str = "folder") -> Path:
+    """A folder's path; the folder may be missing."""
+    path = os.fspath(value) if isinstance(value, (str, os.PathLike)) else None
+    if not isinstance(path, str):
+        raise TypeError(f"{name} must be a path, got {value!r:.80}")
+    if not path or "\0" in path:
+        raise ValueError(f"{name} must name a folder, got {path!r:.80}")
+    if os.path.exists(path) and not os.path.isdir(path):
+        raise ValueError(f"{name} must be a folder, got the file {path!r}")
+    return Path(path)
+
+
+def weights(weights: Mapping[str, Tensor], name: str) -> None:
+    """A network's, finite, by name."""
+    instance(weights, name, Mapping)
+    for key, value in weights.items():
+        instance(key, f"each name in {name}", str)
+        instance(value, f"{name}[{key!r}]", Tensor)
+        if not (valid := value.isfinite()).all():
+            raise ValueError(f"{name}[{key!r}] must be finite, got {value[~valid][0]:g}")
+
+
+def objective(method: type, kind: type, options: tuple[str, ...]) -> None:
+    """A class of the kind, a method of training, which says what it is and what it uses of the
+    options.
+    """
+    if not (isinstance(method, type) and issubclass(method, kind)):
+        raise TypeError(f"method must be a subclass of {kind.__name__}, got {method!r:.80}")
+    for name in ("name", "label"):
+        text(getattr(method, name, None), f"{method.__name__}.{name}")
+    used = texts(method.options, f"{method.__name__}.options")
+    texts(method.needs, f"{method.__name__}.needs")
+    instance(method.trial, f"{method.__name__}.trial", Mapping)
+    for name, allowed in {"options": options, "needs": used, "trial": used}.items():
+        for each in getattr(method, name):
+            option(each, f"{method.__name__}.{name}", allowed)
+
+
+def trainable(model: nn.Module) -> nn.Module:
+    """A network with weights to train, in a type that float32 images go through, returned."""
+    parameters = [weight for weight in model.parameters() if weight.requires_grad]
+    if not parameters:
+        raise ValueError(f"model must have parameters to train, got {type(model).__name__}")
+    for weight in parameters:
+        if weight.dtype in (torch.float64, torch.complex64, torch.complex128):
+            raise TypeError(f"model must have float32 parameters, got {weight.dtype}")
+    return model
+
+
+def stored_images(images: Tensor) -> None:
+    """uint8 (N, C, H, W) or (N, H, W), channels not last."""
+    if images.dtype != torch.uint8:
+        small = images.is_floating_point() and images.numel() and images.max() <= 1
+        hint = {
+            torch.bool: "255 * images.to(torch.uint8)",
+            torch.uint16: "(images.int() // 257).to(torch.uint8)",
+        }.get(images.dtype, "images.round().to(torch.uint8)")
+        hint = "(255 * images).round().to(torch.uint8)" if small else hint
+        raise TypeError(f"images must be uint8, 0 (black) to 255, got {images.dtype}: {hint}")
+    image_shape(images)
+    if images.dim() == 4 and images.shape[3] in (1, 3, 4) and min(images.shape[1:3]) > 4:
+        raise ValueError(
+            f"images must be (N, C, H, W), got {tuple(images.shape)}: images.movedim(3, 1)"
+        )
+
+
+def stored_labels(labels: Tensor, images: Tensor) -> None:
+    """A whole number for each image."""
+    if labels.dtype.is_floating_point or labels.dtype.is_complex or labels.dtype == torch.bool:
+        raise TypeError(f"labels must be whole numbers, got {labels.dtype}: labels.long()")
+    if labels.shape != images.shape[:1]:
+        hints = {1: ": labels[:, 0]"} if labels.dim() == 2 else {}
+        hint = hints.get(labels.shape[-1], ": labels.argmax(1)") if labels.dim() == 2 else ""
+        raise ValueError(
+            f"labels must be one for each image, ({len(images)},), got {tuple(labels.shape)}{hint}"
+        )
+
+
+def indices(index: Tensor, count: int, name: str) -> None:
+    """Different images of so many, by their number."""
+    if index.dtype.is_floating_point or index.dtype.is_complex:
+        raise TypeError(f"{name} must hold whole numbers, got {index.dtype}")
+    if index.dim() != 1 or index.dtype == torch.bool:
+        shapes = f"({count},)" if index.dtype == torch.bool else "(n,)"
+        raise ValueError(f"{name} must be {shapes} of {index.dtype}, got {tuple(index.shape)}")
+    index = index.long()
+    outside = index[(index < 0) | (index >= count)]
+    if len(outside):
+        raise ValueError(f"{name} must hold numbers from 0 to {count - 1}, got {int(outside[0])}")
+    values, often = index.unique(return_counts=True)
+    if len(values) < len(index):
+        raise ValueError(f"{name} must name no image twice, got {int(values[often > 1][0])} again")
+
+
+def parts(split: Mapping[str, Tensor]) -> None:
+    """Training images, which no other part's errors are measured on."""
+    if not len(split.get("train", ())):
+        held = {part: len(index) for part, index in split.items()}
+        raise ValueError(f"split must have images to train on, 'train', got {held}")
+    apart = [("train", "test"), ("validation", "test"), ("fit", "test"), ("fit", "validation")]
+    for one, other in apart:
+        if {one, other} <= split.keys():
+            common = split[one][torch.isin(split[one], split[other])]
+            if len(common):
+                raise ValueError(
+                    f"split must have no image both in {one!r} and in {other!r}, "
+                    f"got {int(common[0])}"
+                )

@@ -1,0 +1,188 @@
+"""Numbers, options, names, functions."""
+
+import json
+import pickle
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from numbers import Integral
+from pathlib import Path
+from types import FunctionType
+from typing import Any
+
+import numpy as np
+
+INFINITY = float("inf")
+
+
+def whole(value: int, name: str, least: int = 1) -> None:
+    """A whole number, at least `least`."""
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        raise TypeError(f"{name} must be a whole number, got {value!r:.80}")
+    if value < least:
+        raise ValueError(f"{name} must be at least {least}, got {value}")
+    if value >= 2**63:
+        raise ValueError(f"{name} must be less than 2**63, got {value}")
+
+
+def real_number(value: float, name: str) -> float:
+    """A number of Python's or NumPy's, finite or not, returned as a float."""
+    kinds = (int, float, np.integer, np.floating)
+    if isinstance(value, bool) or not isinstance(value, kinds):
+        raise TypeError(f"{name} must be a number, got {type(value).__name__} {value!r:.80}")
+    try:
+        return float(value)
+    except OverflowError:
+        return INFINITY if value > 0 else -INFINITY
+
+
+def finite(value: float, name: str) -> None:
+    """A finite number of either sign."""
+    if not abs(real_number(value, name)) < INFINITY:
+        raise ValueError(f"{name} must be finite, got {value!r:.80}")
+
+
+def number(value: float, name: str, *, positive: bool = False) -> None:
+    """A finite number, at least 0 or above it."""
+    size = real_number(value, name)
+    if not (0 < size if positive else 0 <= size) or not size < INFINITY:
+        says = "positive" if positive else "non-negative"
+        raise ValueError(f"{name} must be {says} and finite, got {value!r:.80}")
+
+
+def tolerance(tol: float) -> None:
+    """A relative tolerance, between 0 and 1."""
+    if not 0 < real_number(tol, "tol") < 1:
+        raise ValueError(f"tol must be between 0 and 1, got {tol!r:.80}")
+
+
+def order(p: float) -> None:
+    """The order of a Wasserstein distance."""
+    if not 1 <= real_number(p, "p") < INFINITY:
+        raise ValueError(f"p must be at least 1 and finite, got {p!r:.80}")
+
+
+def time(t: float) -> None:
+    """A time on the way from one image to another."""
+    if not 0 <= real_number(t, "t") <= 1:
+        raise ValueError(f"t must lie in [0, 1], got {t!r:.80}")
+
+
+def flag(value: bool, name: str) -> None:
+    """True or False."""
+    if not isinstance(value, bool | np.bool_):
+        raise TypeError(f"{name} must be True or False, got {type(value).__name__} {value!r:.80}")
+
+
+def option(value: str | None, name: str, allowed: tuple) -> None:
+    """One of the allowed values."""
+    if not isinstance(value, str | None) or value not in allowed:
+        allowed_values = ", ".join(map(repr, allowed))
+        raise ValueError(f"{name} must be one of {allowed_values}, got {value!r:.80}")
+
+
+def instance(value: object, name: str, kind: type | tuple[type, ...]) -> None:
+    """Of a class, or of one of several."""
+    if not isinstance(value, kind):
+        kinds = kind if isinstance(kind, tuple) else (kind,)
+        names = " or ".join(each.__name__.removesuffix("Type") for each in kinds)
+        raise TypeError(f"{name} must be {names}, got {value!r:.80}")
+
+
+def every(values: Sequence, name: str, kind: type) -> Sequence:
+    """A list or tuple of objects of a class, returned."""
+    instance(values, name, (list, tuple))
+    for k, each in enumerate(values):
+        instance(each, f"{name}[{k}]", kind)
+    return values
+
+
+def some(values: Any, name: str, kind: type | tuple[type, ...] = (list, tuple)) -> Any:
+    """A list or tuple, or another collection, that is not empty, returned."""
+    instance(values, name, kind)
+    if not values:
+        raise ValueError(f"{name} must not be empty, got {values!r}")
+    return values
+
+
+def held(values: Mapping, name: str, key: str) -> None:
+    """A mapping that has a key."""
+    if key not in values:
+        raise ValueError(f"{name} must have {key!r}, got {list(values)!r:.80}")
+
+
+def outcomes(values: np.ndarray, name: str = "outcomes") -> None:
+    """An array (n,) of yes or no, or of shares of yes, n at least 1."""
+    instance(values, name, np.ndarray)
+    if values.dtype.kind not in "biuf":
+        raise TypeError(f"{name} must be bool or numbers in [0, 1], got {values.dtype}")
+    if values.ndim != 1 or not len(values):
+        raise ValueError(f"{name} must be (n,), n at least 1, got {values.shape}")
+    if not (values.min() >= 0 and values.max() <= 1):  # NaN fails both
+        raise ValueError(f"{name} must be in [0, 1], got {values.min()} to {values.max()}")
+
+
+def as_json(options: Mapping, name: str) -> None:
+    """Options that JSON keeps."""
+    try:
+        json.dumps(options)
+    except TypeError:
+        raise TypeError(f"{name} must have options that JSON keeps, got {options!r:.200}") from None
+
+
+def importable(value: object, name: str) -> None:
+    """Of a class that another process can import, and of parts that it can be sent."""
+    kind = type(value)
+    written = Path(getattr(sys.modules["__main__"], "__file__", "")).is_file()
+    if "<locals>" in kind.__qualname__ or (kind.__module__ == "__main__" and not written):
+        raise TypeError(
+            f"{name} is a {kind.__name__}, which other processes cannot import: "
+            "write the class into a file, outside of functions"
+        )
+    try:
+        pickle.dumps(value)
+    except Exception as error:  # pickle raises several kinds
+        raise TypeError(f"{name} cannot be sent to another process: {error}") from error
+
+
+def function(value: object, name: str) -> None:
+    """What can be called."""
+    if not callable(value):
+        raise TypeError(f"{name} must be a function, got {value!r:.80}")
+
+
+def registered(name: str, value: object, kind: str, registry: Mapping) -> None:
+    """A function, and a name that is free for it."""
+    function(value, kind)
+    untaken(name, value, registry)
+
+
+def text(value: object, name: str) -> None:
+    """A word, not empty."""
+    instance(value, name, str)
+    if not value:
+        raise ValueError(f"{name} must not be empty, got {value!r}")
+
+
+def texts(values: Iterable[str], name: str) -> tuple[str, ...]:
+    """Several words, as a tuple."""
+    if isinstance(values, str) or not isinstance(values, Iterable):
+        raise TypeError(f"{name} must be a tuple of names, got {values!r:.80}")
+    found = tuple(values)
+    for each in found:
+        instance(each, name, str)
+    return found
+
+
+def untaken(name: str, thing: object, table: Mapping[str, object]) -> None:
+    """A name that is free, or that of the same thing; also of one defined again, as by a notebook's
+    cell that is run twice.
+    """
+
+    def origin(each: Any) -> object:
+        defined = isinstance(each, FunctionType | type)
+        return (each.__module__, each.__qualname__) if defined else each
+
+    text(name, "name")
+    before = table.get(name, thing)
+    if origin(before) != origin(thing):
+        raise ValueError(f"name must be free, got {name!r}, which is {before!r:.80}")
