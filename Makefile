@@ -103,7 +103,7 @@ _build/browser: _build/stored/built $(wildcard tests/browser/*.py)
 
 # --- make oldest ---
 
-CORE_TESTS := attacks calculus checks data evaluation graph metric models noise penalties regularizer training transport
+CORE_TESTS := attacks calculus checks data evaluation folders graph metric models noise penalties regularizer training transport
 
 .venv-oldest/.installed: pyproject.toml
 	@echo "Installing the oldest versions that pyproject.toml allows into .venv-oldest"

@@ -148,7 +148,8 @@ def compiled_step(run):
         try:
             return timed(lambda: [step(run) for _ in range(2)])[1]
         except Exception as error:
-            print(f"torch.compile: {type(error).__name__}: {str(error).splitlines()[0][:100]}")
+            said = f"{type(error).__name__}: {str(error).splitlines()[0][:100]}"
+            print(f"torch.compile fails here, its rows stay empty: {said}")
             return None
 
 

@@ -111,7 +111,13 @@ def of_a_function():
         ],
         "outcomes": [
             (([True],), TypeError, r"outcomes must be ndarray, got \[True\]"),
-            ((np.ones(2),), TypeError, "outcomes must be bool, got float64"),
+            (
+                (np.array(["a"]),),
+                TypeError,
+                r"outcomes must be bool or numbers in \[0, 1\], got <U1",
+            ),
+            ((np.array([NAN]),), ValueError, r"outcomes must be in \[0, 1\], got nan to nan"),
+            ((np.array([2]),), ValueError, r"outcomes must be in \[0, 1\], got 2 to 2"),
             ((np.ones((0,), bool),), ValueError, r"outcomes must be \(n,\), .*, got \(0,\)"),
             ((np.ones((2, 2), bool),), ValueError, r"outcomes must be \(n,\), .*, got \(2, 2\)"),
         ],

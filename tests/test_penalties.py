@@ -745,7 +745,7 @@ class Recurrent(nn.GRU):
         return super().forward(tokens)[0]
 
 
-SMOOTH = ["Softplus", "GELU", "SiLU", "Mish", "ELU", "SELU", "Sigmoid", "Tanh", "LogSigmoid"]
+SMOOTH = ["Softplus", "GELU", "SiLU", "Mish", "ELU", "Sigmoid", "Tanh", "LogSigmoid"]
 KINKED = {
     "ReLU": nn.ReLU,
     "LeakyReLU": nn.LeakyReLU,
@@ -757,6 +757,10 @@ KINKED = {
     "AdaptiveMaxPool": lambda: nn.AdaptiveMaxPool2d(2),
     "maximum": lambda: Function(lambda x: torch.maximum(x, 0 * x)),
     "amax": lambda: Function(lambda x: x.amax((2, 3), keepdim=True)),
+    "SELU": nn.SELU,
+    "ELU of slope 2": lambda: nn.ELU(2.0),
+    "clamp": lambda: Function(lambda x: x.clamp(min=0)),
+    "abs": lambda: Function(torch.abs),
 }
 EACH_LAYER = {
     **{name: getattr(nn, name) for name in SMOOTH},

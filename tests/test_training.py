@@ -1163,7 +1163,7 @@ BAD = {
     "steps": (0, ValueError, "steps must be at least 1, got 0"),
     "warmup": (-1, ValueError, "warmup must be at least 0, got -1"),
     "augmentation": ("crop", ValueError, "augmentation must be one of 'none', .*, got 'crop'"),
-    "epochs": (2**40, ValueError, "epochs must be less than 2\\*\\*40, got 1099511627776"),
+    "epochs": (2**40, ValueError, "epochs must be less than 2\\*\\*32, got 1099511627776"),
     "batch_size": ("128", TypeError, "batch_size must be a whole number, got '128'"),
     "optimizer": ("adam", ValueError, "optimizer must be one of 'sgd', 'adamw', got 'adam'"),
     "learning_rate": (

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from wdtr_lite.checks.classifiers import image_shape
+from wdtr_lite.checks.tensors import dense
 from wdtr_lite.checks.values import instance, option, text, texts
 
 
@@ -29,8 +30,16 @@ def weights(weights: Mapping[str, Tensor], name: str) -> None:
     for key, value in weights.items():
         instance(key, f"each name in {name}", str)
         instance(value, f"{name}[{key!r}]", Tensor)
+        dense(value, f"{name}[{key!r}]")
         if not (valid := value.isfinite()).all():
             raise ValueError(f"{name}[{key!r}] must be finite, got {value[~valid][0]:g}")
+
+
+def same_types(weights: Mapping[str, Tensor], model: nn.Module, name: str) -> None:
+    """Those of the network, which torch would cast others to."""
+    for key, value in model.state_dict().items():
+        if key in weights and weights[key].dtype != value.dtype:
+            raise TypeError(f"{name}[{key!r}] must be {value.dtype}, got {weights[key].dtype}")
 
 
 def objective(method: type, kind: type, options: tuple[str, ...]) -> None:
@@ -55,8 +64,10 @@ def trainable(model: nn.Module) -> nn.Module:
     if not parameters:
         raise ValueError(f"model must have parameters to train, got {type(model).__name__}")
     for weight in parameters:
-        if weight.dtype in (torch.float64, torch.complex64, torch.complex128):
+        if weight.dtype != torch.float32:
             raise TypeError(f"model must have float32 parameters, got {weight.dtype}")
+        if weight.is_meta:
+            raise ValueError("model must have parameters with values, got some on meta")
     return model
 
 

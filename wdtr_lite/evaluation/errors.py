@@ -187,7 +187,8 @@ def _rate(wrong: Tensor) -> float:
 
 def parts(images: Tensor, batch_size: int) -> Iterator[slice]:
     """Where each batch is."""
-    return (slice(start, start + batch_size) for start in range(0, len(images), batch_size))
+    size = int(batch_size)  # NumPy's small types wrap
+    return (slice(start, start + size) for start in range(0, len(images), size))
 
 
 def as_batch(images: Tensor) -> Tensor:

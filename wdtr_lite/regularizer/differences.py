@@ -21,6 +21,8 @@ KINKS = {
     "HardshrinkBackward", "SoftshrinkBackward", "MaximumBackward", "MinimumBackward",
     "AmaxBackward", "AminBackward", "MaxBackward", "MinBackward", "MaxPool2DWithIndicesBackward",
     "MaxPool3DWithIndicesBackward", "AdaptiveMaxPool2DBackward", "AdaptiveMaxPool3DBackward",
+    "ClampBackward", "ClampMinBackward", "ClampMaxBackward", "AbsBackward", "FmaxBackward",
+    "MedianBackward", "CummaxBackward", "CumminBackward", "SortBackward",
 }  # fmt: skip
 """Autograd's names of functions whose derivative jumps, without their numbers at the end."""
 
@@ -89,7 +91,7 @@ def rounding_warning(step: float, x: Tensor) -> str | None:
 
 def kink_warning(outputs: Tensor) -> str | None:
     """What to say of a model with kinks."""
-    found = sorted({name for node in autograd_nodes(outputs) if (name := _kind(node)) in KINKS})
+    found = sorted({_kind(node) for node in autograd_nodes(outputs) if _has_kink(node)})
     if not found:
         return None
     kinds = ", ".join(name.removesuffix("Backward") for name in found)
@@ -98,6 +100,12 @@ def kink_warning(outputs: Tensor) -> str | None:
         "parameters is mostly noise then, though its value is right; take mode='double_backprop' "
         "or smooth activations, average pooling"
     )
+
+
+def _has_kink(node: Node) -> bool:
+    if _kind(node) == "EluBackward":  # SELU's too
+        return getattr(node, "_saved_alpha", 1) * getattr(node, "_saved_input_scale", 1) != 1
+    return _kind(node) in KINKS
 
 
 def _kind(node: Node) -> str:

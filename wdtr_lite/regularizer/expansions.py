@@ -156,7 +156,9 @@ def first_order_expansion(
     checks.flag(create_graph, "create_graph")
     checks.batch(x)
     checks.recording(x)
+    checks.bounded(x, "x")
     checks.floating(mean, "mean")
+    checks.bounded(mean, "mean")
     checks.like(mean, x, "mean")
     with torch.enable_grad():
         leaf = x.detach().requires_grad_()
@@ -199,7 +201,9 @@ def perturbed_loss(loss: Loss, f: Classifier, x: Tensor, y: Any, xi: Tensor) -> 
     """
     forward.checked_functions(loss, f)
     checks.batch(x)
+    checks.bounded(x, "x")
     checks.floating(xi, "xi")
+    checks.bounded(xi, "xi")
     if xi.shape[1:] != x.shape or not len(xi):
         raise ValueError(f"xi must be (N, {', '.join(map(str, x.shape))}), got {tuple(xi.shape)}")
     truth = y if callable(y) else lambda image: y

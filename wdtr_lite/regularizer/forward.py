@@ -70,6 +70,7 @@ def as_columns(outputs: Tensor) -> Tensor:
 def cross_entropy(outputs: Tensor, y: Tensor) -> Tensor:
     """That of each image, of labels or probabilities."""
     checks.scored(y, outputs)
+    checks.probabilities(y)
     return F.cross_entropy(outputs, y, reduction="none")
 
 

@@ -88,6 +88,11 @@ def run(
     dict
         ``experiment``, ``profile``, ``config``, ``data`` (its source and split), ``result``,
         ``provenance``.
+
+    Raises
+    ------
+    ChildProcessError, ConnectionError
+        As :func:`wdtr_lite.study.grid.complete`: the same call goes on.
     """
     experiment, began = declared(name, profile), time.monotonic()
     quick = profile == "quick"

@@ -108,7 +108,9 @@ class Networks:
                 checks.option(key, f"a field in {name}", allowed)
         for name, setting in self.also.items():
             checks.held(setting, f"also[{name!r}]", "method")
-        self.grid(), self.final(self.firsts()), self.final(self.initial)  # values are checked there
+        self.grid()  # Config checks the values
+        self.final(self.firsts())
+        self.final(self.initial)
 
     @property
     def leave_a_choice(self) -> bool:

@@ -96,6 +96,7 @@ def network(
     checks.whole(classes, "classes")
     checks.whole(channels, "channels")
     model = _blank(config, classes, channels)
+    checks.same_types(weights, model, "weights")
     try:
         model.load_state_dict(weights)
     except RuntimeError as error:
@@ -135,8 +136,9 @@ def check_makeable(state: dict[str, Any], folder: Path) -> None:
 def restore(model: nn.Module, weights: dict[str, Tensor], path: Path) -> None:
     """Put the weights of a checkpoint into the network."""
     try:
+        checks.same_types(weights, model, "model")
         model.load_state_dict(weights)
-    except RuntimeError as error:
+    except (RuntimeError, TypeError) as error:
         raise ValueError(
             f"{path} holds a run of another network, choose another folder or delete that one: "
             f"{error}"

@@ -155,6 +155,8 @@ def _checked(option: Field, value: Any) -> Any:
         return _whole(value, name, option.metadata["least"])
     if kind is float:
         checks.number(value, name)
+        if value > 1e30:  # nor do float32 and its squares go further
+            raise ValueError(f"{name} must be at most 1e30, got {value}")
         return float(value)
     if not isinstance(value, (tuple, list)):
         raise TypeError(f"{name} must be a tuple of epochs, got {value!r:.80}")
@@ -163,6 +165,6 @@ def _checked(option: Field, value: Any) -> Any:
 
 def _whole(value: int, name: str, least: int = 1) -> int:
     checks.whole(value, name, least)
-    if value >= 2**40:
-        raise ValueError(f"{name} must be less than 2**40, got {value}")
+    if value >= 2**32:  # torch's generators have no more seeds
+        raise ValueError(f"{name} must be less than 2**32, got {value}")
     return int(value)
