@@ -143,9 +143,9 @@ def test_transfer_errors(model, digits, tmp_path):
     assert found == {"wrong": wrong(model, attacked, y), "n": 60}
     own = Errors("test", 60, ifgsm)(model, digits)["wrong"]
     assert found["wrong"] != own and found["wrong"] != wrong(other, attacked, y)
-    stored = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*/*")}
+    stored = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*/[!.]*")}
     assert len(stored) == 2 and question(model, digits) == found
-    assert {path: path.stat().st_mtime_ns for path in tmp_path.glob("*/*")} == stored
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.glob("*/[!.]*")} == stored
 
 
 def test_transfer_of_the_network_itself_is_its_own_error(model, digits):

@@ -21,7 +21,7 @@ KINKS = {
     "HardshrinkBackward", "SoftshrinkBackward", "MaximumBackward", "MinimumBackward",
     "AmaxBackward", "AminBackward", "MaxBackward", "MinBackward", "MaxPool2DWithIndicesBackward",
     "MaxPool3DWithIndicesBackward", "AdaptiveMaxPool2DBackward", "AdaptiveMaxPool3DBackward",
-    "ClampBackward", "ClampMinBackward", "ClampMaxBackward", "AbsBackward", "FmaxBackward",
+    "AbsBackward", "FmaxBackward",
     "MedianBackward", "CummaxBackward", "CumminBackward", "SortBackward",
 }  # fmt: skip
 """Autograd's names of functions whose derivative jumps, without their numbers at the end."""
@@ -105,6 +105,9 @@ def kink_warning(outputs: Tensor) -> str | None:
 def _has_kink(node: Node) -> bool:
     if _kind(node) == "EluBackward":  # SELU's too
         return getattr(node, "_saved_alpha", 1) * getattr(node, "_saved_input_scale", 1) != 1
+    if _kind(node) in ("ClampBackward", "ClampMinBackward", "ClampMaxBackward"):
+        bounds = getattr(node, "_saved_min", None), getattr(node, "_saved_max", None)
+        return any(at is not None and not 0 < at < 1e-3 for at in bounds)  # else a guard
     return _kind(node) in KINKS
 
 
