@@ -92,7 +92,7 @@ def run(
     Raises
     ------
     ChildProcessError, ConnectionError
-        As :func:`wdtr_lite.study.grid.complete`: the same call goes on.
+        If a process that trains is killed, or the scheduler: the same call goes on.
     """
     experiment, began = declared(name, profile), time.monotonic()
     quick = profile == "quick"
