@@ -128,9 +128,10 @@ def outcome(network: Network, store: Store) -> dict[str, Any] | None:
         name: read(store.file(network.config, question))
         for name, question in network.questions.items()
     }
-    if None in measured.values() or not _is_trained(network.config, folder):
+    if None in measured.values():
         return None
-    return _outcome(training.load(folder), measured)
+    run = _finished(network.config, folder)
+    return run and _outcome(run, measured)
 
 
 def progress(configs: Sequence[training.Config], store: Store) -> list[tuple[float, float]]:
@@ -165,8 +166,9 @@ def trained(config: training.Config, root: Path | None) -> training.Run:
     is trained once a process.
     """
     folder = root and Store(root).folder(config)
-    if folder and _is_trained(config, folder):
-        return training.load(folder, device="cuda" if torch.cuda.is_available() else "cpu")
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    if folder and (run := _finished(config, folder, device)):
+        return run
     return training.fit(
         config,
         folder=folder,
@@ -266,7 +268,7 @@ def together(missing: Sequence[Network], root: Path) -> None:
     store = Store(root)
     for first in range(0, len(missing), TOGETHER):
         group = missing[first : first + TOGETHER]
-        configs = [config for config, _ in group if not _is_trained(config, store.folder(config))]
+        configs = [config for config, _ in group if not _finished(config, store.folder(config))]
         for source in dict.fromkeys((config.data, config.split) for config in configs):
             some = [config for config in configs if (config.data, config.split) == source]
             try:
@@ -344,8 +346,10 @@ def _described(question: Question) -> str:
     return f"{question.name} {json.dumps(given(question), sort_keys=True)}"
 
 
-def _is_trained(config: training.Config, folder: Path) -> bool:
-    return found_in(folder) and len(training.load(folder).history) == config.epochs
+def _finished(config: training.Config, folder: Path, device: str = "cpu") -> training.Run | None:
+    """The run in a folder, once all of its epochs are done."""
+    run = training.load(folder, device=device) if found_in(folder) else None
+    return run if run and len(run.history) == config.epochs else None
 
 
 def _name(config: training.Config) -> str:

@@ -8,7 +8,6 @@ import platform
 import subprocess
 import textwrap
 import time
-import zipfile
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
@@ -23,7 +22,7 @@ from wdtr_lite import checks, training
 from wdtr_lite.study import grid
 from wdtr_lite.study.spec import EXPERIMENTS, Experiment, Networks, Trained
 from wdtr_lite.study.store import AGAIN, Store, Told, read, write
-from wdtr_lite.training.checkpoint import replace_file
+from wdtr_lite.training.checkpoint import replace_file, tensors_in
 
 __all__ = [
     "decided",
@@ -158,14 +157,11 @@ def network(method: str, profile: str = "cpu") -> nn.Module:
         Networks(**report["config"]["networks"]).job(method, row["setting"], row["seed"]).config
     )
     path = path_of("table1", profile, f"_{method}.pt")
-    with open(path, "rb") as stream:
-        try:
-            if damaged := zipfile.ZipFile(stream).testzip():  # torch looks at no checksum
-                raise ValueError(f"the checksum of {damaged} differs")
-            stream.seek(0)
-            return training.network(config, torch.load(stream, weights_only=True))
-        except Exception as error:  # a damaged file makes zipfile and torch raise nearly anything
-            raise ValueError(f"{path} is damaged: {AGAIN}") from error
+    weights = tensors_in(path, AGAIN)
+    try:
+        return training.network(config, weights)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{path} is damaged: {AGAIN}") from error
 
 
 def progress(name: str, profile: str) -> list[tuple[dict[str, Any], float, float]]:

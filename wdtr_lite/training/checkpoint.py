@@ -170,6 +170,18 @@ def found_in(folder: Path) -> bool:
     return path_in(folder).exists()
 
 
+def tensors_in(path: Path, advice: str) -> Any:
+    """What torch saved in a file, on the CPU, its checksums compared."""
+    with open(path, "rb") as stream:
+        try:
+            if damaged := zipfile.ZipFile(stream).testzip():  # torch looks at no checksum
+                raise ValueError(f"the checksum of {damaged} differs")
+            stream.seek(0)
+            return torch.load(stream, map_location="cpu", weights_only=True)
+        except Exception as error:  # a damaged file makes zipfile and torch raise nearly anything
+            raise ValueError(f"{path} is damaged: {advice}") from error
+
+
 def read(folder: Path) -> dict[str, Any]:
     """The checkpoint, on the CPU: ``config``, whether the network was ``given``, ``data``,
     ``sizes``, ``epoch``, ``model`` and ``optimizer``; since they are stored, the checksum of the
@@ -180,14 +192,7 @@ def read(folder: Path) -> dict[str, Any]:
         raise FileNotFoundError(
             f"{folder} holds no checkpoint.pt: train with folder={str(folder)!r} first"
         )
-    with open(path, "rb") as stream:
-        try:
-            if damaged := zipfile.ZipFile(stream).testzip():  # torch looks at no checksum
-                raise ValueError(f"the checksum of {damaged} differs")
-            stream.seek(0)
-            state = torch.load(stream, map_location="cpu", weights_only=True)
-        except Exception as error:  # a damaged file makes zipfile and torch raise nearly anything
-            raise ValueError(f"{path} is damaged: delete {folder} and train anew") from error
+    state = tensors_in(path, f"delete {folder} and train anew")
     try:
         return _checked(state)
     except (KeyError, TypeError, ValueError) as error:
