@@ -4,12 +4,16 @@ from collections.abc import Mapping
 from itertools import pairwise
 
 import matplotlib.pyplot as plt
+import numpy as np
 from IPython.display import Markdown
 from matplotlib.axes import Axes
+from matplotlib.patches import Rectangle
 
 from wdtr_lite.book import plots, tables
+from wdtr_lite.transport.measures import Image
 
 __all__ = [
+    "box_sum",
     "compilation",
     "cost_table",
     "double_backpropagation",
@@ -103,6 +107,34 @@ def _arrow(axes: Axes, start, end, color: str, bend=0.0, line="-", gaps=(15, 15)
 def _box(axes: Axes, place, name: str, style: str, edge: str) -> None:
     box = {"boxstyle": style, "fc": "white", "ec": edge}
     axes.text(place[0], place[1], name, ha="center", va="center", fontsize=11, bbox=box)
+
+
+def box_sum(image: Image, radius: int, row: int, column: int) -> None:
+    """Draw a window of an image and the one a pixel to its right, the image's sums along rows and
+    then along columns, and the pixel where both end.
+    """
+    side = np.arange(len(image))
+    band = (abs(side[:, None] - side) <= radius).astype(float)
+    along_rows = image @ band
+    panels = {
+        "v: one column leaves, one enters": image,
+        "v T: sums along rows": along_rows,
+        "T v T: sums over windows": band @ along_rows,
+    }
+    _, axes = plt.subplots(1, 3, figsize=(8.2, 3.1))
+    for ax, (title, values) in zip(axes, panels.items(), strict=True):
+        plots.show_image(ax, values, title)
+    top, left, size = row - radius - 0.5, column - radius - 0.5, 2 * radius + 1
+    _patch(axes[0], (left, top), (size, size), _GREY)
+    _patch(axes[0], (left, top), (1, size), _RED, hatch="////")
+    _patch(axes[0], (left + size, top), (1, size), _BLUE, hatch="\\\\\\\\")
+    _patch(axes[1], (column - 0.5, top), (1, size), _BLUE)
+    for ax in axes[1:]:
+        _patch(ax, (column - 0.5, row - 0.5), (1, 1), _RED)
+
+
+def _patch(axes: Axes, corner, size, color: str, hatch: str | None = None) -> None:
+    axes.add_patch(Rectangle(corner, *size, fill=False, ec=color, lw=1.6, hatch=hatch))
 
 
 def _on_cpu(benchmark: Mapping) -> dict[str, Mapping]:

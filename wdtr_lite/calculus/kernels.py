@@ -31,7 +31,7 @@ class LibraryKernels(TorchFunctionMode):
         self, func: Callable, types: Any, args: Sequence = (), kwargs: dict | None = None
     ) -> Any:
         kwargs = kwargs or {}
-        ours = _OURS.get(func)
+        ours = REPLACED.get(func)
         if ours and torch.is_grad_enabled() and not _transformed():
             found = ours(*args, **kwargs)
             if found is not None:
@@ -265,14 +265,14 @@ def _second_derivatives(
     """
     n = x.numel() // x.shape[1]
     in_gy, vz, v_sum = _native_gradients(v, x, w, mean, rstd, eps)
-    others = [d for d in range(x.dim()) if d != 1]
-    vg_mean = (v * gy).sum(others, dtype=mean.dtype) / n - v_sum / n * gb / n
-    vz, gz = vz / n, gw / n
-    in_w = rstd * n * (vg_mean - vz * gz)
+    vg = (v * gy).sum([d for d in range(x.dim()) if d != 1], dtype=mean.dtype)
+    v_mean, g_mean, vz, gz, vg = torch.stack([v_sum, gb, vz, gw, vg]) / n
+    vg = vg - v_mean * g_mean
+    in_w = rstd * n * (vg - vz * gz)
     scale = -rstd.square() if w is None else -w * rstd.square()
-    of_z = scale * rstd * (vg_mean - 3 * vz * gz)
+    of_z = scale * rstd * (vg - 3 * vz * gz)
     of_g, of_v = scale * vz, scale * gz
-    constant = -of_z * mean - (of_g * gb + of_v * v_sum) / n
+    constant = -(of_z * mean + of_g * g_mean + of_v * v_mean)
     constant, of_z, of_g, of_v = (_per_channel(c, x) for c in (constant, of_z, of_g, of_v))
     in_x = torch.addcmul(constant, x, of_z).addcmul_(gy, of_g).addcmul_(v, of_v)
     return in_gy, in_x.to(x.dtype), None if w is None else in_w.to(w.dtype)
@@ -394,7 +394,7 @@ def _by_groups(
     return z if b is None else z + b
 
 
-_OURS = {
+REPLACED = {
     torch.conv1d: _convolution,
     torch.conv2d: _convolution,
     torch.conv3d: _convolution,

@@ -1,0 +1,105 @@
+"""A training step as one graph: the same numbers, whatever the method."""
+
+import pytest
+import torch
+from torch import nn
+
+from wdtr_lite import data
+from wdtr_lite.training import METHODS, Config
+from wdtr_lite.training.run import Training
+from wdtr_lite.training.whole_step import Graph, inductor, whole
+
+BATCH = 8
+METHODS_AND_OPTIONS = [
+    *((name, {}) for name in sorted(METHODS)),
+    ("wasserstein", {"mode": "finite_difference"}),
+    ("wasserstein", {"of": "margin", "scale": None}),
+    ("wasserstein", {"precision": "bfloat16"}),
+]
+
+
+def as_it_is(graph, inputs):
+    return graph
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return data.load("mnist5k")
+
+
+def training(digits, method, model="small_cnn", given=None, **options):
+    options = {**METHODS[method].trial, **options}
+    config = Config(
+        data="mnist5k", images=4 * BATCH, model=model, method=method, batch_size=BATCH, **options
+    )
+    run = Training(config, dataset=digits, model=given)
+    run.begin_epoch()
+    return run
+
+
+def batches(run):
+    return [(run.images[k : k + BATCH].float() / 255, run.labels[k : k + BATCH])
+            for k in range(0, 3 * BATCH, BATCH)]  # fmt: skip
+
+
+@pytest.mark.parametrize("model", ["small_cnn", "resnet8"])
+@pytest.mark.parametrize(("method", "options"), METHODS_AND_OPTIONS)
+def test_the_graph_computes_what_the_step_does(digits, method, options, model):
+    eager, traced = (training(digits, method, model, **options) for _ in range(2))
+    graph = Graph(traced.derivatives, *batches(traced)[0], as_it_is)
+    for run in (eager, traced):
+        run.generator.manual_seed(3)
+    for x, y in batches(eager):
+        (mine, totals), (theirs, expected) = graph(x, y), eager.derivatives(x, y)
+        for a, b in zip([*mine, totals], [*theirs, expected], strict=True):
+            assert torch.equal(a, b)
+    for a, b in zip(traced.model.state_dict().values(), eager.model.state_dict().values()):
+        assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize("method", ["wasserstein", "euclidean", "jacobian"])
+def test_one_graph_serves_every_setting_and_seed(digits, method):
+    radii = [{"radius": 2}, {"radius": 5}] if method == "wasserstein" else [{}, {}]
+    codes, seen = [], []
+    for seed, radius in enumerate(radii):
+        run = training(digits, method, eta=0.1 + seed, seed=seed, **radius)
+        graph = Graph(
+            run.derivatives, *batches(run)[0], lambda graph, inputs: codes.append(graph.code)
+        )
+        seen.append(len(graph.constants))
+    assert codes[0] == codes[1] and seen[0] == seen[1] > 0
+
+
+class Awkward(nn.Module):
+    def __init__(self, kind):
+        super().__init__()
+        self.linear, self.kind = nn.Linear(784, 10), kind
+
+    def forward(self, x):
+        x = x.flatten(1)
+        if self.kind == "dropout":
+            x = nn.functional.dropout(x)
+        if self.kind == "value" and float(x.sum()) > 0:
+            x = 2 * x
+        return self.linear(x)
+
+
+@pytest.mark.parametrize(
+    ("kind", "why"), [("dropout", "global generator"), ("value", "value out of a tracing tensor")]
+)
+def test_what_cannot_be_one_graph_goes_step_by_step_and_says_why(digits, kind, why):
+    run = training(digits, "none", given=Awkward(kind))
+    with pytest.warns(UserWarning, match=f"the training step is not compiled.*{why}"):
+        found = whole(run.derivatives, *batches(run)[0])
+    assert found is run.derivatives
+
+
+def test_the_compiled_step_of_the_smallest_network(digits):
+    eager, compiled = (training(digits, "wasserstein", eta=0.3) for _ in range(2))
+    graph = Graph(compiled.derivatives, *batches(compiled)[0], inductor)
+    for x, y in batches(eager):
+        mine, theirs = (
+            torch.cat([g.flatten() for g in (*gradients, totals)])
+            for gradients, totals in (graph(x, y), eager.derivatives(x, y))
+        )
+        assert (mine - theirs).norm() < 1e-5 * theirs.norm()

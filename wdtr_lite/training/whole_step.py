@@ -1,0 +1,164 @@
+"""The derivatives of a training step, one operation after the other or as one graph.
+
+On a GPU a step of small kernels waits for Python, and its elementwise passes for the memory. The
+graph is traced through autograd, the gradient of the gradient's norm included, so that the compiler
+sees nothing but plain arithmetic. What differs between runs of one kind is an input of it: weights,
+images, the pixel graph, the penalty's weight, what is drawn. One compiled step serves them all.
+"""
+
+import warnings
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch.fx.experimental.proxy_tensor import disable_proxy_modes_tracing, make_fx
+from torch.nn.utils import stateless
+from torch.overrides import TorchFunctionMode
+
+from wdtr_lite.training.arithmetic import arithmetic
+from wdtr_lite.training.objectives import Objective
+
+
+class Derivatives:
+    """(x, y) -> the gradient of a step's loss in each parameter, and the sums of loss, penalty and
+    mistakes, (3,). Running statistics move.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        objective: Objective,
+        precision: str,
+        generator: torch.Generator,
+        device: torch.device,
+    ):
+        self.model, self.objective, self.precision = model, objective, precision
+        self.generator, self.device = generator, device
+        self.epsilon = 0.0
+
+    def __call__(self, x: Tensor, y: Tensor) -> tuple[list[Tensor | None], Tensor]:
+        with arithmetic(self.precision, self.device):
+            outputs, loss, penalty = self.objective.terms(
+                self.model, x, y, self.generator, self.epsilon
+            )
+            # A finite difference is differentiated in float32.
+            with torch.autocast(self.device.type, enabled=False):
+                total = loss.mean() + penalty.mean()
+                parameters = [p for p in self.model.parameters() if p.requires_grad]
+                gradients = torch.autograd.grad(total, parameters, allow_unused=True)
+        wrong = (outputs.argmax(1) != y).sum()
+        return list(gradients), torch.stack([loss.detach().sum(), penalty.detach().sum(), wrong])
+
+
+class Graph:
+    """The same as one graph, of which `compile` makes what is called.
+
+    Raises
+    ------
+    Exception
+        Whatever the model does that cannot be traced: this asks for values, draws from torch's
+        global generator as dropout does, or branches on what it computes.
+    """
+
+    def __init__(
+        self,
+        derivatives: Derivatives,
+        x: Tensor,
+        y: Tensor,
+        compile: Callable[[fx.GraphModule, Sequence[Tensor]], Callable],
+    ):
+        self.held = dict(derivatives.model.named_parameters())
+        self.held |= dict(derivatives.model.named_buffers())
+        graph, self.draws = _traced(derivatives, self.held, x, y)
+        self.constants = _lifted(graph)
+        self.call = compile(graph, self._inputs(x, y))
+
+    def __call__(self, x: Tensor, y: Tensor) -> tuple[list[Tensor | None], Tensor]:
+        with torch.no_grad():
+            for drawn, draw in self.draws:
+                drawn.copy_(draw())
+            *gradients, totals = self.call(*self._inputs(x, y))
+        return gradients, totals
+
+    def _inputs(self, x: Tensor, y: Tensor) -> list[Tensor]:
+        return [*(v.detach() for v in self.held.values()), x, y, *self.constants]
+
+
+def inductor(graph: fx.GraphModule, inputs: Sequence[Tensor]) -> Callable:
+    """Compiled by torch's compiler, which keeps what it made by graph, version and processor."""
+    from torch._inductor.compile_fx import compile_fx
+
+    with torch.no_grad():
+        return compile_fx(graph, list(inputs))
+
+
+def whole(derivatives: Derivatives, x: Tensor, y: Tensor) -> Callable:
+    """The derivatives as one compiled graph or, where that cannot be, as they are."""
+    try:
+        found = Graph(derivatives, x, y, inductor)
+        found(x, y)
+        return found
+    except Exception as error:
+        said = str(error).strip().splitlines() or [""]
+        warnings.warn(
+            f"the training step is not compiled, {type(error).__name__}: {said[0]:.200}",
+            stacklevel=2,
+        )
+        return derivatives
+
+
+def _traced(
+    derivatives: Derivatives, held: dict[str, Tensor], x: Tensor, y: Tensor
+) -> tuple[fx.GraphModule, list[tuple[Tensor, Callable]]]:
+    drawn = _Drawn()
+
+    def step(*given: Tensor) -> tuple:
+        swapped = dict(zip(held, given))
+        with stateless._reparametrize_module(derivatives.model, swapped), drawn:
+            gradients, totals = derivatives(*given[len(held) :])
+        return *gradients, totals
+
+    given = [v.detach().clone().requires_grad_(v.requires_grad) for v in held.values()]
+    graph = make_fx(step)(*given, x, y)
+    for node in graph.graph.nodes:
+        if torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ()):
+            raise NotImplementedError(f"{node.target} draws from torch's global generator")
+    return graph, drawn.draws
+
+
+class _Drawn(TorchFunctionMode):
+    """What is drawn from a generator is a constant of the graph, to be drawn anew in each step."""
+
+    def __init__(self):
+        super().__init__()
+        self.draws: list[tuple[Tensor, Callable]] = []
+
+    def __torch_function__(
+        self, func: Callable, types: Any, args: Sequence = (), kwargs: dict | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if kwargs.get("generator") is None:
+            return func(*args, **kwargs)
+        if any(isinstance(v, Tensor) for v in args):
+            raise NotImplementedError(f"{func} draws in place")
+        draw = partial(func, *args, **kwargs)
+        with disable_proxy_modes_tracing():
+            value = draw()
+        self.draws.append((value, draw))
+        return value
+
+
+def _lifted(graph: fx.GraphModule) -> list[Tensor]:
+    """The graph's constants, which become its last inputs."""
+    constants, last = {}, [n for n in graph.graph.nodes if n.op == "placeholder"][-1]
+    for node in [n for n in graph.graph.nodes if n.op == "get_attr"]:
+        if node.target not in constants:
+            with graph.graph.inserting_after(last):
+                last = graph.graph.placeholder(str(node.target))
+            constants[node.target] = (last, getattr(graph, node.target))
+        node.replace_all_uses_with(constants[node.target][0])
+        graph.graph.erase_node(node)
+    graph.recompile()
+    return [value for _, value in constants.values()]
