@@ -976,3 +976,38 @@ def test_log_volume_gradient_of_a_hopeless_image():
     x[2:4, 2:4] = 0.25
     with pytest.raises(RuntimeError, match="^log_volume_gradient: x has mass"):
         calculus.log_volume_gradient(graph_of(6, 6, 1), x)
+
+
+# ---------------------------------------------------------------- what does not fit the type
+
+
+def test_overflow_is_reported():
+    graph, x = PixelGraph(3, 4, 1), 1e5 * (torch.rand(2, 1, 3, 4) + 0.5)
+    sigma, rng = x - x.mean((-2, -1), keepdim=True), torch.Generator()
+
+    def large(image):
+        return (1e30 * image**2).sum((-3, -2, -1))
+
+    calls = {
+        "gradient": lambda: calculus.gradient(large, graph, x),
+        "hessian": lambda: calculus.hessian(large, graph, x, sigma, sigma),
+        "laplace_beltrami": lambda: calculus.laplace_beltrami(
+            large, graph, x, estimator="stochastic", generator=rng
+        ),
+    }
+    for name, call in calls.items():
+        with pytest.raises(RuntimeError, match=f"^{name} overflows torch.float32"):
+            call()
+
+
+def test_no_channels():
+    graph, x = PixelGraph(3, 4, 1), torch.ones(2, 0, 3, 4)
+    found = calculus.laplace_beltrami(lambda x: (x**2).sum((-3, -2, -1)), graph, x)
+    assert found.value.tolist() == [0, 0]
+
+
+def test_options_of_the_other_estimator_are_checked():
+    graph, x = PixelGraph(3, 4, 1), torch.ones(1, 3, 4)
+    for name in ("samples", "generator"):
+        with pytest.raises(TypeError, match=f"^{name} must be"):
+            calculus.laplace_beltrami(lambda x: x.sum((-3, -2, -1)), graph, x, **{name: object()})

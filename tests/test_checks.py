@@ -1,7 +1,10 @@
 """Every check of an argument, by itself: what it takes, what it refuses, and what it says then."""
 
 import re
+import warnings
 from fractions import Fraction
+from functools import reduce
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -56,6 +59,18 @@ def test_checks_load_no_module_of_the_package():
             ((torch.ones(()), "eta"), TypeError, "eta must be a number, got Tensor tensor\\(1.\\)"),
             ((np.ones(1), "eta"), TypeError, r"eta must be a number, got ndarray array\(.*"),
         ],
+        "moderate": [
+            ((-1, "eta"), ValueError, "eta must be non-negative and finite, got -1"),
+            ((1e31, "eta"), ValueError, r"eta must be at most 1e30, got 1e\+31"),
+        ],
+        "below_one": [
+            ((-1, "m"), ValueError, "m must be non-negative and finite, got -1"),
+            ((1, "m"), ValueError, "m must be less than 1, got 1"),
+        ],
+        "intensity": [
+            ((-1, "alpha"), ValueError, "alpha must be non-negative and finite, got -1"),
+            ((8, "alpha"), ValueError, r"alpha must be at most 1, .* got 8: .* 8/255\?"),
+        ],
         "tolerance": [
             ((value,), ValueError, f"tol must be between 0 and 1, got {value}")
             for value in (0.0, 1, -1e-9, NAN, INF)
@@ -84,6 +99,10 @@ class Local:
     """Not in a function."""
 
 
+def in_itself():
+    return reduce(lambda inner, _: [inner], range(10**5), [])
+
+
 def of_a_function():
     class Inner:
         pass
@@ -108,6 +127,11 @@ def of_a_function():
         ],
         "held": [
             (({"a": 1}, "report", "b"), ValueError, r"report must have 'b', got \['a'\]"),
+            (({"a": 1}, "report", "a", str), TypeError, r"report\['a'\] must be str, got 1"),
+        ],
+        "distinct": [
+            (((0, 1, 0), "seeds"), ValueError, "seeds must differ, got 0 again"),
+            ((["a", [], []], "names"), ValueError, r"names must differ, got \[\] again"),
         ],
         "outcomes": [
             (([True],), TypeError, r"outcomes must be ndarray, got \[True\]"),
@@ -116,13 +140,21 @@ def of_a_function():
                 TypeError,
                 r"outcomes must be bool or numbers in \[0, 1\], got <U1",
             ),
+            (
+                (np.ma.array([1, 0], mask=[1, 0]),),
+                ValueError,
+                r"outcomes must have no masked values, got \[None, 0\]",
+            ),
             ((np.array([NAN]),), ValueError, r"outcomes must be in \[0, 1\], got nan to nan"),
             ((np.array([2]),), ValueError, r"outcomes must be in \[0, 1\], got 2 to 2"),
             ((np.ones((0,), bool),), ValueError, r"outcomes must be \(n,\), .*, got \(0,\)"),
             ((np.ones((2, 2), bool),), ValueError, r"outcomes must be \(n,\), .*, got \(2, 2\)"),
         ],
         "as_json": [
-            (({"a": len}, "q"), TypeError, "q must have options that JSON keeps, got {'a': <.*"),
+            (({"a": len}, "q"), TypeError, "q must be what JSON keeps, got {'a': <.*"),
+            (({"a": [NAN]}, "q"), ValueError, "q must have finite numbers, got NaN"),
+            ((-INF, "q"), ValueError, "q must have finite numbers, got -Infinity"),
+            ((in_itself(), "q"), ValueError, r"q must be what JSON keeps, got \[\[.*"),
         ],
         "importable": [
             ((of_a_function(), "q"), TypeError, "q is a Inner, which other processes cannot .*"),
@@ -139,9 +171,13 @@ def test_good_objects_and_collections():
     checks.instance(True, "n", (int, str))
     assert checks.every(["a"], "names", str) == ["a"] and checks.every((), "names", str) == ()
     assert checks.some({"a": 1}, "grid", dict) == {"a": 1}
-    checks.held({"a": 1}, "report", "a")
+    assert checks.held({"a": 1}, "report", "a") == checks.held({"a": 1}, "", "a", int) == 1
+    checks.distinct((), "seeds")
+    checks.distinct((0, 1), "seeds")
     checks.outcomes(np.array([True, False]))
-    checks.as_json({"a": [1, None, "b"]}, "q")
+    assert checks.as_json({"a": (1, None, "NaN"), 2: 0.1}, "q") == {
+        "a": [1, None, "NaN"], "2": 0.1,
+    }  # fmt: skip
     checks.importable(Local(), "q")
 
 
@@ -156,13 +192,22 @@ def test_good_numbers_and_options():
         checks.whole(value, "n")
     checks.whole(0, "n", 0)
     for value in (0, 2.5, np.float32(1), 1e300):
-        checks.number(value, "eta")
+        assert checks.number(value, "eta") == value
     checks.number(1e-300, "eta", positive=True)
-    checks.tolerance(1e-10)
-    checks.order(1)
-    checks.order(2.5)
-    checks.time(0)
-    checks.time(1.0)
+    assert checks.tolerance(1e-10) == 1e-10
+    assert checks.order(1) == 1 and checks.order(2.5) == 2.5
+    assert checks.time(0) == 0 and checks.time(1.0) == 1
+
+
+def test_numbers_are_returned_as_pythons():
+    small, half = np.uint8(1), np.float16(0.5)
+    found = [checks.whole(small, "n"), checks.number(half, "eta"), checks.finite(small, "t")]
+    found += [checks.tolerance(half), checks.order(small), checks.time(half)]
+    found += [checks.moderate(small, "eta"), checks.below_one(half, "m"), checks.intensity(1, "a")]
+    assert [type(value) for value in found] == [int, *[float] * 8]
+    assert checks.flag(np.True_, "volume") is True
+    for pair in (checks.grid((small, small)), checks.offset(GRAPH, X, (small, -1))):
+        assert all(type(side) is int for side in pair)
     checks.option(None, "unit", (None, "pixel"))
 
 
@@ -190,6 +235,9 @@ BAD_TENSORS = [
     (X.tolist(), TypeError, "must be a tensor, got list"),
     (None, TypeError, "must be a tensor, got NoneType"),
 ]
+with warnings.catch_warnings(action="ignore"):
+    QUANTISED = torch.quantize_per_tensor(X.float(), 0.01, 0, torch.quint8)
+    NESTED = torch.nested.as_nested_tensor([X.float()], layout=torch.strided)
 BAD_KERNELS = [
     (torch.ones(3, 3).long(), TypeError, "must be a floating tensor, got torch.int64"),
     (torch.ones(3, 3).half(), TypeError, "must be torch.float32 or .*, got torch.float16"),
@@ -208,6 +256,18 @@ BAD_KERNELS = [
             ((value, "v"), error, f"v {says}$")
             for value, error, says in BAD_TENSORS
             if error is TypeError and "graph" not in says
+        ],
+        "dense": [
+            ((X.to_sparse(), "v"), TypeError, "v must be a dense tensor, got torch.sparse_coo"),
+            ((QUANTISED, "v"), TypeError, "v must be .*, got a quantised one of torch.quint8"),
+            ((NESTED, "v"), TypeError, "v must be .*, got a nested one of torch.float32"),
+        ],
+        "precise": [
+            ((X.half(), "it"), TypeError, "x must be float32 or float64 for it, got torch.float16"),
+        ],
+        "in_range": [
+            ((with_pixel(value), "f"), RuntimeError, "f overflows torch.float64: scale its arg")
+            for value in (NAN, INF, -INF)
         ],
         "like": [
             ((X, X[0], "mean"), ValueError, r"mean must .* of x, \(3, 4\), got \(2, 3, 4\)"),
@@ -303,6 +363,9 @@ def test_good_tensors():
     checks.image(GRAPH, X[:0], interior=True)
     checks.image(GRAPH.converted("meta"), X.to("meta"), interior=True)
     checks.like(X, X + 1, "mean")
+    checks.dense(X, "v")
+    checks.precise(X, "it")
+    assert checks.in_range(X, "f") is X and checks.in_range(META, "f") is META
     checks.nonnegative(torch.tensor([0, 3]), "y")
     checks.metric(GRAPH)
     checks.metric("euclidean")
@@ -340,6 +403,7 @@ def test_pixels_are_not_looked_at_during_capture():
 GOOD = np.arange(1.0, 13).reshape(3, 4)
 OTHER = GOOD[::-1].copy()
 A, B = (measures.support(z / z.sum()) for z in (GOOD, OTHER))
+MANY = measures.support(np.ones(40_000))
 PLAN = transport_plan(GOOD, OTHER)
 SOURCE, TARGET = "plan must move x to y: its source", "plan must move x to y: its target"
 
@@ -383,6 +447,12 @@ def cost_with(value):
             ((cost_with(1) + 1j, 12, "c"), ValueError, "c must hold real numbers, got complex128"),
             ((np.full((12, 12), "1"), 12, "c"), ValueError, "c must hold real numbers, got <U1"),
         ],
+        "pairs": [
+            ((MANY, MANY), ValueError, "x and y must have at most 32768 lit pixels .*, got 40000"),
+        ],
+        "at_most": [
+            ((2.5, "e", 2, torch.float32), ValueError, "e must be at most 2 in torch.f.*, got 2.5"),
+        ],
         "costs": [
             ((cost_with(value), "cost"), ValueError, f"cost must .*, it holds {value}")
             for value in (-0.25, np.nan, np.inf)
@@ -418,11 +488,15 @@ def test_good_measures_costs_and_plans():
     checks.square(np.ones((12, 12), np.uint8), 12, "cost")
     checks.costs(cost_with(0.0), "cost")
     checks.plan(PLAN, A, B)
+    checks.pairs(A, MANY)
+    checks.at_most(2, "e", 2, torch.float32)
 
 
 # ---------------------------------------------------------------- classifiers and their data
 
 BATCH, LABELS = torch.zeros(3, 1, 4, 4), torch.tensor([0, 2, 1])
+with torch.inference_mode():
+    MADE_THERE = torch.ones(3)
 STORED = BATCH.to(torch.uint8)
 NO_IMAGES = r"images must be \(N, C, H, W\) or \(N, H, W\), got"
 
@@ -543,6 +617,52 @@ class Output:
             ((1e19, 1, 2, "l2", torch.float32), ValueError, r"epsilon must be at most 9.2e\+18"),
             ((0.1, 200, 2, "l2", torch.float16), ValueError, r"alpha must be at most 1.3e\+02"),
         ],
+        "differentiable": [
+            ((None, "f"), ValueError, "f must be differentiable in x, got outputs on which autog"),
+        ],
+        "scored": [
+            ((LABELS, LABELS * 1.0), ValueError, r"model must return .* logits .*, got \(3,\)"),
+            ((LABELS, torch.zeros(3, 2)), ValueError, "y must be from 0 to 1, got 0 to 2"),
+            ((torch.ones(3, 2), torch.zeros(3, 4)), ValueError, r"y must have .*, got \(3, 2\)"),
+        ],
+        "repeats": [
+            ((2**31, "steps"), ValueError, "steps must be at most 1000000, got 2147483648"),
+        ],
+        "size": [((2**31, "width"), ValueError, "width must be at most 65536, got 2147483648")],
+        "angle": [((1e39,), ValueError, "degrees must be at most 360, got 1e\\+39")],
+        "stride": [
+            ((value,), ValueError, f"step must be from 1e-12 to 1e.06, got {value}")
+            for value in (1e-300, 1e-13, 2e6)
+        ],
+        "alike": [
+            ((BATCH.double(), BATCH, "g"), TypeError, "g is torch.float64 but x is torch.float32"),
+            ((BATCH[:1], BATCH, "g"), ValueError, r"g must have the shape of x, .*, got \(1, 1, "),
+        ],
+        "gradient": [((3, BATCH), TypeError, "g must be a tensor, got int")],
+        "recorded": [
+            ((MADE_THERE, "y"), ValueError, "y must be made outside of inference mode, got an inf"),
+        ],
+        "of_model": [
+            (
+                (LABELS, torch.zeros(3, 2), "labels"),
+                ValueError,
+                "labels must be from 0 to 1, got 0 to 2: model returns 2 logits",
+            ),
+        ],
+        "defined": [
+            ((object(), "metric", object, "__repr__"), TypeError, "metric must define __repr__.*<obj"),
+        ],
+        "attacking": [
+            ((None, BATCH), ValueError, "attack must return images like x, .*, got None"),
+            ((BATCH + 2, BATCH), ValueError, r"what attack returns must be in \[0, 1\]"),
+        ],
+        "length": [
+            ((1e20, "alpha", torch.float32), ValueError, r"alpha must be at most 9.2e\+18 in .*"),
+        ],
+        "image_shape": [
+            ((BATCH[0, 0],), ValueError, r"images must be .* or \(N, H, W\), got \(4, 4\)"),
+            ((BATCH[:, :0],), ValueError, r"images must be .*, got \(3, 0, 4, 4\)"),
+        ],
         "labels": [
             ((LABELS.tolist(), BATCH), TypeError, "y must be an int64 tensor, got list"),
             ((LABELS.int(), BATCH), TypeError, "y must be an int64 tensor, got torch.int32"),
@@ -579,6 +699,10 @@ def test_good_classifiers_and_data():
     logits = torch.zeros(3, 5)
     assert checks.logits(logits, BATCH) is checks.logits(Output(logits), BATCH) is logits
     checks.labels(LABELS, BATCH)
+    checks.scored(LABELS, torch.zeros(3, 3))
+    checks.length(1e18, "alpha", torch.float32)
+    checks.image_shape(BATCH[:0])
+    assert checks.differentiable(BATCH) is BATCH
     checks.classes(LABELS, 3)
     checks.classes(LABELS[:0], 0)
     for y in (LABELS, torch.eye(3)):
@@ -607,6 +731,7 @@ def test_good_classifiers_and_data():
 
 # ---------------------------------------------------------------- what is given and returned
 
+MASKED = np.ma.masked_array([[1.0, 2.0]], [[False, True]])
 DENSE, META = torch.ones(3, 4), torch.ones(3, 4, device="meta")
 MASSES = r"x and y must have the same mass in each channel, got"
 PHOTOS = torch.ones(2, 1, 20, 20)
@@ -622,7 +747,10 @@ PHOTOS = torch.ones(2, 1, 20, 20)
             ((value, "t"), ValueError, f"t must be finite, got {str(value)[:80]}")
             for value in (NAN, INF, -INF, 10**400)
         ],
-        "whole": [((2**63, "n"), ValueError, r"n must be less than 2\*\*63, got 9223372036854")],
+        "whole": [
+            ((2**63, "n"), ValueError, f"n must be at most {2**63 - 1}, got {2**63}"),
+            ((np.uint8(5), "n", 1, 4), ValueError, "n must be at most 4, got 5"),
+        ],
         "flag": [
             ((value, "volume"), TypeError, f"volume must be True or False, got {says}")
             for value, says in (("yes", "str 'yes'"), (1, "int 1"), (None, "NoneType None"))
@@ -680,21 +808,27 @@ PHOTOS = torch.ones(2, 1, 20, 20)
             ((value, X), error, f"mass must be {says}")
             for value, error, says in (
                 (NAN, ValueError, "non-negative and finite, got nan"),
+                (10**400, ValueError, "non-negative and finite, got 1000"),
                 (None, TypeError, "a number, got NoneType None"),
                 (torch.ones(3), ValueError, r"\(2,\) or a number, got \(3,\)"),
                 (torch.ones(1, 2), ValueError, r"\(2,\) or a number, got \(1, 2\)"),
                 (-torch.ones(2), ValueError, "non-negative and finite, got -1 to -1"),
             )
-        ],
+        ]
+        + [((1e300, X.float()), ValueError, r"mass must be at most 3.4e\+38 in .*, got 1e\+300")],
         "array": [
             ((None, "x"), TypeError, "x must be an array or a tensor, got NoneType"),
             (([[1], [1, 2]], "x"), ValueError, r"x must be an array, got \[\[1\], \[1, 2\]\]"),
             ((META, "x"), ValueError, "x must hold values, got a tensor on meta"),
             ((DENSE * 1j, "x"), ValueError, "x must hold real numbers, got torch.complex64"),
+            ((MASKED, "x"), ValueError, r"x must have no masked pixels, got masked_array"),
         ],
         "grid": [
             ((value,), ValueError, f"shape must be two .*, got {re.escape(repr(value))}")
-            for value in (None, "ab", (3,), (3, 0), (3, 2.5), (True, 2))
+            for value in (None, "ab", (3,), (3, 0), (3, 2.5), (True, 2), np.array(3))
+        ]
+        + [
+            (((2**31, 1),), ValueError, r"shape must .* at most 32768 pixels, got \(2147483648, 1"),
         ],
         "entropic": [
             ((1e-7, 2, 13.0, torch.float32), ValueError, "epsilon must exceed .*, got 1e-07"),
@@ -721,8 +855,8 @@ PHOTOS = torch.ones(2, 1, 20, 20)
                 ([0.1, NAN], ValueError, "be finite, got nan"),
                 ([], ValueError, r"be a number or one for each channel, got \[\]"),
                 (DENSE * 1j, ValueError, "hold real numbers, got torch.complex64"),
-                (DENSE * INF, ValueError, "be finite, got inf to inf"),
-                (1e39, ValueError, "be finite, got inf to inf"),
+                (DENSE * INF, ValueError, r"be finite, got tensor\(\[\[inf"),
+                (1e39, ValueError, "be finite, got 1e\\+39 in torch.float32"),
             )
         ],
         "varied": [
@@ -804,6 +938,7 @@ def kind(**changes):
 
 HERE = __file__
 WEIGHT = torch.zeros(2)
+TERMS = torch.zeros(2, 3), WEIGHT, WEIGHT
 
 
 @refused(
@@ -817,6 +952,8 @@ WEIGHT = torch.zeros(2)
             (("cat", "classes"), TypeError, "classes must be a tuple of names, got 'cat'"),
             ((3, "classes"), TypeError, "classes must be a tuple of names, got 3"),
             (((3,), "classes"), TypeError, "classes must be str, got 3"),
+            (({"a"}, "classes"), TypeError, "classes must be a tuple of names, got {'a'}"),
+            ((WEIGHT[0], "classes"), TypeError, r"classes .* of names, got tensor\(0.\)"),
         ],
         "folder": [
             (("",), ValueError, "folder must name a folder, got ''"),
@@ -826,6 +963,35 @@ WEIGHT = torch.zeros(2)
             ((None,), TypeError, "folder must be a path, got None"),
             ((HERE,), ValueError, f"folder must be a folder, got the file '{HERE}'"),
             (("", "root"), ValueError, "root must name a folder, got ''"),
+            (("a" * 5000,), ValueError, "folder must name a folder, got 'aaa.*File name too long"),
+        ],
+        "regular": [((Path("/dev/zero"),), ValueError, "/dev/zero must be a regular file, not")],
+        "takes": [
+            (
+                (torch.nn.Linear(3, 3), BATCH),
+                ValueError,
+                r"model must take images \(3, 1, 4, 4\), got a Linear, which raises RuntimeError: ",
+            ),
+        ],
+        "transformed": [
+            ((None, BATCH, "f"), TypeError, "f must return images in torch.float32 .*None"),
+            ((BATCH.half(), BATCH, "f"), TypeError, "f must .* got torch.float16 on cpu"),
+            ((BATCH[:1], BATCH, "f"), ValueError, r"f must return images \(3, C, H, W\), got \(1"),
+            ((BATCH[:, 0], BATCH, "f"), ValueError, r"f must return images .*got \(3, 4, 4\)"),
+        ],
+        "terms": [
+            ((None, 2, 3, "f"), TypeError, r"f must return Terms\(outputs, .*\), got None"),
+            ((TERMS[:2], 2, 3, "f"), TypeError, r"f must return Terms"),
+            ((TERMS, 2, 4, "f"), ValueError, r"outputs of f must be \(2, 4\), got \(2, 3\): model"),
+            ((TERMS, 3, 3, "f"), ValueError, r"outputs of f must be \(3, 3\), got \(2, 3\)"),
+            (((*TERMS[:2], 0), 2, 3, "f"), TypeError, "penalty of f must be a floating .* got 0"),
+            (((*TERMS[:2], WEIGHT.long()), 2, 3, "f"), TypeError, "penalty .*, got torch.int64"),
+            (((TERMS[0], WEIGHT[0], WEIGHT), 2, 3, "f"), ValueError, r"loss .* \(2,\), got \(\)"),
+            ((TERMS, 2, 3, "f"), ValueError, "loss of f must depend on the weights of model"),
+        ],
+        "contrast": [
+            (([0.1, 0.0],), ValueError, r"images must vary in each channel, got .* \[0.1, 0.0\]"),
+            (([NAN],), ValueError, r"images must vary in each channel, got .* \[nan\]"),
         ],
         "untaken": [
             (("a", len, {"a": abs}), ValueError, "name must be free, got 'a', which is <"),
@@ -833,11 +999,19 @@ WEIGHT = torch.zeros(2)
             ((3, len, {}), TypeError, "name must be str, got 3"),
             (("", len, {}), ValueError, "name must not be empty, got ''"),
         ],
+        "same_types": [
+            (
+                ({"weight": WEIGHT.half()}, torch.nn.Linear(1, 2), "model"),
+                TypeError,
+                r"model\['weight'\] must be torch.float32, got torch.float16",
+            ),
+        ],
         "weights": [
             ((3, "model"), TypeError, "model must be Mapping, got 3"),
             (({3: WEIGHT}, "model"), TypeError, "each name in model must be str, got 3"),
             (({"a": 3.0}, "model"), TypeError, r"model\['a'\] must be Tensor, got 3.0"),
             (({"a": WEIGHT / 0}, "model"), ValueError, r"model\['a'\] must be finite, got nan"),
+            (({"a": WEIGHT.to("meta")}, "model"), ValueError, r"model\['a'\] must hold values"),
         ],
         "objective": [
             (("a", Kind, ()), TypeError, "method must be a subclass of Kind, got 'a'"),
@@ -861,6 +1035,11 @@ WEIGHT = torch.zeros(2)
                 (torch.nn.Linear(2, 2).double(),),
                 TypeError,
                 "model must have float32 parameters, got torch.float64",
+            ),
+            (
+                (torch.inference_mode()(lambda: torch.nn.Linear(2, 2))(),),
+                ValueError,
+                "model must have been made outside of inference mode, got inference tensors",
             ),
         ],
         "stored_images": [
@@ -922,9 +1101,18 @@ def test_good_names_folders_and_data_sets(tmp_path):
         checks.untaken("a", thing, {"a": Kind})
     checks.untaken("b", len, {"a": Kind})
     checks.weights({"a": WEIGHT, "b": LABELS}, "model")
+    checks.same_types({"a": LABELS, "weight": WEIGHT}, torch.nn.Linear(1, 2), "model")
     checks.objective(*kind())
     model = torch.nn.Linear(2, 2)
     assert checks.trainable(model) is model
+    with torch.inference_mode(), pytest.raises(RuntimeError, match="no gradients in inference"):
+        checks.trainable(model)
+    checks.takes(torch.nn.Linear(4, 4), BATCH)
+    checks.regular(tmp_path / "missing")
+    checks.contrast([0.1, 1.0])
+    assert checks.transformed(BATCH[..., :2], BATCH, "f").shape == (3, 1, 4, 2)
+    terms = TERMS[0], WEIGHT.clone().requires_grad_(), WEIGHT
+    assert checks.terms(terms, 2, 3, "f") is terms
     checks.stored_images(STORED)
     for shape in [(2, 2, 4, 4), (2, 16, 4, 4), (2, 3, 9, 3), (2, 9, 9, 5)]:
         checks.stored_images(torch.zeros(shape, dtype=torch.uint8))

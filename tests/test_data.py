@@ -1026,24 +1026,71 @@ WIDE = torch.zeros(6, 8, 8, 3, dtype=torch.uint8)
         (
             {"labels": torch.eye(6).long()},
             ValueError,
-            r"labels must be one for each image, \(6,\), got \(6, 6\): labels.argmax\(1\)",
+            r"labels must be one for each of images, \(6, 3, 4, 5\), got \(6, 6\): labels.argmax",
         ),
         (
             {"labels": LABELS[:, None]},
             ValueError,
-            r"labels must be one for each image, \(6,\), got \(6, 1\): labels\[:, 0\]",
+            r"labels must be one for each of images, \(6, 3, .*got \(6, 1\): labels\[:, 0\]",
         ),
         ({"labels": LABELS[1:]}, ValueError, r"labels must be one for each .* got \(5,\)$"),
+        ({"images": IMAGES[1:]}, ValueError, r"labels .* each of images, \(5, 3, 4, 5\), got \(6,"),
+        (
+            {"images": IMAGES.to("meta")},
+            ValueError,
+            "images must hold values, got a tensor on meta",
+        ),
+        (
+            {"labels": LABELS.to("meta")},
+            ValueError,
+            "labels must hold values, got a tensor on meta",
+        ),
+        (
+            {"images": torch.quantize_per_tensor(FLOATS, 0.1, 0, torch.quint8)},
+            TypeError,
+            "images must be a dense tensor, got a quantised one",
+        ),
+        ({"images": IMAGES * 1j}, TypeError, "images must be uint8, .* got torch.complex64"),
+        (
+            {"images": FLOATS.to(torch.float8_e4m3fn)},
+            TypeError,
+            "images must be uint8, .* got torch.float8_e4m3fn",
+        ),
+        (
+            {"images": np.ma.masked_array(IMAGES.numpy(), IMAGES.numpy() > 9)},
+            ValueError,
+            r"images must have no masked values, got some of \(6, 3, 4, 5\)",
+        ),
+        (
+            {"labels": np.ma.masked_array(LABELS.numpy(), LABELS.numpy() > 1)},
+            ValueError,
+            r"labels must have no masked values, got some of \(6,\)",
+        ),
+        ({"labels": LABELS * 10**9}, ValueError, "labels must be at most 65535, got 3000000000"),
+        ({"labels": [2**63] * 6}, ValueError, f"labels must be at most {2**63 - 1}, got {2**63}"),
+        (
+            {"labels": np.full(6, 2**64 - 1, np.uint64)},
+            ValueError,
+            f"labels must be at most {2**63 - 1}, got {2**64 - 1}",
+        ),
         ({"labels": LABELS.float()}, TypeError, "labels must be whole numbers, got torch.float32"),
         ({"labels": LABELS > 1}, TypeError, "labels must be whole numbers, got torch.bool"),
         ({"labels": ["cat"] * 6}, TypeError, "labels must be a tensor .* numbers, got <U3"),
         ({"labels": [[1], [1, 2]]}, TypeError, r"labels must hold whole numbers, got \[\[1\], "),
         ({"labels": "012013"}, TypeError, "labels must be a tensor .* numbers, got '012013'"),
         ({"labels": LABELS - 1}, ValueError, "labels must be from 0 to 2, got -1 to 2"),
-        ({"classes": ("a", "b")}, ValueError, "labels must be from 0 to 1, got 0 to 3"),
+        (
+            {"classes": ("a", "b")},
+            ValueError,
+            "labels must be from 0 to 1, got 0 to 3: classes is .'a', 'b'.",
+        ),
         ({"classes": "cats"}, TypeError, "classes must be a tuple of names, got 'cats'"),
         ({"classes": 4}, TypeError, "classes must be a tuple of names, got 4"),
         ({"classes": range(4)}, TypeError, "classes must be str, got 0"),
+        ({"classes": torch.tensor(4)}, TypeError, r"classes must be .* names, got tensor\(4\)"),
+        ({"classes": np.array("a")}, TypeError, "classes must be a tuple of names, got array"),
+        ({"classes": {"a", "b"}}, TypeError, "classes must be a tuple of names, got {'"),
+        ({"classes": ("a", "b", "a", "c")}, ValueError, "classes must differ, got 'a' again"),
     ],
 )
 def test_bad_datasets(changes, kind, message):
@@ -1088,6 +1135,18 @@ def test_channels_come_first_where_it_is_sure():
         ({"train": "all"}, TypeError, r"split\['train'\] must be a tensor .*got 'all'"),
         ({"train": {0, 1}}, TypeError, r"split\['train'\] must be a tensor .*got \{0, 1\}"),
         ({"train": None}, TypeError, r"split\['train'\] must be a tensor .*got None"),
+        ({"train": slice(None, "a")}, TypeError, r".*slice of whole .* got slice\(None, 'a', None"),
+        ({"train": slice(0, 6, 0)}, ValueError, r".*slice of whole .* got slice\(0, 6, 0\)"),
+        (
+            {"train": range(10**30)},
+            ValueError,
+            r"split\['train'\] must hold numbers .*got range\(0",
+        ),
+        ({"train": [2**63]}, ValueError, rf"split\['train'\] must be at most .*got {2**63}"),
+        ({"train": torch.ones(2, device="meta")}, ValueError, r"split\['train'\] must hold values"),
+        ({"train": [torch.ones(2, device="meta")]}, TypeError, r"split\['train'\] must hold whole"),
+        ({"train": [0], 3: [1]}, TypeError, "each part of split must be str, got 3"),
+        ({"train": [0], "": [1]}, ValueError, "each part of split must not be empty, got ''"),
     ],
     ids=str,
 )
@@ -1110,7 +1169,8 @@ def test_a_taken_name_is_refused(sources):
         exec(cell, place)
     assert data.register("own", first["read"]) is data.register("own", first["read"])
     data.register("own", again["read"])
-    assert data.load("own", "here") == "here"
+    with pytest.raises(TypeError, match="^the data set 'own' must be Dataset, got 'here'$"):
+        data.load("own", "here")
     for name, read in [("own", other["read"]), ("mnist", first["read"])]:
         with pytest.raises(ValueError, match=f"^name must be free, got '{name}', which is <"):
             data.register(name, read)
@@ -1148,6 +1208,7 @@ def test_what_is_registered_wrongly_is_named(arguments, kind, message, sources):
         ({"root": __file__}, ValueError, "root must be a folder, got the file '.*test_data.py'"),
         ({"split": 3}, ValueError, "split must be None for mnist5k, got 3"),
         ({"split": ["official"]}, ValueError, r"split must be None for .*, got \['official'\]"),
+        ({"split": np.array([None])}, ValueError, r"split must be None for .*, got array\(\[None"),
     ],
 )
 def test_what_is_loaded_wrongly_is_named(arguments, kind, message):

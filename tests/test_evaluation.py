@@ -569,7 +569,7 @@ def misclassified_by(attack):
         (
             misclassified_by(lambda m, x, y: x[:1]),
             ValueError,
-            r"^attack must return images like x, .* \(3, 1, 4, 5\), got .* \(1, 1, 4, 5\)",
+            r"^attack must return images like x, .* \(3, 1, 4, 5\) on cpu, got .* \(1, 1, 4, 5\)",
         ),
         (
             misclassified_by(lambda m, x, y: x.double()),
@@ -579,7 +579,7 @@ def misclassified_by(attack):
         (
             misclassified_by(lambda m, x, y: None),
             ValueError,
-            "^attack must return .*got NoneType",
+            "^attack must return .*got None",
         ),
     ],
 )

@@ -1,5 +1,6 @@
 """A run's folder: one run at a time in it, whole files or none, and what is wrong with it said."""
 
+import atexit
 import errno
 import gc
 import itertools
@@ -8,7 +9,9 @@ import math
 import multiprocessing
 import os
 import random
+import shutil
 import signal
+import tempfile
 import threading
 import time
 from dataclasses import replace
@@ -70,12 +73,23 @@ def run(tmp_path):
 # ---------------------------------------------------------------- what can be no folder
 
 
+LOOP = Path(tempfile.mkdtemp())
+(LOOP / "loop").symlink_to(LOOP / "loop")
+atexit.register(shutil.rmtree, LOOP)
+
 BAD = {
     "empty": ("", ValueError, "folder must name a folder, got ''"),
     "a number": (3, TypeError, "folder must be a path, got 3"),
     "bytes": (b"run", TypeError, "folder must be a path, got b'run'"),
     "a file": (__file__, ValueError, "folder must be a folder, got the file '.*test_folders.py'"),
-    "no path": ("a\0b", ValueError, r"folder must name a folder, got 'a\\x00b'"),
+    "no path": ("a\0b", ValueError, r"folder must name a folder, got 'a\\x00b': embedded null"),
+    "no text": ("a\ud800b", ValueError, r"folder must name a folder, got 'a\\ud800b': 'utf-8'"),
+    "long": (
+        "a" * 5000,
+        ValueError,
+        "folder must name a folder, got 'aaaa.*: .*File name too long",
+    ),
+    "itself": (LOOP / "loop", ValueError, "folder must name a folder, got '.*/loop': .*Too many"),
     "in a file": (
         Path(__file__, "run"),
         OSError,
@@ -96,6 +110,39 @@ def test_a_bad_folder_is_told_before_training(case, monkeypatch):
             load(folder)
         with pytest.raises(kind, match=message.replace("folder must", "folders must", 1)):
             fit_together([SMALL], folders=[folder], dataset=IMAGES, device="cpu", progress=False)
+
+
+@pytest.mark.parametrize("file", ["checkpoint.pt", "metrics.jsonl"])
+@pytest.mark.parametrize("kind", ["a pipe", "a folder", "an endless device"])
+def test_what_is_no_file_is_not_read(file, kind, run):
+    path = run[1] / file
+    path.unlink()
+    if kind == "an endless device":
+        path.symlink_to("/dev/zero")
+    else:
+        (os.mkfifo if kind == "a pipe" else os.mkdir)(path)
+    for use in (load, lambda folder: fit(folder=folder)):
+        with pytest.raises(ValueError, match=f"^{path} must be a regular file"):
+            use(run[1])
+
+
+def test_a_pipe_in_place_of_the_holders_name(tmp_path):
+    os.mkfifo(tmp_path / ".holder")
+    assert fit(folder=tmp_path).history
+
+
+def test_a_finished_run_needs_no_lock(run, monkeypatch):
+    """Nor a folder that can be written to."""
+
+    def read_only(*_):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr(filelock.FileLock, "acquire", read_only)
+    again = fit(folder=run[1])
+    assert same(weights(again), weights(run[0])) and again.history == run[0].history
+    (run[1] / "checkpoint.pt").unlink()
+    with pytest.raises(PermissionError, match="folder cannot be written: Permission denied"):
+        fit(folder=run[1])
 
 
 # ---------------------------------------------------------------- one run at a time
@@ -239,6 +286,7 @@ def test_let_go_where_it_fails(tmp_path, monkeypatch):
     fit(folder=tmp_path / "b")
     with pytest.raises(ValueError, match="holds a run with epochs=3"):
         fit(replace(SMALL, epochs=4), folder=tmp_path / "b")
+    (tmp_path / "b" / "checkpoint.pt").unlink()
     other = Training(SMALL, dataset=IMAGES, folder=tmp_path / "b")
     with pytest.raises(Busy, match="b is in use") as kept:
         fit_together(
@@ -354,6 +402,12 @@ CHECKPOINTS = {
         lambda s: nested(s, "model", "linear2.bias", value=torch.full((10,), math.nan)),
         r"model\['linear2.bias'\] must be finite, got nan",
     ),
+    "many channels": (
+        lambda s: nested(s, "sizes", "channels", value=10**9),
+        "channels must be at most 65536, got 1000000000",
+    ),
+    "metrics": (lambda s: nested(s, "metrics", value=torch.ones(2)), "metrics must be a whole num"),
+    "threads": (lambda s: nested(s, "threads", value=None), "threads must be a whole number, got"),
     "no tensor": (
         lambda s: nested(s, "model", "linear2.bias", value=3.0),
         r"model\['linear2.bias'\] must be Tensor, got 3.0",
@@ -384,6 +438,18 @@ def test_a_checkpoint_of_no_run(case, run):
             load(run[1])
 
 
+def test_a_network_much_larger_than_its_weights(run):
+    """Is told before its memory is taken."""
+    forged = nested(stored(run[1]), "config", "width", value=2**12)
+    torch.save(forged, run[1] / "checkpoint.pt")
+    message = r"width=4096, 10 classes, 1 channels has a weight \(8192, 4096, 3, 3\) of over 167772"
+    with pytest.raises(ValueError, match=f"checkpoint.pt cannot be used here, .*{message}"):
+        load(run[1])
+    config = replace(SMALL, width=2**12)
+    with pytest.raises(ValueError, match=f"^model='small_cnn' of {message}"):
+        training.network(config, weights(run[0]), channels=1)
+
+
 METRICS = {
     "no object": ("3", "line 2 must be dict, got 3"),
     "no JSON": ("{", "Expecting property name"),
@@ -392,6 +458,7 @@ METRICS = {
     "a text": ({"error": "0.1"}, "error in line 2 must be a number, got str"),
     "NaN": ({"penalty": math.nan}, "penalty in line 2 must be finite, got nan"),
     "another epoch": ({"epoch": 3}, "epoch in line 2 must be 2, got 3"),
+    "deep": ("[" * 100_000, "maximum recursion depth exceeded"),
 }
 
 
@@ -450,6 +517,18 @@ def test_a_full_disk(file, code, whole, tmp_path, monkeypatch):
     }  # fmt: skip
     assert stored(tmp_path)["epoch"] == len(load(tmp_path).history) == 2
     assert same(weights(fit(folder=tmp_path)), weights(whole))
+
+
+def test_a_removed_folder(tmp_path):
+    """What was stored is gone with it."""
+    run = Training(SMALL, dataset=IMAGES, folder=tmp_path / "run", checkpoint_every=1)
+    steps = run.steps()
+    while run.epoch < 1:
+        next(steps)
+    assert run.stored == 1
+    shutil.rmtree(tmp_path / "run")
+    with pytest.raises(FileNotFoundError, match="metrics.jsonl was not written: .* from epoch 0$"):
+        list(steps)
 
 
 def test_a_limit_on_files_is_as_a_full_disk(tmp_path):

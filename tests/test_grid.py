@@ -588,7 +588,7 @@ def test_what_no_other_process_can_import(tmp_path):
 
     for question, says in (
         (Local(), "the question 'local' is a Local, which other processes cannot import"),
-        (Errors("test", 5, lambda *_: 0), "the question 'errors' must have options that JSON keep"),
+        (Errors("test", 5, lambda *_: 0), "the question 'errors', its options, must be what JSON"),
         (Recorded("here", root=lambda: 0), "the question 'recorded' cannot be sent to another pro"),
     ):
         with pytest.raises(TypeError, match=says):
@@ -607,11 +607,45 @@ def test_what_no_other_process_can_import(tmp_path):
         ([network()], "root", "store must be Store, got 'root'"),
         ([network()._replace(config=3)], Store(), "config must be Config, got 3"),
         ([network({"x": len})], Store(), r"questions\['x'\] must be Question, got <"),
+        ([network()._replace(questions=None)], Store(), "questions must be Mapping, got None"),
+        ([network({3: NATURAL})], Store(), "each name in questions must be str, got 3"),
     ],
 )
 def test_bad_arguments(networks, store, says):
     with pytest.raises(TypeError, match=f"^{says}"):
         complete(networks, store)
+
+
+def test_a_question_by_the_name_of_the_training():
+    """Whose seconds stand beside those of the questions."""
+    with pytest.raises(ValueError, match="names in questions, .* must differ, got 'training' agai"):
+        complete([network({"training": NATURAL})], Store())
+
+
+@dataclass(frozen=True)
+class Says(Question, name="says"):
+    """Answers with a number, or with something else."""
+
+    answer: str
+
+    def __call__(self, model: torch.nn.Module, dataset: Dataset) -> object:
+        answers = {"nan": [float("nan")], "inf": -float("inf"), "tensor": torch.ones(2)}
+        return {"here": answers.get(self.answer, ((1, 2), 0.1))}
+
+
+@pytest.mark.parametrize("stored", [True, False])
+def test_answers_that_json_does_not_keep(stored, here, tmp_path):
+    store = Store(tmp_path if stored else None)
+    for answer, error, says in (
+        ("nan", ValueError, "have finite numbers, got NaN"),
+        ("inf", ValueError, "have finite numbers, got -Infinity"),
+        ("tensor", TypeError, r"be what JSON keeps, got {'here': tensor\(\[1., 1.\]\)}"),
+    ):
+        with pytest.raises(error, match=f"^the answer to the question 'says' must {says}$"):
+            complete([network({"it": Says(answer)})], store)
+    (found,) = complete([network({"it": Says("tuple")})], store)
+    assert found["measurements"] == {"it": {"here": [[1, 2], 0.1]}}
+    assert len(here) == 1
 
 
 # ---------------------------------------------------------------- two at once

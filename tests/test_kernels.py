@@ -6,7 +6,7 @@ from torch import nn
 from torch.autograd import forward_ad, grad, gradcheck, gradgradcheck
 
 from wdtr_lite.calculus.derivatives import autograd_nodes
-from wdtr_lite.calculus.kernels import LibraryKernels
+from wdtr_lite.kernels import LibraryKernels
 
 pytestmark = pytest.mark.filterwarnings("ignore:Using padding='same' with even")
 
@@ -58,7 +58,7 @@ def case(name, device="cpu", dtype=torch.float64):
 
 
 def torchs(name, **options):
-    function, inputs, layer = case(name, **options)
+    _, inputs, layer = case(name, **options)
     names = [key for key, _ in layer.named_parameters()]
 
     def plain(x, *parameters):
@@ -73,8 +73,10 @@ def third(function):
     def second(*inputs):
         value = function(*inputs).sin().sum()
         first = grad(value, inputs, create_graph=True)
-        total = sum((g * (k + 1 + torch.arange(g.numel()).view(g.shape)).cos()).sum()
-                    for k, g in enumerate(first))
+        total = sum(
+            (g * (k + 1 + torch.arange(g.numel()).view(g.shape)).cos()).sum()
+            for k, g in enumerate(first)
+        )
         return grad(total, inputs, create_graph=True)  # fmt: skip
 
     return second
@@ -185,12 +187,17 @@ def test_second_derivatives_under_autocast(name, dtype):
         found, theirs = curvature(ours, inputs), curvature(plain, inputs)
     for mine, others, exact in zip(found, theirs, right):
         assert mine.dtype == others.dtype
-        missed, usual = (float((v.double() - exact).detach().norm() / exact.detach().norm()) for v in (mine, others))
+        missed, usual = (
+            float((v.double() - exact).detach().norm() / exact.detach().norm())
+            for v in (mine, others)
+        )
         assert missed < max(1.5 * usual, 2e-6)
 
 
 def test_channels_last_stays():
-    layer = nn.Sequential(nn.Conv2d(4, 8, 3), nn.BatchNorm2d(8)).to(memory_format=torch.channels_last)
+    layer = nn.Sequential(nn.Conv2d(4, 8, 3), nn.BatchNorm2d(8)).to(
+        memory_format=torch.channels_last
+    )
     x = torch.rand(2, 4, 6, 6).to(memory_format=torch.channels_last).requires_grad_()
     with LibraryKernels():
         value = layer(x)

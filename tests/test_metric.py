@@ -1091,3 +1091,17 @@ def test_algorithm_1_under_autocast():
     with torch.autocast("cpu", torch.bfloat16):
         within = grad_norm_sq_algorithm1(graph, x, grad)
     torch.testing.assert_close(within, grad_norm_sq_algorithm1(graph, x, grad), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("function", [metric.mobility, metric.laplacian, metric.laplacian_sparse])
+def test_matrices_beyond_their_type(function):
+    graph = PixelGraph(3, 4, 1)
+    with pytest.raises(RuntimeError, match=r"overflows torch\.float32: scale its arguments"):
+        function(graph, torch.full((3, 4), 3e38))
+    with pytest.raises(RuntimeError, match=r"overflows torch\.float32: scale its arguments"):
+        function(PixelGraph(3, 4, 1, weight=1e30), torch.full((3, 4), 1e38))
+
+
+def test_a_path_beyond_memory_is_refused():
+    with pytest.raises(ValueError, match="^steps must be at most 1365, got 2147483648"):
+        metric.dynamic_distance(GRAPH, X, X, 2**31)

@@ -391,6 +391,61 @@ def test_threads_leave_a_model_as_it_was():
     assert_as_before(model, before)
 
 
+@pytest.mark.parametrize("mode", ["double_backprop", "finite_difference"])
+def test_threads_take_turns_with_a_model(mode):
+    """Of a hundred penalties beside predictions every number is right, and so are theirs."""
+    model, x, y = normalised(), torch.rand(SHAPE), torch.tensor([0, 1, 2, 0])
+    model(x)
+    penalty = GradientPenalty(PixelGraph(6, 6, 1), mode=mode, step=1e-2)
+    wrapped, before = nn.Sequential(nn.Identity(), model), condition(model)
+    expected, labels = penalty(model, x, y).detach(), predictions(model, x)
+    done = threading.Event()
+
+    def predicted():
+        while not done.is_set():
+            assert torch.equal(predictions(wrapped, x, batch_size=2), labels)
+
+    with ThreadPoolExecutor(1) as pool:
+        thread = pool.submit(predicted)
+        try:
+            found = [penalty(model, x, y).detach() for _ in range(100)]
+        finally:
+            done.set()
+        thread.result(60)
+    assert all(torch.equal(value, expected) for value in found)
+    assert_as_before(model, before)
+
+
+def test_threads_wait_for_no_other_model_nor_in_evaluation_mode():
+    model, other, frozen, x = normalised(), normalised(), normalised().eval(), torch.rand(SHAPE)
+    with ThreadPoolExecutor(1) as pool, evaluating(model), evaluating(frozen):
+        for each in (other, frozen):
+            pool.submit(predictions, each, x).result(60)
+        waits = pool.submit(predictions, nn.Sequential(model), x)
+        with pytest.raises(TimeoutError):
+            waits.result(0.1)
+        assert predictions(model, x).shape == (4,)
+    assert waits.result(60).shape == (4,)
+
+
+def test_two_threads_that_would_wait_for_each_other():
+    one, two = normalised(), normalised()
+    both = threading.Barrier(2)
+
+    def cross(mine, other):
+        with evaluating(mine):
+            both.wait(60)
+            with evaluating(other):
+                return True
+
+    with ThreadPoolExecutor(2) as pool:
+        threads = [pool.submit(cross, one, two), pool.submit(cross, two, one)]
+        errors = [thread.exception(60) for thread in threads]
+    assert sorted(str(error) for error in errors)[0] == "None"
+    assert "wait for that of the other" in str([error for error in errors if error])
+    assert one.training and two.training and one[1].training and two[1].training
+
+
 @pytest.mark.parametrize("first", ["evaluating", "fixing"])
 def test_holders_that_overlap(first):
     """The mode is the one that counts when the other has gone, and the statistics stay."""

@@ -435,3 +435,25 @@ def test_noise_is_linear_in_eta_at_any_size(eta):
 def test_the_generator_has_no_default():
     with pytest.raises(TypeError, match="generator"):
         noise.sample(GRAPH, X, 0.1)
+
+
+def test_overflow_is_reported():
+    graph, x = PixelGraph(3, 4, 1), torch.ones(1, 3, 4)
+    for image, eta in ((3e38 * x, 0.1), (x, 1e300)):
+        with pytest.raises(RuntimeError, match=r"^noise.sample overflows torch\.float32"):
+            sample(graph, image, eta, generator=generator(), nonnegative=True)
+    with pytest.raises(ValueError, match=r"^mass must be at most 3.4e\+38 in .*, got 1e\+300"):
+        project_to_simplex(x, 1e300)
+    with pytest.raises(RuntimeError, match="^project_to_simplex overflows"):
+        project_to_simplex(torch.tensor([[1e38, 3e38]]), 3.3e38)
+
+
+@pytest.mark.parametrize("pixels", [[0.0, -3e38, -3e38], [3e38, -3e38, -3e38], [5e7, -1.0, 0.0]])
+def test_projection_of_far_apart_pixels(pixels):
+    assert project_to_simplex(torch.tensor([pixels]), 1.0).tolist() == [[1.0, 0.0, 0.0]]
+
+
+def test_projection_far_below_zero():
+    """The mass is far below the rounding of the pixels."""
+    found = project_to_simplex(torch.full((1, 4), -1e9), 1.0)
+    assert found.tolist() == [[0.25] * 4]

@@ -6,6 +6,7 @@ import inspect
 import re
 import signal
 import tempfile
+import warnings
 from contextlib import contextmanager
 
 import numpy as np
@@ -25,6 +26,7 @@ from wdtr_lite import (
     models,
     noise,
     regularizer,
+    study,
     training,
     transport,
 )
@@ -50,8 +52,9 @@ class Returns:
 SPARSE = torch.eye(3, 4).to_sparse()
 NO_TENSORS = [None, "x", 3, NAN, [[0.5]], np.ones((3, 4), np.float32), object(), PixelGraph]
 NO_LISTS = [None, "0.1", b"1", 1j, True, object(), NAN, INF]
-NO_NUMBERS = [*NO_LISTS, [0.1], np.ones(1), torch.ones(())]
+NO_NUMBERS = [*NO_LISTS, [0.1], np.ones(1), np.array(2), np.True_, torch.ones(())]
 RETURNED = [None, 0.5, "x", [0.5], {"logits": 1}, (torch.ones(2, 3),), torch.ones(7, 5, 1, 1)]
+RETURNED += [torch.ones(2, 3, device="meta"), torch.ones(2, 3).to(torch.float8_e4m3fn)]
 
 
 def optional(kind):
@@ -80,7 +83,8 @@ def text(value, *also):
 
 
 def flag(value):
-    return value, ["yes", 1, 0, None, NAN, torch.tensor(True), np.array([True]), object()]
+    arrays = [torch.tensor(True), np.array([True]), np.array(True)]
+    return value, ["yes", 1, 0, None, NAN, object(), *arrays]
 
 
 def source(value, *also):
@@ -91,12 +95,22 @@ def function(value, *returned):
     return value, [None, "pgd", 3, NAN, torch.ones(3), object(), *map(Returns, returned)]
 
 
+def unusual(v):
+    """The tensor in ways that do not hold its values as floating numbers."""
+    flat = v.float() if v.dtype != torch.bool else v
+    with warnings.catch_warnings(action="ignore"):  # both are to go
+        shares = torch.quantize_per_tensor(flat, 0.01, 0, torch.quint8)
+        nested = torch.nested.as_nested_tensor([v, v], layout=torch.strided)
+    jagged = torch.nested.as_nested_tensor([v, v], layout=torch.jagged)
+    return [v.to("meta"), v.to_sparse(), shares, nested, jagged]
+
+
 def on_graph(v, *also):
     """A tensor (..., 3, 4) of the graph's type."""
     other = torch.float64 if v.dtype == torch.float32 else torch.float32
     types = [other, torch.float16, torch.bfloat16, torch.int64, torch.bool, torch.complex64]
     shapes = [v[..., :-1], v.mT, v.flatten(), v.sum()]
-    return v, [*NO_TENSORS, *map(v.to, types), *shapes, v.to("meta"), v.to_sparse(), *also]
+    return v, [*NO_TENSORS, *map(v.to, types), *shapes, *unusual(v), *also]
 
 
 def with_pixels(v, *pixels):
@@ -115,8 +129,9 @@ def measure(x):
     """An image of the transport functions."""
     tensor = torch.as_tensor(x)
     bad = [None, "x", 3, NAN, object(), {}, [[1], [1, 2]], np.array([[None, 1]]), np.array(["x"])]
-    bad += [x[0], x[:0], x * 1j, 0 * x, tensor.to("meta"), tensor.to_sparse()]
-    bad += with_pixels(tensor, NAN, INF, -0.5)
+    bad += [np.float32(0.5), np.array(0.5), tensor.sum(), x[0], x[:0], x * 1j, 0 * x]
+    bad += [*unusual(tensor), *with_pixels(tensor, NAN, INF, -0.5)]
+    bad += [np.ma.masked_array(tensor, tensor > 0.15)]
     return x, bad + [z.numpy() for z in with_pixels(tensor, NAN, -1)]
 
 
@@ -125,19 +140,23 @@ def stored(x):
     types = map(x.to, [torch.int64, torch.bool, torch.complex64])
     bad = [255 * x, *with_pixels(x, NAN, INF, -0.5, 2), x[0, 0], x[None], x[..., :0], x.sum()]
     numpy = (255 * x).byte().numpy()
-    return x, [*NO_TENSORS, *types, *bad, x.to_sparse(), x.to("meta"), numpy]
+    return x, [*NO_TENSORS, *types, *bad, *unusual(x), numpy]
+
+
+def hard(y):
+    types = map(y.to, [torch.int32, torch.float32, torch.bool, torch.uint8])
+    bad = [y[:1], y[:, None], y.sum(), y - 1, y + 99, *unusual(y)]
+    return [None, "x", 3, y.tolist(), y.numpy(), object(), *types, *bad]
 
 
 def labels(y):
-    types = map(y.to, [torch.int32, torch.float32, torch.bool, torch.uint8])
-    bad = [y[:1], y[:, None], y.sum(), y - 1, y + 99, torch.eye(3)[y], y.to("meta")]
-    return y, [None, "x", 3, y.tolist(), y.numpy(), object(), *types, *bad]
+    return y, [*hard(y), torch.eye(3)[y]]
 
 
 def floats(x):
     """Floating images (B, C, H, W)."""
     types = map(x.to, [torch.uint8, torch.int64, torch.bool, torch.complex64])
-    return x, [*NO_TENSORS, *types, x[0], x.sum(), x.to_sparse()]
+    return x, [*NO_TENSORS, *types, x[0], x.sum(), *unusual(x)]
 
 
 def batch(x):
@@ -147,8 +166,7 @@ def batch(x):
 
 def scores(y):
     """Labels, or a number for each class (B, K)."""
-    hard = [v for v in labels(y)[1] if getattr(v, "ndim", 0) < 2 or v.shape[1] == 1]
-    return y, [*hard, torch.eye(4)[y]]
+    return y, [*hard(y), torch.eye(4)[y]]
 
 
 def targets(y):
@@ -159,7 +177,7 @@ def targets(y):
 
 def moves(value):
     bad = [None, 3, "ab", [], [0.5], [True], [None], ["1"], [99], [-99], [NAN], object()]
-    return value, [*bad, torch.ones(2), np.ones(2)]
+    return value, [*bad, torch.ones(2), np.ones(2), np.array(2), [np.True_]]
 
 
 # ---------------------------------------------------------------- good calls
@@ -203,8 +221,12 @@ COSTS = (
 PLAN = transport.transport_plan(A, B)
 PHOTOS, TARGETS, SCORES = batch(X), targets(Y), scores(Y)
 GRADED = (X, [*floats(X)[1], *with_pixels(X, NAN, INF)])
-NORM, STEPS = option("l2", None), whole(2)
+NORM, STEPS, SAMPLES = option("l2", None), whole(2, 2**31), whole(2, 1, 2**31)
 RADIUS, ALPHA = number(0.1, -1), number(0.05, -1)
+FLOATING = function(MODEL[0], *(each.value for each in MODEL[1][6:]), X[:, 0, 0, :3].long())
+VALUES = (X, [*floats(X)[1], X.double()])
+SLOPE = (XI, [*floats(XI)[1], XI.double(), XI[:1]])
+WASSERSTEIN = regularizer.Wasserstein(GRID)
 LOSS = function(regularizer.forward.cross_entropy, *RETURNED, Y, torch.ones(2) * 1j)
 SCALE, PENALTY = option("trace"), GradientPenalty(GRID)
 PARTS = {"train": torch.arange(6), "test": torch.arange(6, 8)}
@@ -221,15 +243,16 @@ CONFIG = training.Config(
     eta=0.1,
     radius=2,
 )
+WEIGHTS_BY_OFFSET = [torch.ones(3, 3).long(), torch.ones(5, 5), -torch.ones(3, 3)]
 DEVICE = ("cpu", ["gpu", 3, NAN, object(), "cuda:99", "", "meta"])
 CHANNELS = [*NO_LISTS, -INF, 10**400, "ab", [], [NAN], [0.1, 0.2], ["a"], [1j], {}, X[0, 0]]
 SIZES = {
     "activation": option("relu", None),
-    "width": whole(2),
-    "classes": whole(3),
-    "channels": whole(1),
-    "mean": (0.5, [*CHANNELS, torch.ones(1) * 1j]),
-    "std": (0.5, [*CHANNELS, 0, -1, [0.0]]),
+    "width": whole(2, 2**31),
+    "classes": whole(3, 2**31),
+    "channels": whole(1, 2**31),
+    "mean": (0.5, [*CHANNELS, torch.ones(1) * 1j, 1e39, 3e38]),
+    "std": (0.5, [*CHANNELS, 0, -1, [0.0], 1e39, 1e-40, 1e-300]),
 }
 
 NORMS = (GRID, [bad for bad in METRIC[1] if bad is not METRIC[1][1]])  # "l1" is one
@@ -243,27 +266,44 @@ RUN = {
     "checkpoint_every": whole(1),
     "progress": flag(False),
 }
+NAME, PROFILE = text("table1", None), text("cpu", None)
+ROW = {"method": "none", "seed": 0, "setting": {}, "wrong": {"natural": 1}, "n": {"natural": 9}}
+ROWS = (
+    [ROW],
+    [
+        None, "x", 3, NAN, object(), {}, [3], [None], *(
+            [ROW | {part: bad}] for part in ("wrong", "n")
+            for bad in (None, 3, "x", [], {"natural": NAN}, {"natural": "x"}, {"natural": 1.5})
+        ),
+        [ROW | {"n": {"natural": 0}}], [ROW | {"wrong": {"natural": -1}}],
+        [ROW | {"wrong": {"natural": 10}}],
+    ],
+)  # fmt: skip
+REPORTS = [None, "x", 3, NAN, [], object(), {"result": 3}, {"result": {"rows": 3}}]
+REPORTS += [{"result": {"search": [3]}}, {"result": {"rows": [{"seconds": 3}]}}]
 FOLDER = tempfile.TemporaryDirectory()
 WEIGHTS = training.fit(CONFIG, dataset=MINE, folder=FOLDER.name, progress=False).model.state_dict()
 
 CALLS = {
     PixelGraph: {
-        "height": whole(3),
-        "width": whole(4),
-        "radius": whole(1, 4),
-        "weight": number(1.0, 0, -1, torch.ones(3, 3).long(), torch.ones(5, 5), -torch.ones(3, 3)),
+        "height": whole(3, 2**31),
+        "width": whole(4, 2**31),
+        "radius": whole(1, 4, 2**31),
+        "weight": number(1.0, 0, -1, 1e-300, 1e300, *WEIGHTS_BY_OFFSET),
     },
     GRID.converted: {
         "device": ("cpu", ["gpu", 3, NAN, object(), "cuda:99", ""]),
-        "dtype": (torch.float64, ["float64", torch.float16, torch.int64, 3, np.float32, float]),
+        "dtype": (
+            torch.float64, ["float64", PIXELS, torch.float16, torch.int64, 3, np.float32, float],
+        ),
     },
     GRID.endpoints: {
-        "v": (X, [*NO_TENSORS, X[..., :-1], X.sum()]),
+        "v": (X, [*NO_TENSORS, X[..., :-1], X.sum(), *unusual(X)[1:]]),
         "offset": (
             (1, -1), [None, 3, "ab", (0, 0), (0, -1), (9, 0), (1,), (0.5, 1), (True, 0), (NAN, 1)],
         ),
     },
-    GRID.neighbor_sum: {"v": on_graph(XI)},
+    GRID.neighbor_sum: {"v": vector(XI)},
     GRID.components: {"x": image(X[:, 0], X)},
     # metric
     metric.mobility: {"graph": GRAPH, "x": IMAGE},
@@ -283,21 +323,23 @@ CALLS = {
     },
     metric.dynamic_distance: {
         "graph": GRAPH, "x": image(X[0]), "y": image(X[0].flip(-1), X[1]),
-        "steps": whole(2, 1), "unit": UNIT,
+        "steps": whole(2, 1, 2**31), "unit": UNIT,
     },
     # noise
     noise.sample: {
-        "graph": GRAPH, "x": IMAGE, "eta": number(0.1, -1), "generator": GENERATOR, "n": whole(2),
+        "graph": GRAPH, "x": IMAGE, "eta": number(0.1, -1), "generator": GENERATOR,
+        "n": whole(2, 2**31),
         "nonnegative": flag(True),
     },
     noise.project_to_simplex: {
         "x": (
-            X, [*NO_TENSORS, X.long(), X.half(), X * 1j, X.sum(), X[..., :0], X.to_sparse(),
+            X, [*NO_TENSORS, X.long(), X.half(), X * 1j, X.sum(), X[..., :0], *unusual(X)[1:],
                 *with_pixels(X, NAN, INF)],
         ),
         "mass": (
-            1.0, [None, "1", NAN, INF, -1, [1.0], object(), X * 1j, torch.ones(3), np.ones(3),
-                  -torch.ones(2, 1), torch.full((2, 1), NAN)],
+            1.0, [None, "1", NAN, INF, -1, 1e300, np.True_, np.array(1.0), [1.0], object(), X * 1j,
+                  *unusual(X), torch.ones(3), np.ones(3), -torch.ones(2, 1),
+                  torch.full((2, 1), NAN)],
         ),
     },
     # calculus
@@ -309,14 +351,14 @@ CALLS = {
     },
     calculus.geodesic: {
         "graph": GRAPH, "x": INSIDE, "sigma": vector(XI / 100, XI + 1), "time": number(0.5),
-        "steps": whole(3),
+        "steps": whole(3, 2**31),
     },
     calculus.exponential_map: {
-        "graph": GRAPH, "x": INSIDE, "sigma": vector(XI / 100, XI + 1), "steps": whole(3),
+        "graph": GRAPH, "x": INSIDE, "sigma": vector(XI / 100, XI + 1), "steps": whole(3, 2**31),
     },
     calculus.laplace_beltrami: {
         "f": SCALAR, "metric": METRIC, "x": INSIDE, "volume": flag(True),
-        "estimator": option("stochastic", None), "samples": whole(2, 1), "generator": GENERATOR,
+        "estimator": option("stochastic", None), "samples": SAMPLES, "generator": GENERATOR,
         "create_graph": flag(False),
     },
     calculus.laplace_beltrami_printed: {"f": SCALAR, "graph": GRAPH, "x": INSIDE},
@@ -343,12 +385,13 @@ CALLS = {
     transport.ground_cost: {
         "shape": (
             (3, 4), [None, 3, "ab", (3,), (3, 4, 5), (0, 4), (3, -1), (3, 4.5), (True, 4), (NAN, 4),
-                     (INF, 4), ("3", "4"), object(), torch.ones(2)],
+                     (INF, 4), ("3", "4"), (np.True_, 4), (2**31, 4), (10**400, 1), np.array(3),
+                     object(), torch.ones(2)],
         ),
         "p": ORDER,
         "metric": (
             "cityblock", [None, "nothing", "", 3, NAN, object(), PIXELS[1:], -PIXELS, PIXELS * NAN,
-                          [[1]], Returns("x"), Returns(NAN), Returns(-1.0)],
+                          [[1]], GRID, np.float32(0.5), Returns("x"), Returns(NAN), Returns(-1.0)],
         ),
     },
     transport.pairwise_distances: {
@@ -362,7 +405,9 @@ CALLS = {
     transport.transport_plan: {"x": measure(A), "y": measure(B), "p": ORDER, "cost": COSTS},
     transport.wasserstein_distance: {"x": measure(A), "y": measure(B), "p": ORDER, "cost": COSTS},
     # models
-    models.Normalize: {**{k: SIZES[k] for k in ("mean", "std")}, "channels": optional(whole(1))},
+    models.Normalize: {
+        **{k: SIZES[k] for k in ("mean", "std")}, "channels": optional(SIZES["channels"]),
+    },
     models.build: {
         "name": option("small_cnn", None), **SIZES,
         "activation": option("relu"), "width": optional(whole(2)),
@@ -394,17 +439,17 @@ CALLS = {
         "batch_size": BATCH,
     },
     evaluation.translation_sequence: {
-        "image": (X, [*NO_TENSORS, X.long(), X * 1j, X[0, 0], X.sum(), X.to_sparse()]),
+        "image": (X, [*NO_TENSORS, X.long(), X * 1j, X[0, 0], X.sum(), *unusual(X)[1:]]),
         "axis": AXIS, "shifts": SHIFTS, "padding": PADDING,
     },
     evaluation.variations: {
         "images": stored(torch.rand(2, 1, 20, 20)), "seed": natural(0),
-        "shift": natural(2, 21), "degrees": number(10, -1), "margin": natural(1, 20, -5),
+        "shift": natural(2, 21), "degrees": number(10, -1, 1e39), "margin": natural(1, 20, -5),
     },
     # attacks
     attacks.Attack: {
         "method": option("pgd", None), "epsilon": RADIUS, "alpha": optional(ALPHA), "steps": STEPS,
-        "restarts": whole(1), "norm": NORM, "seed": natural(0),
+        "restarts": whole(1, 2**31), "norm": NORM, "seed": natural(0),
     },
     attacks.Attack("pgd", 0.1): {
         "model": MODEL, "x": PHOTOS, "y": LABELS, "generator": optional(GENERATOR),
@@ -416,7 +461,7 @@ CALLS = {
     },
     attacks.pgd: {
         "model": MODEL, "x": PHOTOS, "y": LABELS, "epsilon": RADIUS, "alpha": ALPHA,
-        "steps": STEPS, "norm": NORM, "restarts": whole(1), "generator": optional(GENERATOR),
+        "steps": STEPS, "norm": NORM, "restarts": whole(1, 2**31), "generator": optional(GENERATOR),
     },
     attacks.ascend: {
         "model": MODEL, "x": PHOTOS, "y": TARGETS, "epsilon": RADIUS, "alpha": ALPHA,
@@ -435,11 +480,20 @@ CALLS = {
     },
     # regularizer
     GradientPenalty: {
-        "metric": NORMS, "of": option("loss", None), "mode": option("double_backprop", None),
-        "scale": SCALE, "loss": LOSS_NAMES, "central": flag(False), "step": number(0.01, 0, -1),
+        "metric": (GRID, [*NORMS[1], regularizer.InputNorm()]),
+        "of": option("loss", None), "mode": option("double_backprop", None),
+        "scale": SCALE, "loss": LOSS_NAMES, "central": flag(False),
+        "step": number(0.01, 0, -1, 1e-300, 1e300),
     },
-    PENALTY: {"model": MODEL, "x": image(X), "y": optional(SCORES)},
-    PENALTY.terms: {"model": MODEL, "x": image(X), "y": optional(SCORES)},
+    PENALTY: {"model": FLOATING, "x": image(X, 1e38 * X, 1e-44 * X), "y": SCORES},
+    PENALTY.terms: {"model": FLOATING, "x": image(X, 1e38 * X, 1e-44 * X), "y": SCORES},
+    **{
+        norm: {"x": VALUES, "g": SLOPE}
+        for kind in (regularizer.L1, regularizer.LInf, regularizer.Euclidean)
+        for norm in (kind().norm_sq, kind().direction)
+    },
+    WASSERSTEIN.norm_sq: {"x": on_graph(X), "g": SLOPE},
+    WASSERSTEIN.direction: {"x": on_graph(X), "g": SLOPE},
     regularizer.L1: {},
     regularizer.LInf: {},
     regularizer.Euclidean: {},
@@ -447,38 +501,42 @@ CALLS = {
     regularizer.Wasserstein: {"graph": GRAPH, "scale": SCALE},
     regularizer.input_norm: {"metric": NORMS, "scale": SCALE},
     regularizer.laplacian_penalty: {
-        "metric": METRIC, "model": MODEL, "x": image(X), "y": SCORES, "generator": GENERATOR,
-        "samples": whole(1), "scale": SCALE, "loss": LOSS,
+        "metric": METRIC, "model": FLOATING, "x": image(X), "y": SCORES, "generator": GENERATOR,
+        "samples": whole(1, 2**31), "scale": SCALE, "loss": LOSS,
     },
     regularizer.first_order_expansion: {
-        "loss": LOSS, "f": MODEL, "x": floats(X), "y": SCORES,
-        "mean": (XI, [*NO_TENSORS, XI.long(), XI * 1j, XI[:1]]),
+        "loss": LOSS, "f": FLOATING, "x": GRADED, "y": SCORES,
+        "mean": (XI, [*NO_TENSORS, XI.long(), XI * 1j, XI[:1], XI.double(), *unusual(XI)]),
         "create_graph": flag(False),
     },
     regularizer.second_order_expansion: {
-        "loss": LOSS, "f": MODEL, "metric": METRIC, "x": INSIDE, "y": SCORES, "volume": flag(True),
-        "estimator": option("stochastic", None), "samples": whole(2, 1), "generator": GENERATOR,
-        "create_graph": flag(False),
+        "loss": LOSS, "f": FLOATING, "metric": METRIC, "x": INSIDE, "y": SCORES,
+        "volume": flag(True), "create_graph": flag(False), "samples": SAMPLES,
+        "estimator": option("stochastic", None), "generator": GENERATOR,
     },
     regularizer.perturbed_loss: {
-        "loss": LOSS, "f": MODEL, "x": floats(X), "y": SCORES,
+        "loss": LOSS, "f": FLOATING, "x": GRADED, "y": SCORES,
         "xi": (XI[None].repeat(2, 1, 1, 1, 1),
-               [*NO_TENSORS, XI.long(), XI * 1j, XI[:, :, 1:], XI.sum(), XI[:, None] * NAN]),
+               [*NO_TENSORS, XI.long(), XI * 1j, XI[:, :, 1:], XI.sum(), XI[:, None] * NAN,
+                *unusual(XI[None])]),
     },
     # data
     data.Dataset: {
         "name": ("mine", [None, "", 3, NAN, b"x", object()]),
         "images": (STORED, [None, "x", 3, NAN, object(), STORED[0], STORED[:0, :0], STORED.float(),
                             STORED / 255, STORED.int(), STORED * 1j, STORED > 3,
-                            STORED.to_sparse()]),
+                            STORED.to_sparse(), STORED.to("meta"), STORED[1:]]),
         "labels": (CLASSES, [None, "x", 3, NAN, object(), CLASSES[:1], CLASSES.float(), CLASSES - 1,
-                             CLASSES[:, None], CLASSES > 1, CLASSES * 1j]),
+                             CLASSES[:, None], CLASSES > 1, CLASSES * 1j, CLASSES * 10**9,
+                             CLASSES.to("meta"), [2**63] * 8]),
         "source": ("here", [None, 3, NAN, b"x", object()]),
         "split": (PARTS, [None, "x", 3, NAN, object(), [1], {}, {"test": [1]}, {"train": None},
                           {"train": [99]}, {"train": [-1]}, {"train": [0.5]}, {"train": "x"},
-                          {"train": [0, 0], "test": [1]}, {"train": [0], "test": [0]}, {3: [0]}]),
+                          {"train": [0, 0], "test": [1]}, {"train": [0], "test": [0]}, {3: [0]},
+                          {"train": slice(None, "a")}, {"train": range(10**30)}]),
         "split_name": text(None),
-        "classes": (("a", "b", "c"), [None, 3, NAN, object(), (1, 2, 3), "abc"]),
+        "classes": (("a", "b", "c"), [None, 3, NAN, object(), (1, 2, 3), "abc",
+                                      ("a", "a", "b"), ("a",), {"a"}, torch.tensor(3)]),
     },
     MINE.part: {"which": option("train", None), "images": optional(whole(3, 99))},
     data.load: {
@@ -491,6 +549,31 @@ CALLS = {
         "read": (lambda root, split: MINE, ["x", 3, NAN, object()]),
         "splits": ((), [None, 3, NAN, object(), "ab", [3], [None]]),
     },
+    # study
+    study.across_seeds: {"rows": ROWS, "condition": option("natural", None)},
+    study.choose: {
+        "search": ROWS, "allowance": number(0.01, -1),
+        "conditions": (["natural"], [None, 3, "natural", NAN, [], [3], [None], ["x"]]),
+    },
+    study.summary: {
+        "outcomes": (
+            np.ones(3),
+            [
+                None, "x", 3, NAN, [True], object(), torch.ones(3), np.ones(()), np.ones(0),
+                np.eye(2), np.array([NAN]), np.array([2.5]), np.array([-1.0]), np.array(["a"]),
+                np.array([1j]), np.array([None]), np.ma.array([1, 0], mask=[1, 0]),
+            ],
+        ),
+    },
+    study.declared: {"name": option("table1", None), "profile": option("cpu", None)},
+    study.progress: {"name": option("label_keeping", None), "profile": option("full", None)},
+    study.network: {"method": option("none", None), "profile": option("cpu", None, "quick")},
+    study.path_of: {"name": NAME, "profile": PROFILE, "suffix": text(".json", None)},
+    study.stored: {"name": NAME, "profile": PROFILE},
+    study.found: {"name": NAME, "profile": PROFILE},
+    study.provenance: {"command": text("run", None, ""), "seconds": number(1.0, -1)},
+    study.describe: {"report": (study.stored("label_keeping"), [*REPORTS, {"provenance": 3}, {"provenance": {"device": 3}}])},
+    study.network_minutes: {"report": ({}, REPORTS)},
     # training
     training.Config: {
         **{k: option(getattr(CONFIG, k), None) for k in (
@@ -500,8 +583,9 @@ CALLS = {
         **{k: whole(getattr(CONFIG, k)) for k in ("epochs", "batch_size", "steps")},
         **{k: optional(whole(2)) for k in ("images", "width", "radius")},
         **{k: number(getattr(CONFIG, k), -1) for k in (
-            "eta", "epsilon", "learning_rate", "momentum", "weight_decay",
+            "eta", "learning_rate", "weight_decay",
         )},
+        "epsilon": number(CONFIG.epsilon, -1, 8), "momentum": number(CONFIG.momentum, -1, 1),
         **{k: text(getattr(CONFIG, k), None) for k in ("data", "model")},
         "split": text(None), "scale": SCALE, "warmup": natural(0),
         "seed": natural(0),
@@ -586,11 +670,12 @@ def marks(value):
     if isinstance(value, Returns):
         yield from marks(value.value)
     yield from (repr(value), type(value).__name__)
-    if isinstance(value, torch.Tensor | np.ndarray):
+    nested = isinstance(value, torch.Tensor) and value.is_nested
+    if isinstance(value, torch.Tensor | np.ndarray) and not nested:
         yield from (str(value.dtype), str(tuple(value.shape)))
     if isinstance(value, torch.Tensor):
-        yield from (str(value.device), str(value.layout))
-        held = value.layout == torch.strided and not value.is_meta
+        yield from (str(value.dtype), str(value.device), str(value.layout))
+        held = value.layout == torch.strided and not (value.is_meta or nested)
         wide = value.double() if value.is_floating_point() else value
         sums = wide.sum((-2, -1)) if value.dim() > 1 else wide
         value = [*value.flatten().tolist(), *sums.flatten().tolist()] if held else ()
@@ -642,3 +727,58 @@ def test_bad_arguments_are_refused(function, name):
 @pytest.mark.parametrize("function", CALLS, ids=called)
 def test_good_arguments_are_taken(function):
     function(**{name: good for name, (good, _) in CALLS[function].items()})
+
+
+# ---------------------------------------------------------------- NumPy's numbers
+
+
+def numpys(value):
+    """Numbers of Python's as NumPy's, of whose types whole ones have the smallest."""
+    if type(value) in (tuple, list) and all(type(each) in (int, float) for each in value):
+        return type(value)(map(numpys, value))
+    if isinstance(value, bool):
+        return np.bool_(value)
+    if isinstance(value, int):
+        return np.min_scalar_type(value).type(value)
+    return np.float64(value) if isinstance(value, float) else value
+
+
+def plain(value):
+    """What can be compared of a result, with the type of each number; but not times."""
+    if isinstance(value, torch.Tensor):
+        return plain(value.detach().to_dense().numpy())
+    if isinstance(value, np.ndarray):
+        return str(value.dtype), value.tolist()
+    if isinstance(value, dict):
+        return {name: plain(each) for name, each in value.items() if "second" not in name}
+    if isinstance(value, tuple | list):
+        return [plain(each) for each in value]
+    if isinstance(value, nn.Module):
+        return repr(value), plain(value.state_dict())
+    fields = getattr(value, "__dict__", {})
+    numbers = {k: each for k, each in fields.items() if np.isscalar(each)}
+    return (type(value).__name__, plain(numbers)) if fields else repr(value)
+
+
+def is_number(value):
+    return "np." in repr(numpys(value))
+
+
+NUMBERS = [
+    (function, name)
+    for function, name in CASES
+    if is_number(CALLS[function][name][0]) and function is not study.run  # which trains
+]
+
+
+@pytest.mark.parametrize(
+    ("function", "name"), NUMBERS, ids=[f"{called(function)}-{name}" for function, name in NUMBERS]
+)
+def test_numpys_numbers_are_pythons(function, name):
+    arguments = {k: good for k, (good, _) in CALLS[function].items()}
+    found = []
+    for value in (arguments[name], numpys(arguments[name])):
+        torch.manual_seed(0)
+        GENERATOR[0].manual_seed(0)
+        found.append(plain(function(**arguments | {name: value})))
+    assert found[0] == found[1]

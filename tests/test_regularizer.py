@@ -231,7 +231,7 @@ def test_linear_classifier_and_linear_loss():
     assert (terms.laplacian == 0).all() and (terms.gradient > 0).all()
     terms = second_order_expansion(lambda o, y: 3 * o - y, scalar, graph, x, y)
     assert (terms.gradient == 0).all()
-    terms = second_order_expansion(square, lambda x: x.new_ones(len(x)), graph, x, y)
+    terms = second_order_expansion(square, lambda x: 0 * scalar(x) + 1, graph, x, y)
     assert (terms.gradient == 0).all() and (terms.laplacian == 0).all()
 
 
@@ -496,13 +496,31 @@ def test_first_order_along_steepest_descent(size):
 
 
 def test_first_order_of_a_constant_is_zero():
-    """With a graph of autograd, and without one."""
     x, v, y = inside(3, 2, 2, 3), tangents(3, 2, 2, 3), torch.zeros(3).double()
-    constants = (lambda x: torch.ones(len(x)).double(), lambda x: 0 * x.sum((1, 2, 3)) + 1)
-    for f in constants:
-        for create_graph in (False, True):
-            first = first_order_expansion(square, f, x, y, v, create_graph=create_graph)
-            assert torch.equal(first.detach(), torch.zeros(3, dtype=torch.float64))
+    for create_graph in (False, True):
+        first = first_order_expansion(
+            square, lambda x: 0 * x.sum((1, 2, 3)) + 1, x, y, v, create_graph=create_graph
+        )
+        assert torch.equal(first.detach(), torch.zeros(3, dtype=torch.float64))
+
+
+def detached(x):
+    return scalar(x.detach())
+
+
+def weighted(x):
+    return torch.ones((), requires_grad=True) * detached(x)
+
+
+@pytest.mark.parametrize("f", [detached, weighted, torch.no_grad()(scalar)])
+def test_a_function_that_autograd_cannot_see_through_is_refused(f):
+    """Instead of derivatives of 0."""
+    x, y = inside(3, 2, 2, 3), torch.zeros(3).double()
+    says = "^f must be differentiable in x, got outputs on which autograd sees no way from it"
+    with pytest.raises(ValueError, match=says):
+        first_order_expansion(square, f, x, y, x)
+    with pytest.raises(ValueError, match=says):
+        second_order_expansion(square, f, "euclidean", x, y)
 
 
 # ---------------------------------------------------------------- the perturbed loss

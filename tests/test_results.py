@@ -1,6 +1,8 @@
 """Experiments run as declared, and the files they write."""
 
+import hashlib
 import json
+import random
 import re
 import shutil
 import subprocess
@@ -15,7 +17,7 @@ import pytest
 import torch
 from small_study import few_digits, in_this_process
 
-from wdtr_lite import data, evaluation, models, study, training
+from wdtr_lite import data, evaluation, study, training
 from wdtr_lite.book import results as book_results
 from wdtr_lite.study import grid, results, spec
 from wdtr_lite.study.label_keeping import LabelKeeping
@@ -23,6 +25,7 @@ from wdtr_lite.study.spec import Experiment, Networks, Trained
 from wdtr_lite.study.table1 import Table1
 
 HOME = Path(__file__).parent.parent
+OF_TABLE1 = {"experiment": "table1", "profile": "cpu"}
 FOLLOWERS = ["table2", "figure2", "stress", "variation", "tradeoff"]
 
 
@@ -107,7 +110,7 @@ def test_table1_decides_for_the_others(workshop):
 
     def write(config, complete):
         result = {"chosen": chosen, "grid_complete": complete, "rows": []}
-        report = {"config": config, "data": "", "result": result, "provenance": {}}
+        report = OF_TABLE1 | {"config": config, "data": "", "result": result, "provenance": {}}
         study.path_of("table1", "cpu").write_text(json.dumps(report))
 
     as_declared = {name: study.declared(name, "cpu") for name in ["table1", *FOLLOWERS]}
@@ -142,6 +145,23 @@ def test_errors_say_what_is_wrong(workshop):
     assert study.found("label_keeping") is None
 
 
+NAN = float("nan")
+TOLD = ("device", "date", "commit", "command")
+ORIGIN = {"versions": {}, "wall_seconds": 1, **dict.fromkeys(TOLD, "")}
+
+
+def described(origin, **result):
+    return lambda: study.describe({"provenance": origin, "result": result})
+
+
+def minutes(**report):
+    return lambda: study.network_minutes(report)
+
+
+def took(seconds):
+    return minutes(result={"rows": [{"method": "none", "seed": 0, "seconds": seconds}]})
+
+
 REFUSED = {
     "declared": [
         (lambda: study.declared([], "cpu"), ValueError, r"name must be one of .*, got \[\]"),
@@ -168,6 +188,20 @@ REFUSED = {
         (lambda: study.describe(3), TypeError, "report must be dict, got 3"),
         (lambda: study.describe({"a": 1}), ValueError, "report must have 'provenance', got .'a'."),
         (lambda: study.network_minutes([]), TypeError, r"report must be dict, got \[\]"),
+        (described(3), TypeError, r"report\['provenance'\] must be dict, got 3"),
+        (described({}), ValueError, r"report\['provenance'\] must have 'device', got \[\]"),
+        (described(ORIGIN | {"date": 3}), TypeError, r"report.*\['date'\] must be str, got 3"),
+        (described(ORIGIN | {"versions": []}), TypeError, r"report.*\] must be dict, got \[\]"),
+        (described(ORIGIN | {"wall_seconds": "x"}), TypeError, r"report.*\] must .* str 'x'"),
+        (described(ORIGIN, rows=[3]), TypeError, r"report.*\['rows'\]\[0\] must be dict, got 3"),
+        (minutes(result=3), TypeError, r"report\['result'\] must be dict, got 3"),
+        (minutes(result={"rows": 3}), TypeError, r"report.*\['rows'\] must be list .*, got 3"),
+        (minutes(result={"search": [3]}), TypeError, r"report.*\['search'\]\[0\] must .* got 3"),
+        (took(3), TypeError, r"report.*\[0\]\['seconds'\] must be dict, got 3"),
+        (took({}), ValueError, r"report.*\['seconds'\] must have 'training', got \[\]"),
+        (took({"training": NAN}), ValueError, r"report.*\['training'\] must .*, got nan"),
+        (took({"training": 1, "a": "x"}), TypeError, r"report.*\['a'\] must .* str 'x'"),
+        (minutes(result={"rows": [{"seconds": {}}]}), ValueError, r"report.* must have 'method'.*"),
         (lambda: study.provenance(3, 1.0), TypeError, "command must be str, got 3"),
         (lambda: study.provenance("do", -1.0), ValueError, "seconds must be .*, got -1"),
     ],
@@ -192,8 +226,17 @@ def networks(**changes):
         (networks(seeds=()), ValueError, r"seeds must not be empty, got \(\)"),
         (networks(seeds=3), TypeError, "seeds must be list or tuple, got 3"),
         (networks(seeds=(-1,)), ValueError, "seeds must be at least 0, got -1"),
+        (networks(seeds=(0, 1, 0)), ValueError, "seeds must differ, got 0 again"),
         (networks(training=3), TypeError, "training must be dict, got 3"),
         (networks(training={"epoch": 3}), ValueError, "a field in training must .*, got 'epoch'"),
+        (networks(search={"seed": 4}), ValueError, "a field in search must .*, got 'seed'"),
+        (networks(training={"data": "x"}), ValueError, "a field in training must .*, got 'data'"),
+        (networks(search={"split": "x"}), ValueError, "a field in search must .*, got 'split'"),
+        (
+            networks(candidates={"none": [{"method": "pgd"}]}),
+            ValueError,
+            r"a field in candidates\['none'\]\[0\] must .*, got 'method'",
+        ),
         (networks(search={"epochs": 0}), ValueError, "epochs must be at least 1, got 0"),
         (networks(candidates={}), ValueError, "candidates must not be empty, got {}"),
         (
@@ -204,7 +247,26 @@ def networks(**changes):
         (networks(candidates={"none": {}}), TypeError, r"candidates\['none'\] must be list .*"),
         (networks(candidates={"no": [{}]}), ValueError, "method must be one of .*, got 'no'"),
         (networks(initial={"none": {"eta": 1}}), ValueError, "method='none' needs no eta, got .*"),
+        (networks(initial={"pgd": {}}), ValueError, "a method in initial must .*, got 'pgd'"),
+        (networks(initial=3), TypeError, "initial must be dict, got 3"),
         (networks(also={"more": {"eta": 1}}), ValueError, r"also\['more'\] must have 'method', .*"),
+        (networks(also={"more": 3}), TypeError, r"also\['more'\] must be dict, got 3"),
+        (networks(also={3: {"method": "none"}}), TypeError, "a name in also must be str, got 3"),
+        (
+            networks(also={"more": {"method": "pgd"}}),
+            ValueError,
+            r"also\['more'\]\['method'\] must be one of 'none', got 'pgd'",
+        ),
+        (
+            networks(also={"more": {"method": "none", "seed": 3}}),
+            ValueError,
+            r"a field in also\['more'\] must .*, got 'seed'",
+        ),
+        (
+            networks(also={"none": {"method": "none"}}),
+            ValueError,
+            "the names in candidates and also must differ, got 'none' again",
+        ),
     ],
 )
 def test_networks_that_cannot_be(call, error, says):
@@ -254,6 +316,9 @@ def test_a_name_is_registered_once(monkeypatch):
 # ---------------------------------------------------------------- files that nobody wrote so
 
 
+OURS = json.dumps({"provenance": {}, **OF_TABLE1})[1:-1]
+
+
 @pytest.mark.parametrize(
     "text, says",
     [
@@ -262,16 +327,25 @@ def test_a_name_is_registered_once(monkeypatch):
         ("3", "holds 3 in place of a dict"),
         ("{}", "lacks 'provenance'"),
         ('{"provenance": 3}', "holds 3 in place of a dict"),
-        ('{"provenance": {}}', "lacks 'config'"),
-        ('{"provenance": {}, "config": {}, "result": {}}', "lacks 'rows'"),
-        ('{"provenance": {}, "config": {}, "result": {"rows": 1}}', "holds 1 in place of a list"),
+        ('{"provenance": {}}', "lacks 'experiment'"),
+        ('{"provenance": {}, "experiment": 3}', "holds 3 in place of a str"),
+        ('{"provenance": {}, "experiment": "table1"}', "lacks 'profile'"),
+        (f"{{{OURS}}}", "lacks 'config'"),
+        (f'{{{OURS}, "config": {{}}, "result": {{}}}}', "lacks 'rows'"),
+        (f'{{{OURS}, "config": {{}}, "result": {{"rows": 1}}}}', "holds 1 in place of a list"),
+        (f'{{{OURS}, "config": {{}}, "result": {{"rows": [1]}}}}', "holds 1 in place of a dict"),
+        (f'{{{OURS}, "config": {{}}, "result": {{"rows": []}}, "checksum": 1}}', "is damaged"),
+        (f'{{{OURS}, "config": {{}}, "result": {{"rows": [{{"x": NaN}}]}}}}', "is damaged"),
+        ("[" * 100_000, "is damaged"),
+        ("\x80", "is damaged"),
     ],
+    ids=range(16),
 )
 def test_a_result_that_nobody_wrote(text, says, workshop):
     """Whoever reads it names the file, and what to do."""
     (workshop / "results").mkdir()
     path = study.path_of("table1", "cpu")
-    path.write_text(text)
+    path.write_bytes(text.encode("latin-1"))
     readers = [
         lambda: study.stored("table1", "cpu"),
         lambda: study.found("table1", "cpu"),
@@ -288,7 +362,8 @@ def test_a_result_that_nobody_wrote(text, says, workshop):
 def test_a_result_that_lacks_what_is_asked_of_it(workshop):
     (workshop / "results").mkdir()
     config = study.declared("table1", "cpu").config()
-    told = {"provenance": {}, "config": config, "result": {"rows": [{"method": "none"}]}}
+    result = {"rows": [{"method": "none"}]}
+    told = {**OF_TABLE1, "provenance": {}, "config": config, "result": result}
     path = study.path_of("table1", "cpu")
     path.write_text(json.dumps(told))
     with pytest.raises(ValueError, match=f"^{path} lacks 'grid_complete': delete it"):
@@ -301,17 +376,80 @@ def test_a_result_that_lacks_what_is_asked_of_it(workshop):
         results.decided("table2", "cpu")
 
 
-def test_weights_that_nobody_wrote(workshop):
+PUBLISHED = HOME / "results"
+
+
+@pytest.mark.parametrize(
+    "one, other, says",
+    [
+        ("table2_cpu", "table1_cpu", "holds 'table2_cpu'"),
+        ("table1_cpu", "table1", "holds 'table1_cpu'"),
+        ("label_keeping", "label_keeping_cpu", "holds 'label_keeping'"),
+        ("benchmark_metric", "benchmark_training", "holds 'benchmark_metric'"),
+        ("table1_cpu", "benchmark_training", "lacks 'name'"),
+        ("benchmark_training", "table1_cpu", "lacks 'experiment'"),
+    ],
+)
+def test_a_result_under_the_name_of_another(one, other, says, workshop):
     (workshop / "results").mkdir()
-    for name in ("table1_cpu.json", "table1_cpu_none.pt"):
-        shutil.copy(HOME / "results" / name, "results")
+    shutil.copy(PUBLISHED / f"{one}.json", f"results/{other}.json")
+    name, profile = other.removesuffix("_cpu"), "cpu" if other.endswith("_cpu") else "full"
+    with pytest.raises(ValueError, match=f"^results/{other}.json {says}: delete it, and run"):
+        study.stored(name, profile)
+
+
+def test_published_results_hold_their_checksums(workshop):
+    """Whatever else is changed in them is noticed."""
+    (workshop / "results").mkdir()
+    paths = [path for path in PUBLISHED.glob("*.json") if "benchmark" not in path.stem]
+    assert len(paths) >= 9
+    for path in paths:
+        report = json.loads(path.read_text())
+        report["result"]["rows"][-1]["more"] = 1
+        here = Path("results", path.name)
+        here.write_text(json.dumps(report))
+        with pytest.raises(ValueError, match=f"^{here} is damaged: delete it"):
+            results.report_in(here)
+        here.unlink()
+
+
+def test_a_flipped_bit_changes_no_number(workshop):
+    (workshop / "results").mkdir()
+    path = study.path_of("table1", "cpu")
+    whole = (PUBLISHED / path.name).read_bytes()
+    right = json.loads(whole)
+    del right["checksum"]
+    for seed in range(60):
+        path.write_bytes(flipped(whole, seed))
+        try:
+            assert study.stored("table1", "cpu") == right, seed
+        except ValueError as error:
+            assert re.match(f"{path} .*: delete it", str(error))
+
+
+def flipped(content, seed):
+    """With another bit somewhere."""
+    place = random.Random(seed).randrange(8 * len(content))
+    changed = bytearray(content)
+    changed[place // 8] ^= 1 << place % 8
+    return bytes(changed)
+
+
+def test_weights_that_nobody_wrote(workshop):
+    """Also those of another network of the table."""
+    (workshop / "results").mkdir()
+    shutil.copy(PUBLISHED / "table1_cpu.json", "results")
     path = study.path_of("table1", "cpu", "_none.pt")
-    whole = path.read_bytes()
-    torch.save(models.small_cnn(width=2).state_dict(), "other.pt")
-    for wrong in (b"", whole[: len(whole) // 2], b"not weights", Path("other.pt").read_bytes()):
+    whole, other = (
+        (PUBLISHED / f"table1_cpu_{name}.pt").read_bytes() for name in ("none", "euclidean")
+    )
+    wrongs = [b"", whole[: len(whole) // 2], b"not weights", other]
+    for wrong in [*wrongs, *(flipped(whole, seed) for seed in range(60))]:
         path.write_bytes(wrong)
-        with pytest.raises(ValueError, match=f"^{path} is damaged: delete it"):
+        with pytest.raises(ValueError, match=f"^{path} is damaged or another network's: delete it"):
             study.network("none")
+    path.write_bytes(whole)
+    assert not study.network("none").training
     path.unlink()
     with pytest.raises(FileNotFoundError, match="table1_cpu_none.pt"):
         study.network("none")
@@ -344,6 +482,12 @@ def test_a_result_is_written_with_its_weights(workshop, monkeypatch):
     assert report["config"] == SMALL.config() and report["profile"] == "cpu"
     assert report["experiment"] == "table1"
     assert report["data"] == repr(digits)
+    assert report["weights"] == {
+        method: hashlib.sha256(
+            study.path_of("table1", "cpu", f"_{method}.pt").read_bytes()
+        ).hexdigest()
+        for method in ("none", "euclidean")
+    }
     command = "python -m wdtr_lite experiment table1 --profile cpu"
     assert report["provenance"]["command"] == command and command in study.describe(report)
     assert sorted(path.name for path in (workshop / "results").iterdir()) == [

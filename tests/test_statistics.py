@@ -81,6 +81,19 @@ def test_across_seeds_by_hand():
 ROWS = [as_row("none", {}, 10, pgd=50)]
 
 
+def changed(**columns):
+    return [ROWS[0] | columns]
+
+
+def refused_by_both(columns, error, says):
+    """By across_seeds and choose, each by the name of its argument."""
+    counts = {part: {"natural": each, "pgd": each} for part, each in columns.items()}
+    return [
+        (lambda: across_seeds(changed(**counts), "pgd"), error, rf"rows\[0\]{says}"),
+        (lambda: choose(changed(**counts), ["pgd"]), error, rf"search\[0\]{says}"),
+    ]
+
+
 @pytest.mark.parametrize(
     "call, error, says",
     [
@@ -90,8 +103,33 @@ ROWS = [as_row("none", {}, 10, pgd=50)]
         (lambda: across_seeds(ROWS, "pgd", x=1), ValueError, "label must be one of .*, got 'x'"),
         (lambda: choose(3, ["pgd"]), TypeError, "search must be list or tuple, got 3"),
         (lambda: choose(ROWS, "pgd"), TypeError, "conditions must be list or tuple, got 'pgd'"),
-        (lambda: choose(ROWS, ["x"]), ValueError, "condition must be one of .*, got 'x'"),
+        (lambda: choose(ROWS, ["x"]), ValueError, "conditions must be one of .*, got 'x'"),
         (lambda: choose(ROWS, ["pgd"], float("nan")), ValueError, "allowance must be .* got nan"),
+        (lambda: choose(ROWS, []), ValueError, r"conditions must not be empty, got \[\]"),
+        (lambda: choose([{"wrong": {}}], ["x"]), ValueError, r"search\[0\] must have 'method', .*"),
+        (
+            lambda: choose(changed(method=3), ["pgd"]),
+            TypeError,
+            r"search\[0\]\['method'\] .* got 3",
+        ),
+        (lambda: choose(changed(setting=3), ["pgd"]), TypeError, r"search\[0\]\['setti.* got 3"),
+        (lambda: across_seeds(changed(n=3), "pgd"), TypeError, r"rows\[0\]\['n'\] .* got 3"),
+        (
+            lambda: across_seeds(changed(n={}), "pgd"),
+            ValueError,
+            r"rows.* must have 'pgd', got \[\]",
+        ),
+        (
+            lambda: across_seeds(changed(wrong=3), "pgd"),
+            TypeError,
+            r"rows\[0\]\['wrong'\] .* got 3",
+        ),
+        *refused_by_both({"n": 0}, ValueError, r"\['n'\]\['\w+'\] must be at least 1, got 0"),
+        *refused_by_both({"n": "x"}, TypeError, r"\['n'\]\['\w+'\] must be a whole .*, got 'x'"),
+        *refused_by_both({"wrong": float("nan")}, TypeError, r"\['wrong'\].* whole .*, got nan"),
+        *refused_by_both({"wrong": "1"}, TypeError, r"\['wrong'\].* whole number, got '1'"),
+        *refused_by_both({"wrong": -1}, ValueError, r"\['wrong'\].* must be at least 0, got -1"),
+        *refused_by_both({"wrong": 101}, ValueError, r"\['wrong'\].* at most 100, got 101"),
         (lambda: summary(np.zeros(0, bool)), ValueError, r"outcomes must be .*, got \(0,\)"),
         (lambda: summary([1]), TypeError, r"outcomes must be ndarray, got \[1\]"),
     ],

@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import random
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -14,6 +16,7 @@ import torch
 from wdtr_lite import training
 from wdtr_lite.attacks import Attack
 from wdtr_lite.study import grid, legacy
+from wdtr_lite.study import store as store_module
 from wdtr_lite.study.figure2 import Sequences
 from wdtr_lite.study.grid import Network
 from wdtr_lite.study.questions import ATTACKS, Errors, Flips, fgsm, pgd20
@@ -247,7 +250,23 @@ def test_what_could_not_be_stored_before_is_not_found(before):
         ("[1]", "{file} holds [1] in place of a dict"),
         ("{}", "{file} lacks 'measurement'"),
         ('{"measurement": 1}', "{file} lacks 'seconds'"),
+        ('{"measurement": NaN, "seconds": 1}', "{file} is damaged"),
+        ('{"measurement": 1e999, "seconds": 1}', "{file} is damaged"),
+        ("[" * 100_000, "{file} is damaged"),
+        *(
+            (
+                f'{{"measurement": 1, "seconds": {seconds}}}',
+                f"{{file}} is damaged, seconds must be {says}",
+            )
+            for seconds, says in (
+                ("-1", "non-negative and finite, got -1"),
+                ('"x"', "a number, got str 'x'"),
+                ("null", "a number, got NoneType None"),
+                ("true", "a number, got bool True"),
+            )
+        ),
     ],
+    ids=range(14),
 )
 @pytest.mark.parametrize("old", [False, True])
 def test_a_file_that_nobody_wrote_there(old, text, says, before):
@@ -266,13 +285,137 @@ def test_a_file_that_nobody_wrote_there(old, text, says, before):
     assert grid.outcome(asked, store) is None
 
 
-@pytest.mark.parametrize("text", ["", '"the run', "3", "{}"])
+@pytest.mark.parametrize("text", ["", '"the run', "3", "{}", '""', "[]", "null", "[" * 100_000])
 def test_a_note_of_divergence_that_nobody_wrote(text, tmp_path):
     file = Store(tmp_path).folder(CONFIG) / "diverged.json"
     file.parent.mkdir()
     file.write_text(text)
     with pytest.raises(ValueError, match="diverged.json .*: delete it, and run the command again"):
         grid.complete([Network(CONFIG, {})], Store(tmp_path))
+
+
+# ---------------------------------------------------------------- what is another's
+
+OTHER = replace(CONFIG, seed=1)
+ASKED = {"natural": Errors("test", 5, None)}
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory):
+    """Two networks, each trained and asked."""
+    root = tmp_path_factory.mktemp("two")
+    for config in (CONFIG, OTHER):
+        grid.work(Network(config, ASKED), root)
+    return root
+
+
+@pytest.fixture
+def pair(two, tmp_path):
+    """A store of theirs that may be changed, and the folder of each."""
+    grid.trained.cache_clear()
+    store = Store(shutil.copytree(two, tmp_path / "root"))
+    yield store, store.folder(CONFIG), store.folder(OTHER)
+    grid.trained.cache_clear()
+
+
+def readers(store):
+    """Whoever looks at the other network."""
+    asked = Network(OTHER, ASKED)
+    yield lambda: grid.outcome(asked, store)
+    yield lambda: grid.complete([asked], replace(store, finished=True))
+    yield lambda: grid.work(asked, store.root)
+
+
+def test_a_measurement_of_another_network(pair):
+    store, one, _ = pair
+    file = store.file(OTHER, *ASKED.values())
+    shutil.copy(one / file.name, file)
+    for read in readers(store):
+        with pytest.raises(ValueError) as error:
+            read()
+        assert str(error.value) == (
+            f"{file} is of the network {one.name!r}: delete it, and run the command again"
+        )
+
+
+def test_a_measurement_of_another_question(pair):
+    store, _, _ = pair
+    files = [store.file(OTHER, Errors("test", images, None)) for images in (5, 6)]
+    shutil.copy(*files)
+    with pytest.raises(
+        ValueError, match=r"is of the question 'errors .*\"images\": 5.*': delete it"
+    ):
+        grid.outcome(Network(OTHER, {"natural": Errors("test", 6, None)}), store)
+
+
+@pytest.mark.parametrize("measured", [True, False])
+def test_a_checkpoint_of_another_network(measured, pair):
+    """Also where it is measured already."""
+    store, one, other = pair
+    for name in ("checkpoint.pt", "metrics.jsonl"):
+        shutil.copy(one / name, other / name)
+    says = f"^{other} holds the network {one.name!r}: delete it, and run the command again$"
+    if not measured:
+        store.file(OTHER, *ASKED.values()).unlink()
+    for read in [*readers(store)][0 if measured else 2 :]:
+        with pytest.raises(ValueError, match=says):
+            read()
+    with pytest.raises(ValueError, match=says):
+        grid.trained(OTHER, store.root)
+    with pytest.raises(ValueError, match=says):
+        grid.progress([OTHER], store)
+
+
+def test_a_divergence_of_another_network(pair):
+    store, one, other = pair
+    store.keep_divergence(CONFIG, "in epoch 1")
+    assert grid.outcome(Network(CONFIG, ASKED), store) == {"diverged": "in epoch 1"}
+    shutil.copy(one / "diverged.json", other)
+    for read in readers(store):
+        with pytest.raises(ValueError, match=f"diverged.json is of the network {one.name!r}: del"):
+            read()
+    (other / "diverged.json").write_text('"in epoch 2"')  # as it was once
+    assert grid.outcome(Network(OTHER, ASKED), store) == {"diverged": "in epoch 2"}
+
+
+def test_a_measurement_from_before_it_was_told_whose_it_is(pair):
+    store, _, _ = pair
+    file, before = store.file(OTHER, *ASKED.values()), grid.outcome(Network(OTHER, ASKED), store)
+    told = json.loads(file.read_text())
+    old = {name: told[name] for name in ("question", "seconds", "measurement")}
+    file.write_text(json.dumps(old))
+    assert grid.outcome(Network(OTHER, ASKED), store) == before
+
+
+def test_flipped_bits_change_no_outcome(pair):
+    """Of a measurement and of a checkpoint: right as before, or refused by name."""
+    store, _, other = pair
+    asked = Network(OTHER, ASKED)
+    right = grid.outcome(asked, store)
+    for file in (store.file(OTHER, *ASKED.values()), other / "checkpoint.pt"):
+        whole = file.read_bytes()
+        for place in random.Random(0).sample(range(8 * len(whole)), 60):
+            changed = bytearray(whole)
+            changed[place // 8] ^= 1 << place % 8
+            file.write_bytes(changed)
+            try:
+                assert grid.outcome(asked, store) == right, place
+            except ValueError as error:
+                assert str(file) in str(error) and "delete" in str(error)
+        file.write_bytes(whole)
+
+
+def test_what_is_written_is_json(tmp_path):
+    file = tmp_path / "it.json"
+    store_module.write(file, {"a": [1, 0.5]})
+    before = file.read_text()
+    with pytest.raises(ValueError, match=f"^what {file} is to hold must have finite .*, got NaN$"):
+        store_module.write(file, {"a": float("nan")})
+    assert file.read_text() == before and list(tmp_path.iterdir()) == [file]
+    assert store_module.read(file) == {"a": [1, 0.5]}
+    file.write_text(before.replace("0.5", "0.6"))
+    with pytest.raises(ValueError, match="it.json is damaged: delete it"):
+        store_module.read(file)
 
 
 RENAME = """
@@ -302,6 +445,8 @@ def test_two_processes_rename_a_folder(before):
         ({"root": 3}, TypeError, "root must be a path, got 3"),
         ({"root": ""}, ValueError, "root must name a folder, got ''"),
         ({"cluster": 3}, TypeError, "cluster must be str, got 3"),
+        ({"finished": True}, ValueError, "root must be given with cluster or finished, got None"),
+        ({"cluster": "a:1"}, ValueError, "root must be given with cluster or finished, got None"),
         ({"finished": "yes"}, TypeError, "finished must be True or False, got str 'yes'"),
     ],
 )

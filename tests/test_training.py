@@ -12,6 +12,7 @@ import random
 import re
 import signal
 import tarfile
+import threading
 import time
 import warnings
 from dataclasses import fields, replace
@@ -35,7 +36,7 @@ from wdtr_lite import (
     noise,
     training,
 )
-from wdtr_lite.regularizer import GradientPenalty
+from wdtr_lite.regularizer import GradientPenalty, Terms
 from wdtr_lite.training import (
     Config,
     Divergence,
@@ -1163,7 +1164,7 @@ BAD = {
     "steps": (0, ValueError, "steps must be at least 1, got 0"),
     "warmup": (-1, ValueError, "warmup must be at least 0, got -1"),
     "augmentation": ("crop", ValueError, "augmentation must be one of 'none', .*, got 'crop'"),
-    "epochs": (2**40, ValueError, "epochs must be less than 2\\*\\*32, got 1099511627776"),
+    "epochs": (2**31, ValueError, "epochs must be at most 1000000, got 2147483648"),
     "batch_size": ("128", TypeError, "batch_size must be a whole number, got '128'"),
     "optimizer": ("adam", ValueError, "optimizer must be one of 'sgd', 'adamw', got 'adam'"),
     "learning_rate": (
@@ -1191,13 +1192,40 @@ def test_every_field_has_a_wrong_value():
     with pytest.raises(TypeError, match="^milestones must be a tuple of epochs, got '100'$"):
         Config(milestones="100")
     for asked, message in [
-        ({"data": "cifar"}, "name must be one of .*, got 'cifar'"),
+        ({"data": "cifar"}, "data must be one of .*, got 'cifar'"),
         ({"data": "mnist5k", "split": "holdout"}, "split must be None for mnist5k, got 'holdout'"),
     ]:
         with pytest.raises(ValueError, match=f"^{message}"):
             training.fit(Config(**asked), device="cpu")
-    with pytest.raises(ValueError, match=r"^name must be one of .*, got 'vgg'"):
+    with pytest.raises(ValueError, match=r"^model must be one of .*, got 'vgg'"):
         fit(config(model="vgg"))
+
+
+@pytest.mark.parametrize(
+    ("how", "message"),
+    [
+        ({"epsilon": 8}, r"epsilon must be at most 1, .* got 8: do you mean 8/255\?"),
+        ({"momentum": 1}, "momentum must be less than 1, got 1"),
+        ({"eta": 1e31}, "eta must be at most 1e30, got 1e\\+31"),
+        ({"width": 2**20}, "width must be at most 65536, got 1048576"),
+        ({"steps": 2**31}, "steps must be at most 1000000, got 2147483648"),
+        ({"warmup": 2**31}, "warmup must be at most 1000000, got 2147483648"),
+        ({"milestones": (1, 2**31)}, "milestones must be at most 1000000, got 2147483648"),
+        ({"seed": 2**32}, "seed must be at most 4294967295, got 4294967296"),
+    ],
+    ids=str,
+)
+def test_a_field_that_is_too_large_is_named(how, message):
+    with pytest.raises(ValueError, match=f"^{message}$"):
+        Config(**how)
+
+
+@pytest.mark.parametrize("name", ["small_cnn", "resnet8"])
+def test_a_network_that_is_too_large_is_not_made(name):
+    """Told before its memory is written to."""
+    for width in (2**13, 2**16):
+        with pytest.raises(ValueError, match=f"^model='{name}' of width={width}, 10 classes, 1 ch"):
+            fit(config(model=name, width=width))
 
 
 @pytest.mark.parametrize(
@@ -1455,8 +1483,131 @@ def test_load_takes_a_network(undisturbed):
 
 
 def test_a_network_of_too_few_classes(tmp_path):
-    with pytest.raises(ValueError, match="^y must be from 0 to 4, got 0 to 9$"):
+    with pytest.raises(ValueError, match="^y must be from 0 to 4, got 0 to 9: model returns 5"):
         fit(config(), model=Tiny(classes=5))
+
+
+def test_a_network_of_too_many_classes():
+    message = r"^outputs of Plain.terms must be \(16, 10\), got \(16, 11\): model has a logit for"
+    with pytest.raises(ValueError, match=message):
+        fit(config(), model=Tiny(classes=11))
+
+
+def test_a_network_of_other_images():
+    """What it raises is told of the model; what else fails in a step is not."""
+    message = (
+        r"^model must take images \(1, 1, 8, 8\), got a Linear, which raises RuntimeError: mat1"
+    )
+    with pytest.raises(ValueError, match=message):
+        fit(config(), model=torch.nn.Linear(3, 3))
+    network = Tiny()
+    run = Training(config(), model=network, dataset=IMAGES)
+    run.objective.terms = lambda *_: {}["nothing"]
+    with pytest.raises(KeyError, match="nothing"):
+        list(run.steps())
+
+
+def test_where_there_are_no_gradients():
+    """Without them one trains all the same; in inference mode there can be none."""
+    with torch.no_grad():
+        without = fit(LONG)
+    assert_same(weights(without), weights(fit(LONG)))
+    with torch.inference_mode():
+        made = Tiny()
+        with pytest.raises(RuntimeError, match="no gradients in inference mode: train outside"):
+            fit(config())
+    with pytest.raises(ValueError, match="^model must have been made outside of inference mode"):
+        fit(config(), model=made)
+    fit(config(epochs=1), model=copy.deepcopy(made))
+
+
+RETURNED = {
+    "augmentation": (training.AUGMENTATIONS, lambda v: lambda x, generator: v(x)),
+    "schedule": (training.SCHEDULES, lambda v: lambda config, epoch: v(config)),
+    "optimizer": (training.OPTIMIZERS, lambda v: lambda *how: v(how)),
+}
+STRANGE = {
+    "augmentation None": (lambda x: None, TypeError, "augmentation 'own' must return images"),
+    "augmentation float64": (
+        lambda x: x.double(), TypeError, "augmentation 'own' must return .*, got torch.float64 on"
+    ),
+    "augmentation fewer": (
+        lambda x: x[1:], ValueError, r"augmentation 'own' must return .* got \(15, 1, 8, 8\)"
+    ),
+    "schedule None": (lambda c: None, TypeError, "what schedule 'own' returns must be a number"),
+    "schedule NaN": (lambda c: math.nan, ValueError, "what schedule 'own' returns .* got nan"),
+    "schedule -1": (lambda c: -1, ValueError, "what schedule 'own' returns must be non-neg.*-1"),
+    "optimizer None": (
+        lambda how: None, TypeError, "what optimizer 'own' returns must be Optimizer, got None"
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", STRANGE)
+def test_what_choices_return_is_named(case, monkeypatch):
+    function, kind, message = STRANGE[case]
+    field = case.split()[0]
+    table, wrap = RETURNED[field]
+    monkeypatch.setitem(table, "own", wrap(function))
+    with pytest.raises(kind, match=f"^{message}"):
+        fit(config(**{field: "own"}))
+
+
+def good(model, x, y):
+    outputs = model(x)
+    loss = F.cross_entropy(outputs, y, reduction="none")
+    return Terms(outputs, loss, 0 * loss)
+
+
+TERMS = {
+    "None": (lambda m, x, y: None, TypeError, r"Own.terms must return Terms\(.*, got None"),
+    "two": (lambda m, x, y: good(m, x, y)[:2], TypeError, "Own.terms must return Terms"),
+    "a mean": (
+        lambda m, x, y: good(m, x, y)._replace(loss=F.cross_entropy(m(x), y)),
+        ValueError,
+        r"loss of Own.terms must be \(16,\), got \(\)",
+    ),
+    "no penalty": (
+        lambda m, x, y: good(m, x, y)._replace(penalty=None),
+        TypeError,
+        "penalty of Own.terms must be a floating tensor, got None",
+    ),
+    "whole": (
+        lambda m, x, y: good(m, x, y)._replace(penalty=y),
+        TypeError,
+        "penalty of Own.terms must be a floating tensor, got torch.int64",
+    ),
+    "no gradient": (
+        lambda m, x, y: Terms(*(v.detach() for v in good(m, x, y))),
+        ValueError,
+        "loss of Own.terms must depend on the weights of model",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", TERMS)
+def test_what_a_method_returns_is_named(case, monkeypatch):
+    terms, kind, message = TERMS[case]
+    method = type("Own", (Objective,), {"label": "own", "terms": lambda self, *a: terms(*a[:3])})
+    monkeypatch.setitem(training.METHODS, "own", method)
+    with pytest.raises(kind, match=f"^{message}"):
+        fit(config(method="own"))
+
+
+@pytest.mark.parametrize(
+    ("value", "kind", "message"),
+    [
+        (None, TypeError, "Own.images must return images in torch.float32 on cpu, got None"),
+        (IMAGES.images[:16, None], TypeError, ".* in torch.float32 on cpu, got torch.uint8 on cpu"),
+        (torch.ones(3), ValueError, r"Own.images must return images \(16, C, H, W\), got \(3,\)"),
+    ],
+    ids=["None", "bytes", "three numbers"],
+)
+def test_the_images_of_a_method_are_named(value, kind, message, monkeypatch):
+    method = type("Own", (Objective,), {"label": "own", "images": lambda *_: value})
+    monkeypatch.setitem(training.METHODS, "own", method)
+    with pytest.raises(kind, match=f"^{message}"):
+        fit(config(method="own"))
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a CUDA device")
@@ -1471,7 +1622,7 @@ def test_without_a_gpu_one_is_told_so(undisturbed):
 
 def test_black_images_are_refused():
     black = replace(IMAGES, images=IMAGES.images * 0)
-    with pytest.raises(ValueError, match="^std must be positive"):
+    with pytest.raises(ValueError, match=r"^images must vary in each channel, got .* \[0.0\]"):
         fit(config(), dataset=black)
 
 
@@ -1740,6 +1891,83 @@ def test_torchs_settings_are_as_before(precision, monkeypatch):
         False,
         False,
     )
+
+
+@pytest.mark.parametrize("first_out", [0, 1])
+def test_torchs_settings_in_two_threads(first_out, monkeypatch):
+    """The last one out leaves them as the first one found them; in between they stay."""
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", True)
+    before = settings()
+    steps = [InAThread("float32", "cpu"), InAThread("bfloat16", "cpu")]
+    for step in steps:
+        step.enter()
+    within = settings()
+    assert within != before and not torch.backends.cudnn.benchmark
+    steps.pop(first_out).leave()
+    assert settings() == within
+    steps.pop().leave()
+    assert settings() == before
+
+
+def test_other_settings_wait():
+    """A step in TF32 for one in float32, and the other way round; not within one thread."""
+    for precisions in (("float32", "tf32"), ("tf32", "float32")):
+        one, other = (InAThread(precision, "cuda") for precision in precisions)
+        one.enter()
+        other.start()
+        assert not other.entered.wait(0.2)
+        one.leave()
+        other.enter()
+        assert torch.backends.cudnn.allow_tf32 == (precisions[1] == "tf32")
+        other.leave()
+    before = settings()
+    with arithmetic("float32", torch.device("cpu")):
+        outer = settings()
+        with arithmetic("tf32", torch.device("cuda")):
+            assert torch.backends.cudnn.allow_tf32
+        assert settings() == outer
+    assert settings() == before
+
+
+class InAThread(threading.Thread):
+    """A step's arithmetic in a thread of its own."""
+
+    def __init__(self, precision, device):
+        super().__init__(daemon=True)
+        self.how = precision, torch.device(device)
+        self.entered, self.asked = threading.Event(), threading.Event()
+
+    def run(self):
+        with arithmetic(*self.how):
+            self.entered.set()
+            self.asked.wait(60)
+
+    def enter(self):
+        if not self.is_alive():
+            self.start()
+        assert self.entered.wait(60)
+
+    def leave(self):
+        self.asked.set()
+        self.join(60)
+
+
+def test_two_threads_train_as_one_by_one():
+    """Also their first weights, which torch's global generator draws."""
+    asked, before = [replace(LONG, seed=seed) for seed in range(4)], settings()
+    found, random_state = {}, torch.get_rng_state()
+
+    def train(each):
+        found[each] = fit(each)
+
+    threads = [threading.Thread(target=train, args=(each,)) for each in asked]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert settings() == before and torch.equal(torch.get_rng_state(), random_state)
+    for each in asked:
+        assert_same(weights(found[each]), weights(fit(each)))
 
 
 def by_operation():

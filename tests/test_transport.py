@@ -924,4 +924,52 @@ def test_pairwise_distances_with_an_asymmetric_cost():
 
 def test_fixed_distance_below_rounding_is_the_source():
     x, y = np.random.default_rng(0).random((2, 6, 6))
-    assert np.allclose(fixed_distance_interpolate(x, y, 1e-12), as_measure(x), atol=1e-12)
+    for distance in (1e-12, 1e-300):
+        assert np.allclose(fixed_distance_interpolate(x, y, distance), as_measure(x), atol=1e-12)
+
+
+def test_numpys_small_numbers_do_not_wrap():
+    small = np.uint8(20)
+    np.testing.assert_array_equal(ground_cost((small, small)), ground_cost((20, 20)))
+    x, y = np.random.default_rng(0).random((2, 3, 4))
+    expected = sinkhorn_distance(x, y, epsilon=0.5)
+    assert sinkhorn_distance(x, y, epsilon=np.float16(0.5), max_iter=np.uint8(250)) == expected
+
+
+@pytest.mark.parametrize("debiased", [False, True])
+def test_sinkhorn_under_autocast_and_in_inference_mode(debiased):
+    """Matrix products in bfloat16 gave 0.136 for 0.202, their derivative 20 % off."""
+    x, y = torch.rand(2, 2, 14, 14, generator=torch.Generator().manual_seed(0)) ** 2
+    x.requires_grad_()
+
+    def distance():
+        return sinkhorn_distance(x, y, epsilon=0.5, debiased=debiased)
+
+    expected = distance()
+    (gradient,) = torch.autograd.grad(expected.sum(), x)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        within = distance()
+        assert torch.equal(torch.autograd.grad(within.sum(), x)[0], gradient)
+    with torch.inference_mode():
+        inferred = distance()
+    assert torch.equal(within, expected) and torch.equal(inferred, expected)
+    assert not inferred.requires_grad
+
+
+def test_tensors_whose_sign_is_still_to_be_taken():
+    x, y = torch.rand(2, 3, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    negative = torch._neg_view(-x)
+    assert negative.is_neg()
+    assert wasserstein_distance(negative, y) == wasserstein_distance(x, y)
+
+
+def test_masked_pixels_are_no_pixels():
+    image = np.ma.masked_array(np.ones((2, 3)), np.eye(2, 3) > 0)
+    with pytest.raises(ValueError, match="^x must have no masked pixels, got masked_array"):
+        wasserstein_distance(image, np.ones((2, 3)))
+    assert wasserstein_distance(np.ma.masked_array(np.ones((2, 3))), np.ones((2, 3))) == 0
+
+
+def test_matrices_beyond_memory_are_refused():
+    with pytest.raises(ValueError, match="^x and y must have at most 32768 lit pixels .*, got 90"):
+        wasserstein_distance(np.ones((300, 300)), np.ones((300, 300)))

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from wdtr_lite import attacks, data, training
+from wdtr_lite import attacks, checks, data, training
 from wdtr_lite.training import checkpoint
 
 TRAIN = """\
@@ -28,7 +28,8 @@ ResNet-20 on CIFAR-10, which takes a GPU minutes and a CPU days. A minute on a C
 
 EVALUATE = """\
 Print the error of a run's network, a JSON line, on images as they are or under an attack in
-evaluation mode."""
+evaluation mode. The images are those of the data set's name; that the run was trained on the same
+is checked of its training images, of which alone a run keeps a checksum."""
 
 EXPERIMENT = """\
 Run an experiment of the book. The profile full writes results/NAME.json, cpu writes
@@ -73,6 +74,9 @@ def main(arguments: list[str] | None = None) -> None:
         command.set_defaults(run=run)
         if name in arguments[:1]:  # a command's options cost imports
             add_options(command)
+    for argument in arguments:
+        if argument.endswith("=--"):  # which argparse reads as nothing
+            parser.error(f"argument {argument[:-3]}: expected a value, got '--'")
     options = parser.parse_args(arguments)
     try:
         options.run(options)
@@ -123,15 +127,6 @@ def _number(text: str) -> float:
         raise ValueError from None
 
 
-def _check_intensities(**lengths: float | None) -> None:
-    for name, length in lengths.items():
-        if length is not None and length > 1:
-            raise ValueError(
-                f"{name} must be at most 1, since intensities lie in [0, 1], got {length:g}: "
-                f"do you mean {length:g}/255?"
-            )
-
-
 def _made(kind: type, options: argparse.Namespace, **given: Any) -> Any:
     """A dataclass from the options of its fields."""
     names = [option.name for option in fields(kind) if option.name not in given]
@@ -157,7 +152,6 @@ def _add_train(command: argparse.ArgumentParser) -> None:
 
 
 def _train(options: argparse.Namespace) -> None:
-    _check_intensities(epsilon=options.epsilon)
     run = training.fit(
         _made(training.Config, options),
         folder=options.folder,
@@ -208,7 +202,8 @@ def _evaluate(options: argparse.Namespace) -> None:
     if options.attack != "none":
         made = _made(attacks.Attack, options, method=options.attack)
         if made.norm == "linf":
-            _check_intensities(epsilon=made.epsilon, alpha=made.alpha)
+            checks.intensity(made.epsilon, "epsilon")
+            checks.intensity(made.alpha or 0.0, "alpha")
         generator = torch.Generator(options.device).manual_seed(options.seed)
         attack, shown = partial(made, generator=generator), shown | made.settings
     wrong = evaluation.misclassified(run.model, images, labels, attack)

@@ -15,6 +15,8 @@ from wdtr_lite import checks
 
 __all__ = ["PixelGraph"]
 
+LONGEST = 2**13  # a side's square band has 256 MiB
+
 
 class PixelGraph(nn.Module):
     r"""Pixels as vertices; edges between each pixel and the others in a square window around it.
@@ -71,20 +73,20 @@ class PixelGraph(nn.Module):
 
     def __init__(self, height: int, width: int, radius: int, *, weight: float | Tensor = 1.0):
         super().__init__()
-        for name, value in (("height", height), ("width", width), ("radius", radius)):
-            checks.whole(value, name)
-        longer = max(height, width)
-        if radius >= longer:
+        self.height, self.width, self.radius = (
+            checks.whole(value, name, most=LONGEST)
+            for name, value in (("height", height), ("width", width), ("radius", radius))
+        )
+        longer = max(self.height, self.width)
+        if self.radius >= longer:
             raise ValueError(
                 f"radius must be less than the longer side, {longer} pixels, got {radius}"
             )
-        self.height, self.width, self.radius = int(height), int(width), int(radius)
         if isinstance(weight, Tensor):
-            checks.kernel(weight, radius)
+            checks.kernel(weight, self.radius)
             kernel = weight
         else:
-            checks.number(weight, "weight", positive=True)
-            self._weight, kernel = float(weight), None
+            self._weight, kernel = checks.number(weight, "weight", positive=True), None
         if isinstance(kernel, nn.Parameter):
             self.register_parameter("kernel", kernel)
         else:
@@ -106,11 +108,12 @@ class PixelGraph(nn.Module):
         if dtype in (torch.float16, torch.bfloat16):
             dtype, move = self.dtype, lambda v: v.to(fn(v).device)
         checks.graph_dtype(dtype, "a PixelGraph")
-        self._check_sum(dtype)
+        self._check_range(dtype)
         super()._apply(move, recurse)
         self._lay_out(like.device, dtype)
         return self
 
+    @torch.inference_mode(False)  # whose tensors could take part in no gradient later
     def _lay_out(self, device: torch.device, dtype: torch.dtype) -> None:
         """The constants of the graph, computed where they will be used."""
         for name, side in (("_rows", self.height), ("_columns", self.width)):
@@ -120,22 +123,23 @@ class PixelGraph(nn.Module):
         degree = self._degrees() if self.kernel is None else None  # a kernel may be learnt
         self.register_buffer("_degree", degree, persistent=False)
 
-    def _check_sum(self, dtype: torch.dtype) -> None:
-        total = self.degree.detach().double().sum().to(dtype)
-        if not total.is_meta and not bool(total.isfinite()):
-            raise ValueError(
-                f"weight is too large for {dtype}: the sum of all degrees is not finite"
-            )
+    def _check_range(self, dtype: torch.dtype) -> None:
+        degree, given = self.degree.detach().double(), self.extra_repr().rpartition(", ")[2]
+        if degree.is_meta:
+            return
+        total, least = degree.sum().to(dtype), torch.finfo(dtype).tiny
+        for size, fits in (("large", total.isfinite()), ("small", degree.min() >= least)):
+            if not bool(fits):
+                raise ValueError(f"weight is too {size} for the degrees in {dtype}, got {given}")
 
     def _check_weights(self) -> None:
-        self._check_sum(self.dtype)
-        if self.kernel is None or self.kernel.is_meta:
-            return
-        if not bool((self.degree > 0).all()):
-            raise ValueError("weight leaves a pixel without neighbours")
-        largest = self.components(torch.ones_like(self.degree)[None])
-        if bool((largest + 1 < self.size).any()):
-            raise ValueError("weight leaves the pixels in several unconnected parts")
+        if self.kernel is not None and not self.kernel.is_meta:
+            if not bool((self.degree > 0).all()):
+                raise ValueError("weight leaves a pixel without neighbours")
+            largest = self.components(torch.ones_like(self.degree)[None])
+            if bool((largest + 1 < self.size).any()):
+                raise ValueError("weight leaves the pixels in several unconnected parts")
+        self._check_range(self.dtype)
 
     def converted(
         self, device: str | torch.device | None = None, dtype: torch.dtype | None = None
@@ -173,7 +177,7 @@ class PixelGraph(nn.Module):
         return self._degrees() if self._degree is None else self._degree
 
     def _degrees(self) -> Tensor:
-        return self.neighbor_sum(self._rows.new_ones(self.height, self.width))
+        return self.weighted_sum(self._rows.new_ones(self.height, self.width))
 
     @property
     def volume(self) -> Tensor:
@@ -319,14 +323,19 @@ class PixelGraph(nn.Module):
         -------
         tensor, (..., H, W)
         """
+        checks.vector(self, v, "v")
+        return checks.in_range(self.weighted_sum(v), "neighbor_sum")
+
+    def weighted_sum(self, v: Tensor) -> Tensor:
+        """As :meth:`neighbor_sum`, of values that are not looked at."""
         checks.on_graph(self, v, "v")
         with full_precision(v):
             weights = self._weights()
             if weights is None:
                 return self._weight * (self._rows @ v @ self._columns - v)
-            return self._weighted_sum(v, weights)
+            return self._kernel_sum(v, weights)
 
-    def _weighted_sum(self, v: Tensor, weights: Tensor) -> Tensor:
+    def _kernel_sum(self, v: Tensor, weights: Tensor) -> Tensor:
         r = self.radius
         column = torch.arange(self.width, device=self.device)
         step = (column[:, None] - column).clamp(-r, r)  # from the output's column to the input's

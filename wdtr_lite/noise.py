@@ -40,7 +40,7 @@ def sample(
     generator : torch.Generator
         On the device of x.
     n : int
-        Samples per image.
+        Samples per image; at most 2³¹ pixels together.
     nonnegative : bool
         Replace x + ξ by the nearest image (in L2) without negative pixels and with the mass of x in
         each channel. The noise is then no longer Gaussian: its mean is not zero, for black pixels
@@ -69,8 +69,8 @@ def sample(
     Section 3 of Lin et al. (2019).
     """
     checks.image(graph, x)
-    checks.number(eta, "eta")
-    checks.whole(n, "n")
+    eta = checks.number(eta, "eta")
+    n = checks.whole(n, "n", most=2**31 // max(x.numel(), 1))
     checks.flag(nonnegative, "nonnegative")
     checks.generator(generator, x)
     u = x / graph.volume
@@ -86,6 +86,7 @@ def sample(
         flux = torch.randn(n, *variance.shape, **kind).mul_(deviation * eta)
         graph.endpoints(xi, offset)[1].add_(flux)
         graph.endpoints(xi, offset)[0].sub_(flux)
+    checks.in_range(xi, "noise.sample")
     if nonnegative:
         xi = project_to_simplex(x + xi, x.sum((-2, -1))) - x
     return xi
@@ -121,9 +122,12 @@ def project_to_simplex(x: Tensor, mass: Tensor | float) -> Tensor:
     flat = x.flatten(-2)
     ordered = flat.sort(dim=-1, descending=True).values
     # A mass far below the pixels would be lost in their rounding, but not in that of differences.
-    top = ordered[..., :1].where(1000 * mass[..., None] < ordered[..., :1], 0)
+    top = ordered[..., :1].where(1000 * mass[..., None] < ordered[..., :1].abs(), 0)
     flat, ordered = flat - top, ordered - top
+    # What is below the largest by more than the mass is black, however large its sum.
+    ordered = ordered.clamp_min(ordered[..., :1] - 2 * mass[..., None])
     count = torch.arange(1, flat.shape[-1] + 1, device=x.device, dtype=x.dtype)
     threshold = (ordered.cumsum(-1) - mass[..., None]) / count
+    checks.in_range(threshold, "project_to_simplex")
     support = (ordered > threshold).sum(-1, keepdim=True).clamp_min(1)
     return (flat - threshold.gather(-1, support - 1)).clamp_min(0).view_as(x)

@@ -141,7 +141,7 @@ def pgd(
     ----------
     Madry, Makelov, Schmidt, Tsipras and Vladu (2018).
     """
-    checks.whole(restarts, "restarts")
+    restarts = checks.repeats(restarts, "restarts")
     if generator is None:
         if restarts != 1:
             raise ValueError(
@@ -151,7 +151,7 @@ def pgd(
         return ascend(model, x, y, x, epsilon, alpha, steps, norm)
     checks.attacked(x, y)
     checks.labels(y, x)
-    checks.strength(epsilon, alpha, steps, norm, x.dtype)
+    epsilon, alpha, steps = checks.strength(epsilon, alpha, steps, norm, x.dtype)
     checks.generator(generator, x)
     found = ascend(model, x, y, _start(x, epsilon, norm, generator), epsilon, alpha, steps, norm)
     if restarts == 1:
@@ -198,7 +198,7 @@ def ascend(
         Adversarial images, detached.
     """
     checks.attacked(x, y)
-    checks.strength(epsilon, alpha, steps, norm, x.dtype)
+    epsilon, alpha, steps = checks.strength(epsilon, alpha, steps, norm, x.dtype)
     checks.start(start, x)
     centre, at = x.detach(), start.detach()
     for _ in range(steps):

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -80,9 +81,17 @@ class Attack:
     def __post_init__(self):
         checks.option(self.method, "method", tuple(METHODS))
         alpha = self.epsilon if self.alpha is None else self.alpha
-        checks.strength(self.epsilon, alpha, self.steps, self.norm)
-        checks.whole(self.restarts, "restarts")
-        checks.whole(self.seed, "seed", 0)
+        epsilon, alpha, steps = checks.strength(self.epsilon, alpha, self.steps, self.norm)
+        numbers = {
+            "epsilon": epsilon,
+            "alpha": alpha,
+            "steps": steps,
+            "restarts": checks.repeats(self.restarts, "restarts"),
+            "seed": checks.whole(self.seed, "seed", 0),
+        }
+        for name, value in numbers.items():
+            if isinstance(getattr(self, name), np.generic):
+                object.__setattr__(self, name, value)
 
     @property
     def step(self) -> float:
@@ -119,4 +128,4 @@ class Attack:
             if generator is None:
                 generator = torch.Generator(x.device).manual_seed(self.seed)
             settings["generator"] = generator
-        return METHODS[self.method](model, x, y, **settings)
+        return checks.attacking(METHODS[self.method](model, x, y, **settings), x)

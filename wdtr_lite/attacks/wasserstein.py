@@ -79,13 +79,11 @@ def wasserstein_attack(
     """
     checks.image(graph, x)
     checks.attacked(x, y)
-    checks.whole(steps, "steps")
-    checks.radii(epsilon, x)
-    checks.floor(floor, x.dtype)
+    steps, radius = checks.repeats(steps, "steps"), checks.radii(epsilon, x)
+    floor = checks.floor(floor, x.dtype)
     factor = operators.squared_unit(graph, unit)
     x = x.detach()
     at = x.clamp_min(floor)
-    radius = torch.as_tensor(epsilon, device=x.device, dtype=x.dtype).detach().expand(len(x))
     length = spread(radius * (1 if steps == 1 else 2.5 / steps))
     xi = torch.zeros_like(x)
     for _ in range(steps):

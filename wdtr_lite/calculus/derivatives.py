@@ -1,7 +1,6 @@
 """First and second derivatives of a function of images: gradient, Christoffel symbol, Hessian."""
 
 from collections.abc import Callable, Iterable, Iterator
-from functools import reduce
 
 import torch
 from torch import Tensor
@@ -25,6 +24,7 @@ def differentiate(f: Function, x: Tensor, *, create_graph: bool) -> tuple[Tensor
     f there.
     """
     checks.function(f, "f")
+    checks.recording(x)
     with torch.enable_grad():
         leaf = x if x.requires_grad else x.detach().requires_grad_()
         value = checks.numbers(f(leaf), leaf.shape[: max(leaf.dim() - 3, 0)], "f")
@@ -80,7 +80,9 @@ def hessian_trace(
         second = second_derivative(grad, leaf, v, create_graph=create_graph)
         return operators.image_sum(w * second)
 
-    return reduce(torch.add, (product(v, w) for v, w in pairs))
+    return sum(
+        (product(v, w) for v, w in pairs), leaf.new_zeros(leaf.shape[: max(leaf.dim() - 3, 0)])
+    )
 
 
 def gradient(f: Function, graph: PixelGraph, x: Tensor, *, create_graph: bool = False) -> Tensor:
@@ -114,10 +116,10 @@ def gradient(f: Function, graph: PixelGraph, x: Tensor, *, create_graph: bool = 
     Appendix B (ii) of Lin et al. (2019).
     """
     checks.image(graph, x)
-    checks.flag(create_graph, "create_graph")
+    create_graph = checks.flag(create_graph, "create_graph")
     grad = differentiate(f, x, create_graph=create_graph)[1]
     with torch.set_grad_enabled(create_graph):
-        return operators.product(graph, x, grad)
+        return checks.in_range(operators.product(graph, x, grad), "gradient")
 
 
 def christoffel(graph: PixelGraph, x: Tensor, sigma1: Tensor, sigma2: Tensor) -> Tensor:
@@ -154,7 +156,7 @@ def christoffel(graph: PixelGraph, x: Tensor, sigma1: Tensor, sigma2: Tensor) ->
     carried = operators.product(graph, sigma1, phi2) + operators.product(graph, sigma2, phi1)
     density = operators.carre_du_champ(graph, phi1, phi2) / graph.volume
     symbol = (operators.product(graph, x, density) - carried) / 2
-    return operators.in_range(symbol, "christoffel")
+    return checks.in_range(symbol, "christoffel")
 
 
 def hessian(
@@ -194,11 +196,12 @@ def hessian(
     Appendix B (iii) of Lin et al. (2019).
     """
     checks.image(graph, x, interior=True)
-    checks.flag(create_graph, "create_graph")
+    create_graph = checks.flag(create_graph, "create_graph")
     leaf, grad = differentiate(f, x, create_graph=True)
     if create_graph:
         refuse_wrong_thirds(grad)
     with torch.set_grad_enabled(create_graph):
         symbol = christoffel(graph, x, sigma1, sigma2)
         second = second_derivative(grad, leaf, sigma2, create_graph=create_graph)
-        return operators.image_sum(sigma1 * second) - operators.image_sum(symbol * grad)
+        value = operators.image_sum(sigma1 * second) - operators.image_sum(symbol * grad)
+        return checks.in_range(value, "hessian")

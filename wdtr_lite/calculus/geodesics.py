@@ -46,8 +46,7 @@ def geodesic(
     Appendix B of Lin et al. (2019).
     """
     checks.image(graph, x, interior=True)
-    checks.whole(steps, "steps")
-    checks.finite(time, "time")
+    steps, time = checks.repeats(steps, "steps"), checks.finite(time, "time")
     phi, h = tangent.solve(graph, x, sigma, "sigma").value, time / steps
 
     def flow(x, phi):

@@ -58,7 +58,7 @@ def log_volume(graph: PixelGraph, x: Tensor) -> Tensor:
     checks.image(graph, x, interior=True)
     matrix = operators.dense_laplacian(graph.converted(dtype=torch.float64), x.double())
     scale = matrix.detach().diagonal(dim1=-2, dim2=-1).mean(-1)
-    operators.in_range(scale, "log_volume")
+    checks.in_range(scale, "log_volume")
     factor, failed = torch.linalg.cholesky_ex(matrix + scale[..., None, None] / graph.size)
     if bool(failed.any()):
         raise RuntimeError(f"log_volume: {_TOO_UNEVEN}")
@@ -103,7 +103,7 @@ def log_volume_gradient(graph: PixelGraph, x: Tensor) -> Tensor:
     diagonal = inverse.diagonal(dim1=-2, dim2=-1)
     resistance = diagonal[..., :, None] + diagonal[..., None, :] - 2 * inverse
     value = -(wide.adjacency() * resistance).sum(-1).view_as(x) / (4 * wide.volume)
-    return operators.in_range(value.to(x.dtype), "log_volume_gradient")
+    return checks.in_range(value.to(x.dtype), "log_volume_gradient")
 
 
 def laplacian_divergence(graph: PixelGraph) -> Tensor:
@@ -191,29 +191,32 @@ def laplace_beltrami(
     ----------
     Appendix B (v) and equation (8) of Lin et al. (2019), corrected.
     """
-    checks.flag(volume, "volume")
-    checks.flag(create_graph, "create_graph")
+    volume, create_graph = (
+        checks.flag(value, name)
+        for value, name in ((volume, "volume"), (create_graph, "create_graph"))
+    )
     checks.point(metric, x, interior=volume)
     checks.option(estimator, "estimator", ("exact", "stochastic"))
-    if estimator == "stochastic":
-        checks.whole(samples, "samples", 2)
+    stochastic = estimator == "stochastic"
+    samples = checks.repeats(samples, "samples", 1 + stochastic)
+    if stochastic or generator is not None:
         checks.generator(generator, x)
     leaf, grad = differentiate(f, x, create_graph=True)
     if create_graph:
         refuse_wrong_thirds(grad)
     with torch.set_grad_enabled(create_graph):
-        if estimator == "exact":
+        if not stochastic:
             pairs = ((e, raised(metric, x, e)) for e in _unit_vectors(x))
             value = hessian_trace(grad, leaf, pairs, create_graph)
             trace = Estimate(value, torch.zeros_like(value))
         else:
             noises = _noises(metric, x, samples, cast(torch.Generator, generator))
             trace = _sampled_trace(grad, leaf, noises, create_graph)
-        if not isinstance(metric, PixelGraph) or not volume:
-            return trace
-        drift = operators.product(metric, x, log_volume_gradient(metric, x))
-        drift = operators.image_sum((laplacian_divergence(metric) + drift) * grad)
-        return Estimate(trace.value + drift, trace.standard_error)
+        value = trace.value
+        if isinstance(metric, PixelGraph) and volume:
+            drift = operators.product(metric, x, log_volume_gradient(metric, x))
+            value = value + operators.image_sum((laplacian_divergence(metric) + drift) * grad)
+        return Estimate(checks.in_range(value, "laplace_beltrami"), trace.standard_error)
 
 
 def laplace_beltrami_printed(f: Function, graph: PixelGraph, x: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ looked at only where they can be: not under compilation, a ``torch.func`` transf
 capture, nor on the meta device.
 """
 
+from wdtr_lite.checks.attacks import *  # noqa: F403
 from wdtr_lite.checks.classifiers import *  # noqa: F403
 from wdtr_lite.checks.measures import *  # noqa: F403
 from wdtr_lite.checks.stored import *  # noqa: F403

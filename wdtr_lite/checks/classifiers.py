@@ -9,16 +9,14 @@ from torch import Tensor
 
 from wdtr_lite.checks.measures import array
 from wdtr_lite.checks.tensors import (
-    bounded,
     dense,
     eager,
     floating,
     graph_dtype,
     like,
-    nonnegative,
     valued,
 )
-from wdtr_lite.checks.values import finite, instance, number, option, whole
+from wdtr_lite.checks.values import finite, instance, number, whole
 
 
 def device(device: str | torch.device) -> torch.device:
@@ -42,9 +40,10 @@ def logits(returned: object, x: Tensor, *, single: bool = False, name: str = "mo
             f"{name} must return a tensor, or an object whose .logits is one, "
             f"got {type(returned).__name__}"
         )
-    if found.is_complex() or found.dtype == torch.bool:
+    short = found.is_floating_point() and found.dtype.itemsize == 1
+    if found.is_complex() or found.dtype == torch.bool or short:
         raise TypeError(f"{name} must return real numbers, got {found.dtype}")
-    dense(found, f"what {name} returns")
+    valued(found, f"what {name} returns")
     dims = (1, 2) if single else (2,)
     if found.dim() not in dims or found.shape[:1] != x.shape[:1] or 0 in found.shape[1:]:
         shapes = f"({len(x)},) or ({len(x)}, K)" if single else f"({len(x)}, K)"
@@ -54,9 +53,19 @@ def logits(returned: object, x: Tensor, *, single: bool = False, name: str = "mo
 
 def recording(x: Tensor) -> None:
     """Images of which autograd can take a gradient."""
-    if x.is_inference() or torch.is_inference_mode_enabled():
+    if torch.is_inference_mode_enabled():
         raise RuntimeError(
             "there are no gradients in inference mode: use torch.no_grad() for evaluation"
+        )
+    recorded(x, "x")
+
+
+def recorded(v: Tensor, name: str) -> None:
+    """What autograd can keep."""
+    if v.is_inference():
+        raise ValueError(
+            f"{name} must be made outside of inference mode, got an inference tensor: take "
+            f"{name}.clone()"
         )
 
 
@@ -110,19 +119,26 @@ def scored(y: Tensor, outputs: Tensor) -> None:
             f"got {tuple(outputs.shape)}"
         )
     targets(y, outputs)
+    if torch.is_grad_enabled():
+        recorded(y, "y")
     if y.is_floating_point():
         like(y, outputs, "y", "the outputs")
     else:
-        classes(y, outputs.shape[1])
+        of_model(y, outputs)
 
 
-def classes(y: Tensor, count: int, name: str = "y") -> None:
+def of_model(y: Tensor, outputs: Tensor, name: str = "y") -> None:
+    """Labels that a model has a logit for, of (B, K)."""
+    classes(y, outputs.shape[1], name, f": model returns {outputs.shape[1]} logits")
+
+
+def classes(y: Tensor, count: int, name: str = "y", why: str = "") -> None:
     """Labels of so many classes, from 0."""
     if not y.numel() or not eager(y):
         return
     low, high = torch.aminmax(y)
     if low < 0 or high >= count:
-        raise ValueError(f"{name} must be from 0 to {count - 1}, got {low} to {high}")
+        raise ValueError(f"{name} must be from 0 to {count - 1}, got {low} to {high}{why}")
 
 
 def targets(y: Tensor, x: Tensor) -> None:
@@ -151,14 +167,18 @@ def intensities(x: Tensor, name: str = "x") -> None:
 
 def per_channel(value: Any, name: str) -> Tensor:
     """A finite number, or one for each channel; returned as a tensor (C,)."""
+    given = value
     if not isinstance(value, np.ndarray | Tensor):
-        value = value if isinstance(value, list | tuple) else [value]
-        for each in value:
+        given = value if isinstance(value, list | tuple) else [value]
+        for each in given:
             finite(each, name)
-    numbers = torch.as_tensor(array(value, name)).to(torch.get_default_dtype()).flatten()
+    given = array(given, name)
+    given = given.astype(float) if isinstance(given, np.ndarray) else given.detach()
+    numbers = torch.as_tensor(given).to(torch.get_default_dtype()).flatten()
     if not len(numbers):
         raise ValueError(f"{name} must be a number or one for each channel, got {value!r:.80}")
-    bounded(numbers, name)
+    if not bool(numbers.isfinite().all()):
+        raise ValueError(f"{name} must be finite, got {value!r:.80} in {numbers.dtype}")
     return numbers
 
 
@@ -167,24 +187,27 @@ def images(images: Tensor) -> None:
     if not isinstance(images, Tensor):
         hint = ": torch.from_numpy(images)" if isinstance(images, np.ndarray) else ""
         raise TypeError(f"images must be a tensor, got {type(images).__name__}{hint}")
-    if images.dtype != torch.uint8 and not images.is_floating_point():
-        raise TypeError(f"images must be uint8 or floating, got {images.dtype}")
+    if images.dtype != torch.uint8:
+        if not images.is_floating_point():
+            raise TypeError(f"images must be uint8 or floating, got {images.dtype}")
+        floating(images, "images")
     valued(images, "images")
     image_shape(images)
     if images.is_floating_point():
         intensities(images, "images")
 
 
-def varied(images: Tensor, shift: int, margin: int) -> None:
-    """Images (N, C, H, W) in [0, 1] that can be moved by pixels and continued by a margin."""
+def varied(images: Tensor, shift: int, margin: int) -> tuple[int, int]:
+    """Images (N, C, H, W) in [0, 1] that can be moved by pixels and continued by a margin; both
+    are returned.
+    """
     floating(images, "images")
     graph_dtype(images.dtype, "images")
     valued(images, "images")
     if images.dim() != 4 or not images.numel():
         raise ValueError(f"images must be (N, C, H, W), at least one, got {tuple(images.shape)}")
     intensities(images, "images")
-    whole(shift, "shift", 0)
-    whole(margin, "margin", 0)
+    shift, margin = whole(shift, "shift", 0), whole(margin, "margin", 0)
     least = min(images.shape[-2:])
     if shift > least:
         raise ValueError(f"shift must be at most the images' shorter side, {least}, got {shift}")
@@ -195,11 +218,13 @@ def varied(images: Tensor, shift: int, margin: int) -> None:
             "images must be at least 17 pixels high and wide with their margins, got "
             f"{tuple(images.shape)} with margin={margin}"
         )
+    return shift, margin
 
 
 def shifts(shifts: Iterable[int], side: int, padding: str) -> list[int]:
     """Shifts by at most the side, less one pixel where the border is not repeated; returned."""
-    if isinstance(shifts, str | bytes | Tensor) or not isinstance(shifts, Iterable):
+    single = getattr(shifts, "shape", None) == ()
+    if isinstance(shifts, str | bytes | Tensor) or not isinstance(shifts, Iterable) or single:
         raise TypeError(f"shifts must be a sequence of whole numbers, got {shifts!r:.80}")
     shifts, limit = list(shifts), side - (padding == "reflect")
     if not shifts:
@@ -213,6 +238,14 @@ def shifts(shifts: Iterable[int], side: int, padding: str) -> list[int]:
     return [int(shift) for shift in shifts]
 
 
+def angle(degrees: float) -> float:
+    """An angle up to a full turn, returned."""
+    size = number(degrees, "degrees")
+    if size > 360:
+        raise ValueError(f"degrees must be at most 360, got {degrees!r}")
+    return size
+
+
 def image_shape(images: Tensor) -> None:
     """(N, C, H, W) or (N, H, W)."""
     if images.dim() not in (3, 4) or 0 in images.shape[1:]:
@@ -222,74 +255,40 @@ def image_shape(images: Tensor) -> None:
 def batch(x: Tensor) -> None:
     """Floating images (B, C, H, W)."""
     floating(x, "x")
+    valued(x, "x")
     if x.dim() != 4:
         raise ValueError(f"x must be (B, C, H, W), got {tuple(x.shape)}")
 
 
-def attacked(x: Tensor, y: Tensor) -> None:
-    """At least one image, in [0, 1], and the labels or probabilities."""
+def alike(v: Tensor, x: Tensor, name: str) -> None:
+    """A tensor of the shape, type and device of x."""
+    floating(v, name)
+    like(v, x, name)
+    if v.dtype != x.dtype:
+        raise TypeError(f"{name} is {v.dtype} but x is {x.dtype}")
+    if v.device != x.device:
+        raise ValueError(f"{name} is on {v.device} but x is on {x.device}")
+
+
+def gradient(g: Tensor, x: Tensor) -> None:
+    """A gradient at images x, both (B, C, H, W)."""
     batch(x)
-    targets(y, x)
-    if not x.numel():
-        raise ValueError(f"x must hold an image, got {tuple(x.shape)}")
-    recording(x)
-    intensities(x)
-    probabilities(y)
-    if eager(y) and bool((y < 0).any()):
-        raise ValueError(f"y must be non-negative, its least is {y.min():g}")
+    alike(g, x, "g")
 
 
-def start(start: Tensor, x: Tensor) -> None:
-    """Images in [0, 1] of the shape, type and device of x."""
-    floating(start, "start")
-    like(start, x, "start")
-    if start.dtype != x.dtype:
-        raise TypeError(f"start is {start.dtype} but x is {x.dtype}")
-    if start.device != x.device:
-        raise ValueError(f"start is on {start.device} but x is on {x.device}")
-    intensities(start, "start")
+def defined(thing: Any, name: str, base: type, *methods: str) -> None:
+    """A thing whose class defines the methods that its base leaves open."""
+    for method in methods:
+        if getattr(type(thing), method) is getattr(base, method):
+            raise TypeError(f"{name} must define {method}(), got {thing!r:.80}")
 
 
-def strength(
-    epsilon: float, alpha: float, steps: int, norm: str, dtype: torch.dtype | None = None
-) -> None:
-    """The ball of an attack, and its steps; lengths have a square in the type of the images."""
-    number(epsilon, "epsilon")
-    number(alpha, "alpha", positive=epsilon > 0)
-    whole(steps, "steps")
-    option(norm, "norm", ("linf", "l2"))
-    if dtype is not None:
-        length(epsilon, "epsilon", dtype)
-        length(alpha, "alpha", dtype)
-
-
-def length(value: float, name: str, dtype: torch.dtype) -> None:
-    """A length whose square the type holds."""
-    most = 0.5 * torch.finfo(dtype).max ** 0.5
-    if value > most:
-        raise ValueError(f"{name} must be at most {most:.2g} in {dtype}, got {value:.2g}")
-
-
-def radii(epsilon: float | Tensor, x: Tensor) -> None:
-    """A radius, or one for each image, which the type of x holds."""
-    if not isinstance(epsilon, Tensor):
-        number(epsilon, "epsilon")
-        return length(epsilon, "epsilon", x.dtype)
-    floating(epsilon, "epsilon")
-    valued(epsilon, "epsilon")
-    if epsilon.shape != x.shape[:1]:
-        raise ValueError(f"epsilon must be one number or ({len(x)},), got {tuple(epsilon.shape)}")
-    nonnegative(epsilon, "epsilon")
-    if eager(epsilon):
-        length(float(epsilon.detach().max()), "epsilon", x.dtype)
-
-
-def floor(floor: float, dtype: torch.dtype) -> None:
-    """The least intensity of a metric, which the type holds."""
-    number(floor, "floor", positive=True)
-    least = torch.finfo(dtype).tiny
-    if not least <= floor <= 1:
-        raise ValueError(f"floor must be from {least:.2g} to 1 in {dtype}, got {floor!r}")
+def stride(step: float) -> float:
+    """The step of a finite difference, returned: where no quotient over- or underflows."""
+    step = number(step, "step", positive=True)
+    if not 1e-12 <= step <= 1e6:
+        raise ValueError(f"step must be from 1e-12 to 1e+06, got {step!r}")
+    return step
 
 
 def probabilities(y: Tensor) -> None:

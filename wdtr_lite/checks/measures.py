@@ -10,6 +10,8 @@ from torch import Tensor
 from wdtr_lite.checks.tensors import real, valued
 from wdtr_lite.checks.values import INFINITY
 
+LARGEST = 2**15  # rows of a dense matrix between pixels, of 8 GiB
+
 if TYPE_CHECKING:
     from wdtr_lite.transport.exact import TransportPlan
     from wdtr_lite.transport.measures import Image, Support
@@ -19,7 +21,11 @@ def array(image: object, name: str) -> "Image":
     """A tensor, or what NumPy reads as an array, returned as one; of real numbers."""
     if isinstance(image, Tensor):
         valued(image, name)
+    elif isinstance(image, np.generic):
+        raise TypeError(f"{name} must be an array or a tensor, got {image!r:.80}")
     elif isinstance(image, list | tuple) or hasattr(image, "__array__"):
+        if np.ma.is_masked(image):
+            raise ValueError(f"{name} must have no masked pixels, got {image!r:.80}")
         try:
             image = np.asarray(image)
         except ValueError as error:
@@ -30,13 +36,17 @@ def array(image: object, name: str) -> "Image":
     return image
 
 
-def grid(shape: tuple[int, int]) -> None:
-    """The shape (H, W) of images."""
-    pair = isinstance(shape, tuple | list | np.ndarray) and len(shape) == 2
-    if not pair or not all(
+def grid(shape: tuple[int, int]) -> tuple[int, int]:
+    """The shape (H, W) of images, returned as Python's numbers."""
+    sequence = isinstance(shape, tuple | list | np.ndarray) and getattr(shape, "ndim", 1) > 0
+    if not (sequence and len(shape) == 2) or not all(
         isinstance(side, Integral) and not isinstance(side, bool) and side > 0 for side in shape
     ):
         raise ValueError(f"shape must be two positive whole numbers (H, W), got {shape!r:.80}")
+    height, width = map(int, shape)
+    if height * width > LARGEST:
+        raise ValueError(f"shape must have at most {LARGEST} pixels, got {shape!r:.80}")
+    return height, width
 
 
 def measure(image: "Image", name: str) -> None:
@@ -58,6 +68,15 @@ def pair(a: np.ndarray, b: np.ndarray) -> None:
     """Two images (H, W) of one shape."""
     if a.shape != b.shape or a.ndim != 2:
         raise ValueError(f"x and y must both have shape (H, W), got {a.shape} and {b.shape}")
+
+
+def pairs(a: "Support", b: "Support") -> None:
+    """Two measures between whose lit pixels a dense matrix can be held."""
+    if len(a.index) * len(b.index) > LARGEST**2:
+        raise ValueError(
+            f"x and y must have at most {LARGEST} lit pixels each, got {len(a.index)} and "
+            f"{len(b.index)}"
+        )
 
 
 def square(matrix: np.ndarray, n: int, name: str) -> None:

@@ -1,14 +1,17 @@
-"""Data sets, networks and folders."""
+"""Data sets, networks, folders, and what methods of training return."""
 
+import errno
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from wdtr_lite.checks.classifiers import image_shape
-from wdtr_lite.checks.tensors import dense
+from wdtr_lite.checks.tensors import valued
 from wdtr_lite.checks.values import instance, option, text, texts
 
 
@@ -17,11 +20,26 @@ def folder(value: str | os.PathLike, name: str = "folder") -> Path:
     path = os.fspath(value) if isinstance(value, (str, os.PathLike)) else None
     if not isinstance(path, str):
         raise TypeError(f"{name} must be a path, got {value!r:.80}")
-    if not path or "\0" in path:
-        raise ValueError(f"{name} must name a folder, got {path!r:.80}")
-    if os.path.exists(path) and not os.path.isdir(path):
-        raise ValueError(f"{name} must be a folder, got the file {path!r}")
+    if not path:
+        raise ValueError(f"{name} must name a folder, got {path!r}")
+    try:
+        os.stat(path)
+    except (OSError, ValueError) as error:
+        code = getattr(error, "errno", None)  # of a NUL or a surrogate there is none
+        if code in (None, errno.ENAMETOOLONG, errno.ELOOP):
+            raise ValueError(
+                f"{name} must name a folder, got {path!r:.80}: {error!s:.80}"
+            ) from None
+    else:
+        if not os.path.isdir(path):
+            raise ValueError(f"{name} must be a folder, got the file {path!r}")
     return Path(path)
+
+
+def regular(path: Path) -> None:
+    """A file that has an end, as no pipe and not every device has; it may be missing."""
+    if path.exists() and not path.is_file():
+        raise ValueError(f"{path} must be a regular file, not a folder, a pipe or a device")
 
 
 def weights(weights: Mapping[str, Tensor], name: str) -> None:
@@ -30,7 +48,7 @@ def weights(weights: Mapping[str, Tensor], name: str) -> None:
     for key, value in weights.items():
         instance(key, f"each name in {name}", str)
         instance(value, f"{name}[{key!r}]", Tensor)
-        dense(value, f"{name}[{key!r}]")
+        valued(value, f"{name}[{key!r}]")
         if not (valid := value.isfinite()).all():
             raise ValueError(f"{name}[{key!r}] must be finite, got {value[~valid][0]:g}")
 
@@ -60,6 +78,8 @@ def objective(method: type, kind: type, options: tuple[str, ...]) -> None:
 
 def trainable(model: nn.Module) -> nn.Module:
     """A network with weights to train, in a type that float32 images go through, returned."""
+    if torch.is_inference_mode_enabled():
+        raise RuntimeError("there are no gradients in inference mode: train outside of it")
     parameters = [weight for weight in model.parameters() if weight.requires_grad]
     if not parameters:
         raise ValueError(f"model must have parameters to train, got {type(model).__name__}")
@@ -68,13 +88,72 @@ def trainable(model: nn.Module) -> nn.Module:
             raise TypeError(f"model must have float32 parameters, got {weight.dtype}")
         if weight.is_meta:
             raise ValueError("model must have parameters with values, got some on meta")
+        if not is_lazy(weight) and weight.is_inference():
+            raise ValueError(
+                "model must have been made outside of inference mode, got inference tensors: "
+                "copy.deepcopy(model)"
+            )
     return model
+
+
+def takes(model: nn.Module, x: Tensor) -> None:
+    """A network that images (B, C, H, W) go through."""
+    try:
+        with torch.no_grad():
+            model(x)
+    except Exception as error:
+        raise ValueError(
+            f"model must take images {tuple(x.shape)}, got a {type(model).__name__}, which raises "
+            f"{type(error).__name__}: {error}"
+        ) from error
+
+
+def transformed(returned: Any, x: Tensor, name: str) -> Tensor:
+    """Images (B, C, H, W) of the number, type and device of x, that a function returned."""
+    tensor = isinstance(returned, Tensor)
+    if not tensor or (returned.dtype, returned.device) != (x.dtype, x.device):
+        got = f"{returned.dtype} on {returned.device}" if tensor else f"{returned!r:.80}"
+        raise TypeError(f"{name} must return images in {x.dtype} on {x.device}, got {got}")
+    if returned.dim() != 4 or len(returned) != len(x):
+        raise ValueError(
+            f"{name} must return images ({len(x)}, C, H, W), got {tuple(returned.shape)}"
+        )
+    return returned
+
+
+def terms(returned: Any, batch: int, classes: int, name: str) -> tuple[Tensor, Tensor, Tensor]:
+    """Logits (B, K), loss (B,) and penalty (B,), of which a gradient can be taken in the weights,
+    that a method of training returned.
+    """
+    if not isinstance(returned, tuple) or len(returned) != 3:
+        raise TypeError(f"{name} must return Terms(outputs, loss, penalty), got {returned!r:.80}")
+    parts = {"outputs": (batch, classes), "loss": (batch,), "penalty": (batch,)}
+    for (part, shape), value in zip(parts.items(), returned, strict=True):
+        if not isinstance(value, Tensor) or not value.is_floating_point():
+            got = value.dtype if isinstance(value, Tensor) else f"{value!r:.80}"
+            raise TypeError(f"{part} of {name} must be a floating tensor, got {got}")
+        if value.shape != shape:
+            why = ": model has a logit for each class of the data set" if value.dim() == 2 else ""
+            raise ValueError(f"{part} of {name} must be {shape}, got {tuple(value.shape)}{why}")
+    if not (returned[1].requires_grad or returned[2].requires_grad):
+        raise ValueError(
+            f"loss of {name} must depend on the weights of model, got one without a gradient"
+        )
+    return returned
+
+
+def contrast(std: list[float]) -> None:
+    """The standard deviations of images' channels, none of them 0."""
+    if not all(each > 0 for each in std):
+        raise ValueError(
+            f"images must vary in each channel, got images of standard deviation {std!r:.80}"
+        )
 
 
 def stored_images(images: Tensor) -> None:
     """uint8 (N, C, H, W) or (N, H, W), channels not last."""
     if images.dtype != torch.uint8:
-        small = images.is_floating_point() and images.numel() and images.max() <= 1
+        small = images.is_floating_point() and images.numel() and images.float().max() <= 1
         hint = {
             torch.bool: "255 * images.to(torch.uint8)",
             torch.uint16: "(images.int() // 257).to(torch.uint8)",
@@ -96,7 +175,8 @@ def stored_labels(labels: Tensor, images: Tensor) -> None:
         hints = {1: ": labels[:, 0]"} if labels.dim() == 2 else {}
         hint = hints.get(labels.shape[-1], ": labels.argmax(1)") if labels.dim() == 2 else ""
         raise ValueError(
-            f"labels must be one for each image, ({len(images)},), got {tuple(labels.shape)}{hint}"
+            f"labels must be one for each of images, {tuple(images.shape)}, "
+            f"got {tuple(labels.shape)}{hint}"
         )
 
 

@@ -29,9 +29,12 @@ def floating(v: Tensor, name: str) -> None:
 
 
 def dense(v: Tensor, name: str) -> None:
-    """A tensor that holds every value."""
+    """A tensor that holds every value as a number."""
     if v.layout != torch.strided:
         raise TypeError(f"{name} must be a dense tensor, got {v.layout}")
+    if v.is_nested or v.is_quantized:
+        kind = "nested" if v.is_nested else "quantised"
+        raise TypeError(f"{name} must be a dense tensor, got a {kind} one of {v.dtype}")
 
 
 def like(v: Tensor, x: Tensor, name: str, other: str = "x") -> None:
@@ -42,13 +45,28 @@ def like(v: Tensor, x: Tensor, name: str, other: str = "x") -> None:
         )
 
 
-def nonnegative(v: Tensor, name: str) -> None:
-    """Non-negative and finite values."""
+def nonnegative(v: Tensor, name: str, *, moderate: bool = False) -> None:
+    """Non-negative and finite values; moderate ones have squares and quotients in their type."""
     if not v.numel() or not eager(v):
         return
     low, high = torch.aminmax(v.detach())
     if not (low >= 0 and high < float("inf")):  # NaN fails both
         raise ValueError(f"{name} must be non-negative and finite, got {low:g} to {high:g}")
+    if not moderate:
+        return
+    least, most = torch.finfo(v.dtype).tiny ** 0.75, torch.finfo(v.dtype).max ** 0.75
+    if high > 0 and not least <= high <= most:
+        raise ValueError(
+            f"{name} must have a largest pixel from {least:.2g} to {most:.2g} in {v.dtype}, or be "
+            f"black, got {high:g}"
+        )
+
+
+def in_range(value: Tensor, what: str) -> Tensor:
+    """A result of finite arguments, which is finite unless it or its parts overflow; returned."""
+    if eager(value) and not bool(value.isfinite().all()):
+        raise RuntimeError(f"{what} overflows {value.dtype}: scale its arguments")
+    return value
 
 
 def valued(v: Tensor, name: str) -> None:
@@ -78,7 +96,7 @@ def generator(generator: torch.Generator | None, x: Tensor) -> torch.Generator:
 
 def graph_dtype(dtype: torch.dtype, name: str) -> None:
     """One of the types that a pixel graph can have."""
-    if dtype not in (torch.float32, torch.float64):
+    if not isinstance(dtype, torch.dtype) or dtype not in (torch.float32, torch.float64):
         raise TypeError(f"{name} must be torch.float32 or torch.float64, got {dtype!r:.80}")
 
 
@@ -150,14 +168,16 @@ def offset(graph: "PixelGraph", v: Tensor, offset: tuple[int, int]) -> tuple[int
     """An offset within the radius to a pixel of larger number, for a tensor (..., H, W)."""
     if not isinstance(v, Tensor):
         raise TypeError(f"v must be a tensor, got {type(v).__name__}")
+    dense(v, "v")
     if v.shape[-2:] != (graph.height, graph.width):
         raise ValueError(f"v must be (..., {graph.height}, {graph.width}), got {tuple(v.shape)}")
     pair = isinstance(offset, tuple | list) and len(offset) == 2
     if not pair or any(isinstance(k, bool) or not isinstance(k, Integral) for k in offset):
         raise TypeError(f"offset must be two whole numbers, got {offset!r:.80}")
-    if not (0, 0) < tuple(offset) or max(map(abs, offset)) > graph.radius:
+    dy, dx = map(int, offset)
+    if not (0, 0) < (dy, dx) or max(dy, abs(dx)) > graph.radius:
         raise ValueError(f"offset must be one of forward_offsets(), got {offset!r:.80}")
-    return offset
+    return dy, dx
 
 
 def vector(graph: "PixelGraph", v: Tensor, name: str, x: Tensor | None = None) -> None:
@@ -166,10 +186,17 @@ def vector(graph: "PixelGraph", v: Tensor, name: str, x: Tensor | None = None) -
     bounded(v, name)
 
 
-def image(graph: "PixelGraph", x: Tensor, name: str = "x", *, interior: bool = False) -> None:
+def image(
+    graph: "PixelGraph",
+    x: Tensor,
+    name: str = "x",
+    *,
+    interior: bool = False,
+    moderate: bool = False,
+) -> None:
     """An image: on the graph, non-negative and finite; in the interior of the simplex positive."""
     on_graph(graph, x, name)
-    nonnegative(x, name)
+    nonnegative(x, name, moderate=moderate)
     if interior and x.numel() and eager(x) and not (low := x.detach().min()) > 0:
         raise ValueError(
             f"{name} must be positive on every pixel, its least is {low:g}: "
@@ -234,8 +261,12 @@ def same_mass(x: Tensor, y: Tensor) -> None:
 def totals(mass: "float | Tensor", x: Tensor) -> Tensor:
     """A total for each image (..., H, W), non-negative and finite, returned in the type of x."""
     if not isinstance(mass, Tensor):
-        number(mass, "mass")
+        most = torch.finfo(x.dtype).max
+        if number(mass, "mass") > most:
+            raise ValueError(f"mass must be at most {most:.2g} in {x.dtype}, got {mass!r}")
+        mass = float(mass)
     else:
+        valued(mass, "mass")
         real(mass, "mass")
         batch = x.shape[:-2]
         if mass.dim() > len(batch) or any(

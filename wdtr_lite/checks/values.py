@@ -3,9 +3,10 @@
 import json
 import pickle
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from numbers import Integral
 from pathlib import Path
+from reprlib import repr as short_repr
 from types import FunctionType
 from typing import Any
 
@@ -14,14 +15,25 @@ import numpy as np
 INFINITY = float("inf")
 
 
-def whole(value: int, name: str, least: int = 1) -> None:
-    """A whole number, at least `least`."""
+def whole(value: int, name: str, least: int = 1, most: int = 2**63 - 1) -> int:
+    """A whole number from `least` to `most`, returned as Python's: NumPy's small types wrap."""
     if isinstance(value, bool) or not isinstance(value, Integral):
         raise TypeError(f"{name} must be a whole number, got {value!r:.80}")
     if value < least:
         raise ValueError(f"{name} must be at least {least}, got {value}")
-    if value >= 2**63:
-        raise ValueError(f"{name} must be less than 2**63, got {value}")
+    if value > most:
+        raise ValueError(f"{name} must be at most {most}, got {value}")
+    return int(value)
+
+
+def repeats(value: int, name: str, least: int = 1) -> int:
+    """How often something is done, returned."""
+    return whole(value, name, least, 10**6)
+
+
+def size(value: int, name: str) -> int:
+    """A number of channels or classes, returned."""
+    return whole(value, name, 1, 2**16)
 
 
 def real_number(value: float, name: str) -> float:
@@ -35,42 +47,79 @@ def real_number(value: float, name: str) -> float:
         return INFINITY if value > 0 else -INFINITY
 
 
-def finite(value: float, name: str) -> None:
-    """A finite number of either sign."""
-    if not abs(real_number(value, name)) < INFINITY:
+def finite(value: float, name: str) -> float:
+    """A finite number of either sign, returned as a float."""
+    size = real_number(value, name)
+    if not abs(size) < INFINITY:
         raise ValueError(f"{name} must be finite, got {value!r:.80}")
+    return size
 
 
-def number(value: float, name: str, *, positive: bool = False) -> None:
-    """A finite number, at least 0 or above it."""
+def number(value: float, name: str, *, positive: bool = False) -> float:
+    """A finite number, at least 0 or above it, returned as a float."""
     size = real_number(value, name)
     if not (0 < size if positive else 0 <= size) or not size < INFINITY:
         says = "positive" if positive else "non-negative"
         raise ValueError(f"{name} must be {says} and finite, got {value!r:.80}")
+    return size
 
 
-def tolerance(tol: float) -> None:
-    """A relative tolerance, between 0 and 1."""
-    if not 0 < real_number(tol, "tol") < 1:
+def moderate(value: float, name: str) -> float:
+    """The same, up to 1e30, returned: float32 and its squares go no further."""
+    size = number(value, name)
+    if size > 1e30:
+        raise ValueError(f"{name} must be at most 1e30, got {value!r:.80}")
+    return size
+
+
+def below_one(value: float, name: str) -> float:
+    """A number from 0 on that is less than 1, returned as a float."""
+    size = number(value, name)
+    if size >= 1:
+        raise ValueError(f"{name} must be less than 1, got {value!r:.80}")
+    return size
+
+
+def intensity(value: float, name: str) -> float:
+    """A length of intensities in [0, 1], returned as a float."""
+    size = number(value, name)
+    if size > 1:
+        raise ValueError(
+            f"{name} must be at most 1, since intensities lie in [0, 1], got {size:g}: "
+            f"do you mean {size:g}/255?"
+        )
+    return size
+
+
+def tolerance(tol: float) -> float:
+    """A relative tolerance, between 0 and 1, returned as a float."""
+    size = real_number(tol, "tol")
+    if not 0 < size < 1:
         raise ValueError(f"tol must be between 0 and 1, got {tol!r:.80}")
+    return size
 
 
-def order(p: float) -> None:
-    """The order of a Wasserstein distance."""
-    if not 1 <= real_number(p, "p") < INFINITY:
+def order(p: float) -> float:
+    """The order of a Wasserstein distance, returned as a float."""
+    size = real_number(p, "p")
+    if not 1 <= size < INFINITY:
         raise ValueError(f"p must be at least 1 and finite, got {p!r:.80}")
+    return size
 
 
-def time(t: float) -> None:
-    """A time on the way from one image to another."""
-    if not 0 <= real_number(t, "t") <= 1:
+def time(t: float) -> float:
+    """A time on the way from one image to another, returned as a float."""
+    size = real_number(t, "t")
+    if not 0 <= size <= 1:
         raise ValueError(f"t must lie in [0, 1], got {t!r:.80}")
+    return size
 
 
-def flag(value: bool, name: str) -> None:
-    """True or False."""
+def flag(value: bool, name: str) -> bool:
+    """True or False, returned as Python's."""
     if not isinstance(value, bool | np.bool_):
         raise TypeError(f"{name} must be True or False, got {type(value).__name__} {value!r:.80}")
+    return bool(value)
 
 
 def option(value: str | None, name: str, allowed: tuple) -> None:
@@ -104,10 +153,23 @@ def some(values: Any, name: str, kind: type | tuple[type, ...] = (list, tuple)) 
     return values
 
 
-def held(values: Mapping, name: str, key: str) -> None:
-    """A mapping that has a key."""
-    if key not in values:
-        raise ValueError(f"{name} must have {key!r}, got {list(values)!r:.80}")
+def distinct(values: Sequence, name: str) -> None:
+    """Values none of which occurs twice."""
+    seen = set()
+    for each in values:
+        if each in seen:
+            raise ValueError(f"{name} must differ, got {each!r:.80} again")
+        seen.add(each)
+
+
+def held(values: Mapping, name: str, key: str, kind: type | tuple[type, ...] = object) -> Any:
+    """What a mapping has under a key, of a class, returned."""
+    try:
+        found = values[key]
+    except KeyError:
+        raise ValueError(f"{name} must have {key!r}, got {list(values)!r:.80}") from None
+    instance(found, f"{name}[{key!r}]", kind)
+    return found
 
 
 def outcomes(values: np.ndarray, name: str = "outcomes") -> None:
@@ -115,18 +177,26 @@ def outcomes(values: np.ndarray, name: str = "outcomes") -> None:
     instance(values, name, np.ndarray)
     if values.dtype.kind not in "biuf":
         raise TypeError(f"{name} must be bool or numbers in [0, 1], got {values.dtype}")
+    if np.ma.is_masked(values):
+        raise ValueError(f"{name} must have no masked values, got {values.tolist()!r:.80}")
     if values.ndim != 1 or not len(values):
         raise ValueError(f"{name} must be (n,), n at least 1, got {values.shape}")
     if not (values.min() >= 0 and values.max() <= 1):  # NaN fails both
         raise ValueError(f"{name} must be in [0, 1], got {values.min()} to {values.max()}")
 
 
-def as_json(options: Mapping, name: str) -> None:
-    """Options that JSON keeps."""
+def as_json(value: Any, name: str) -> Any:
+    """What JSON keeps, returned as it keeps it."""
+
+    def refuse(constant: str) -> None:
+        raise ValueError(f"{name} must have finite numbers, got {constant}")
+
     try:
-        json.dumps(options)
-    except TypeError:
-        raise TypeError(f"{name} must have options that JSON keeps, got {options!r:.200}") from None
+        text = json.dumps(value)
+    except (TypeError, ValueError, RecursionError) as error:
+        kind = TypeError if isinstance(error, TypeError) else ValueError
+        raise kind(f"{name} must be what JSON keeps, got {short_repr(value)}") from None
+    return json.loads(text, parse_constant=refuse)
 
 
 def importable(value: object, name: str) -> None:
@@ -164,8 +234,9 @@ def text(value: object, name: str) -> None:
 
 
 def texts(values: Iterable[str], name: str) -> tuple[str, ...]:
-    """Several words, as a tuple."""
-    if isinstance(values, str) or not isinstance(values, Iterable):
+    """Several words in their order, as a tuple."""
+    unordered = isinstance(values, str | Set) or getattr(values, "shape", None) == ()
+    if unordered or not isinstance(values, Iterable):
         raise TypeError(f"{name} must be a tuple of names, got {values!r:.80}")
     found = tuple(values)
     for each in found:

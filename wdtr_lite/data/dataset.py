@@ -215,7 +215,9 @@ def load(name: str, root: Folder = None, *, split: str | None = None) -> Dataset
     if root is not None:
         checks.folder(root, "root")
     read, splits = SOURCES[name]
-    if split not in (None, *splits):
+    if not isinstance(split, str | None) or split not in (None, *splits):
         allowed = " or ".join(map(repr, (None, *splits)))
         raise ValueError(f"split must be {allowed} for {name}, got {split!r}")
-    return read(root, split or next(iter(splits), None))
+    found = read(root, split or next(iter(splits), None))
+    checks.instance(found, f"the data set {name!r}", Dataset)
+    return found

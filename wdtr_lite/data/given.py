@@ -17,7 +17,7 @@ def images(given: Any) -> Tensor:
 
 
 def labels(given: Any, images: Tensor) -> Tensor:
-    found = _tensor(_array(given, "labels"), "labels")
+    found = _integers(given, "labels")
     checks.stored_labels(found, images)
     return found.long()
 
@@ -25,6 +25,8 @@ def labels(given: Any, images: Tensor) -> Tensor:
 def split(given: Any, count: int) -> dict[str, Tensor]:
     """Indices of so many images for each part; those of ``"fit"`` from the others."""
     checks.instance(given, "split", Mapping)
+    for part in given:
+        checks.text(part, "each part of split")
     parts = {part: _index(index, count, f"split[{part!r}]") for part, index in given.items()}
     checks.parts(parts)
     if "validation" in parts and "fit" not in parts:
@@ -34,40 +36,60 @@ def split(given: Any, count: int) -> dict[str, Tensor]:
 
 def classes(given: Any, labels: Tensor) -> tuple[str, ...]:
     """Their names; by default ``"0"``, ``"1"``, … to the largest label."""
+    names = checks.texts(given, "classes")
+    checks.distinct(names, "classes")
+    if names:
+        checks.classes(labels, len(names), "labels", f": classes is {names!r:.80}")
+        return names
     largest = int(labels.max()) if len(labels) else -1
-    names = checks.texts(given, "classes") or tuple(map(str, range(largest + 1)))
-    checks.classes(labels, len(names), "labels")
-    return names
+    checks.whole(largest, "labels", -(2**63), 2**16 - 1)
+    checks.classes(labels, largest + 1, "labels")
+    return tuple(map(str, range(largest + 1)))
 
 
 def _index(given: Any, count: int, name: str) -> Tensor:
     if isinstance(given, slice):
-        given = range(count)[given]
-    if isinstance(given, list | tuple | range) and not len(given):
+        given = _sliced(given, count, name)
+    if isinstance(given, list | tuple | range) and not given:
         return torch.arange(0)
-    index = _tensor(_array(given, name), name)
+    if isinstance(given, range) and given[count:]:
+        raise ValueError(f"{name} must hold numbers from 0 to {count - 1}, got {given!r:.80}")
+    index = _integers(given, name)
     if index.dtype == torch.bool and index.shape == (count,):
         return index.nonzero().squeeze(1)
     checks.indices(index, count, name)
     return index.long()
 
 
-def _array(given: Any, name: str) -> Any:
-    """A sequence of Python's as an array."""
-    if not isinstance(given, list | tuple | range):
-        return given
+def _sliced(given: slice, count: int, name: str) -> range:
     try:
-        return np.asarray(given)
-    except ValueError as error:  # not all of one length
-        raise TypeError(f"{name} must hold whole numbers, got {given!r:.80}") from error
+        return range(count)[given]
+    except (TypeError, ValueError) as error:  # no numbers, steps of 0
+        raise type(error)(f"{name} must be a slice of whole numbers, got {given!r:.80}") from None
+
+
+def _integers(given: Any, name: str) -> Tensor:
+    """The same of a sequence of Python's too; of uint64, what int64 holds."""
+    if isinstance(given, list | tuple | range):
+        try:
+            given = np.asarray(given)
+        except (TypeError, ValueError, RuntimeError) as error:  # say, not all of one length
+            raise TypeError(f"{name} must hold whole numbers, got {given!r:.80}") from error
+    found = _tensor(given, name)
+    if found.dtype == torch.uint64:
+        checks.whole(int(found.numpy().max(initial=0)), name, 0)
+        return found.long()
+    return found
 
 
 def _tensor(given: Any, name: str) -> Tensor:
     """An array as a tensor of its own, on the CPU."""
     if isinstance(given, np.ndarray) and given.dtype.kind in "biuf" and given.itemsize < 9:
-        return torch.tensor(given.astype(given.dtype.newbyteorder("="), order="C"))
+        if np.ma.is_masked(given):
+            raise ValueError(f"{name} must have no masked values, got some of {given.shape}")
+        return torch.tensor(given.astype(f"={given.dtype.kind}{given.itemsize}", order="C"))
     if not isinstance(given, Tensor):
         got = f"{given.dtype}" if isinstance(given, np.ndarray) else f"{given!r:.80}"
         raise TypeError(f"{name} must be a tensor or an array of numbers, got {got}")
-    checks.dense(given, name)
+    checks.valued(given, name)
     return given.cpu()

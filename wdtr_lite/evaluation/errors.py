@@ -38,7 +38,7 @@ def predictions(model: Classifier, images: Tensor, *, batch_size: int = 500) -> 
     tensor([0, 1])
     """
     checks.images(images)
-    checks.whole(batch_size, "batch_size")
+    batch_size = checks.whole(batch_size, "batch_size")
     with evaluating(model):
         labels = [labels_of(model, as_batch(images[part])) for part in parts(images, batch_size)]
     return torch.cat([images.new_zeros(0, dtype=torch.int64), *labels])
@@ -87,7 +87,7 @@ def misclassified(
     """
     checks.images(images)
     checks.labels(labels, images, "labels")
-    checks.whole(batch_size, "batch_size")
+    batch_size = checks.whole(batch_size, "batch_size")
     if attack is not None:
         checks.function(attack, "attack")
     wrong = [images.new_zeros(0, dtype=torch.bool)]
@@ -97,7 +97,7 @@ def misclassified(
             if attack is not None:
                 x = _attacked(attack, model, x, y)
             logits = logits_of(model, x)
-            checks.classes(y, logits.shape[1], "labels")
+            checks.of_model(y, logits, "labels")
             wrong.append(largest(logits) != y)
     return torch.cat(wrong)
 
@@ -165,20 +165,17 @@ def robust_error(
 
 
 def _attacked(attack: Attacker, model: Classifier, x: Tensor, y: Tensor) -> Tensor:
-    found = attack(model, x, y)
-    if not isinstance(found, Tensor) or found.shape != x.shape or found.dtype != x.dtype:
-        tensor = isinstance(found, Tensor)
-        what = f"{found.dtype} {tuple(found.shape)}" if tensor else type(found).__name__
-        raise ValueError(
-            f"attack must return images like x, {x.dtype} {tuple(x.shape)}, got {what}"
-        )
-    checks.intensities(found, "what attack returns")
-    return found.detach()
+    try:
+        found = attack(model, x, y)
+    except ValueError:
+        checks.of_model(y, logits_of(model, x), "labels")
+        raise
+    return checks.attacking(found, x)
 
 
 def _rate(wrong: Tensor) -> float:
     if not len(wrong):
-        raise ValueError("images must hold at least one image")
+        raise ValueError("images must hold at least one image, got none")
     return int(wrong.sum()) / len(wrong)
 
 
@@ -187,8 +184,8 @@ def _rate(wrong: Tensor) -> float:
 
 def parts(images: Tensor, batch_size: int) -> Iterator[slice]:
     """Where each batch is."""
-    size = int(batch_size)  # NumPy's small types wrap
-    return (slice(start, start + size) for start in range(0, len(images), size))
+    starts = range(0, len(images), batch_size)
+    return (slice(start, start + batch_size) for start in starts)
 
 
 def as_batch(images: Tensor) -> Tensor:

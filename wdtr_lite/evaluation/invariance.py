@@ -162,7 +162,7 @@ def translated_labels(
     Section 5.2 of Lin et al. (2019).
     """
     checks.images(images)
-    checks.whole(batch_size, "batch_size")
+    batch_size = checks.whole(batch_size, "batch_size")
     dim, shifts = _checked(images, axis, shifts, padding)
     labels = [images.new_zeros((len(shifts), 0), dtype=torch.int64)]
     with evaluating(model):
@@ -202,9 +202,8 @@ def variations(
     ----------
     Simard, Steinkraus and Platt (2003) for elastic deformations.
     """
-    checks.varied(images, shift, margin)
-    checks.whole(seed, "seed", 0)
-    checks.number(degrees, "degrees")
+    shift, margin = checks.varied(images, shift, margin)
+    seed, degrees = checks.whole(seed, "seed", 0), checks.angle(degrees)
     size = list(images.shape[-2:])
     height, width = (side + 2 * margin for side in size)
     bilinear = v2.InterpolationMode.BILINEAR

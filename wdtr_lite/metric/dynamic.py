@@ -10,6 +10,8 @@ from wdtr_lite import checks
 from wdtr_lite.graph import PixelGraph
 from wdtr_lite.metric import operators
 
+LARGEST = 2**14  # rows of Newton's matrix, of 2 GiB
+
 
 class DynamicDistance(NamedTuple):
     """A Benamou-Brenier distance and its geodesic."""
@@ -38,7 +40,7 @@ def dynamic_distance(
     x, y : tensors, (..., C, H, W) or (H, W)
         Images of equal mass in each channel; black pixels are allowed.
     steps : int
-        N, at least 2.
+        N, at least 2; N n is at most 16,384.
     unit : {None, "pixel"}
         ``"pixel"`` gives pixels where the mass is 1.
 
@@ -63,7 +65,7 @@ def dynamic_distance(
     checks.image(graph, x)
     checks.image(graph, y, "y")
     checks.like(y, x, "y")
-    checks.whole(steps, "steps", 2)
+    steps = checks.whole(steps, "steps", 2, max(2, LARGEST // graph.size))
     checks.same_mass(x, y)
     factor = operators.squared_unit(graph, unit)
     ends = [z.detach().double().cpu().reshape(-1, graph.size).numpy() for z in (x, y)]
@@ -87,7 +89,7 @@ def dynamic_distance(
     squared = steps * torch.einsum("k...i,k...ij,k...j->...", move, inverse, move)
     squared = (squared.sum(-1) if x.dim() > 2 else squared) / factor
     distance = torch.where(squared > 0, squared.where(squared > 0, 1).sqrt(), 0)
-    distance = operators.in_range(distance.to(x.dtype), "dynamic_distance")
+    distance = checks.in_range(distance.to(x.dtype), "dynamic_distance")
     return DynamicDistance(distance, path.detach())
 
 

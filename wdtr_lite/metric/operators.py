@@ -16,12 +16,12 @@ def product(graph: PixelGraph, x: Tensor, v: Tensor) -> Tensor:
 
 def density_product(graph: PixelGraph, u: Tensor, diagonal: Tensor, v: Tensor) -> Tensor:
     """L(x) v from the density u = x / d and the diagonal of L(x)."""
-    return diagonal * v - u / 2 * graph.neighbor_sum(v) - graph.neighbor_sum(u * v) / 2
+    return diagonal * v - u / 2 * graph.weighted_sum(v) - graph.weighted_sum(u * v) / 2
 
 
 def diagonal(graph: PixelGraph, u: Tensor) -> Tensor:
     """The diagonal of L(x), of the density u = x / d."""
-    return (u * graph.degree + graph.neighbor_sum(u)) / 2
+    return (u * graph.degree + graph.weighted_sum(u)) / 2
 
 
 def carre_du_champ(graph: PixelGraph, v: Tensor, w: Tensor | None = None) -> Tensor:
@@ -29,22 +29,15 @@ def carre_du_champ(graph: PixelGraph, v: Tensor, w: Tensor | None = None) -> Ten
     with w = v by default.
     """
     if w is None:
-        sums = graph.neighbor_sum(torch.stack([v, v * v]))
+        sums = graph.weighted_sum(torch.stack([v, v * v]))
         return (graph.degree * v * v + sums[1]) / 2 - v * sums[0]
-    sums = graph.neighbor_sum(torch.stack(torch.broadcast_tensors(v, w, v * w)))
+    sums = graph.weighted_sum(torch.stack(torch.broadcast_tensors(v, w, v * w)))
     return (graph.degree * v * w + sums[2] - v * sums[1] - w * sums[0]) / 2
 
 
 def image_sum(value: Tensor) -> Tensor:
     """Sum over the pixels and the channels, in float64, of an image (..., C, H, W) or (H, W)."""
     return value.sum(tuple(range(-min(3, value.dim()), 0)), dtype=torch.float64).to(value.dtype)
-
-
-def in_range(value: Tensor, what: str) -> Tensor:
-    """A value of finite arguments, which is finite unless it or its parts overflow."""
-    if checks.eager(value) and not bool(value.isfinite().all()):
-        raise RuntimeError(f"{what} overflows {value.dtype}: scale its arguments")
-    return value
 
 
 def mean_diagonal(graph: PixelGraph, x: Tensor) -> Tensor:
@@ -97,6 +90,7 @@ def pseudo_inverse(laplacian: Tensor) -> Tensor:
 
 def squared_unit(graph: PixelGraph, unit: str | None) -> float | Tensor:
     """What L is multiplied by: 1, or 2 / (n S)."""
+    checks.graph(graph)
     checks.option(unit, "unit", (None, "pixel"))
     if unit is None:
         return 1.0

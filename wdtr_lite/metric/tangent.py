@@ -78,10 +78,8 @@ def solve(
     checks.image(graph, x)
     checks.vector(graph, xi, name, x)
     low = graph.dtype != torch.float64
-    tol = (1e-5 if low else 1e-10) if tol is None else tol
-    checks.tolerance(tol)
-    max_iter = 10 * graph.size if max_iter is None else max_iter
-    checks.whole(max_iter, "max_iter")
+    tol = checks.tolerance((1e-5 if low else 1e-10) if tol is None else tol)
+    max_iter = checks.whole(10 * graph.size if max_iter is None else max_iter, "max_iter")
     if not x.numel():
         return Potential(torch.zeros_like(x), 0, 0.0)
     shape = (-1, graph.height, graph.width)
@@ -154,7 +152,7 @@ class _Solver:
 
     def unscaled(self, value: Tensor, size: Tensor, name: str = "gradient") -> Tensor:
         """The solution for a right side of that size."""
-        return operators.in_range(value * (size / self.size), f"the potential of {name}")
+        return checks.in_range(value * (size / self.size), f"the potential of {name}")
 
     def _sums(self, v: Tensor) -> Tensor:
         """The sum over each component, at the place of its label, (M, n)."""
@@ -255,7 +253,8 @@ def tangent_norm_sq(
     -------
     tensor, (...)
         Differentiable, twice, in x, xi and the graph's kernel. The relative error is of the order
-        of `tol` squared times L's condition number, down to rounding.
+        of `tol` squared times L's condition number, down to rounding: in float32 it can reach 0.2 %
+        where x has pixels 1e12 times below others.
 
     Raises
     ------
@@ -278,7 +277,7 @@ def tangent_norm_sq(
     phi = potential(graph, x, xi, tol=tol, max_iter=max_iter).value
     value = operators.image_sum(2 * xi * phi)
     value = value - operators.image_sum(phi * operators.product(graph, x, phi))
-    return operators.in_range(value, "tangent_norm_sq").clamp_min(0) / factor
+    return checks.in_range(value, "tangent_norm_sq").clamp_min(0) / factor
 
 
 def inner(
@@ -322,4 +321,4 @@ def inner(
     phi, psi = (solve(graph, x, v, k, tol, max_iter).value for v, k in ((xi, "xi"), (zeta, "zeta")))
     value = operators.image_sum(xi * psi) + operators.image_sum(zeta * phi)
     value = value - operators.image_sum(phi * operators.product(graph, x, psi))
-    return operators.in_range(value, "inner") / factor
+    return checks.in_range(value, "inner") / factor

@@ -33,7 +33,7 @@ def mobility(graph: PixelGraph, x: Tensor) -> Tensor:
     checks.image(graph, x)
     j, i = graph.edges()[0]
     u = (x / graph.volume).flatten(-2)
-    return (u[..., i] + u[..., j]) / 2
+    return checks.in_range((u[..., i] + u[..., j]) / 2, "mobility")
 
 
 def laplacian(graph: PixelGraph, x: Tensor) -> Tensor:
@@ -68,7 +68,7 @@ def laplacian(graph: PixelGraph, x: Tensor) -> Tensor:
     Section 4 and Definition 1 of Lin et al. (2019).
     """
     checks.image(graph, x)
-    return operators.dense_laplacian(graph, x)
+    return checks.in_range(operators.dense_laplacian(graph, x), "laplacian")
 
 
 def laplacian_sparse(graph: PixelGraph, x: Tensor) -> Tensor:
@@ -99,7 +99,9 @@ def laplacian_sparse(graph: PixelGraph, x: Tensor) -> Tensor:
         place = batch.view(len(value), x.dim() - 2).T.repeat_interleave(4 * len(i), dim=1)
         ends = torch.cat([place, ends])
     values = torch.cat([value, value, -value, -value], dim=1).flatten()
-    return sparse_coo(ends, values, (*x.shape[:-2], graph.size, graph.size))
+    matrix = sparse_coo(ends, values, (*x.shape[:-2], graph.size, graph.size))
+    checks.in_range(matrix.detach().values(), "laplacian_sparse")
+    return matrix
 
 
 def apply_laplacian(graph: PixelGraph, x: Tensor, v: Tensor) -> Tensor:
@@ -129,7 +131,7 @@ def apply_laplacian(graph: PixelGraph, x: Tensor, v: Tensor) -> Tensor:
     checks.image(graph, x)
     checks.vector(graph, v, "v")
     checks.broadcast(v, x, "v")
-    return operators.in_range(operators.product(graph, x, v), "apply_laplacian")
+    return checks.in_range(operators.product(graph, x, v), "apply_laplacian")
 
 
 def mean_diagonal(graph: PixelGraph, x: Tensor) -> Tensor:
@@ -153,7 +155,7 @@ def mean_diagonal(graph: PixelGraph, x: Tensor) -> Tensor:
     """
     checks.image(graph, x)
     checks.some_pixels(x)
-    return operators.in_range(operators.mean_diagonal(graph, x), "mean_diagonal")
+    return checks.in_range(operators.mean_diagonal(graph, x), "mean_diagonal")
 
 
 def grad_norm_sq(graph: PixelGraph, x: Tensor, grad: Tensor) -> Tensor:
@@ -197,7 +199,7 @@ def grad_norm_sq(graph: PixelGraph, x: Tensor, grad: Tensor) -> Tensor:
     """
     checks.image(graph, x)
     checks.vector(graph, grad, "grad", x)
-    return operators.in_range(operators.grad_norm_sq(graph, x, grad), "grad_norm_sq")
+    return checks.in_range(operators.grad_norm_sq(graph, x, grad), "grad_norm_sq")
 
 
 def grad_norm_sq_algorithm1(graph: PixelGraph, x: Tensor, grad: Tensor) -> Tensor:
@@ -226,4 +228,4 @@ def grad_norm_sq_algorithm1(graph: PixelGraph, x: Tensor, grad: Tensor) -> Tenso
     checks.image(graph, x)
     checks.vector(graph, grad, "grad", x)
     with full_precision(x):
-        return operators.in_range(operators.algorithm1(graph, x, grad), "grad_norm_sq_algorithm1")
+        return checks.in_range(operators.algorithm1(graph, x, grad), "grad_norm_sq_algorithm1")

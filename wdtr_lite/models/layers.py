@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -43,9 +44,8 @@ class Normalize(nn.Module):
     def __init__(self, mean: PerChannel, std: PerChannel, channels: int | None = None):
         super().__init__()
         values = [checks.per_channel(mean, "mean"), checks.per_channel(std, "std")]
-        if channels is not None:
-            checks.whole(channels, "channels")
-        count = channels or max(map(len, values))
+        largest = max(map(len, values))
+        count = largest if channels is None else checks.size(channels, "channels")
         for name, given, value in zip(("mean", "std"), (mean, std), values, strict=True):
             if len(value) not in (1, count):
                 raise ValueError(
@@ -54,17 +54,20 @@ class Normalize(nn.Module):
             self.register_buffer(name, value.repeat(count // len(value)).view(-1, 1, 1))
         if not bool((self.std > 0).all()):
             raise ValueError(f"std must be positive, got {std!r}")
+        if not bool((torch.stack([self.mean, 1 - self.mean]) / self.std).isfinite().all()):
+            raise ValueError(
+                "mean and std must keep intensities in [0, 1] finite, "
+                f"got {mean!r:.80} and {std!r:.80}"
+            )
 
     def forward(self, x: Tensor) -> Tensor:
         return (x - self.mean) / self.std
 
 
-def activation_of(name: str, **sizes: int) -> Activation:
-    """The activation of a name, once the sizes of a network are positive whole numbers."""
-    checks.option(name, "activation", tuple(ACTIVATIONS))
-    for size, value in sizes.items():
-        checks.whole(value, size)
-    return ACTIVATIONS[name]
+def chosen(activation: str, **sizes: int) -> tuple[Activation, list[int]]:
+    """The activation of a name, and the sizes of a network, positive whole numbers."""
+    checks.option(activation, "activation", tuple(ACTIVATIONS))
+    return ACTIVATIONS[activation], [checks.size(value, name) for name, value in sizes.items()]
 
 
 def kaiming(model: nn.Module) -> None:

@@ -1,11 +1,13 @@
 """A network's layers set otherwise for a while: evaluation mode, attributes held.
 
-Threads may hold the same layers at once: what was there is put back when the last of them goes.
+Of the layers in training mode, which may be set otherwise, one thread at a time is the user. Others
+wait in turn for as long as it evaluates; itself it may take them again.
 """
 
-import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from itertools import takewhile
+from threading import Condition, get_ident
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -14,7 +16,11 @@ from torch import nn
 from wdtr_lite import checks
 from wdtr_lite.models.registry import Classifier
 
-_LOCK = threading.Lock()
+_LOCK = Condition()
+_USERS: WeakKeyDictionary[nn.Module, list[int]] = WeakKeyDictionary()
+"""Of each layer in use its thread, once for each use."""
+_WAITING: dict[int, set[nn.Module]] = {}
+"""The layers for which threads wait, by thread, who came first in front."""
 _HELD: WeakKeyDictionary[nn.Module, dict[str, list]] = WeakKeyDictionary()
 """Of each layer that is held, by attribute: what it was, then all that it is held at."""
 
@@ -23,8 +29,47 @@ _HELD: WeakKeyDictionary[nn.Module, dict[str, list]] = WeakKeyDictionary()
 def evaluating(model: Classifier) -> Iterator[None]:
     """The model in evaluation mode, afterwards each of its modules as before."""
     checks.function(model, "model")
-    with held({layer: {"training": False} for layer in layers(model)}):
+    with used(model) as training, held({layer: {"training": False} for layer in training}):
         yield
+
+
+@contextmanager
+def used(model: Classifier) -> Iterator[list[nn.Module]]:
+    """The layers of a model in training mode, which no other thread uses meanwhile."""
+    training, me = [layer for layer in layers(model) if own(layer, "training")], get_ident()
+    with _LOCK:
+        _wait(me, set(training))
+        for layer in training:
+            _USERS.setdefault(layer, []).append(me)
+    try:
+        yield training
+    finally:
+        with _LOCK:
+            for layer in training:
+                _USERS[layer].remove(me)
+                if not _USERS[layer]:
+                    del _USERS[layer]
+            _LOCK.notify_all()
+
+
+def _wait(me: int, wanted: set[nn.Module]) -> None:
+    """For the threads that use these layers, and those that came before and wait for them."""
+    inside = any(me in users for users in _USERS.values())
+
+    def others() -> set[int]:
+        return {_USERS[layer][0] for layer in wanted if layer in _USERS} - {me}
+
+    def next_in_turn() -> bool:
+        ahead = takewhile(me.__ne__, () if inside else _WAITING)
+        return not others() and all(wanted.isdisjoint(_WAITING[thread]) for thread in ahead)
+
+    if inside and others() & set(_WAITING):
+        raise RuntimeError("two threads, each evaluating a model, wait for that of the other")
+    _WAITING[me] = wanted
+    try:
+        _LOCK.wait_for(next_in_turn)
+    finally:
+        del _WAITING[me]
 
 
 @contextmanager

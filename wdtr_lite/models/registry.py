@@ -87,8 +87,9 @@ def build(
     torch.Size([2, 100])
     """
     checks.option(name, "name", tuple(MODELS))
-    for size, value in (("classes", classes), ("channels", channels)):
-        checks.whole(value, size)
+    classes, channels = checks.size(classes, "classes"), checks.size(channels, "channels")
     given = {"activation": activation, "width": width}
     given = {option: value for option, value in given.items() if value is not None}
-    return MODELS[name](classes=classes, channels=channels, mean=mean, std=std, **given)
+    made = MODELS[name](classes=classes, channels=channels, mean=mean, std=std, **given)
+    checks.instance(made, f"the network of name {name!r}", nn.Module)
+    return made

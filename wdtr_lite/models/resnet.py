@@ -3,7 +3,7 @@
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from wdtr_lite.models.layers import Activation, Normalize, PerChannel, activation_of, kaiming
+from wdtr_lite.models.layers import Activation, Normalize, PerChannel, chosen, kaiming
 from wdtr_lite.models.registry import register
 
 _CIFAR10_MEAN = (0.4914, 0.4822, 0.4465)
@@ -47,7 +47,8 @@ class _ResNet(nn.Module):
         std: PerChannel,
     ):
         super().__init__()
-        act = activation_of(activation, width=width, classes=classes, channels=channels)
+        act, sizes = chosen(activation, width=width, classes=classes, channels=channels)
+        width, classes, channels = sizes
         self.normalize = Normalize(mean, std, channels)
         self.conv = nn.Conv2d(channels, width, 3, padding=1, bias=False)
         self.bn = nn.BatchNorm2d(width)

@@ -3,14 +3,15 @@
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from wdtr_lite.models.layers import Normalize, PerChannel, activation_of, kaiming
+from wdtr_lite.models.layers import Normalize, PerChannel, chosen, kaiming
 from wdtr_lite.models.registry import register
 
 
 class _SmallCNN(nn.Module):
     def __init__(self, activation: str, width: int, classes: int, channels: int, mean, std):
         super().__init__()
-        self.activation = activation_of(activation, width=width, classes=classes, channels=channels)
+        self.activation, sizes = chosen(activation, width=width, classes=classes, channels=channels)
+        width, classes, channels = sizes
         self.normalize = Normalize(mean, std, channels)
         self.conv1 = nn.Conv2d(channels, width, 3, stride=2, padding=1)
         self.conv2 = nn.Conv2d(width, 2 * width, 3, stride=2, padding=1)

@@ -41,7 +41,8 @@ def changes(
     found = []
     for k, w in enumerate(directions):
         longest = F.pad(w.flatten(1).norm(dim=1), (0, 1)).amax()  # 0 of no images
-        w = w * (step / longest.where(longest > 0, 1))
+        usable = longest > step / torch.finfo(w.dtype).max
+        w = w * (step / longest.where(usable, 1))
         ahead = at(x + w)[:, k]
         difference = (ahead - at(x - w)[:, k]) / 2 if central else ahead - values[:, k]
         found.append(difference * (longest / step))

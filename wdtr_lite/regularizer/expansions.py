@@ -92,14 +92,16 @@ def second_order_expansion(
     Theorem 1 of Lin et al. (2019), made precise; Bishop (1995).
     """
     forward.checked_functions(loss, f)
-    for name, flag in (("volume", volume), ("create_graph", create_graph)):
-        checks.flag(flag, name)
+    volume, create_graph = (
+        checks.flag(value, name)
+        for value, name in ((volume, "volume"), (create_graph, "create_graph"))
+    )
     checks.point(metric, x, interior=volume)
     checks.batch(x)
     checks.recording(x)
     with torch.enable_grad():
         leaf = x.detach().requires_grad_()
-        outputs = forward.outputs_of(f, leaf, "f")
+        outputs = forward.differentiable_outputs(f, leaf)
         value = forward.losses_of(loss, outputs, y)
         columns = forward.as_columns(outputs)  # (B, k)
         first = forward.column_gradients(value[:, None], outputs)[:, 0]  # l', as the outputs
@@ -153,16 +155,15 @@ def first_order_expansion(
     Section 3 of Lin et al. (2019), below Theorem 1.
     """
     forward.checked_functions(loss, f)
-    checks.flag(create_graph, "create_graph")
+    create_graph = checks.flag(create_graph, "create_graph")
     checks.batch(x)
     checks.recording(x)
     checks.bounded(x, "x")
-    checks.floating(mean, "mean")
+    checks.alike(mean, x, "mean")
     checks.bounded(mean, "mean")
-    checks.like(mean, x, "mean")
     with torch.enable_grad():
         leaf = x.detach().requires_grad_()
-        value = forward.losses_of(loss, forward.outputs_of(f, leaf, "f"), y)
+        value = forward.losses_of(loss, forward.differentiable_outputs(f, leaf), y)
         if not value.requires_grad:
             return torch.zeros_like(value)
         grad = torch.autograd.grad(
@@ -203,6 +204,7 @@ def perturbed_loss(loss: Loss, f: Classifier, x: Tensor, y: Any, xi: Tensor) -> 
     checks.batch(x)
     checks.bounded(x, "x")
     checks.floating(xi, "xi")
+    checks.valued(xi, "xi")
     checks.bounded(xi, "xi")
     if xi.shape[1:] != x.shape or not len(xi):
         raise ValueError(f"xi must be (N, {', '.join(map(str, x.shape))}), got {tuple(xi.shape)}")

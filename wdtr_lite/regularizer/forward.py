@@ -16,7 +16,7 @@ from torch.nn.utils.spectral_norm import SpectralNorm
 from wdtr_lite import checks
 from wdtr_lite.calculus.derivatives import autograd_nodes
 from wdtr_lite.models import Classifier
-from wdtr_lite.models.modes import held, layers, own
+from wdtr_lite.models.modes import held, used
 from wdtr_lite.regularizer.norms import InputNorm
 
 Loss = Callable[[Tensor, Any], Tensor]
@@ -29,7 +29,17 @@ def checked_functions(loss: Loss, f: Classifier) -> None:
 
 def outputs_of(f: Classifier, x: Tensor, name: str = "model") -> Tensor:
     """The outputs, (B,) or (B, k): what f returns, or its ``.logits``."""
-    return checks.logits(f(x), x, single=True, name=name)
+    found = checks.logits(f(x), x, single=True, name=name)
+    checks.floating(found, f"what {name} returns")
+    return found
+
+
+def differentiable_outputs(f: Classifier, leaf: Tensor) -> Tensor:
+    """The same, of which autograd sees the way from the images."""
+    outputs = outputs_of(f, leaf, "f")
+    ways = (node for node in autograd_nodes(outputs) if getattr(node, "variable", None) is leaf)
+    checks.differentiable(leaf if next(ways, None) else None, "f")
+    return outputs
 
 
 def losses_of(loss: Loss, outputs: Tensor, y: Any) -> Tensor:
@@ -52,7 +62,7 @@ def loss_slope(loss: Loss, f: Classifier, x: Tensor, y: Any) -> Tensor:
     """The derivative l' of the loss in the outputs at x: a function of the parameters, not of x."""
     with torch.enable_grad():
         outputs = outputs_of(f, x.detach())
-        at = outputs if outputs.requires_grad else outputs.detach().requires_grad_()
+        at = outputs if outputs.requires_grad else outputs.clone().requires_grad_()
         slope = column_gradients(losses_of(loss, at, y)[:, None], at)[:, 0]
     return slope if outputs.requires_grad else slope.detach()
 
@@ -117,8 +127,7 @@ def fixed_statistics(model: Classifier) -> Iterator[None]:
     """Normalisation layers in training mode use the batch's statistics, and move neither their
     running ones nor the singular vectors of spectral normalisation.
     """
-    changes = {layer: _fixing(layer) for layer in layers(model) if own(layer, "training")}
-    with held(changes):
+    with used(model) as training, held({layer: _fixing(layer) for layer in training}):
         yield
 
 
@@ -130,10 +139,26 @@ def _fixing(layer: nn.Module) -> dict:
         return {"training": False}
     hooks = [hook for hook in layer._forward_pre_hooks.values() if isinstance(hook, SpectralNorm)]
     if hooks:  # which read the vectors in evaluation mode, and move them in place in training mode
-        named = [f"{hook.name}_{end}" for hook in hooks for end in "uv"]
-        kept = {name: getattr(layer, name).clone() for name in named}
-        return {"training": False, "_buffers": {**layer._buffers, **kept}}
+        kept, weights = {}, {hook.name: getattr(layer, hook.name) for hook in hooks}
+        for hook in hooks:
+            kept |= _vectors(layer, hook)
+        return {"training": False, "_buffers": {**layer._buffers, **kept}, **weights}
     return {}
+
+
+@torch.no_grad()
+def _vectors(layer: nn.Module, hook: SpectralNorm) -> dict[str, Tensor]:
+    """The singular vectors of a weight; those at random, which no forward pass in training mode
+    has moved, as the first would move them.
+    """
+    u, v = (getattr(layer, f"{hook.name}_{end}").clone() for end in "uv")
+    weight, used = getattr(layer, f"{hook.name}_orig"), getattr(layer, hook.name)
+    if layer.training and (used.device != weight.device or used.data_ptr() == weight.data_ptr()):
+        matrix = hook.reshape_weight_to_matrix(weight)
+        for _ in range(hook.n_power_iterations):
+            v = F.normalize(matrix.mT @ u, dim=0, eps=hook.eps)
+            u = F.normalize(matrix @ v, dim=0, eps=hook.eps)
+    return {f"{hook.name}_u": u, f"{hook.name}_v": v}
 
 
 def replay(device: torch.device) -> Callable[[], AbstractContextManager]:

@@ -41,8 +41,9 @@ class InputNorm(nn.Module):
     """
 
     def check(self, x: Tensor) -> None:
-        """Refuse what are no images for this norm; here any floating tensor is one."""
+        """Refuse what are no images for this norm; here any finite tensor is one."""
         checks.floating(x, "x")
+        checks.bounded(x, "x")
 
     def norm_sq(self, x: Tensor, g: Tensor) -> Tensor:
         """The squared norm of a gradient g at images x, both (B, C, H, W): (B,).
@@ -72,9 +73,11 @@ class Euclidean(InputNorm):
     """
 
     def norm_sq(self, x: Tensor, g: Tensor) -> Tensor:
+        checks.gradient(g, x)
         return (g * g).flatten(1).sum(1)
 
     def direction(self, x: Tensor, g: Tensor) -> Tensor:
+        checks.gradient(g, x)
         return 2 * g
 
 
@@ -113,12 +116,14 @@ class Wasserstein(InputNorm):
 
     def check(self, x: Tensor) -> None:
         """Non-negative images on the graph, of its device and type."""
-        checks.image(self.graph, x)
+        checks.image(self.graph, x, moderate=True)
 
     def norm_sq(self, x: Tensor, g: Tensor) -> Tensor:
+        self._check(x, g)
         return operators.grad_norm_sq(self.graph, x, g) / self.unit(x)
 
     def direction(self, x: Tensor, g: Tensor) -> Tensor:
+        self._check(x, g)
         return 2 * (operators.product(self.graph, x, g) / self.unit(x))
 
     def unit(self, x: Tensor) -> Tensor | float:
@@ -127,6 +132,10 @@ class Wasserstein(InputNorm):
             return 1.0
         mean = operators.mean_diagonal(self.graph, x)
         return mean.where(mean > 0, 1)
+
+    def _check(self, x: Tensor, g: Tensor) -> None:
+        checks.on_graph(self.graph, x, "x")
+        checks.gradient(g, x)
 
 
 class L1(InputNorm):
@@ -150,9 +159,11 @@ class L1(InputNorm):
     """
 
     def norm_sq(self, x: Tensor, g: Tensor) -> Tensor:
+        checks.gradient(g, x)
         return g.abs().flatten(1).sum(1) ** 2
 
     def direction(self, x: Tensor, g: Tensor) -> Tensor:
+        checks.gradient(g, x)
         return 2 * g.abs().sum((1, 2, 3), keepdim=True) * g.sign()
 
 
@@ -177,9 +188,11 @@ class LInf(InputNorm):
     """
 
     def norm_sq(self, x: Tensor, g: Tensor) -> Tensor:
+        checks.gradient(g, x)
         return g.abs().flatten(1).amax(1) ** 2
 
     def direction(self, x: Tensor, g: Tensor) -> Tensor:
+        checks.gradient(g, x)
         size = g.abs()
         largest = size.amax((1, 2, 3), keepdim=True)
         chosen = size == largest
@@ -217,6 +230,6 @@ def input_norm(metric: PixelGraph | InputNorm | str, scale: str | None = "trace"
     if not isinstance(metric, str) or metric not in _NAMED:
         raise ValueError(
             "metric must be a PixelGraph, an InputNorm or one of "
-            f"{', '.join(map(repr, _NAMED))}, got {metric!r}"
+            f"{', '.join(map(repr, _NAMED))}, got {metric!r:.80}"
         )
     return _NAMED[metric]()

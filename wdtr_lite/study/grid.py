@@ -28,7 +28,7 @@ from tqdm import tqdm
 from wdtr_lite import checks, data, training
 from wdtr_lite.data import Dataset
 from wdtr_lite.study.spec import Job, Question
-from wdtr_lite.study.store import Store, given, read, write
+from wdtr_lite.study.store import AGAIN, Store, described, name_of
 from wdtr_lite.training.checkpoint import found_in
 from wdtr_lite.training.lock import held
 
@@ -97,8 +97,11 @@ def complete(networks: Sequence[Network], store: Store) -> list[dict[str, Any] |
     checks.instance(store, "store", Store)
     for network in checks.every(networks, "networks", Network):
         checks.instance(network.config, "config", training.Config)
+        checks.instance(network.questions, "questions", Mapping)
         for name, question in network.questions.items():
+            checks.text(name, "each name in questions")
             checks.instance(question, f"questions[{name!r}]", Question)
+        checks.distinct(["training", *network.questions], "the names in questions, and 'training',")
     if store.root is None:
         return [_here(network) for network in networks]
     missing = [network for network in networks if outcome(network, store) is None]
@@ -121,16 +124,15 @@ def outcome(network: Network, store: Store) -> dict[str, Any] | None:
     ``training``, the ``seconds`` that the training and each measurement took; None where not all
     is there. Of a training that diverged, ``diverged`` says how.
     """
-    folder = store.folder(network.config)
-    if diverged := read(folder / "diverged.json", str):
+    if diverged := store.diverged(network.config):
         return {"diverged": diverged}
     measured = {
-        name: read(store.file(network.config, question))
+        name: store.measured(network.config, question)
         for name, question in network.questions.items()
     }
     if None in measured.values():
         return None
-    run = _finished(network.config, folder)
+    run = _finished(network.config, store.folder(network.config))
     return run and _outcome(run, measured)
 
 
@@ -141,9 +143,9 @@ def progress(configs: Sequence[training.Config], store: Store) -> list[tuple[flo
     rate = cache(_images_per_second)
     found = []
     for config in configs:
-        folder = store.folder(config)
-        history = training.load(folder).history if found_in(folder) else []
-        epochs = 0 if (folder / "diverged.json").exists() else config.epochs - len(history)
+        run = _begun(config, store.folder(config))
+        history = run.history if run else []
+        epochs = 0 if store.diverged(config) else config.epochs - len(history)
         images = config.images or len(dataset_of(config.data, config.split).split[config.part])
         kind = replace(
             config,
@@ -204,12 +206,12 @@ def work(network: Network, root: Path) -> str:
 
 def _worked(network: Network, store: Store) -> str:
     config, folder = network.config, store.folder(network.config)
-    if read(folder / "diverged.json", str):
+    if store.diverged(config):
         return "diverged"
     try:
         run = trained(config, store.root)
     except training.Divergence as error:
-        write(folder / "diverged.json", str(error))
+        store.keep_divergence(config, str(error))
         return "diverged"
     with held(folder):
         measured = _measured(network, run, store).values()
@@ -221,7 +223,7 @@ def _merged(networks: list[Network]) -> list[Network]:
     merged: dict[training.Config, dict[str, Question]] = {}
     for config, questions in networks:
         merged.setdefault(config, {}).update(
-            {_described(question): question for question in questions.values()}
+            {described(question): question for question in questions.values()}
         )
     return [Network(*each) for each in merged.items()]
 
@@ -237,17 +239,17 @@ def _here(network: Network) -> dict[str, Any]:
 def _measured(network: Network, run: training.Run, store: Store) -> dict[str, dict]:
     measured = {}
     for name, question in network.questions.items():
-        file = store.file(network.config, question) if store.root else None
-        if file and (known := read(file)) is not None:
+        known = store.measured(network.config, question) if store.root else None
+        if known is not None:
             measured[name] = known
             continue
         began = time.perf_counter()
         found = question(run.model, dataset_of(network.config.data, network.config.split))
         seconds = round(time.perf_counter() - began, 2)
-        told = {"question": _described(question), "seconds": seconds, "measurement": found}
-        measured[name] = told
-        if file:
-            write(file, told)
+        found = checks.as_json(found, f"the answer to the question {question.name!r}")
+        measured[name] = {"measurement": found, "seconds": seconds}
+        if store.root:
+            store.keep(network.config, question, found, seconds)
     return measured
 
 
@@ -342,14 +344,20 @@ def _images_per_second(config: training.Config) -> float:
         torch.set_num_threads(threads)
 
 
-def _described(question: Question) -> str:
-    return f"{question.name} {json.dumps(given(question), sort_keys=True)}"
-
-
 def _finished(config: training.Config, folder: Path, device: str = "cpu") -> training.Run | None:
     """The run in a folder, once all of its epochs are done."""
-    run = training.load(folder, device=device) if found_in(folder) else None
+    run = _begun(config, folder, device)
     return run if run and len(run.history) == config.epochs else None
+
+
+def _begun(config: training.Config, folder: Path, device: str = "cpu") -> training.Run | None:
+    """The run in a folder, as far as it is."""
+    if not found_in(folder):
+        return None
+    run = training.load(folder, device=device)
+    if run.config != config:
+        raise ValueError(f"{folder} holds the network {name_of(run.config)!r}: {AGAIN}")
+    return run
 
 
 def _name(config: training.Config) -> str:

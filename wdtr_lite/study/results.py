@@ -3,6 +3,8 @@
 ``python -m wdtr_lite experiment NAME --profile full`` runs one and writes ``results/NAME.json``.
 """
 
+import hashlib
+import io
 import os
 import platform
 import subprocess
@@ -10,13 +12,12 @@ import textwrap
 import time
 from dataclasses import replace
 from datetime import UTC, datetime
-from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from wdtr_lite import checks, training
 from wdtr_lite.study import grid
@@ -86,7 +87,7 @@ def run(
     -------
     dict
         ``experiment``, ``profile``, ``config``, ``data`` (its source and split), ``result``,
-        ``provenance``.
+        ``provenance``; where weights are written too, their checksums (SHA-256), ``weights``.
 
     Raises
     ------
@@ -94,14 +95,14 @@ def run(
         If a process that trains is killed, or the scheduler: the same call goes on.
     """
     experiment, began = declared(name, profile), time.monotonic()
-    quick = profile == "quick"
-    store = Store(None if quick else _networks(), cluster, finished)
+    quick, store = profile == "quick", Store(_networks(), cluster, finished)
     if finished and not experiment.trains:
         raise ValueError(f"{name} has no networks that could be finished")
     if quick and (finished or cluster):
         raise ValueError(
             "finished and cluster are for the profiles cpu and full: quick stores nothing"
         )
+    store = Store() if quick else store
     chosen, path = decided(name, profile), path_of(name, profile)
     dataset = grid.dataset_of(*experiment.source)
     if not quick:
@@ -118,24 +119,39 @@ def run(
         "provenance": provenance(command, time.monotonic() - began),
     }
     if not quick:
-        _write(report, store)
-        for method, weights in experiment.publish(result, store).items():
-            file = path_of(name, profile, f"_{method}.pt")
-            replace_file(file, partial(torch.save, weights))
+        _check_told(report, store)
+        if weights := experiment.publish(result, store):
+            report["weights"] = {
+                method: _published(path_of(name, profile, f"_{method}.pt"), each)
+                for method, each in weights.items()
+            }
+        write(path, report, indent=1)
     return report
 
 
-def _write(report: dict[str, Any], store: Store) -> None:
+def _check_told(report: dict[str, Any], store: Store) -> None:
+    """Not less than the file does."""
     name, profile = report["experiment"], report["profile"]
     path, known = path_of(name, profile), found(name, profile)
     before = _told(known["result"]) if known else 0
     if store.finished and _told(report["result"]) < max(1, before):
         raise ValueError(f"less of {name} is finished in {store.root} than {path} tells already")
-    write(path, report, indent=1)
 
 
 def _told(result: dict[str, Any]) -> int:
     return sum("missing" not in row for row in [*result.get("search", []), *result["rows"]])
+
+
+def _published(file: Path, weights: dict[str, Tensor]) -> str:
+    """The checksum of the file that holds them from now on."""
+    content = io.BytesIO()  # torch makes another error of a full disk's
+    torch.save(weights, content)
+    replace_file(file, lambda stream: stream.write(content.getbuffer()))
+    return _checksum(file)
+
+
+def _checksum(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
 def network(method: str, profile: str = "cpu") -> nn.Module:
@@ -149,19 +165,16 @@ def network(method: str, profile: str = "cpu") -> nn.Module:
     profiles = tuple(each for each in EXPERIMENTS["table1"] if each != "quick")
     checks.option(profile, "profile", profiles)
     report = stored("table1", profile)
-    chosen, rows = report["result"]["chosen"], report["result"]["rows"]
+    chosen, rows = report["result"].part("chosen"), report["result"]["rows"]
     trained = [row for row in rows if row["method"] in chosen and "wrong" in row]
     checks.option(method, "method", tuple(dict.fromkeys(row["method"] for row in trained)))
     row = next(row for row in trained if row["method"] == method)
-    config = (
-        Networks(**report["config"]["networks"]).job(method, row["setting"], row["seed"]).config
-    )
+    networks = Networks(**report["config"]["networks"])
+    config = networks.job(method, row["setting"], row["seed"]).config
     path = path_of("table1", profile, f"_{method}.pt")
-    weights = tensors_in(path, AGAIN)
-    try:
-        return training.network(config, weights)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{path} is damaged: {AGAIN}") from error
+    if _checksum(path) != report.part("weights")[method]:
+        raise ValueError(f"{path} is damaged or another network's: {AGAIN}")
+    return training.network(config, tensors_in(path, AGAIN))
 
 
 def progress(name: str, profile: str) -> list[tuple[dict[str, Any], float, float]]:
@@ -211,9 +224,14 @@ def report_in(path: Path) -> Told:
     """What a file of ``results/`` says."""
     report = read(path)
     report.part("provenance")
-    if not path.stem.startswith("benchmark_"):
+    if path.stem.startswith("benchmark_"):
+        held = report["name"]
+    else:
+        held = path_of(report.part("experiment", str), report.part("profile", str)).stem
         report.part("config")
-        report.part("result").part("rows", list)
+        report.part("result").parts("rows")
+    if held != path.stem:
+        raise ValueError(f"{path} holds {held!r}: {AGAIN}")
     return report
 
 
@@ -236,7 +254,7 @@ def provenance(command: str, seconds: float) -> dict[str, Any]:
         Wall time of the measurement.
     """
     checks.text(command, "command")
-    checks.number(seconds, "seconds")
+    seconds = checks.number(seconds, "seconds")
     return {
         "command": command,
         "date": datetime.now(UTC).date().isoformat(),
@@ -283,13 +301,27 @@ def network_minutes(report: dict[str, Any]) -> float | None:
     command; None without.
     """
     checks.instance(report, "report", dict)
-    result = report.get("result", {})
-    rows = [row for row in [*result.get("search", []), *result.get("rows", [])] if "seconds" in row]
-    trained = {  # in search and rows it is one network
-        (row["method"], row["seed"], row["seconds"]["training"]) for row in rows
-    }
-    asked = sum(sum(row["seconds"].values()) - row["seconds"]["training"] for row in rows)
-    return (sum(seconds for *_, seconds in trained) + asked) / 60 if rows else None
+    result = checks.held({"result": {}, **report}, "report", "result", dict)
+    trained, asked = set(), []
+    for part in ("search", "rows"):
+        name = f"report['result'][{part!r}]"
+        for k, row in enumerate(checks.every(result.get(part, []), name, dict)):
+            if "seconds" in row:
+                network, seconds = _took(row, f"{name}[{k}]")
+                trained.add(network)  # in search and rows it is one
+                asked.append(seconds)
+    return (sum(seconds for *_, seconds in trained) + sum(asked)) / 60 if asked else None
+
+
+def _took(row: dict[str, Any], name: str) -> tuple[tuple[str, int, float], float]:
+    """A network with the seconds of its training, and those of what it was asked."""
+    method = checks.held(row, name, "method", str)
+    seed = checks.held(row, name, "seed", int)
+    seconds = checks.held(row, name, "seconds", dict)
+    for key, value in seconds.items():
+        checks.number(value, f"{name}['seconds'][{key!r}]")
+    training = checks.held(seconds, f"{name}['seconds']", "training")
+    return (method, seed, training), sum(seconds.values()) - training
 
 
 def describe(report: dict[str, Any]) -> str:
@@ -298,11 +330,15 @@ def describe(report: dict[str, Any]) -> str:
     The time is that of the command or, where networks were trained, :func:`network_minutes`.
     """
     checks.instance(report, "report", dict)
-    checks.held(report, "report", "provenance")
-    origin = report["provenance"]
-    versions = ", ".join(f"{name} {number}" for name, number in origin["versions"].items())
-    minutes, spent = f"{origin['wall_seconds'] / 60:.0f} minutes", network_minutes(report)
+    origin, name = checks.held(report, "report", "provenance", dict), "report['provenance']"
+    device, date, commit, command = (
+        checks.held(origin, name, key, str) for key in ("device", "date", "commit", "command")
+    )
+    libraries = checks.held(origin, name, "versions", dict).items()
+    versions = ", ".join(f"{library} {number}" for library, number in libraries)
+    wall = checks.number(checks.held(origin, name, "wall_seconds"), f"{name}['wall_seconds']")
+    minutes, spent = f"{wall / 60:.0f} minutes", network_minutes(report)
     if spent is not None:
         minutes = f"{spent:.0f} network-minutes"
-    told = f"{origin['device']}; {minutes} on {origin['date']}; commit {origin['commit']}"
-    return "\n".join([told, *textwrap.wrap(versions, 76), origin["command"]])
+    told = f"{device}; {minutes} on {date}; commit {commit}"
+    return "\n".join([told, *textwrap.wrap(versions, 76), command])

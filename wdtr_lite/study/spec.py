@@ -6,6 +6,7 @@ A new experiment is a new file in this folder: a frozen dataclass of its options
 
 import json
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, fields, replace
 from types import NoneType
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
@@ -68,7 +69,8 @@ class Networks:
     dataset, split : str
         As in :func:`wdtr_lite.data.load`.
     training : dict
-        Fields of :class:`~wdtr_lite.training.Config` that all networks share.
+        Fields of :class:`~wdtr_lite.training.Config` that all networks share, others than
+        ``data``, ``split``, ``method`` and ``seed``, which are told here.
     search : dict
         Those that differ while choosing.
     candidates : dict of str to list of dict
@@ -92,25 +94,39 @@ class Networks:
     def __post_init__(self):
         checks.text(self.dataset, "dataset")
         checks.instance(self.split, "split", (str, NoneType))
-        for seed in checks.some(self.seeds, "seeds"):
-            checks.whole(seed, "seeds", 0)
-        settings = {"training": self.training, "search": self.search}
-        for method, candidates in checks.some(self.candidates, "candidates", dict).items():
-            for k, setting in enumerate(checks.some(candidates, f"candidates[{method!r}]")):
-                settings[f"candidates[{method!r}][{k}]"] = setting
+        seeds = tuple(checks.whole(seed, "seeds", 0) for seed in checks.some(self.seeds, "seeds"))
+        checks.distinct(seeds, "seeds")
+        object.__setattr__(self, "seeds", seeds)
+        methods = tuple(checks.some(self.candidates, "candidates", dict))
         for part in ("initial", "also"):
             checks.instance(getattr(self, part), part, dict)
-            settings |= {f"{part}[{name!r}]": each for name, each in getattr(self, part).items()}
-        allowed = tuple(each.name for each in fields(training.Config))
-        for name, setting in settings.items():
+        told = ("data", "split", "method", "seed")
+        allowed = tuple(each.name for each in fields(training.Config) if each.name not in told)
+        for name, setting in self._settings():
             checks.instance(setting, name, dict)
             for key in setting:
-                checks.option(key, f"a field in {name}", allowed)
+                more = ("method",) if name.startswith("also") else ()
+                checks.option(key, f"a field in {name}", allowed + more)
+        for method in self.initial:
+            checks.option(method, "a method in initial", methods)
         for name, setting in self.also.items():
-            checks.held(setting, f"also[{name!r}]", "method")
+            checks.text(name, "a name in also")
+            method = checks.held(setting, f"also[{name!r}]", "method")
+            checks.option(method, f"also[{name!r}]['method']", methods)
+        checks.distinct([*methods, *self.also], "the names in candidates and also")
         self.grid()  # Config checks the values
         self.final(self.firsts())
         self.final(self.initial)
+
+    def _settings(self) -> Iterator[tuple[str, Setting]]:
+        """All of them, by where they stand."""
+        yield from (("training", self.training), ("search", self.search))
+        for method, settings in self.candidates.items():
+            for k, setting in enumerate(checks.some(settings, f"candidates[{method!r}]")):
+                yield f"candidates[{method!r}][{k}]", setting
+        for part in ("initial", "also"):
+            for name, setting in getattr(self, part).items():
+                yield f"{part}[{name!r}]", setting
 
     @property
     def leave_a_choice(self) -> bool:

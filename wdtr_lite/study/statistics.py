@@ -1,7 +1,7 @@
 """Rows of networks made into numbers of a table."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -34,13 +34,12 @@ def across_seeds(rows: list[dict], condition: str, **labels: object) -> dict:
     dict
         ``mean``, ``sd`` (None of one seed, both of none) and ``n``.
     """
-    chosen = [
-        row
-        for row in checks.every(rows, "rows", dict)
+    errors = [
+        _error(row, f"rows[{k}]", condition, "condition")
+        for k, row in enumerate(checks.every(rows, "rows", dict))
         if all(_under(name, row, "label") == value for name, value in labels.items())
         and "wrong" in row
     ]
-    errors = [_error(row, condition) for row in chosen]
     return {
         "mean": float(np.mean(errors)) if errors else None,
         "sd": float(np.std(errors, ddof=1)) if len(errors) > 1 else None,
@@ -55,21 +54,41 @@ def choose(
     among those whose natural error is at most `allowance` above that of plain training (method
     ``"none"``); without any, that of the lowest natural error.
     """
-    checks.number(allowance, "allowance")
-    checks.every(conditions, "conditions", str)
-    search = [row for row in checks.every(search, "search", dict) if "wrong" in row]
-    plain = [_error(row, "natural") for row in search if row["method"] == "none"]
+    allowance = checks.number(allowance, "allowance")
+    checks.every(checks.some(conditions, "conditions"), "conditions", str)
+    found = [
+        _Found(
+            checks.held(row, f"search[{k}]", "method", str),
+            checks.held(row, f"search[{k}]", "setting", dict),
+            _error(row, f"search[{k}]", "natural", "a condition"),
+            sum(_error(row, f"search[{k}]", each, "conditions") for each in conditions),
+        )
+        for k, row in enumerate(checks.every(search, "search", dict))
+        if "wrong" in row
+    ]
+    plain = [each.natural for each in found if each.method == "none"]
     limit, chosen = min(plain, default=float("inf")) + allowance, {}
-    for row in sorted(search, key=lambda row: sum(_error(row, name) for name in conditions)):
-        if _error(row, "natural") <= limit:
-            chosen.setdefault(row["method"], row["setting"])
-    for row in sorted(search, key=lambda row: _error(row, "natural")):
-        chosen.setdefault(row["method"], row["setting"])
+    for each in sorted(found, key=lambda each: each.errors):
+        if each.natural <= limit:
+            chosen.setdefault(each.method, each.setting)
+    for each in sorted(found, key=lambda each: each.natural):
+        chosen.setdefault(each.method, each.setting)
     return chosen
 
 
-def _error(row: dict, condition: str) -> float:
-    return _under(condition, row["wrong"], "condition") / row["n"][condition]
+class _Found(NamedTuple):
+    method: str
+    setting: dict[str, Any]
+    natural: float  # error
+    errors: float  # summed over the conditions
+
+
+def _error(row: dict, name: str, condition: str, argument: str) -> float:
+    wrong, counts = (checks.held(row, name, part, dict) for part in ("wrong", "n"))
+    errors = _under(condition, wrong, argument)
+    n = checks.held(counts, f"{name}['n']", condition)
+    n = checks.whole(n, f"{name}['n'][{condition!r}]")
+    return checks.whole(errors, f"{name}['wrong'][{condition!r}]", 0, n) / n
 
 
 def _under(key: str, row: dict, name: str) -> Any:

@@ -3,11 +3,16 @@
 A network has a folder named by the fields of its configuration that are not as by default, a
 measurement a file named by its question and the question's options: a field or an option that is
 added later changes no name. What was stored under the names before these is found and renamed.
+
+Each file says of which network and question it is, and holds its checksum; what was stored before
+there were any is taken as it is.
 """
 
 import hashlib
 import json
+import math
 import re
+import zlib
 from contextlib import suppress
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from pathlib import Path
@@ -18,7 +23,7 @@ from wdtr_lite.study import legacy
 from wdtr_lite.study.spec import Question
 from wdtr_lite.training.checkpoint import replace_file
 
-__all__ = ["AGAIN", "Store", "Told", "given", "read", "write"]
+__all__ = ["AGAIN", "Store", "Told", "described", "given", "name_of", "read", "write"]
 
 FORMAT = 2  # of the names; 1 is legacy's
 
@@ -50,14 +55,14 @@ class Store:
             object.__setattr__(self, "root", checks.folder(self.root, "root"))
         if self.cluster is not None:
             checks.text(self.cluster, "cluster")
-        checks.flag(self.finished, "finished")
+        object.__setattr__(self, "finished", checks.flag(self.finished, "finished"))
+        if self.root is None and (self.cluster or self.finished):
+            raise ValueError("root must be given with cluster or finished, got None")
 
     def folder(self, config: training.Config) -> Path:
-        """Of a network: ``DATA-MODEL-METHOD-sSEED-HASH``."""
+        """Of a network, with its :func:`name_of`."""
         assert self.root is not None
-        shown = f"{config.data}-{config.model}-{config.method}-s{config.seed}"
-        name = re.sub(r"[^\w.-]", "_", shown) + "-" + _hash(given(config))
-        folder, before = self.root / name, legacy.folder(config)
+        folder, before = self.root / name_of(config), legacy.folder(config)
         if before and not folder.exists():
             with suppress(FileNotFoundError):
                 (self.root / before).rename(folder)
@@ -66,7 +71,7 @@ class Store:
     def file(self, config: training.Config, question: Question) -> Path:
         """Of a measurement: ``QUESTION-HASH.json`` in the network's folder."""
         folder, options = self.folder(config), given(question)
-        checks.as_json(options, f"the question {question.name!r}")
+        checks.as_json(options, f"the question {question.name!r}, its options,")
         file = folder / f"{question.name}-{_hash(options)}.json"
         if not file.exists():
             for before in legacy.files(question.name, options):
@@ -74,6 +79,52 @@ class Store:
                     write(file, legacy.measurement(known))
                     (folder / before).unlink(missing_ok=True)
         return file
+
+    def measured(self, config: training.Config, question: Question) -> "Told | None":
+        """What is stored of a question: its ``measurement``, and the ``seconds`` that it took."""
+        file = self.file(config, question)
+        told = read(file)
+        if told is not None:
+            _, seconds = told["measurement"], told["seconds"]
+            _check_owner(told, network=name_of(config), question=described(question))
+            try:
+                checks.number(seconds, "seconds")
+            except (TypeError, ValueError) as error:
+                raise ValueError(f"{file} is damaged, {error}: {AGAIN}") from error
+        return told
+
+    def keep(
+        self, config: training.Config, question: Question, measurement: Any, seconds: float
+    ) -> None:
+        owner = {"network": name_of(config), "question": described(question)}
+        told = {**owner, "seconds": seconds, "measurement": measurement}
+        write(self.file(config, question), told)
+
+    def diverged(self, config: training.Config) -> str | None:
+        """How the training diverged, if it did."""
+        file = self.folder(config) / "diverged.json"
+        told = read(file, (str, dict))  # once it was the text alone
+        if isinstance(told, Told):
+            _check_owner(told, network=name_of(config))
+            told = told.part("diverged", str)
+        if told == "":
+            raise ValueError(f"{file} holds '' in place of what happened: {AGAIN}")
+        return told
+
+    def keep_divergence(self, config: training.Config, says: str) -> None:
+        file = self.folder(config) / "diverged.json"
+        write(file, {"network": name_of(config), "diverged": says})
+
+
+def name_of(config: training.Config) -> str:
+    """Of a network: ``DATA-MODEL-METHOD-sSEED-HASH``."""
+    shown = f"{config.data}-{config.model}-{config.method}-s{config.seed}"
+    return re.sub(r"[^\w.-]", "_", shown) + "-" + _hash(given(config))
+
+
+def described(question: Question) -> str:
+    """A question's name and options."""
+    return f"{question.name} {json.dumps(given(question), sort_keys=True)}"
 
 
 def given(value: Any) -> Any:
@@ -106,27 +157,60 @@ class Told(dict):
         """What is there under a key, of the kind."""
         return _of(kind, self[key], self.file)
 
+    def parts(self, key: str) -> "list[Told]":
+        """The objects of the list there."""
+        return [_of(dict, each, self.file) for each in self.part(key, list)]
 
-def read(file: Path, kind: type = dict) -> Any:
+
+def read(file: Path, kind: type | tuple[type, ...] = dict) -> Any:
     """What a file says, of the kind; None where it is not there."""
     try:
-        found = json.loads(file.read_text(), object_hook=lambda values: Told(values, file))
+        found = json.loads(
+            file.read_text(),
+            object_hook=lambda values: Told(values, file),
+            parse_float=_finite,
+            parse_constant=_finite,
+        )
+        if isinstance(found, Told) and found.pop("checksum", None) not in (None, _checksum(found)):
+            raise ValueError("the checksum differs")
     except FileNotFoundError:
         return None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{file} is damaged: {AGAIN}") from error
     return _of(kind, found, file)
 
 
-def _of(kind: type, found: Any, file: Path) -> Any:
+def _finite(text: str) -> float:
+    if not math.isfinite(value := float(text)):
+        raise ValueError(f"{text} is no number of JSON")
+    return value
+
+
+def _checksum(values: dict[str, Any]) -> int:
+    return zlib.crc32(json.dumps(values, sort_keys=True).encode())
+
+
+def _of(kind: type | tuple[type, ...], found: Any, file: Path) -> Any:
     if not isinstance(found, kind):
-        raise ValueError(f"{file} holds {found!r:.40} in place of a {kind.__name__}: {AGAIN}")
+        kinds = kind if isinstance(kind, tuple) else (kind,)
+        names = " or ".join(each.__name__ for each in kinds)
+        raise ValueError(f"{file} holds {found!r:.40} in place of a {names}: {AGAIN}")
     return found
 
 
-def write(file: Path, value: object, indent: int | None = None) -> None:
-    """As JSON, so that a kill at any time leaves the old file or the new one, whole."""
-    text = json.dumps(value, indent=indent) + "\n"
+def _check_owner(told: Told, **owner: str) -> None:
+    """Of the network, and to the question, that it is taken for; once that was not told."""
+    for name, expected in owner.items() if "network" in told else ():
+        if told[name] != expected:
+            raise ValueError(f"{told.file} is of the {name} {told[name]!r:.200}: {AGAIN}")
+
+
+def write(file: Path, value: dict[str, Any], indent: int | None = None) -> None:
+    """As JSON, with its checksum, so that a kill at any time leaves the old file or the new one,
+    whole.
+    """
+    value = checks.as_json(value, f"what {file} is to hold")
+    text = json.dumps({**value, "checksum": _checksum(value)}, indent=indent) + "\n"
     replace_file(file, lambda stream: stream.write(text.encode()))
 
 

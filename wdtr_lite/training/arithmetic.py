@@ -1,11 +1,22 @@
-"""The arithmetic of a step, and torch's settings of it as they were before."""
+"""The arithmetic of a step, and torch's settings of it as they were before.
+
+The settings are the process's own: threads whose steps need the same ones share them, others take
+turns, and the last one out leaves them as the first one found them.
+"""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from threading import Condition, get_ident
 from typing import Any
 
 import torch
 from torch.backends import cudnn
+
+_LOCK = Condition()
+_INSIDE: list[tuple[int, bool]] = []
+"""Of each step its thread, and whether it is in TF32."""
+_BEFORE: list[tuple[int, ExitStack]] = []
+"""The settings to go back to, once no more steps are inside than were then."""
 
 
 @contextmanager
@@ -15,11 +26,32 @@ def arithmetic(precision: str, device: torch.device) -> Iterator[None]:
     """
     tf32 = precision == "tf32" and device.type == "cuda"
     bfloat16 = torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")
-    with _restored_by_operation(), _restored(), bfloat16:
-        torch.set_float32_matmul_precision("high" if tf32 else "highest")
-        cudnn.enabled, cudnn.benchmark, cudnn.deterministic = True, False, True
-        cudnn.allow_tf32 = tf32
+    with _set(tf32), bfloat16:
         yield
+
+
+@contextmanager
+def _set(tf32: bool) -> Iterator[None]:
+    me = get_ident()
+    with _LOCK:
+        _LOCK.wait_for(lambda: all(other == tf32 for thread, other in _INSIDE if thread != me))
+        if all(thread == me for thread, _ in _INSIDE):
+            with ExitStack() as before:
+                before.enter_context(_restored_by_operation())
+                before.enter_context(_restored())
+                torch.set_float32_matmul_precision("high" if tf32 else "highest")
+                cudnn.enabled, cudnn.benchmark, cudnn.deterministic = True, False, True
+                cudnn.allow_tf32 = tf32
+                _BEFORE.append((len(_INSIDE), before.pop_all()))
+        _INSIDE.append((me, tf32))
+    try:
+        yield
+    finally:
+        with _LOCK:
+            _INSIDE.remove((me, tf32))
+            while _BEFORE and _BEFORE[-1][0] >= len(_INSIDE):
+                _BEFORE.pop()[1].close()
+            _LOCK.notify_all()
 
 
 @contextmanager

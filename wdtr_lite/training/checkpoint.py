@@ -8,13 +8,17 @@ import os
 import uuid
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
+from threading import RLock, get_ident
 from typing import IO, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.module import register_module_parameter_registration_hook
+from torch.nn.parameter import is_lazy
 from torch.optim import Optimizer
 
 from wdtr_lite import checks, data, models
@@ -61,14 +65,15 @@ def load(
     state = read(folder)
     if model is None:
         check_makeable(state, folder)
-        model = _blank(state["config"], **state["sizes"])
+        with _usable(path_in(folder)):
+            model = _blank(state["config"], state["model"], **state["sizes"])
     restore(model, state["model"], path_in(folder))
     return Run(model.to(device).eval(), metrics(folder, state), state["config"])
 
 
 def trained_on(folder: str | os.PathLike, dataset: data.Dataset) -> bool:
     """Whether a run was trained on these images and labels, by their checksum: not if it was given
-    others of the data set's name.
+    others of the data set's name. Of other parts, as the test images, a run knows nothing.
     """
     state = read(checks.folder(folder))
     try:
@@ -93,27 +98,40 @@ def network(
     """
     checks.instance(config, "config", Config)
     checks.weights(weights, "weights")
-    checks.whole(classes, "classes")
-    checks.whole(channels, "channels")
-    model = _blank(config, classes, channels)
+    classes, channels = checks.size(classes, "classes"), checks.size(channels, "channels")
+    model = _blank(config, weights, classes, channels)
     checks.same_types(weights, model, "weights")
     try:
         model.load_state_dict(weights)
     except RuntimeError as error:
-        raise ValueError(f"weights must be of the network of {config}: {error}") from error
+        sizes = f"classes={classes} and channels={channels}"
+        raise ValueError(
+            f"weights must be of the network of {config} with {sizes}: {error}"
+        ) from error
     return model.eval()
 
 
-def _blank(config: Config, classes: int, channels: int) -> nn.Module:
-    """The network of a configuration, for weights trained before."""
-    return untrained(config, classes, [0.0] * channels, [1.0] * channels)
+def _blank(config: Config, weights: dict[str, Tensor], classes: int, channels: int) -> nn.Module:
+    """The network of a configuration, for weights trained before; not one that is much larger."""
+    stored = sum(weight.numel() for weight in weights.values())
+    largest = max(stored, 2**24)
+    return untrained(config, classes, [0.0] * channels, [1.0] * channels, largest)
 
 
-def untrained(config: Config, classes: int, mean: list[float], std: list[float]) -> nn.Module:
+_DRAWING = RLock()  # one network at a time from torch's global generator
+
+
+def untrained(
+    config: Config, classes: int, mean: list[float], std: list[float], largest: int = 2**28
+) -> nn.Module:
     """The network for images of this mean and standard deviation of each channel, its weights drawn
-    from the seed, torch's global generators left as they are.
+    from the seed, torch's global generators left as they are; none of more than so many numbers.
     """
-    with torch.random.fork_rng(devices=[]):
+    checks.option(config.model, "model", tuple(models.MODELS))
+    what = (
+        f"model={config.model!r} of width={config.width!r}, {classes} classes, {len(mean)} channels"
+    )
+    with _DRAWING, _sized(largest, what), torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(config.seed)
         return models.build(
             config.model,
@@ -124,6 +142,23 @@ def untrained(config: Config, classes: int, mean: list[float], std: list[float])
             activation=config.activation,
             width=config.width,
         )
+
+
+@contextmanager
+def _sized(largest: int, what: str) -> Iterator[None]:
+    """Refuse a weight of more numbers before its memory is written to, and what has no place."""
+    me = get_ident()
+
+    def check(module: nn.Module, name: str, weight: nn.Parameter | None) -> None:
+        if weight is None or is_lazy(weight) or get_ident() != me or weight.numel() <= largest:
+            return
+        raise ValueError(f"{what} has a weight {tuple(weight.shape)} of over {largest} numbers")
+
+    try:
+        with register_module_parameter_registration_hook(check):
+            yield
+    except RuntimeError as error:
+        raise ValueError(f"{what} cannot be made here: {error}") from error
 
 
 def check_makeable(state: dict[str, Any], folder: Path) -> None:
@@ -170,8 +205,14 @@ def found_in(folder: Path) -> bool:
     return path_in(folder).exists()
 
 
+def stored_in(folder: Path | None) -> dict[str, Any] | None:
+    """The checkpoint of a folder, if there are both."""
+    return read(folder) if folder and found_in(folder) else None
+
+
 def tensors_in(path: Path, advice: str) -> Any:
     """What torch saved in a file, on the CPU, its checksums compared."""
+    checks.regular(path)
     with open(path, "rb") as stream:
         try:
             if damaged := zipfile.ZipFile(stream).testzip():  # torch looks at no checksum
@@ -193,12 +234,18 @@ def read(folder: Path) -> dict[str, Any]:
             f"{folder} holds no checkpoint.pt: train with folder={str(folder)!r} first"
         )
     state = tensors_in(path, f"delete {folder} and train anew")
-    try:
+    with _usable(path):
         return _checked(state)
+
+
+@contextmanager
+def _usable(path: Path) -> Iterator[None]:
+    try:
+        yield
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(
             f"{path} cannot be used here, {error}: register what it names, use the version that "
-            f"wrote it, or delete {folder} and train anew"
+            f"wrote it, or delete {path.parent} and train anew"
         ) from error
 
 
@@ -223,7 +270,9 @@ def _checked(state: Any) -> dict[str, Any]:
     checks.instance(sizes, "sizes", dict)
     sizes = {name: sizes.get(name) for name in ("classes", "channels")}
     for name, size in sizes.items():
-        checks.whole(size, name)
+        checks.size(size, name)
+    checks.whole(state.get("metrics", 0), "metrics", 0)
+    checks.whole(state.get("threads", 1), "threads")
     return state | {"config": config, "given": given, "sizes": sizes}
 
 
@@ -239,6 +288,7 @@ def _config(options: dict[str, Any]) -> Config:
 def metrics(folder: Path, state: dict[str, Any]) -> list[dict[str, Any]]:
     """The lines of the checkpoint's epochs."""
     path, epochs = folder / "metrics.jsonl", state["epoch"]
+    checks.regular(path)
     lines = path.read_bytes().splitlines(keepends=True)[:epochs] if path.exists() else []
     try:
         if len(lines) < epochs:
@@ -246,7 +296,7 @@ def metrics(folder: Path, state: dict[str, Any]) -> list[dict[str, Any]]:
         if state.get("metrics", zlib.crc32(b"".join(lines))) != zlib.crc32(b"".join(lines)):
             raise ValueError("its checksum differs")
         return [_line(line, epoch) for epoch, line in enumerate(lines, 1)]
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RecursionError) as error:
         raise ValueError(f"{path} is damaged, {error}: delete {folder} and train anew") from error
 
 

@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import Field, dataclass, field, fields
+from functools import partial
 from types import UnionType
 from typing import Any, get_args
 
@@ -19,12 +20,13 @@ def _option(
     choices: Collection = (),
     *,
     names: Callable[[], Iterable[str]] = tuple,
-    least: int = 1,
+    check: Callable[[Any, str], Any] | None = None,
 ) -> Any:
     """A field and its help. One of `choices` if there are any; `names` are what the command line
-    offers of a field that takes others too; `least` is the smallest whole number.
+    offers of a field that takes others too; `check` returns the value as plain Python, by default
+    that of the field's type.
     """
-    metadata = {"help": text, "choices": choices, "names": names, "least": least}
+    metadata = {"help": text, "choices": choices, "names": names, "check": check}
     return field(default=default, metadata=metadata)
 
 
@@ -33,7 +35,9 @@ class Config:
     """What a training run depends on; the defaults are those of Appendix D, without a penalty.
 
     Each field is an option of ``python -m wdtr_lite train``, whose ``--help`` explains it. One that
-    the method does not use is refused, unless it is as by default. The same configuration gives the
+    the method does not use is refused, unless it is as by default. Lengths are in pixels of a side
+    (radius), in intensities of [0, 1] (epsilon, and eta of noise) or in epochs (epochs, warmup,
+    milestones); eta of a penalty, rates and momentum have no unit. The same configuration gives the
     same weights on a CPU of the same kind, with the same versions and number of threads; else they
     differ by rounding, which training amplifies.
 
@@ -64,13 +68,13 @@ class Config:
     model: str = _option("resnet20", "network, as in wdtr_lite.models", names=lambda: models.MODELS)
     activation: str = _option("softplus", "activation of the network", models.ACTIVATIONS)
     width: int | None = _option(
-        None, "channels of the network's first stage; default the network's own"
+        None, "channels of the network's first stage; default the network's own", check=checks.size
     )
     method: str = _option("none", "what is added to plain training", METHODS)
     eta: float = _option(
         0.0,
         "of a penalty and of trades: the root of the weight; "
-        "of noise: its standard deviation per pixel, on average",
+        "of noise: its standard deviation per pixel, on average, of intensities in [0, 1]",
     )
     radius: int | None = _option(
         None, "neighbourhood of the pixel graph, in pixels, of the wasserstein methods"
@@ -83,14 +87,18 @@ class Config:
         ("trace", None),
     )
     epsilon: float = _option(
-        0.0, "of fgsm, pgd and trades: the largest change of a pixel, of [0, 1]"
+        0.0,
+        "of fgsm, pgd and trades: the largest change of a pixel, of intensities in [0, 1]",
+        check=checks.intensity,
     )
-    steps: int = _option(7, "of pgd and trades: steps, each of 2.5 epsilon / steps")
+    steps: int = _option(
+        7, "of pgd and trades: how many steps, each of 2.5 epsilon / steps", check=checks.repeats
+    )
     warmup: int = _option(
         0,
         "of fgsm, pgd and trades: epochs in which epsilon grows to its value; "
         "without them training may never start",
-        least=0,
+        check=partial(checks.repeats, least=0),
     )
     augmentation: str = _option(
         "none",
@@ -98,27 +106,37 @@ class Config:
         "or half of them mirrored and all cropped from 4 black pixels more on each side",
         AUGMENTATIONS,
     )
-    epochs: int = _option(200, "passes over the images")
+    epochs: int = _option(200, "how many passes over the images", check=checks.repeats)
     batch_size: int = _option(
         128, "images per step; what is left over at an epoch's end waits for the next epoch's order"
     )
     optimizer: str = _option("sgd", "stochastic gradient descent, or AdamW", OPTIMIZERS)
-    learning_rate: float = _option(0.1, "of the optimizer, in the first epoch")
+    learning_rate: float = _option(
+        0.1, "of the optimizer, in the first epoch: what gradients are multiplied by"
+    )
     schedule: str = _option(
         "milestones", "how the learning rate falls, from epoch to epoch", SCHEDULES
     )
     milestones: tuple[int, ...] = _option(
         (100, 150), "epochs after which the schedule milestones divides the learning rate by 10"
     )
-    momentum: float = _option(0.9, "of sgd; the first beta of adamw")
-    weight_decay: float = _option(1e-4, "of the optimizer")
+    momentum: float = _option(
+        0.9, "of sgd, less than 1; the first beta of adamw", check=checks.below_one
+    )
+    weight_decay: float = _option(
+        1e-4, "of the optimizer: sgd adds so many times the weights to their gradients"
+    )
     precision: str = _option(
         "float32",
         "arithmetic of the network; finite differences stay float32, "
         "and tf32 differs on a GPU only",
         ("float32", "tf32", "bfloat16"),
     )
-    seed: int = _option(0, "of the first weights, the order of the images, the noise", least=0)
+    seed: int = _option(
+        0,
+        "of the first weights, the order of the images, the noise: a whole number",
+        check=partial(checks.whole, least=0, most=2**32 - 1),  # torch's generators have no more
+    )
 
     def __post_init__(self):
         for option in fields(self):
@@ -148,23 +166,19 @@ def _checked(option: Field, value: Any) -> Any:
     if option.metadata["choices"]:
         checks.option(value, name, tuple(option.metadata["choices"]))
         return str(value)
-    if kind is str:
-        checks.text(value, name)
-        return str(value)
-    if kind is int:
-        return _whole(value, name, option.metadata["least"])
-    if kind is float:
-        checks.number(value, name)
-        if value > 1e30:  # nor do float32 and its squares go further
-            raise ValueError(f"{name} must be at most 1e30, got {value}")
-        return float(value)
+    check = option.metadata["check"] or DEFAULT_CHECKS[kind]
+    return check(value, name)
+
+
+def _name(value: str, name: str) -> str:
+    checks.text(value, name)
+    return str(value)
+
+
+def _epochs(value: Iterable[int], name: str) -> tuple[int, ...]:
     if not isinstance(value, (tuple, list)):
         raise TypeError(f"{name} must be a tuple of epochs, got {value!r:.80}")
-    return tuple(_whole(each, name) for each in value)
+    return tuple(checks.repeats(each, name) for each in value)
 
 
-def _whole(value: int, name: str, least: int = 1) -> int:
-    checks.whole(value, name, least)
-    if value >= 2**32:  # torch's generators have no more seeds
-        raise ValueError(f"{name} must be less than 2**32, got {value}")
-    return int(value)
+DEFAULT_CHECKS = {str: _name, int: checks.whole, float: checks.moderate, tuple[int, ...]: _epochs}

@@ -54,6 +54,7 @@ def held(folder: Path) -> Iterator[None]:
 def _name_holder(folder: Path) -> None:
     """Write who we are, and remove what a killed process left."""
     try:
+        (folder / ".holder").unlink(missing_ok=True)  # writing to a pipe may never end
         (folder / ".holder").write_text(f"process {os.getpid()} on {socket.gethostname()}")
     except OSError as error:
         raise _unusable(folder, error) from error

@@ -12,8 +12,10 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from wdtr_lite import checks, data
+from wdtr_lite.models.modes import evaluating
 from wdtr_lite.training import checkpoint, lock
 from wdtr_lite.training.arithmetic import arithmetic
 from wdtr_lite.training.checkpoint import Run
@@ -68,10 +70,12 @@ class Training:
         checks.instance(config, "config", Config)
         checks.instance(model, "model", (nn.Module, type(None)))
         checks.instance(dataset, "dataset", (data.Dataset, type(None)))
-        checks.whole(checkpoint_every, "checkpoint_every")
-        self.device, self.checkpoint_every = checks.device(device), checkpoint_every
+        self.checkpoint_every = checks.whole(checkpoint_every, "checkpoint_every")
+        self.device = checks.device(device)
         self.folder = None if folder is None else checks.folder(folder)
-        dataset = data.load(config.data, split=config.split) if dataset is None else dataset
+        if dataset is None:
+            checks.option(config.data, "data", data.names())
+            dataset = data.load(config.data, split=config.split)
         self.config = config = _recorded(config, model, dataset)
         images, labels = training_images(dataset, config)
         mean, std = mean_and_std(images)
@@ -80,9 +84,13 @@ class Training:
         self.sizes = {"classes": classes, "channels": len(mean)}
         self.images, self.labels = images.to(self.device), labels.to(self.device)
         self.given = model is not None
-        new = checkpoint.untrained(config, classes, mean, std) if model is None else model
-        self.model = checks.trainable(new).to(self.device)
-        self.optimizer = OPTIMIZERS[config.optimizer](self.model.parameters(), config, self.device)
+        if model is None:
+            checks.contrast(std)
+            model = checkpoint.untrained(config, classes, mean, std)
+        self.model = checks.trainable(model).to(self.device)
+        optimizer = OPTIMIZERS[config.optimizer](self.model.parameters(), config, self.device)
+        checks.instance(optimizer, f"what optimizer {config.optimizer!r} returns", Optimizer)
+        self.optimizer = optimizer
         height, width = images.shape[-2:]
         self.objective = METHODS[config.method](config, (height, width), self.device)
         self.generator = torch.Generator(self.device)
@@ -93,9 +101,12 @@ class Training:
         self.rate, self.epsilon = 0.0, 0.0
         self.epoch, self.stored, self.history = 0, 0, []
         with ExitStack() as held:
-            if self.folder:
+            state = checkpoint.stored_in(self.folder)
+            if self.folder and not (state and state["epoch"] >= config.epochs):
                 held.enter_context(lock.held(self.folder))
-            self._restore()
+                state = checkpoint.stored_in(self.folder)
+            if state:
+                self._restore(state)
             self.held = held.pop_all()
         if self.stream:
             self.stream.wait_stream(torch.cuda.current_stream(self.device))
@@ -121,8 +132,11 @@ class Training:
                 yield Step(self.config.batch_size, self._end_epoch(len(batches), start))
         except GeneratorExit:  # other steps may follow
             raise
-        except BaseException:
+        except BaseException as error:
             self.close()
+            if isinstance(error, Exception) and not isinstance(error, (Divergence, OSError)):
+                with evaluating(self.model):
+                    checks.takes(self.model, self.images[:1].float() / 255)
             raise
         self.close()
 
@@ -137,7 +151,9 @@ class Training:
         """Set what the epoch's steps have in common; its batches, in their order."""
         config = self.config
         self.model.train()
-        rate = config.learning_rate * SCHEDULES[config.schedule](config, self.epoch)
+        factor = SCHEDULES[config.schedule](config, self.epoch)
+        factor = checks.number(factor, f"what schedule {config.schedule!r} returns")
+        rate = config.learning_rate * factor
         epsilon = config.epsilon * min(1.0, (self.epoch + 1) / (config.warmup + 1))
         if (rate, epsilon) != (self.rate, self.epsilon):
             self.rate, self.epsilon = rate, epsilon
@@ -169,10 +185,12 @@ class Training:
         """The step itself."""
         self.optimizer.zero_grad(set_to_none=True)
         x, y = self.images[self.batch].float() / 255, self.labels[self.batch]
-        x = AUGMENTATIONS[self.config.augmentation](x, self.generator)
-        with arithmetic(self.config.precision, self.device):
-            outputs, loss, penalty = self.objective.terms(
-                self.model, x, y, self.generator, self.epsilon
+        how, method = self.config.augmentation, type(self.objective).__name__
+        x = checks.transformed(AUGMENTATIONS[how](x, self.generator), x, f"augmentation {how!r}")
+        with torch.enable_grad(), arithmetic(self.config.precision, self.device):
+            terms = self.objective.terms(self.model, x, y, self.generator, self.epsilon)
+            outputs, loss, penalty = checks.terms(
+                terms, len(y), self.sizes["classes"], f"{method}.terms"
             )
             # A finite difference is differentiated in float32.
             with torch.autocast(self.device.type, enabled=False):
@@ -212,10 +230,11 @@ class Training:
             checkpoint.write(folder, self.history, self._state() if due else None)
         except OSError as error:
             full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+            stored = self.stored if checkpoint.found_in(folder) else 0  # it may be removed
             raise OSError(
                 error.errno,
                 f"{'the disk is full' if full else error.strerror}, {error.filename} was not "
-                f"written: mend that, and the same call goes on from epoch {self.stored}",
+                f"written: mend that, and the same call goes on from epoch {stored}",
             ) from error
         if due:
             self.stored = self.epoch
@@ -232,10 +251,8 @@ class Training:
             "optimizer": self.optimizer.state_dict(), "threads": torch.get_num_threads(),
         }  # fmt: skip
 
-    def _restore(self) -> None:
-        if not (self.folder and checkpoint.found_in(self.folder)):
-            return
-        state = checkpoint.read(self.folder)
+    def _restore(self, state: dict[str, Any]) -> None:
+        assert self.folder is not None
         found = state["config"]
         different = [
             f"{field.name}={getattr(found, field.name)!r}"

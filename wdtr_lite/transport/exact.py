@@ -62,15 +62,14 @@ def ground_cost(
     ----------
     Equation (4) of Lin, Dukler, Li and Montúfar (2019).
     """
-    checks.grid(shape)
-    checks.order(p)
+    shape, p = checks.grid(shape), checks.order(p)
     pixels = measures.pixels(np.arange(shape[0] * shape[1]), shape[1])
     if isinstance(metric, str) and metric == "euclidean":
         return _euclidean_cost(pixels, pixels, p)
     if isinstance(metric, str) or callable(metric):
         try:
             distance = cdist(pixels, pixels, cast(Any, metric))
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, NotImplementedError) as error:
             raise ValueError(f"metric must give distances, got {metric!r:.80}: {error}") from error
     else:
         distance = _matrix(metric, len(pixels), "metric")
@@ -137,6 +136,12 @@ def wasserstein_distance(
         Costs that are already :math:`d_\Omega^p`; the result is then in the unit of
         :math:`d_\Omega`.
 
+    Returns
+    -------
+    float
+        The optimum of (4) has an error of about 1e-16 times the largest cost: for p = 2 and ten
+        pixels a distance of 1e-5 is right to 1e-6, one of 1e-7 to 1 %, one of 1e-8 is 0.
+
     Raises
     ------
     RuntimeError
@@ -194,9 +199,8 @@ def pairwise_distances(
            [1., 0., 1.],
            [2., 1., 0.]])
     """
-    checks.order(p)
-    workers = _cores() if workers is None else workers
-    checks.whole(workers, "workers")
+    p = checks.order(p)
+    workers = checks.whole(_cores() if workers is None else workers, "workers")
     a, width = measures.support_list(xs, "xs")
     b, width_y = (a, width) if ys is None else measures.support_list(ys, "ys")
     if (a[0].size, width) != (b[0].size, width_y):
@@ -253,7 +257,8 @@ def _solve(
     """The optimal flow between two supports, (len(a), len(b)), and its W_p."""
     import ot  # loads scikit-learn: seconds that only the exact solver needs
 
-    checks.order(p)
+    p = checks.order(p)
+    checks.pairs(a, b)
     if cost is None:
         cost = _euclidean_cost(measures.pixels(a.index, width), measures.pixels(b.index, width), p)
     else:

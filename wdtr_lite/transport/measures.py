@@ -53,7 +53,7 @@ def measure(image: Image, name: str) -> Image:
 
 def to_numpy(image: Image) -> np.ndarray:
     if isinstance(image, torch.Tensor):
-        image = image.detach().cpu()
+        image = image.detach().cpu().resolve_neg()
         image = (image.float() if image.dtype == torch.bfloat16 else image).numpy()
     return np.asarray(image)
 
@@ -111,11 +111,13 @@ def supports(x: Image, y: Image) -> tuple[Support, Support, int]:
 def support_list(images: Sequence[Image] | Image, name: str) -> tuple[list[Support], int]:
     """The lit pixels of several images of one shape, and their width."""
     if not isinstance(images, Sequence):
-        checks.array(images, name)
-    batch = [to_numpy(checks.array(z, name)) for z in images]
+        images = checks.array(images, name)
+    each = images if isinstance(images, Sequence) or images.ndim else ()
+    batch = [to_numpy(checks.array(z, name)) for z in each]
     shapes = sorted({z.shape for z in batch})
     if len(shapes) != 1 or len(shapes[0]) != 2:
-        got = getattr(images, "shape", f"{len(batch)} images of shapes {shapes}")
+        listed = isinstance(images, Sequence)
+        got = f"{len(batch)} images of shapes {shapes}" if listed else tuple(images.shape)
         raise ValueError(f"{name} must have shape (N, H, W), got {got}")
     return [support(z) for z in dense(np.stack(batch), name)], shapes[0][1]
 

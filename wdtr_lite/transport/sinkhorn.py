@@ -6,6 +6,7 @@ from collections.abc import Callable
 import torch
 
 from wdtr_lite import checks
+from wdtr_lite.graph import full_precision
 from wdtr_lite.transport import measures
 from wdtr_lite.transport.measures import Image
 
@@ -73,12 +74,16 @@ def sinkhorn_distance(
     ----------
     Cuturi (2013); Feydy et al. (2019); Luise et al. (2018) for the derivative.
     """
-    checks.number(epsilon, "epsilon", positive=True)
-    checks.whole(max_iter, "max_iter")
-    checks.order(p)
+    if torch.is_inference_mode_enabled():  # where nothing has a derivative
+        with torch.inference_mode(False), torch.no_grad():
+            return sinkhorn_distance(
+                x, y, epsilon=epsilon, p=p, debiased=debiased, tol=tol, max_iter=max_iter
+            )
+    epsilon, p = checks.number(epsilon, "epsilon", positive=True), checks.order(p)
+    max_iter = checks.whole(max_iter, "max_iter")
     checks.flag(debiased, "debiased")
     if tol is not None:
-        checks.number(tol, "tol", positive=True)
+        tol = checks.number(tol, "tol", positive=True)
     if debiased and p > 2:
         raise ValueError(
             f"p must be at most 2 where debiased, beyond the divergence can be negative, got {p!r}"
@@ -95,14 +100,15 @@ def sinkhorn_distance(
         )
     shape, a, b = a.shape[:-2], a.reshape(-1, *a.shape[-2:]), b.reshape(-1, *b.shape[-2:])
     tol = tol or (1e-6 if a.dtype == torch.float64 else 1e-3)
-    if debiased:
-        both = torch.cat([a, b])
-        own = EntropicProblem(both, both, p, epsilon, tol, max_iter)
-        checks.divergence(epsilon, own.diameter, a.dtype)
-        value = EntropicProblem(a, b, p, epsilon, tol, max_iter).optimum()
-        value = value - sum(own.optimum().chunk(2)) / 2
-    else:
-        value = EntropicProblem(a, b, p, epsilon, tol, max_iter).transport_cost()
+    with full_precision(a):
+        if debiased:
+            both = torch.cat([a, b])
+            own = EntropicProblem(both, both, p, epsilon, tol, max_iter)
+            checks.divergence(epsilon, own.diameter, a.dtype)
+            value = EntropicProblem(a, b, p, epsilon, tol, max_iter).optimum()
+            value = value - sum(own.optimum().chunk(2)) / 2
+        else:
+            value = EntropicProblem(a, b, p, epsilon, tol, max_iter).transport_cost()
     floor = torch.finfo(a.dtype).tiny  # a divergence rounded below zero is zero, with zero gradient
     value = torch.where(value > floor, value.clamp_min(floor) ** (1 / p), 0.0).reshape(shape)
     if value.requires_grad:
@@ -179,7 +185,8 @@ class EntropicProblem:
             total = grad
             for _ in range(max_iter):
                 last = total
-                total = grad + torch.autograd.grad(image, g, last, retain_graph=True)[0]
+                with full_precision(grad):
+                    total = grad + torch.autograd.grad(image, g, last, retain_graph=True)[0]
                 if bool((total - last).abs().max() <= tol * grad.abs().max()):
                     break
             else:

@@ -107,7 +107,9 @@ class Objective:
         Terms
             Outputs (B, K); loss (B,); penalty (B,) with its weight.
         """
-        outputs = logits_of(model, self.images(model, x, y, generator, epsilon))
+        images = self.images(model, x, y, generator, epsilon)
+        images = checks.transformed(images, x, f"{type(self).__name__}.images")
+        outputs = logits_of(model, images)
         loss = cross_entropy(outputs, y)
         return Terms(outputs, loss, torch.zeros_like(loss))
 

@@ -1,0 +1,97 @@
+"""Attacks: what they are given, their strength, what they return."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from wdtr_lite.checks.classifiers import (
+    alike,
+    batch,
+    intensities,
+    probabilities,
+    recording,
+    targets,
+)
+from wdtr_lite.checks.tensors import eager, floating, nonnegative, valued
+from wdtr_lite.checks.values import number, option, repeats
+
+
+def attacked(x: Tensor, y: Tensor) -> None:
+    """At least one image, in [0, 1], and the labels or probabilities."""
+    batch(x)
+    targets(y, x)
+    if not x.numel():
+        raise ValueError(f"x must hold an image, got {tuple(x.shape)}")
+    recording(x)
+    intensities(x)
+    probabilities(y)
+    if eager(y) and bool((y < 0).any()):
+        raise ValueError(f"y must be non-negative, its least is {y.min():g}")
+
+
+def start(start: Tensor, x: Tensor) -> None:
+    """Images in [0, 1] of the shape, type and device of x."""
+    alike(start, x, "start")
+    intensities(start, "start")
+
+
+def strength(
+    epsilon: float, alpha: float, steps: int, norm: str, dtype: torch.dtype | None = None
+) -> tuple[float, float, int]:
+    """The ball of an attack, and its steps, returned; lengths have a square in the type of the
+    images.
+    """
+    epsilon = number(epsilon, "epsilon")
+    alpha = number(alpha, "alpha", positive=epsilon > 0)
+    steps = repeats(steps, "steps")
+    option(norm, "norm", ("linf", "l2"))
+    if dtype is not None:
+        length(epsilon, "epsilon", dtype)
+        length(alpha, "alpha", dtype)
+    return epsilon, alpha, steps
+
+
+def length(value: float, name: str, dtype: torch.dtype) -> None:
+    """A length whose square the type holds."""
+    most = 0.5 * torch.finfo(dtype).max ** 0.5
+    if value > most:
+        raise ValueError(f"{name} must be at most {most:.2g} in {dtype}, got {value:.2g}")
+
+
+def radii(epsilon: float | Tensor, x: Tensor) -> Tensor:
+    """A radius, or one for each image, which the type of x holds; returned as (B,)."""
+    if not isinstance(epsilon, Tensor):
+        epsilon = number(epsilon, "epsilon")
+        length(epsilon, "epsilon", x.dtype)
+        return torch.full((len(x),), epsilon, device=x.device, dtype=x.dtype)
+    floating(epsilon, "epsilon")
+    valued(epsilon, "epsilon")
+    if epsilon.shape != x.shape[:1]:
+        raise ValueError(f"epsilon must be one number or ({len(x)},), got {tuple(epsilon.shape)}")
+    nonnegative(epsilon, "epsilon")
+    if eager(epsilon):
+        length(float(epsilon.detach().max()), "epsilon", x.dtype)
+    return epsilon.detach().to(x.device, x.dtype)
+
+
+def floor(floor: float, dtype: torch.dtype) -> float:
+    """The least intensity of a metric, which the type holds; returned."""
+    floor = number(floor, "floor", positive=True)
+    least = torch.finfo(dtype).tiny
+    if not least <= floor <= 1:
+        raise ValueError(f"floor must be from {least:.2g} to 1 in {dtype}, got {floor!r}")
+    return floor
+
+
+def attacking(found: Any, x: Tensor) -> Tensor:
+    """Images in [0, 1] like x that an attack returned, detached."""
+    tensor = isinstance(found, Tensor)
+    if not tensor or found.shape != x.shape or found.dtype != x.dtype or found.device != x.device:
+        wanted, got = (
+            f"{v.dtype} {tuple(v.shape)} on {v.device}" if isinstance(v, Tensor) else f"{v!r:.80}"
+            for v in (x, found)
+        )
+        raise ValueError(f"attack must return images like x, {wanted}, got {got}")
+    intensities(found, "what attack returns")
+    return found.detach()

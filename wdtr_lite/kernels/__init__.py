@@ -1,0 +1,58 @@
+"""Layers that differentiate, at every order, into the library's own kernels.
+
+Torch's second derivative of a convolution lays out copies and convolves with kernels as large as
+the image, that of batch normalisation passes many times over its input, and the third derivatives
+of batch, layer and instance normalisation take mean and variance for constants. Within
+:class:`LibraryKernels` these functions have the same values and other derivatives.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
+
+from wdtr_lite.kernels import convolution, normalization
+
+__all__ = ["REPLACED", "LibraryKernels"]
+
+REPLACED = {
+    torch.conv1d: convolution.convolution,
+    torch.conv2d: convolution.convolution,
+    torch.conv3d: convolution.convolution,
+    torch.conv_transpose1d: convolution.transposed,
+    torch.conv_transpose2d: convolution.transposed,
+    torch.conv_transpose3d: convolution.transposed,
+    F.batch_norm: normalization.batch_norm,
+    F.layer_norm: normalization.layer_norm,
+    F.group_norm: normalization.group_norm,
+    F.instance_norm: normalization.instance_norm,
+}
+"""Which functions of torch are replaced by which."""
+
+
+class LibraryKernels(TorchFunctionMode):
+    """A context in which the convolutions and normalisations that a model calls, whosever it is,
+    are those of this package. Where ``torch.func``, ``torch.compile`` or forward-mode derivatives are at
+    work, and for what these do not know, they are torch's.
+    """
+
+    def __torch_function__(
+        self, func: Callable, types: Any, args: Sequence = (), kwargs: dict | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        ours = REPLACED.get(func)
+        if ours and torch.is_grad_enabled() and not _transformed():
+            found = ours(*args, **kwargs)
+            if found is not None:
+                return found
+        return func(*args, **kwargs)
+
+
+def _transformed() -> bool:
+    return (
+        torch.compiler.is_compiling()
+        or torch._C._are_functorch_transforms_active()
+        or torch.autograd.forward_ad._current_level >= 0
+    )

@@ -1,0 +1,211 @@
+"""Normalisation with second derivatives in few passes, and right ones of every order."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd import Function
+
+from wdtr_lite.kernels.nodes import inner, plain
+
+aten = torch.ops.aten
+
+_NOT_KEPT = None, None, 0.0  # running mean and variance, and their momentum
+
+
+class _Normalization(Function):
+    """w (x - mean) / sqrt(var + eps) + b, channel by channel, with the batch's mean and variance.
+
+    `kept` are running mean and variance, which move, and their momentum.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, w: Tensor | None, b: Tensor | None, kept: tuple, eps: float
+    ) -> Tensor:
+        mean, var, momentum = kept
+        y, mean, rstd = torch.native_batch_norm(x, w, b, mean, var, True, momentum, eps)
+        ctx.save_for_backward(x, w, mean, rstd)
+        ctx.eps = eps
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, gy: Tensor) -> tuple:  # pyright: ignore[reportIncompatibleMethodOverride]
+        gx, gw, gb = _NormalizationGradient.apply(inner(gy), *ctx.saved_tensors, ctx.eps)
+        _, with_w, with_b = ctx.needs_input_grad[:3]
+        return gx, gw if with_w else None, gb if with_b else None, None, None
+
+
+class _NormalizationGradient(Function):
+    """gx, which is linear in gy and its own adjoint, and the sums gw and gb."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, gy: Tensor, x: Tensor, w: Tensor | None, mean: Tensor, rstd: Tensor, eps: float
+    ) -> tuple:
+        gx, gw, gb = _native_gradients(gy, x, w, mean, rstd, eps)
+        ctx.save_for_backward(gy, x, w, mean, rstd, gw, gb)
+        ctx.eps = eps
+        ctx.set_materialize_grads(False)
+        return gx, gw, gb
+
+    @staticmethod
+    def backward(ctx: Any, v: Tensor | None, *others: Tensor | None) -> tuple:  # pyright: ignore[reportIncompatibleMethodOverride]
+        gy, x, w, mean, rstd, gw, gb = ctx.saved_tensors
+        if v is None or torch.is_grad_enabled() or any(u is not None for u in others):
+            found = _composed_derivatives(gy, x, w, ctx.eps, (v, *others))
+        else:
+            found = _second_derivatives(v, gy, x, w, mean, rstd, gw, gb, ctx.eps)
+        return *found, None, None, None
+
+
+def _native_gradients(
+    gy: Tensor, x: Tensor, w: Tensor | None, mean: Tensor, rstd: Tensor, eps: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """gx, and the sums of gy (x - mean) rstd and of gy."""
+    if w is None:  # for which torch gives no sums
+        w = torch.ones_like(mean)
+    return aten.native_batch_norm_backward(
+        gy, x, w, None, None, mean, rstd, True, eps, [True, True, True]
+    )
+
+
+def _second_derivatives(
+    v: Tensor, gy: Tensor, x: Tensor, w: Tensor | None, mean: Tensor, rstd: Tensor, gw: Tensor,
+    gb: Tensor, eps: float,
+) -> tuple[Tensor, Tensor, Tensor | None]:  # fmt: skip
+    """The derivatives of <v, gx> in gy, x and w, in as few passes as can be: with z = (x - mean)
+    rstd, all but the sum <v, gy> is known from gradients, and that in x is a combination of x, gy
+    and v.
+    """
+    n = x.numel() // x.shape[1]
+    in_gy, vz, v_sum = _native_gradients(v, x, w, mean, rstd, eps)
+    vg = (v * gy).sum([d for d in range(x.dim()) if d != 1], dtype=mean.dtype)
+    v_mean, g_mean, vz, gz, vg = torch.stack([v_sum, gb, vz, gw, vg]) / n
+    vg = vg - v_mean * g_mean
+    in_w = rstd * n * (vg - vz * gz)
+    scale = -rstd.square() if w is None else -w * rstd.square()
+    of_z = scale * rstd * (vg - 3 * vz * gz)
+    of_g, of_v = scale * vz, scale * gz
+    constant = -(of_z * mean + of_g * g_mean + of_v * v_mean)
+    constant, of_z, of_g, of_v = (_per_channel(c, x) for c in (constant, of_z, of_g, of_v))
+    in_x = torch.addcmul(constant, x, of_z).addcmul_(gy, of_g).addcmul_(v, of_v)
+    return in_gy, in_x.to(x.dtype), None if w is None else in_w.to(w.dtype)
+
+
+def _per_channel(values: Tensor, x: Tensor) -> Tensor:
+    return values.view(-1, *[1] * (x.dim() - 2))
+
+
+def _composed_derivatives(
+    gy: Tensor, x: Tensor, w: Tensor | None, eps: float, along: tuple
+) -> tuple[Tensor | None, ...]:
+    """The derivatives of the three gradients, by autograd: those of every order."""
+    create_graph = torch.is_grad_enabled()
+    with torch.enable_grad():
+        at = [u if u is None else u.view_as(u) for u in (gy, x, w)]
+        if not create_graph:
+            at = [u if u is None else u.detach() for u in at]
+        at = [u if u is None or u.requires_grad else u.requires_grad_() for u in at]
+        pairs = [pair for pair in zip(_composed(*at, eps), along) if pair[1] is not None]
+        inputs = [u for u in at if u is not None]
+        found = torch.autograd.grad(
+            [value for value, _ in pairs], inputs, [u for _, u in pairs],
+            create_graph=create_graph, allow_unused=True,
+        )  # fmt: skip
+    return found if w is not None else (*found, None)
+
+
+def _composed(gy: Tensor, x: Tensor, w: Tensor | None, eps: float) -> tuple[Tensor, ...]:
+    """The three gradients, of elementary functions."""
+    others = [d for d in range(x.dim()) if d != 1]
+    centred = x - x.mean(others, keepdim=True)
+    rstd = (centred.square().mean(others, keepdim=True) + eps).rsqrt()
+    z = centred * rstd
+    g = gy if w is None else gy * _per_channel(w, x)
+    parts = g.mean(others, keepdim=True) + z * (g * z).mean(others, keepdim=True)
+    return rstd * (g - parts), (gy * z).sum(others), gy.sum(others)
+
+
+def _normalized(
+    x: Tensor, w: Tensor | None, b: Tensor | None, eps: float, kept: tuple = _NOT_KEPT
+) -> Tensor:
+    return _Normalization.apply(inner(x), inner(w), inner(b), kept, eps)
+
+
+def batch_norm(
+    input: Tensor,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    training: bool = False,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> Tensor | None:
+    if not training or not plain(input, weight, bias) or input.numel() == input.shape[1]:
+        return None
+    return _normalized(input, weight, bias, eps, (running_mean, running_var, momentum))
+
+
+def layer_norm(
+    input: Tensor,
+    normalized_shape: Sequence[int],
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    eps: float = 1e-5,
+) -> Tensor | None:
+    size = math.prod(normalized_shape)
+    if tuple(input.shape[input.dim() - len(normalized_shape) :]) != tuple(normalized_shape):
+        return None
+    return _by_groups(input, size, weight, bias, eps)
+
+
+def group_norm(
+    input: Tensor,
+    num_groups: int,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    eps: float = 1e-5,
+) -> Tensor | None:
+    if input.dim() < 2 or input.shape[1] % num_groups:
+        return None
+    channels = [v if v is None else _per_channel(v, input) for v in (weight, bias)]
+    return _by_groups(input, math.prod(input.shape[1:]) // num_groups, *channels, eps)
+
+
+def instance_norm(
+    input: Tensor,
+    running_mean: Tensor | None = None,
+    running_var: Tensor | None = None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    use_input_stats: bool = True,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> Tensor | None:
+    if not use_input_stats or input.dim() < 3:
+        return None
+    channels = [v if v is None else _per_channel(v, input) for v in (weight, bias)]
+    kept = [v if v is None else v.repeat(len(input)) for v in (running_mean, running_var)]
+    found = _by_groups(input, input[0, 0].numel(), *channels, eps, (*kept, momentum))
+    if found is not None:
+        for running, each in zip((running_mean, running_var), kept, strict=True):
+            if running is not None and each is not None:
+                running.copy_(each.view(len(input), -1).mean(0))
+    return found
+
+
+def _by_groups(
+    x: Tensor, size: int, w: Tensor | None, b: Tensor | None, eps: float, kept: tuple = _NOT_KEPT
+) -> Tensor | None:
+    """Normalised in groups of so many neighbours: batch normalisation of one image of which each
+    group is a channel.
+    """
+    if not plain(x, w, b) or size < 2 or torch.is_autocast_enabled(x.device.type):
+        return None
+    z = _normalized(inner(x).reshape(1, -1, size), None, None, eps, kept).view(x.shape)
+    z = z if w is None else z * w
+    return z if b is None else z + b
