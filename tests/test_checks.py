@@ -650,7 +650,7 @@ class Output:
             ),
         ],
         "defined": [
-            ((object(), "metric", object, "__repr__"), TypeError, "metric must define __repr__.*<obj"),
+            ((object(), "metric", object, "__repr__"), TypeError, "metric must define __r"),
         ],
         "attacking": [
             ((None, BATCH), ValueError, "attack must return images like x, .*, got None"),

@@ -656,17 +656,23 @@ def test_terms_are_differentiable_in_the_parameters():
     [torch.nn.BatchNorm2d(2), torch.nn.InstanceNorm2d(2), torch.nn.LayerNorm([2, 2, 3])],
     ids=lambda layer: type(layer).__name__,
 )
-def test_third_derivatives_that_torch_gets_wrong_are_refused(layer):
-    """They take mean and variance for constants; second ones are right."""
+@pytest.mark.parametrize("what", ["expansion", "hessian"])
+def test_third_derivatives_that_torch_gets_wrong(layer, what):
+    """Of these layers it takes mean and variance for constants; the package does not."""
     net = torch.nn.Sequential(torch.nn.Conv2d(1, 2, 2), layer, torch.nn.Tanh(), torch.nn.Flatten())
     net, x, y = net.double(), inside(2, 1, 3, 4), torch.tensor([1, 0])
-    call = partial(second_order_expansion, cross_entropy, net, graph_of(3, 4, 1), x, y)
-    with pytest.raises(ValueError, match="^f has third derivatives that torch gets wrong"):
-        call(create_graph=True)
-    assert call().laplacian.isfinite().all()
-    f = lambda x: net(x).sum(1)  # noqa: E731
-    with pytest.raises(ValueError, match="^f has third derivatives that torch gets wrong"):
-        calculus.hessian(f, graph_of(3, 4, 1), x, x - x.mean(), x - x.mean(), create_graph=True)
+    graph, sigma = graph_of(3, 4, 1), x - x.mean((-2, -1), keepdim=True)
+
+    def value(weight):
+        def f(x):
+            return torch.func.functional_call(net, {"0.weight": weight}, (x,))
+
+        if what == "expansion":
+            found = second_order_expansion(cross_entropy, f, graph, x, y, create_graph=True)
+            return found.laplacian + found.gradient
+        return calculus.hessian(lambda x: f(x).sum(1), graph, x, sigma, sigma, create_graph=True)
+
+    assert torch.autograd.gradcheck(value, net[0].weight, rtol=1e-4, atol=1e-6)
 
 
 def test_a_network_in_float32():

@@ -17,6 +17,7 @@ TAUGHT_IN = {
     "metric.mean_diagonal": ["fast_penalty"],
     "noise": ["wasserstein_noise"],
     "calculus": ["riemannian_calculus"],
+    "kernels": ["fast_penalty"],
     "regularizer": ["fast_penalty"],
     "regularizer.SecondOrder": ["theorem_one"],
     "regularizer.first_order_expansion": ["theorem_one"],

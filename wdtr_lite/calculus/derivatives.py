@@ -1,6 +1,7 @@
 """First and second derivatives of a function of images: gradient, Christoffel symbol, Hessian."""
 
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import nullcontext
 
 import torch
 from torch import Tensor
@@ -8,6 +9,7 @@ from torch.autograd.graph import Node
 
 from wdtr_lite import checks
 from wdtr_lite.graph import PixelGraph
+from wdtr_lite.kernels import LibraryKernels
 from wdtr_lite.metric import operators, tangent
 
 Function = Callable[[Tensor], Tensor]
@@ -25,7 +27,7 @@ def differentiate(f: Function, x: Tensor, *, create_graph: bool) -> tuple[Tensor
     """
     checks.function(f, "f")
     checks.recording(x)
-    with torch.enable_grad():
+    with torch.enable_grad(), LibraryKernels() if create_graph else nullcontext():
         leaf = x if x.requires_grad else x.detach().requires_grad_()
         value = checks.numbers(f(leaf), leaf.shape[: max(leaf.dim() - 3, 0)], "f")
         if not value.requires_grad:
@@ -47,15 +49,15 @@ def second_derivative(grad: Tensor, leaf: Tensor, v: Tensor, *, create_graph: bo
 
 def refuse_wrong_thirds(grad: Tensor, name: str = "f") -> None:
     """Refuse a function with layers that take the mean and variance of what they see for constants
-    in their third derivatives, from its gradient with its graph.
+    in their third derivatives, from its gradient with its graph: where the package's own are not.
     """
     for node in autograd_nodes(grad):
         kind, training = node.name(), getattr(node, "_saved_train", True)
         if training and ("BatchNormBackwardB" in kind or "LayerNormBackwardB" in kind):
             raise ValueError(
-                f"{name} has third derivatives that torch gets wrong, of {kind}: put batch "
-                "normalisation in evaluation mode, take GroupNorm for layer and instance "
-                "normalisation, or ask for no derivative of the result (torch.no_grad())"
+                f"{name} has third derivatives that torch gets wrong, of {kind}: take "
+                "normalisation by torch.nn or torch.nn.functional, outside of autocast, or ask for "
+                "no derivative of the result (torch.no_grad())"
             )
 
 

@@ -155,11 +155,9 @@ def some(values: Any, name: str, kind: type | tuple[type, ...] = (list, tuple)) 
 
 def distinct(values: Sequence, name: str) -> None:
     """Values none of which occurs twice."""
-    seen = set()
-    for each in values:
-        if each in seen:
+    for k, each in enumerate(values):
+        if each in values[:k]:
             raise ValueError(f"{name} must differ, got {each!r:.80} again")
-        seen.add(each)
 
 
 def held(values: Mapping, name: str, key: str, kind: type | tuple[type, ...] = object) -> Any:

@@ -33,9 +33,33 @@ REPLACED = {
 
 
 class LibraryKernels(TorchFunctionMode):
-    """A context in which the convolutions and normalisations that a model calls, whosever it is,
-    are those of this package. Where ``torch.func``, ``torch.compile`` or forward-mode derivatives are at
-    work, and for what these do not know, they are torch's.
+    r"""A context in which the convolutions and normalisations that a model calls, whosever it is,
+    are those of this package.
+
+    The values are torch's. With :math:`\bar y` the gradient in the output, :math:`\langle \bar y,
+    w * x \rangle` is linear in each of the three, so that every derivative of a convolution, of
+    its gradient in the input or of its gradient in the weights is one of these three again: the
+    library's kernels, whatever the order. Normalisation by the mean and variance of what it sees
+    has a second derivative of one more kernel and a combination of its inputs, and of higher
+    orders that of its definition.
+
+    :class:`~wdtr_lite.regularizer.GradientPenalty` and all else here that needs second derivatives
+    takes it by itself; it is of use for a gradient penalty of your own. The derivatives may be
+    asked for outside of the context. Where ``torch.func``, ``torch.compile`` or forward-mode
+    derivatives are at work, for layer and group normalisation under autocast, and for tensors that
+    are not dense, functions stay torch's.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from wdtr_lite.kernels import LibraryKernels
+    >>> layer, x = torch.nn.Conv2d(1, 1, 3), torch.rand(1, 1, 5, 5, requires_grad=True)
+    >>> with LibraryKernels():
+    ...     value = layer(x).square().sum()
+    >>> (gradient,) = torch.autograd.grad(value, x, create_graph=True)
+    >>> gradient.square().sum().backward()
+    >>> layer.weight.grad.shape
+    torch.Size([1, 1, 3, 3])
     """
 
     def __torch_function__(

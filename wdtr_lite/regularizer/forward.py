@@ -15,9 +15,11 @@ from torch.nn.utils.spectral_norm import SpectralNorm
 
 from wdtr_lite import checks
 from wdtr_lite.calculus.derivatives import autograd_nodes
+from wdtr_lite.kernels import LibraryKernels
 from wdtr_lite.models import Classifier
 from wdtr_lite.models.modes import held, used
 from wdtr_lite.regularizer.norms import InputNorm
+from wdtr_lite.regularizer.one_pass import gradient_and_value
 
 Loss = Callable[[Tensor, Any], Tensor]
 
@@ -36,7 +38,8 @@ def outputs_of(f: Classifier, x: Tensor, name: str = "model") -> Tensor:
 
 def differentiable_outputs(f: Classifier, leaf: Tensor) -> Tensor:
     """The same, of which autograd sees the way from the images."""
-    outputs = outputs_of(f, leaf, "f")
+    with LibraryKernels():
+        outputs = outputs_of(f, leaf, "f")
     ways = (node for node in autograd_nodes(outputs) if getattr(node, "variable", None) is leaf)
     checks.differentiable(leaf if next(ways, None) else None, "f")
     return outputs
@@ -85,25 +88,36 @@ def cross_entropy(outputs: Tensor, y: Tensor) -> Tensor:
 
 
 def input_gradients(
-    columns: Callable[[Tensor], tuple[Tensor, Tensor]], x: Tensor, *, create_graph: bool
+    columns: Callable[[Tensor], tuple[Tensor, Tensor]],
+    x: Tensor,
+    *,
+    create_graph: bool,
+    one_pass: bool = False,
 ) -> tuple[Tensor, Tensor, list[Tensor]]:
     """Of a function x -> columns (B, k), outputs: the outputs, the columns, and the gradient in x
-    of each column's sum, k times (B, C, H, W).
+    of each column's sum, k times (B, C, H, W). In `one_pass` a single column's derivative in the
+    weights is found, too.
     """
     if torch._C._are_functorch_transforms_active():
         vjp = torch.func.vjp(columns, x, has_aux=True)
         values, pull, outputs = vjp  # pyright: ignore[reportAssignmentType]
         units = torch.eye(values.shape[1], dtype=values.dtype, device=values.device)
         return outputs, values, [pull(unit.expand_as(values))[0] for unit in units]
-    with torch.enable_grad():
+    with torch.enable_grad(), LibraryKernels() if create_graph else nullcontext():
         leaf = x.detach().requires_grad_()
         values, outputs = columns(leaf)
-        found = [
-            torch.autograd.grad(
-                column.sum(), leaf, create_graph=create_graph, retain_graph=True, allow_unused=True
-            )[0]
-            for column in (values.unbind(1) if values.requires_grad else ())
-        ]
+        separate = values.unbind(1) if values.requires_grad else ()
+        if one_pass and len(separate) == 1:
+            gradient, value = gradient_and_value(separate[0], leaf)
+            found, values = [gradient], value[:, None]
+        else:
+            found = [
+                torch.autograd.grad(
+                    column.sum(), leaf,
+                    create_graph=create_graph, retain_graph=True, allow_unused=True,
+                )[0]
+                for column in separate
+            ]  # fmt: skip
     checks.differentiable(next((g for g in found if g is not None), None))
     return outputs, values, [torch.zeros_like(x) if g is None else g for g in found]
 

@@ -186,11 +186,14 @@ class GradientPenalty(nn.Module):
         Arguments are those of a call. Running statistics move once.
         """
         with used(model):
-            outputs, penalty = self._evaluate(model, x, y)
-        return Terms(outputs, losses_of(self.loss, outputs, y), penalty)
+            outputs, values, penalty = self._evaluate(model, x, y)
+        loss = values[:, 0] if self.of == "loss" else losses_of(self.loss, outputs, y)
+        return Terms(outputs, loss, penalty)
 
-    def _evaluate(self, model: Classifier, x: Tensor, y: Any) -> tuple[Tensor, Tensor]:
-        """The model's outputs and the penalty."""
+    def _evaluate(self, model: Classifier, x: Tensor, y: Any) -> tuple[Tensor, Tensor, Tensor]:
+        """The model's outputs, the functions whose gradients are penalised, (B, k), and the
+        penalty.
+        """
         x = checked_batch(self.norm, x)
         checks.function(model, "model")
         if self.mode == "finite_difference":
@@ -204,6 +207,7 @@ class GradientPenalty(nn.Module):
                 lambda image: self._columns(model, image, y),
                 x,
                 create_graph=keep and not difference,
+                one_pass=keep and difference and checks.eager(x),
             )
             if difference or not keep:
                 gradients = [g.detach() for g in gradients]
@@ -218,7 +222,7 @@ class GradientPenalty(nn.Module):
                 penalty = penalty + self._changes(perturbed, values, outputs, x, gradients)
         if keep and not difference and checks.eager(x) and self._due():
             explain_missing_derivatives(penalty)
-        return outputs if keep else outputs.detach(), penalty
+        return (outputs, values, penalty) if keep else (outputs.detach(), values.detach(), penalty)
 
     def _changes(
         self,
