@@ -572,7 +572,12 @@ CALLS = {
     study.stored: {"name": NAME, "profile": PROFILE},
     study.found: {"name": NAME, "profile": PROFILE},
     study.provenance: {"command": text("run", None, ""), "seconds": number(1.0, -1)},
-    study.describe: {"report": (study.stored("label_keeping"), [*REPORTS, {"provenance": 3}, {"provenance": {"device": 3}}])},
+    study.describe: {
+        "report": (
+            study.stored("label_keeping"),
+            [*REPORTS, {"provenance": 3}, {"provenance": {"device": 3}}],
+        )
+    },
     study.network_minutes: {"report": ({}, REPORTS)},
     # training
     training.Config: {
@@ -764,11 +769,7 @@ def is_number(value):
     return "np." in repr(numpys(value))
 
 
-NUMBERS = [
-    (function, name)
-    for function, name in CASES
-    if is_number(CALLS[function][name][0]) and function is not study.run  # which trains
-]
+NUMBERS = [(function, name) for function, name in CASES if is_number(CALLS[function][name][0])]
 
 
 @pytest.mark.parametrize(

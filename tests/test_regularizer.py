@@ -1,7 +1,6 @@
 """Theorem 1's terms against closed forms, quadrature of the noise, the Laplacian of the composite,
 and bad input."""
 
-from functools import partial
 from types import SimpleNamespace
 
 import numpy as np

@@ -14,7 +14,7 @@ from wdtr_lite.checks.classifiers import (
     targets,
 )
 from wdtr_lite.checks.tensors import eager, floating, nonnegative, valued
-from wdtr_lite.checks.values import number, option, repeats
+from wdtr_lite.checks.values import number, option, repeats, shown
 
 
 def attacked(x: Tensor, y: Tensor) -> None:
@@ -89,7 +89,7 @@ def attacking(found: Any, x: Tensor) -> Tensor:
     tensor = isinstance(found, Tensor)
     if not tensor or found.shape != x.shape or found.dtype != x.dtype or found.device != x.device:
         wanted, got = (
-            f"{v.dtype} {tuple(v.shape)} on {v.device}" if isinstance(v, Tensor) else f"{v!r:.80}"
+            f"{v.dtype} {tuple(v.shape)} on {v.device}" if isinstance(v, Tensor) else f"{shown(v)}"
             for v in (x, found)
         )
         raise ValueError(f"attack must return images like x, {wanted}, got {got}")

@@ -16,7 +16,7 @@ from wdtr_lite.checks.tensors import (
     like,
     valued,
 )
-from wdtr_lite.checks.values import finite, instance, number, whole
+from wdtr_lite.checks.values import finite, instance, number, shown, whole
 
 
 def device(device: str | torch.device) -> torch.device:
@@ -176,9 +176,9 @@ def per_channel(value: Any, name: str) -> Tensor:
     given = given.astype(float) if isinstance(given, np.ndarray) else given.detach()
     numbers = torch.as_tensor(given).to(torch.get_default_dtype()).flatten()
     if not len(numbers):
-        raise ValueError(f"{name} must be a number or one for each channel, got {value!r:.80}")
+        raise ValueError(f"{name} must be a number or one for each channel, got {shown(value)}")
     if not bool(numbers.isfinite().all()):
-        raise ValueError(f"{name} must be finite, got {value!r:.80} in {numbers.dtype}")
+        raise ValueError(f"{name} must be finite, got {shown(value)} in {numbers.dtype}")
     return numbers
 
 
@@ -225,7 +225,7 @@ def shifts(shifts: Iterable[int], side: int, padding: str) -> list[int]:
     """Shifts by at most the side, less one pixel where the border is not repeated; returned."""
     single = getattr(shifts, "shape", None) == ()
     if isinstance(shifts, str | bytes | Tensor) or not isinstance(shifts, Iterable) or single:
-        raise TypeError(f"shifts must be a sequence of whole numbers, got {shifts!r:.80}")
+        raise TypeError(f"shifts must be a sequence of whole numbers, got {shown(shifts)}")
     shifts, limit = list(shifts), side - (padding == "reflect")
     if not shifts:
         raise ValueError("shifts must hold at least one shift, got []")
@@ -280,7 +280,7 @@ def defined(thing: Any, name: str, base: type, *methods: str) -> None:
     """A thing whose class defines the methods that its base leaves open."""
     for method in methods:
         if getattr(type(thing), method) is getattr(base, method):
-            raise TypeError(f"{name} must define {method}(), got {thing!r:.80}")
+            raise TypeError(f"{name} must define {method}(), got {shown(thing)}")
 
 
 def stride(step: float) -> float:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from wdtr_lite.checks.tensors import real, valued
-from wdtr_lite.checks.values import INFINITY
+from wdtr_lite.checks.values import INFINITY, shown
 
 LARGEST = 2**15  # rows of a dense matrix between pixels, of 8 GiB
 
@@ -22,14 +22,14 @@ def array(image: object, name: str) -> "Image":
     if isinstance(image, Tensor):
         valued(image, name)
     elif isinstance(image, np.generic):
-        raise TypeError(f"{name} must be an array or a tensor, got {image!r:.80}")
+        raise TypeError(f"{name} must be an array or a tensor, got {shown(image)}")
     elif isinstance(image, list | tuple) or hasattr(image, "__array__"):
         if np.ma.is_masked(image):
-            raise ValueError(f"{name} must have no masked pixels, got {image!r:.80}")
+            raise ValueError(f"{name} must have no masked pixels, got {shown(image)}")
         try:
             image = np.asarray(image)
         except ValueError as error:
-            raise ValueError(f"{name} must be an array, got {image!r:.80}: {error}") from error
+            raise ValueError(f"{name} must be an array, got {shown(image)}: {error}") from error
     else:
         raise TypeError(f"{name} must be an array or a tensor, got {type(image).__name__}")
     real(image, name)
@@ -42,10 +42,10 @@ def grid(shape: tuple[int, int]) -> tuple[int, int]:
     if not (sequence and len(shape) == 2) or not all(
         isinstance(side, Integral) and not isinstance(side, bool) and side > 0 for side in shape
     ):
-        raise ValueError(f"shape must be two positive whole numbers (H, W), got {shape!r:.80}")
+        raise ValueError(f"shape must be two positive whole numbers (H, W), got {shown(shape)}")
     height, width = map(int, shape)
     if height * width > LARGEST:
-        raise ValueError(f"shape must have at most {LARGEST} pixels, got {shape!r:.80}")
+        raise ValueError(f"shape must have at most {LARGEST} pixels, got {shown(shape)}")
     return height, width
 
 

@@ -12,14 +12,14 @@ from torch.nn.parameter import is_lazy
 
 from wdtr_lite.checks.classifiers import image_shape
 from wdtr_lite.checks.tensors import valued
-from wdtr_lite.checks.values import instance, option, text, texts
+from wdtr_lite.checks.values import instance, option, shown, text, texts
 
 
 def folder(value: str | os.PathLike, name: str = "folder") -> Path:
     """A folder's path; the folder may be missing."""
     path = os.fspath(value) if isinstance(value, (str, os.PathLike)) else None
     if not isinstance(path, str):
-        raise TypeError(f"{name} must be a path, got {value!r:.80}")
+        raise TypeError(f"{name} must be a path, got {shown(value)}")
     if not path:
         raise ValueError(f"{name} must name a folder, got {path!r}")
     try:
@@ -28,7 +28,7 @@ def folder(value: str | os.PathLike, name: str = "folder") -> Path:
         code = getattr(error, "errno", None)  # of a NUL or a surrogate there is none
         if code in (None, errno.ENAMETOOLONG, errno.ELOOP):
             raise ValueError(
-                f"{name} must name a folder, got {path!r:.80}: {error!s:.80}"
+                f"{name} must name a folder, got {shown(path)}: {error!s:.80}"
             ) from None
     else:
         if not os.path.isdir(path):
@@ -65,7 +65,7 @@ def objective(method: type, kind: type, options: tuple[str, ...]) -> None:
     options.
     """
     if not (isinstance(method, type) and issubclass(method, kind)):
-        raise TypeError(f"method must be a subclass of {kind.__name__}, got {method!r:.80}")
+        raise TypeError(f"method must be a subclass of {kind.__name__}, got {shown(method)}")
     for name in ("name", "label"):
         text(getattr(method, name, None), f"{method.__name__}.{name}")
     used = texts(method.options, f"{method.__name__}.options")
@@ -112,7 +112,7 @@ def transformed(returned: Any, x: Tensor, name: str) -> Tensor:
     """Images (B, C, H, W) of the number, type and device of x, that a function returned."""
     tensor = isinstance(returned, Tensor)
     if not tensor or (returned.dtype, returned.device) != (x.dtype, x.device):
-        got = f"{returned.dtype} on {returned.device}" if tensor else f"{returned!r:.80}"
+        got = f"{returned.dtype} on {returned.device}" if tensor else f"{shown(returned)}"
         raise TypeError(f"{name} must return images in {x.dtype} on {x.device}, got {got}")
     if returned.dim() != 4 or len(returned) != len(x):
         raise ValueError(
@@ -126,11 +126,11 @@ def terms(returned: Any, batch: int, classes: int, name: str) -> tuple[Tensor, T
     that a method of training returned.
     """
     if not isinstance(returned, tuple) or len(returned) != 3:
-        raise TypeError(f"{name} must return Terms(outputs, loss, penalty), got {returned!r:.80}")
+        raise TypeError(f"{name} must return Terms(outputs, loss, penalty), got {shown(returned)}")
     parts = {"outputs": (batch, classes), "loss": (batch,), "penalty": (batch,)}
     for (part, shape), value in zip(parts.items(), returned, strict=True):
         if not isinstance(value, Tensor) or not value.is_floating_point():
-            got = value.dtype if isinstance(value, Tensor) else f"{value!r:.80}"
+            got = value.dtype if isinstance(value, Tensor) else f"{shown(value)}"
             raise TypeError(f"{part} of {name} must be a floating tensor, got {got}")
         if value.shape != shape:
             why = ": model has a logit for each class of the data set" if value.dim() == 2 else ""
@@ -146,7 +146,7 @@ def contrast(std: list[float]) -> None:
     """The standard deviations of images' channels, none of them 0."""
     if not all(each > 0 for each in std):
         raise ValueError(
-            f"images must vary in each channel, got images of standard deviation {std!r:.80}"
+            f"images must vary in each channel, got images of standard deviation {shown(std)}"
         )
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from wdtr_lite.checks.values import INFINITY, number
+from wdtr_lite.checks.values import INFINITY, number, shown
 
 if TYPE_CHECKING:
     from wdtr_lite.graph import PixelGraph
@@ -97,7 +97,7 @@ def generator(generator: torch.Generator | None, x: Tensor) -> torch.Generator:
 def graph_dtype(dtype: torch.dtype, name: str) -> None:
     """One of the types that a pixel graph can have."""
     if not isinstance(dtype, torch.dtype) or dtype not in (torch.float32, torch.float64):
-        raise TypeError(f"{name} must be torch.float32 or torch.float64, got {dtype!r:.80}")
+        raise TypeError(f"{name} must be torch.float32 or torch.float64, got {shown(dtype)}")
 
 
 def kernel(weight: Tensor, radius: int) -> None:
@@ -173,10 +173,10 @@ def offset(graph: "PixelGraph", v: Tensor, offset: tuple[int, int]) -> tuple[int
         raise ValueError(f"v must be (..., {graph.height}, {graph.width}), got {tuple(v.shape)}")
     pair = isinstance(offset, tuple | list) and len(offset) == 2
     if not pair or any(isinstance(k, bool) or not isinstance(k, Integral) for k in offset):
-        raise TypeError(f"offset must be two whole numbers, got {offset!r:.80}")
+        raise TypeError(f"offset must be two whole numbers, got {shown(offset)}")
     dy, dx = map(int, offset)
     if not (0, 0) < (dy, dx) or max(dy, abs(dx)) > graph.radius:
-        raise ValueError(f"offset must be one of forward_offsets(), got {offset!r:.80}")
+        raise ValueError(f"offset must be one of forward_offsets(), got {shown(offset)}")
     return dy, dx
 
 
@@ -207,7 +207,7 @@ def image(
 def metric(metric: "PixelGraph | str") -> None:
     """A pixel graph, or the word "euclidean"."""
     if not is_graph(metric) and not (isinstance(metric, str) and metric == "euclidean"):
-        raise ValueError(f"metric must be a PixelGraph or 'euclidean', got {metric!r:.80}")
+        raise ValueError(f"metric must be a PixelGraph or 'euclidean', got {shown(metric)}")
 
 
 def point(space: "PixelGraph | str", x: Tensor, *, interior: bool = False) -> None:

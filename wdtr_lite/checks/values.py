@@ -6,7 +6,6 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence, Set
 from numbers import Integral
 from pathlib import Path
-from reprlib import repr as short_repr
 from types import FunctionType
 from typing import Any
 
@@ -15,14 +14,22 @@ import numpy as np
 INFINITY = float("inf")
 
 
+def shown(value: object) -> str:
+    """A value as a message shows it."""
+    try:
+        return repr(value)[:80]
+    except (ValueError, RecursionError):  # of thousands of digits, or nested as deep
+        return f"a {type(value).__name__} too long to show"
+
+
 def whole(value: int, name: str, least: int = 1, most: int = 2**63 - 1) -> int:
     """A whole number from `least` to `most`, returned as Python's: NumPy's small types wrap."""
     if isinstance(value, bool) or not isinstance(value, Integral):
-        raise TypeError(f"{name} must be a whole number, got {value!r:.80}")
+        raise TypeError(f"{name} must be a whole number, got {shown(value)}")
     if value < least:
-        raise ValueError(f"{name} must be at least {least}, got {value}")
+        raise ValueError(f"{name} must be at least {least}, got {shown(value)}")
     if value > most:
-        raise ValueError(f"{name} must be at most {most}, got {value}")
+        raise ValueError(f"{name} must be at most {most}, got {shown(value)}")
     return int(value)
 
 
@@ -40,7 +47,7 @@ def real_number(value: float, name: str) -> float:
     """A number of Python's or NumPy's, finite or not, returned as a float."""
     kinds = (int, float, np.integer, np.floating)
     if isinstance(value, bool) or not isinstance(value, kinds):
-        raise TypeError(f"{name} must be a number, got {type(value).__name__} {value!r:.80}")
+        raise TypeError(f"{name} must be a number, got {type(value).__name__} {shown(value)}")
     try:
         return float(value)
     except OverflowError:
@@ -51,7 +58,7 @@ def finite(value: float, name: str) -> float:
     """A finite number of either sign, returned as a float."""
     size = real_number(value, name)
     if not abs(size) < INFINITY:
-        raise ValueError(f"{name} must be finite, got {value!r:.80}")
+        raise ValueError(f"{name} must be finite, got {shown(value)}")
     return size
 
 
@@ -60,7 +67,7 @@ def number(value: float, name: str, *, positive: bool = False) -> float:
     size = real_number(value, name)
     if not (0 < size if positive else 0 <= size) or not size < INFINITY:
         says = "positive" if positive else "non-negative"
-        raise ValueError(f"{name} must be {says} and finite, got {value!r:.80}")
+        raise ValueError(f"{name} must be {says} and finite, got {shown(value)}")
     return size
 
 
@@ -68,7 +75,7 @@ def moderate(value: float, name: str) -> float:
     """The same, up to 1e30, returned: float32 and its squares go no further."""
     size = number(value, name)
     if size > 1e30:
-        raise ValueError(f"{name} must be at most 1e30, got {value!r:.80}")
+        raise ValueError(f"{name} must be at most 1e30, got {shown(value)}")
     return size
 
 
@@ -76,7 +83,7 @@ def below_one(value: float, name: str) -> float:
     """A number from 0 on that is less than 1, returned as a float."""
     size = number(value, name)
     if size >= 1:
-        raise ValueError(f"{name} must be less than 1, got {value!r:.80}")
+        raise ValueError(f"{name} must be less than 1, got {shown(value)}")
     return size
 
 
@@ -95,7 +102,7 @@ def tolerance(tol: float) -> float:
     """A relative tolerance, between 0 and 1, returned as a float."""
     size = real_number(tol, "tol")
     if not 0 < size < 1:
-        raise ValueError(f"tol must be between 0 and 1, got {tol!r:.80}")
+        raise ValueError(f"tol must be between 0 and 1, got {shown(tol)}")
     return size
 
 
@@ -103,7 +110,7 @@ def order(p: float) -> float:
     """The order of a Wasserstein distance, returned as a float."""
     size = real_number(p, "p")
     if not 1 <= size < INFINITY:
-        raise ValueError(f"p must be at least 1 and finite, got {p!r:.80}")
+        raise ValueError(f"p must be at least 1 and finite, got {shown(p)}")
     return size
 
 
@@ -111,14 +118,14 @@ def time(t: float) -> float:
     """A time on the way from one image to another, returned as a float."""
     size = real_number(t, "t")
     if not 0 <= size <= 1:
-        raise ValueError(f"t must lie in [0, 1], got {t!r:.80}")
+        raise ValueError(f"t must lie in [0, 1], got {shown(t)}")
     return size
 
 
 def flag(value: bool, name: str) -> bool:
     """True or False, returned as Python's."""
     if not isinstance(value, bool | np.bool_):
-        raise TypeError(f"{name} must be True or False, got {type(value).__name__} {value!r:.80}")
+        raise TypeError(f"{name} must be True or False, got {type(value).__name__} {shown(value)}")
     return bool(value)
 
 
@@ -126,7 +133,7 @@ def option(value: str | None, name: str, allowed: tuple) -> None:
     """One of the allowed values."""
     if not isinstance(value, str | None) or value not in allowed:
         allowed_values = ", ".join(map(repr, allowed))
-        raise ValueError(f"{name} must be one of {allowed_values}, got {value!r:.80}")
+        raise ValueError(f"{name} must be one of {allowed_values}, got {shown(value)}")
 
 
 def instance(value: object, name: str, kind: type | tuple[type, ...]) -> None:
@@ -134,7 +141,7 @@ def instance(value: object, name: str, kind: type | tuple[type, ...]) -> None:
     if not isinstance(value, kind):
         kinds = kind if isinstance(kind, tuple) else (kind,)
         names = " or ".join(each.__name__.removesuffix("Type") for each in kinds)
-        raise TypeError(f"{name} must be {names}, got {value!r:.80}")
+        raise TypeError(f"{name} must be {names}, got {shown(value)}")
 
 
 def every(values: Sequence, name: str, kind: type) -> Sequence:
@@ -149,7 +156,7 @@ def some(values: Any, name: str, kind: type | tuple[type, ...] = (list, tuple)) 
     """A list or tuple, or another collection, that is not empty, returned."""
     instance(values, name, kind)
     if not values:
-        raise ValueError(f"{name} must not be empty, got {values!r}")
+        raise ValueError(f"{name} must not be empty, got {shown(values)}")
     return values
 
 
@@ -157,7 +164,7 @@ def distinct(values: Sequence, name: str) -> None:
     """Values none of which occurs twice."""
     for k, each in enumerate(values):
         if each in values[:k]:
-            raise ValueError(f"{name} must differ, got {each!r:.80} again")
+            raise ValueError(f"{name} must differ, got {shown(each)} again")
 
 
 def held(values: Mapping, name: str, key: str, kind: type | tuple[type, ...] = object) -> Any:
@@ -165,7 +172,7 @@ def held(values: Mapping, name: str, key: str, kind: type | tuple[type, ...] = o
     try:
         found = values[key]
     except KeyError:
-        raise ValueError(f"{name} must have {key!r}, got {list(values)!r:.80}") from None
+        raise ValueError(f"{name} must have {key!r}, got {shown(list(values))}") from None
     instance(found, f"{name}[{key!r}]", kind)
     return found
 
@@ -176,7 +183,7 @@ def outcomes(values: np.ndarray, name: str = "outcomes") -> None:
     if values.dtype.kind not in "biuf":
         raise TypeError(f"{name} must be bool or numbers in [0, 1], got {values.dtype}")
     if np.ma.is_masked(values):
-        raise ValueError(f"{name} must have no masked values, got {values.tolist()!r:.80}")
+        raise ValueError(f"{name} must have no masked values, got {shown(values.tolist())}")
     if values.ndim != 1 or not len(values):
         raise ValueError(f"{name} must be (n,), n at least 1, got {values.shape}")
     if not (values.min() >= 0 and values.max() <= 1):  # NaN fails both
@@ -193,7 +200,7 @@ def as_json(value: Any, name: str) -> Any:
         text = json.dumps(value)
     except (TypeError, ValueError, RecursionError) as error:
         kind = TypeError if isinstance(error, TypeError) else ValueError
-        raise kind(f"{name} must be what JSON keeps, got {short_repr(value)}") from None
+        raise kind(f"{name} must be what JSON keeps, got {shown(value)}") from None
     return json.loads(text, parse_constant=refuse)
 
 
@@ -215,7 +222,7 @@ def importable(value: object, name: str) -> None:
 def function(value: object, name: str) -> None:
     """What can be called."""
     if not callable(value):
-        raise TypeError(f"{name} must be a function, got {value!r:.80}")
+        raise TypeError(f"{name} must be a function, got {shown(value)}")
 
 
 def registered(name: str, value: object, kind: str, registry: Mapping) -> None:
@@ -235,7 +242,7 @@ def texts(values: Iterable[str], name: str) -> tuple[str, ...]:
     """Several words in their order, as a tuple."""
     unordered = isinstance(values, str | Set) or getattr(values, "shape", None) == ()
     if unordered or not isinstance(values, Iterable):
-        raise TypeError(f"{name} must be a tuple of names, got {values!r:.80}")
+        raise TypeError(f"{name} must be a tuple of names, got {shown(values)}")
     found = tuple(values)
     for each in found:
         instance(each, name, str)
@@ -254,4 +261,4 @@ def untaken(name: str, thing: object, table: Mapping[str, object]) -> None:
     text(name, "name")
     before = table.get(name, thing)
     if origin(before) != origin(thing):
-        raise ValueError(f"name must be free, got {name!r}, which is {before!r:.80}")
+        raise ValueError(f"name must be free, got {name!r}, which is {shown(before)}")

@@ -40,7 +40,7 @@ def classes(given: Any, labels: Tensor) -> tuple[str, ...]:
     if len(set(names)) < len(names):
         checks.distinct(names, "classes")  # in the square of their number
     if names:
-        checks.classes(labels, len(names), "labels", f": classes is {names!r:.80}")
+        checks.classes(labels, len(names), "labels", f": classes is {checks.shown(names)}")
         return names
     largest = int(labels.max()) if len(labels) else -1
     checks.whole(largest, "labels", -(2**63), 2**16 - 1)
@@ -54,7 +54,9 @@ def _index(given: Any, count: int, name: str) -> Tensor:
     if isinstance(given, list | tuple | range) and not given:
         return torch.arange(0)
     if isinstance(given, range) and given[count:]:
-        raise ValueError(f"{name} must hold numbers from 0 to {count - 1}, got {given!r:.80}")
+        raise ValueError(
+            f"{name} must hold numbers from 0 to {count - 1}, got {checks.shown(given)}"
+        )
     index = _integers(given, name)
     if index.dtype == torch.bool and index.shape == (count,):
         return index.nonzero().squeeze(1)
@@ -66,7 +68,9 @@ def _sliced(given: slice, count: int, name: str) -> range:
     try:
         return range(count)[given]
     except (TypeError, ValueError) as error:  # no numbers, steps of 0
-        raise type(error)(f"{name} must be a slice of whole numbers, got {given!r:.80}") from None
+        raise type(error)(
+            f"{name} must be a slice of whole numbers, got {checks.shown(given)}"
+        ) from None
 
 
 def _integers(given: Any, name: str) -> Tensor:
@@ -75,7 +79,7 @@ def _integers(given: Any, name: str) -> Tensor:
         try:
             given = np.asarray(given)
         except (TypeError, ValueError, RuntimeError) as error:  # say, not all of one length
-            raise TypeError(f"{name} must hold whole numbers, got {given!r:.80}") from error
+            raise TypeError(f"{name} must hold whole numbers, got {checks.shown(given)}") from error
     found = _tensor(given, name)
     if found.dtype == torch.uint64:
         checks.whole(int(found.numpy().max(initial=0)), name, 0)
@@ -90,7 +94,7 @@ def _tensor(given: Any, name: str) -> Tensor:
             raise ValueError(f"{name} must have no masked values, got some of {given.shape}")
         return torch.tensor(given.astype(f"={given.dtype.kind}{given.itemsize}", order="C"))
     if not isinstance(given, Tensor):
-        got = f"{given.dtype}" if isinstance(given, np.ndarray) else f"{given!r:.80}"
+        got = f"{given.dtype}" if isinstance(given, np.ndarray) else f"{checks.shown(given)}"
         raise TypeError(f"{name} must be a tensor or an array of numbers, got {got}")
     checks.valued(given, name)
     return given.cpu()

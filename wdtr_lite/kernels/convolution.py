@@ -125,7 +125,8 @@ def _convolved(x: Tensor, w: Tensor, b: Tensor | None, how: tuple) -> Tensor | N
         return None
     kind = x.device.type
     if torch.is_autocast_enabled(kind) and x.dtype != torch.float64:
-        x, w, b = (v if v is None else v.to(torch.get_autocast_dtype(kind)) for v in (x, w, b))
+        dtype = torch.get_autocast_dtype(kind)
+        x, w, b = x.to(dtype), w.to(dtype), None if b is None else b.to(dtype)
     if x.dim() == w.dim() - 1:  # one image without a batch
         return _Convolution.apply(inner(x)[None], inner(w), inner(b), how)[0]
     return _Convolution.apply(inner(x), inner(w), inner(b), how)

@@ -99,18 +99,23 @@ def _per_channel(values: Tensor, x: Tensor) -> Tensor:
     return values.view(-1, *[1] * (x.dim() - 2))
 
 
+def _affine(w: Tensor | None, b: Tensor | None, x: Tensor) -> tuple[Tensor | None, Tensor | None]:
+    return (
+        None if w is None else _per_channel(w, x),
+        None if b is None else _per_channel(b, x),
+    )
+
+
 def _composed_derivatives(
     gy: Tensor, x: Tensor, w: Tensor | None, eps: float, along: tuple
 ) -> tuple[Tensor | None, ...]:
     """The derivatives of the three gradients, by autograd: those of every order."""
     create_graph = torch.is_grad_enabled()
     with torch.enable_grad():
-        at = [u if u is None else u.view_as(u) for u in (gy, x, w)]
-        if not create_graph:
-            at = [u if u is None else u.detach() for u in at]
-        at = [u if u is None or u.requires_grad else u.requires_grad_() for u in at]
-        pairs = [pair for pair in zip(_composed(*at, eps), along) if pair[1] is not None]
-        inputs = [u for u in at if u is not None]
+        at = [v.view_as(v) if create_graph else v.detach() for v in (gy, x, w) if v is not None]
+        inputs = [v if v.requires_grad else v.requires_grad_() for v in at]
+        values = _composed(inputs[0], inputs[1], None if w is None else inputs[2], eps)
+        pairs = [pair for pair in zip(values, along, strict=True) if pair[1] is not None]
         found = torch.autograd.grad(
             [value for value, _ in pairs], inputs, [u for _, u in pairs],
             create_graph=create_graph, allow_unused=True,
@@ -172,8 +177,8 @@ def group_norm(
 ) -> Tensor | None:
     if input.dim() < 2 or input.shape[1] % num_groups:
         return None
-    channels = [v if v is None else _per_channel(v, input) for v in (weight, bias)]
-    return _by_groups(input, math.prod(input.shape[1:]) // num_groups, *channels, eps)
+    size = math.prod(input.shape[1:]) // num_groups
+    return _by_groups(input, size, *_affine(weight, bias, input), eps)
 
 
 def instance_norm(
@@ -188,9 +193,9 @@ def instance_norm(
 ) -> Tensor | None:
     if not use_input_stats or input.dim() < 3:
         return None
-    channels = [v if v is None else _per_channel(v, input) for v in (weight, bias)]
     kept = [v if v is None else v.repeat(len(input)) for v in (running_mean, running_var)]
-    found = _by_groups(input, input[0, 0].numel(), *channels, eps, (*kept, momentum))
+    size, affine = math.prod(input.shape[2:]), _affine(weight, bias, input)
+    found = _by_groups(input, size, *affine, eps, (*kept, momentum))
     if found is not None:
         for running, each in zip((running_mean, running_var), kept, strict=True):
             if running is not None and each is not None:

@@ -49,7 +49,8 @@ class Normalize(nn.Module):
         for name, given, value in zip(("mean", "std"), (mean, std), values, strict=True):
             if len(value) not in (1, count):
                 raise ValueError(
-                    f"{name} must be one number or {count}, one for each channel, got {given!r:.80}"
+                    f"{name} must be one number or {count}, one for each channel, "
+                    f"got {checks.shown(given)}"
                 )
             self.register_buffer(name, value.repeat(count // len(value)).view(-1, 1, 1))
         if not bool((self.std > 0).all()):
@@ -57,7 +58,7 @@ class Normalize(nn.Module):
         if not bool((torch.stack([self.mean, 1 - self.mean]) / self.std).isfinite().all()):
             raise ValueError(
                 "mean and std must keep intensities in [0, 1] finite, "
-                f"got {mean!r:.80} and {std!r:.80}"
+                f"got {checks.shown(mean)} and {checks.shown(std)}"
             )
 
     def forward(self, x: Tensor) -> Tensor:

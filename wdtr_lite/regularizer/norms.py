@@ -230,6 +230,6 @@ def input_norm(metric: PixelGraph | InputNorm | str, scale: str | None = "trace"
     if not isinstance(metric, str) or metric not in _NAMED:
         raise ValueError(
             "metric must be a PixelGraph, an InputNorm or one of "
-            f"{', '.join(map(repr, _NAMED))}, got {metric!r:.80}"
+            f"{', '.join(map(repr, _NAMED))}, got {checks.shown(metric)}"
         )
     return _NAMED[metric]()

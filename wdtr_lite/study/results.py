@@ -100,7 +100,8 @@ def run(
         raise ValueError(f"{name} has no networks that could be finished")
     if quick and (finished or cluster):
         raise ValueError(
-            "finished and cluster are for the profiles cpu and full: quick stores nothing"
+            "finished and cluster are for the profiles cpu and full, quick stores nothing: "
+            f"got {finished=}, {cluster=}"
         )
     store = Store() if quick else store
     chosen, path = decided(name, profile), path_of(name, profile)

@@ -194,7 +194,7 @@ def _of(kind: type | tuple[type, ...], found: Any, file: Path) -> Any:
     if not isinstance(found, kind):
         kinds = kind if isinstance(kind, tuple) else (kind,)
         names = " or ".join(each.__name__ for each in kinds)
-        raise ValueError(f"{file} holds {found!r:.40} in place of a {names}: {AGAIN}")
+        raise ValueError(f"{file} holds {checks.shown(found)} in place of a {names}: {AGAIN}")
     return found
 
 
@@ -202,7 +202,7 @@ def _check_owner(told: Told, **owner: str) -> None:
     """Of the network, and to the question, that it is taken for; once that was not told."""
     for name, expected in owner.items() if "network" in told else ():
         if told[name] != expected:
-            raise ValueError(f"{told.file} is of the {name} {told[name]!r:.200}: {AGAIN}")
+            raise ValueError(f"{told.file} is of the {name} {checks.shown(told[name])}: {AGAIN}")
 
 
 def write(file: Path, value: dict[str, Any], indent: int | None = None) -> None:

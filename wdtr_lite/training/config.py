@@ -177,7 +177,7 @@ def _name(value: str, name: str) -> str:
 
 def _epochs(value: Iterable[int], name: str) -> tuple[int, ...]:
     if not isinstance(value, (tuple, list)):
-        raise TypeError(f"{name} must be a tuple of epochs, got {value!r:.80}")
+        raise TypeError(f"{name} must be a tuple of epochs, got {checks.shown(value)}")
     return tuple(checks.repeats(each, name) for each in value)
 
 

@@ -91,7 +91,8 @@ def inductor(graph: fx.GraphModule, inputs: Sequence[Tensor]) -> Callable:
     from torch._inductor.compile_fx import compile_fx
 
     with torch.no_grad():
-        return compile_fx(graph, list(inputs))
+        compiled: Any = compile_fx(graph, list(inputs))
+    return compiled
 
 
 def whole(derivatives: Derivatives, x: Tensor, y: Tensor) -> Callable:
@@ -157,7 +158,7 @@ def _lifted(graph: fx.GraphModule) -> list[Tensor]:
         if node.target not in constants:
             with graph.graph.inserting_after(last):
                 last = graph.graph.placeholder(str(node.target))
-            constants[node.target] = (last, getattr(graph, node.target))
+            constants[node.target] = (last, getattr(graph, str(node.target)))
         node.replace_all_uses_with(constants[node.target][0])
         graph.graph.erase_node(node)
     graph.recompile()

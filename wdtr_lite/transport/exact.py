@@ -70,7 +70,9 @@ def ground_cost(
         try:
             distance = cdist(pixels, pixels, cast(Any, metric))
         except (TypeError, ValueError, NotImplementedError) as error:
-            raise ValueError(f"metric must give distances, got {metric!r:.80}: {error}") from error
+            raise ValueError(
+                f"metric must give distances, got {checks.shown(metric)}: {error}"
+            ) from error
     else:
         distance = _matrix(metric, len(pixels), "metric")
     checks.costs(distance, "metric")
