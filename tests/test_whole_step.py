@@ -46,15 +46,20 @@ def batches(run):
 @pytest.mark.parametrize(("method", "options"), METHODS_AND_OPTIONS)
 def test_the_graph_computes_what_the_step_does(digits, method, options, model):
     eager, traced = (training(digits, method, model, **options) for _ in range(2))
-    graph = Graph(traced.derivatives, *batches(traced)[0], as_it_is)
+    graph = Graph(traced.derivatives, traced.model, *batches(traced)[0], as_it_is)
     for run in (eager, traced):
         run.generator.manual_seed(3)
+    near = 1e-3 if "finite_difference" in options.values() else 0.0  # it differs by rounding
     for x, y in batches(eager):
-        (mine, totals), (theirs, expected) = graph(x, y), eager.derivatives(x, y)
-        for a, b in zip([*mine, totals], [*theirs, expected], strict=True):
-            assert torch.equal(a, b)
+        mine, theirs = flat(graph(x, y)), flat(eager.derivatives(x, y))
+        assert float((mine - theirs).norm()) <= near * float(theirs.norm())
     for a, b in zip(traced.model.state_dict().values(), eager.model.state_dict().values()):
         assert torch.equal(a, b)
+
+
+def flat(found):
+    gradients, sums = found
+    return torch.cat([v.flatten() for v in (*gradients, sums)])
 
 
 @pytest.mark.parametrize("method", ["wasserstein", "euclidean", "jacobian"])
@@ -63,9 +68,8 @@ def test_one_graph_serves_every_setting_and_seed(digits, method):
     codes, seen = [], []
     for seed, radius in enumerate(radii):
         run = training(digits, method, eta=0.1 + seed, seed=seed, **radius)
-        graph = Graph(
-            run.derivatives, *batches(run)[0], lambda graph, inputs: codes.append(graph.code)
-        )
+        keep = lambda graph, inputs: codes.append(graph.code)  # noqa: E731
+        graph = Graph(run.derivatives, run.model, *batches(run)[0], keep)
         seen.append(len(graph.constants))
     assert codes[0] == codes[1] and seen[0] == seen[1] > 0
 
@@ -90,16 +94,14 @@ class Awkward(nn.Module):
 def test_what_cannot_be_one_graph_goes_step_by_step_and_says_why(digits, kind, why):
     run = training(digits, "none", given=Awkward(kind))
     with pytest.warns(UserWarning, match=f"the training step is not compiled.*{why}"):
-        found = whole(run.derivatives, *batches(run)[0])
-    assert found is run.derivatives
+        found = whole(run.derivatives, run.model, *batches(run)[0])
+    assert found == run.derivatives
 
 
+@pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated")
 def test_the_compiled_step_of_the_smallest_network(digits):
     eager, compiled = (training(digits, "wasserstein", eta=0.3) for _ in range(2))
-    graph = Graph(compiled.derivatives, *batches(compiled)[0], inductor)
+    graph = Graph(compiled.derivatives, compiled.model, *batches(compiled)[0], inductor)
     for x, y in batches(eager):
-        mine, theirs = (
-            torch.cat([g.flatten() for g in (*gradients, totals)])
-            for gradients, totals in (graph(x, y), eager.derivatives(x, y))
-        )
+        mine, theirs = flat(graph(x, y)), flat(eager.derivatives(x, y))
         assert (mine - theirs).norm() < 1e-5 * theirs.norm()

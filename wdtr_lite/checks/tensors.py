@@ -8,6 +8,8 @@ from torch import Tensor
 
 from wdtr_lite.checks.values import INFINITY, number, shown
 
+_TRACING = torch._C._TorchDispatchModeKey.PROXY  # make_fx is at work
+
 if TYPE_CHECKING:
     from wdtr_lite.graph import PixelGraph
     from wdtr_lite.transport.measures import Image
@@ -225,6 +227,7 @@ def eager(x: Tensor) -> bool:
     return not (
         torch.compiler.is_compiling()
         or torch._C._are_functorch_transforms_active()
+        or torch._C._get_dispatch_mode(_TRACING) is not None
         or x.is_meta
         or (x.is_cuda and torch.cuda.is_current_stream_capturing())
     )

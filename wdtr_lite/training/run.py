@@ -23,6 +23,10 @@ from wdtr_lite.training.choices import AUGMENTATIONS, OPTIMIZERS, SCHEDULES
 from wdtr_lite.training.config import Config
 from wdtr_lite.training.images import checksum, mean_and_std, training_images
 from wdtr_lite.training.objectives import METHODS
+from wdtr_lite.training.whole_step import Derivatives, Gradients, whole
+
+WORTH_COMPILING = 2000
+"""Steps, on a GPU: compiling takes as long as some hundred of them."""
 
 
 class Divergence(RuntimeError):
@@ -97,6 +101,7 @@ class Training:
         self.batch = torch.zeros(config.batch_size, dtype=torch.long, device=self.device)
         self.totals = torch.zeros(3, dtype=torch.float64, device=self.device)
         self.stream = torch.cuda.Stream(self.device) if self.device.type == "cuda" else None
+        self.compute: Derivatives = self.derivatives
         self.captured: torch.cuda.CUDAGraph | None = None
         self.rate, self.epsilon = 0.0, 0.0
         self.epoch, self.stored, self.history = 0, 0, []
@@ -160,6 +165,8 @@ class Training:
             self.captured = None  # a captured step holds the old ones
         for group in self.optimizer.param_groups:
             group["lr"] = rate
+        if self.compute == self.derivatives:
+            self.compute = self._compiled()
         # Seeded anew for each epoch: a resumed run needs no generator's state.
         seed = 1_000_003 * config.seed + self.epoch
         self.generator.manual_seed(seed)
@@ -183,10 +190,18 @@ class Training:
 
     def eager_step(self) -> None:
         """The step itself."""
-        self.optimizer.zero_grad(set_to_none=True)
-        x, y = self.images[self.batch].float() / 255, self.labels[self.batch]
-        how, method = self.config.augmentation, type(self.objective).__name__
-        x = checks.transformed(AUGMENTATIONS[how](x, self.generator), x, f"augmentation {how!r}")
+        x, y = self._batch()
+        gradients, sums = self.compute(x, y)
+        for parameter, gradient in zip(self._parameters(), gradients, strict=True):
+            parameter.grad = gradient
+        self.optimizer.step()
+        self.totals += sums
+
+    def derivatives(self, x: Tensor, y: Tensor) -> tuple[Gradients, Tensor]:
+        """The gradient of the loss in each parameter, and the sums of loss, penalty and mistakes,
+        (3,). Running statistics move.
+        """
+        method = type(self.objective).__name__
         with torch.enable_grad(), arithmetic(self.config.precision, self.device):
             terms = self.objective.terms(self.model, x, y, self.generator, self.epsilon)
             outputs, loss, penalty = checks.terms(
@@ -194,10 +209,27 @@ class Training:
             )
             # A finite difference is differentiated in float32.
             with torch.autocast(self.device.type, enabled=False):
-                (loss.mean() + penalty.mean()).backward()
-        self.optimizer.step()
+                total = loss.mean() + penalty.mean()
+                gradients = torch.autograd.grad(total, self._parameters(), allow_unused=True)
         wrong = (outputs.argmax(1) != y).sum()
-        self.totals += torch.stack([loss.detach().sum(), penalty.detach().sum(), wrong])
+        return gradients, torch.stack([loss.detach().sum(), penalty.detach().sum(), wrong])
+
+    def _parameters(self) -> list[Tensor]:
+        return [p for p in self.model.parameters() if p.requires_grad]
+
+    def _batch(self) -> tuple[Tensor, Tensor]:
+        x, y = self.images[self.batch].float() / 255, self.labels[self.batch]
+        how = self.config.augmentation
+        return checks.transformed(
+            AUGMENTATIONS[how](x, self.generator), x, f"augmentation {how!r}"
+        ), y
+
+    def _compiled(self) -> Derivatives:
+        """On a GPU the derivatives as one graph, where that pays and nothing in it will change."""
+        steps = self.images_until(self.config.epochs) // self.config.batch_size
+        if self.stream is None or steps < WORTH_COMPILING or self.epoch < self.config.warmup:
+            return self.derivatives
+        return whole(self.derivatives, self.model, *self._batch())
 
     def streamed(self) -> AbstractContextManager:
         """On a GPU, the stream that all steps are done on."""

@@ -17,70 +17,44 @@ from torch.fx.experimental.proxy_tensor import disable_proxy_modes_tracing, make
 from torch.nn.utils import stateless
 from torch.overrides import TorchFunctionMode
 
-from wdtr_lite.training.arithmetic import arithmetic
-from wdtr_lite.training.objectives import Objective
-
-
-class Derivatives:
-    """(x, y) -> the gradient of a step's loss in each parameter, and the sums of loss, penalty and
-    mistakes, (3,). Running statistics move.
-    """
-
-    def __init__(
-        self,
-        model: nn.Module,
-        objective: Objective,
-        precision: str,
-        generator: torch.Generator,
-        device: torch.device,
-    ):
-        self.model, self.objective, self.precision = model, objective, precision
-        self.generator, self.device = generator, device
-        self.epsilon = 0.0
-
-    def __call__(self, x: Tensor, y: Tensor) -> tuple[list[Tensor | None], Tensor]:
-        with arithmetic(self.precision, self.device):
-            outputs, loss, penalty = self.objective.terms(
-                self.model, x, y, self.generator, self.epsilon
-            )
-            # A finite difference is differentiated in float32.
-            with torch.autocast(self.device.type, enabled=False):
-                total = loss.mean() + penalty.mean()
-                parameters = [p for p in self.model.parameters() if p.requires_grad]
-                gradients = torch.autograd.grad(total, parameters, allow_unused=True)
-        wrong = (outputs.argmax(1) != y).sum()
-        return list(gradients), torch.stack([loss.detach().sum(), penalty.detach().sum(), wrong])
+Gradients = tuple[Tensor | None, ...]
+Derivatives = Callable[[Tensor, Tensor], tuple[Gradients, Tensor]]
+"""Of images and labels the gradient in each parameter, and the sums that are reported."""
 
 
 class Graph:
-    """The same as one graph, of which `compile` makes what is called.
+    """The derivatives as one graph, of which `compile` makes what is called.
+
+    Parameters
+    ----------
+    derivatives : function of x, y -> gradients, sums
+        Those of the model's parameters; the model's buffers may move.
+    model : torch.nn.Module
+    x, y : tensors
+        A batch: others have its size.
+    compile : function of a graph and its inputs -> function of these
 
     Raises
     ------
     Exception
-        Whatever the model does that cannot be traced: this asks for values, draws from torch's
-        global generator as dropout does, or branches on what it computes.
+        Where the step cannot be traced: it looks at values, or draws from torch's global
+        generator, as dropout does.
     """
 
     def __init__(
-        self,
-        derivatives: Derivatives,
-        x: Tensor,
-        y: Tensor,
-        compile: Callable[[fx.GraphModule, Sequence[Tensor]], Callable],
+        self, derivatives: Derivatives, model: nn.Module, x: Tensor, y: Tensor, compile: Callable
     ):
-        self.held = dict(derivatives.model.named_parameters())
-        self.held |= dict(derivatives.model.named_buffers())
-        graph, self.draws = _traced(derivatives, self.held, x, y)
+        self.held = dict(model.named_parameters()) | dict(model.named_buffers())
+        graph, self.draws = _traced(derivatives, model, self.held, x, y)
         self.constants = _lifted(graph)
         self.call = compile(graph, self._inputs(x, y))
 
-    def __call__(self, x: Tensor, y: Tensor) -> tuple[list[Tensor | None], Tensor]:
+    def __call__(self, x: Tensor, y: Tensor) -> tuple[Gradients, Tensor]:
         with torch.no_grad():
             for drawn, draw in self.draws:
                 drawn.copy_(draw())
-            *gradients, totals = self.call(*self._inputs(x, y))
-        return gradients, totals
+            *gradients, sums = self.call(*self._inputs(x, y))
+        return tuple(gradients), sums
 
     def _inputs(self, x: Tensor, y: Tensor) -> list[Tensor]:
         return [*(v.detach() for v in self.held.values()), x, y, *self.constants]
@@ -95,12 +69,10 @@ def inductor(graph: fx.GraphModule, inputs: Sequence[Tensor]) -> Callable:
     return compiled
 
 
-def whole(derivatives: Derivatives, x: Tensor, y: Tensor) -> Callable:
+def whole(derivatives: Derivatives, model: nn.Module, x: Tensor, y: Tensor) -> Derivatives:
     """The derivatives as one compiled graph or, where that cannot be, as they are."""
     try:
-        found = Graph(derivatives, x, y, inductor)
-        found(x, y)
-        return found
+        return Graph(derivatives, model, x, y, inductor)
     except Exception as error:
         said = str(error).strip().splitlines() or [""]
         warnings.warn(
@@ -111,15 +83,15 @@ def whole(derivatives: Derivatives, x: Tensor, y: Tensor) -> Callable:
 
 
 def _traced(
-    derivatives: Derivatives, held: dict[str, Tensor], x: Tensor, y: Tensor
+    derivatives: Derivatives, model: nn.Module, held: dict[str, Tensor], x: Tensor, y: Tensor
 ) -> tuple[fx.GraphModule, list[tuple[Tensor, Callable]]]:
     drawn = _Drawn()
 
     def step(*given: Tensor) -> tuple:
         swapped = dict(zip(held, given))
-        with stateless._reparametrize_module(derivatives.model, swapped), drawn:
-            gradients, totals = derivatives(*given[len(held) :])
-        return *gradients, totals
+        with stateless._reparametrize_module(model, swapped), drawn:
+            gradients, sums = derivatives(*given[len(held) :])
+        return *gradients, sums
 
     given = [v.detach().clone().requires_grad_(v.requires_grad) for v in held.values()]
     graph = make_fx(step)(*given, x, y)

@@ -148,3 +148,8 @@ def logits_of(model: nn.Module, x: Tensor) -> Tensor:
 def pixel_graph(config: "Config", size: tuple[int, int], device: torch.device) -> PixelGraph:
     assert config.radius is not None, "the method needs it"
     return PixelGraph(*size, config.radius).to(device, torch.float32)
+
+
+def weight_of(config: "Config", device: torch.device) -> Tensor:
+    """A penalty's weight, eta squared: a tensor, so that one compiled step serves every eta."""
+    return torch.tensor(config.eta**2, device=device)

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from wdtr_lite.graph import PixelGraph
 from wdtr_lite.regularizer import GradientPenalty, Terms
 from wdtr_lite.regularizer.forward import cross_entropy
-from wdtr_lite.training.objectives.base import Objective, pixel_graph, register
+from wdtr_lite.training.objectives.base import Objective, pixel_graph, register, weight_of
 
 if TYPE_CHECKING:
     from wdtr_lite.training.config import Config
@@ -25,6 +25,7 @@ class Penalty(Objective):
 
     def __init__(self, config: "Config", size: tuple[int, int], device: torch.device):
         super().__init__(config, size, device)
+        self.weight = weight_of(config, device)
         self.penalty = GradientPenalty(
             self.input_metric(size, device),
             of=self.of or config.of,
@@ -39,7 +40,7 @@ class Penalty(Objective):
         self, model: nn.Module, x: Tensor, y: Tensor, generator: torch.Generator, epsilon: float
     ) -> Terms:
         outputs, loss, penalty = self.penalty.terms(model, x, y)
-        return Terms(outputs, loss, self.config.eta**2 * penalty)
+        return Terms(outputs, loss, self.weight * penalty)
 
 
 @register
@@ -97,6 +98,10 @@ class Jacobian(Objective):
     options = ("eta", "mode")
     trial = {"eta": 0.1}
 
+    def __init__(self, config: "Config", size: tuple[int, int], device: torch.device):
+        super().__init__(config, size, device)
+        self.weight = weight_of(config, device)
+
     def terms(
         self, model: nn.Module, x: Tensor, y: Tensor, generator: torch.Generator, epsilon: float
     ) -> Terms:
@@ -111,5 +116,5 @@ class Jacobian(Objective):
 
         penalty = GradientPenalty("euclidean", loss=projected, mode=self.config.mode)
         outputs, _, norm_sq = penalty.terms(model, x, y)
-        weight = self.config.eta**2 * outputs.shape[1]
+        weight = self.weight * outputs.shape[1]
         return Terms(outputs, cross_entropy(outputs, y), weight * norm_sq)
