@@ -17,18 +17,22 @@ from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import torch
+import torchvision
 from common import interleaved, main, milliseconds, timed
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
+from torchvision.models.convnext import CNBlockConfig
 
-from wdtr_lite import PixelGraph, data, training
+from wdtr_lite import PixelGraph, data, kernels, training
 from wdtr_lite.metric import operators
 from wdtr_lite.regularizer import GradientPenalty, Terms
 from wdtr_lite.training import METHODS, Config
+from wdtr_lite.training.whole_step import Graph, inductor
 
 ETA, EPSILON = 0.1, 8 / 255
 PEAK_TFLOPS = {"float32": 67, "tf32": 494}  # dense, of an NVIDIA H100 or H200 SXM by its datasheet
@@ -47,8 +51,10 @@ STEPS = {
     "euclidean, FD": {"method": "euclidean", "eta": ETA, **DIFFERENCE},
     "W r=8, FD": wasserstein(8, **DIFFERENCE),
     "W r=8, FD central": wasserstein(8, **DIFFERENCE, form="central"),
-    "W r=8, drop-in": wasserstein(8, form="drop-in"),
-    "W r=8, FD, drop-in": wasserstein(8, **DIFFERENCE, form="drop-in"),
+    "W r=8, README": wasserstein(8, form="readme"),
+    "W r=8, torch's": wasserstein(8, form="torchs"),
+    "W r=8, beside": wasserstein(8, form="beside"),
+    "W r=8, naive": wasserstein(8, form="naive"),
     "gaussian noise": {"method": "gaussian_noise", "eta": ETA},
     "W noise r=2": {"method": "wasserstein_noise", "eta": ETA, "radius": 2},
     "fgsm": {"method": "fgsm", "epsilon": EPSILON},
@@ -56,14 +62,26 @@ STEPS = {
     "plain, bf16": {"precision": "bfloat16"},
     "W r=8, bf16": wasserstein(8, precision="bfloat16"),
     "plain, compiled": {"form": "compiled"},
+    "W r=8, compiled": wasserstein(8, form="compiled"),
     "W r=8, FD, compiled": wasserstein(8, **DIFFERENCE, form="compiled"),
 }
 WITHIN = (  # a step, the one it is held against, and the largest ratio of their times
-    *((f"W r={r}", "euclidean", 1.05) for r in (2, 4, 6, 8)),
-    ("W r=8, FD", "W r=8", 0.75),
-    ("W r=8, FD", "pgd-7", 0.4),
-    ("W r=8", "pgd-7", 0.6),
+    ("W r=8", "plain", 2.8),
+    ("W r=8, FD", "plain", 2.1),
+    ("W r=8, README", "W r=8", 1.03),
+    ("W r=8", "pgd-7", 0.35),
+    *((f"W r={r}", "euclidean", 1.02) for r in (2, 4, 6, 8)),
 )
+OTHERS = {  # networks that are not ours, on 32 x 32 pixels
+    "torchvision ResNet-18": lambda: torchvision.models.resnet18(num_classes=10),
+    "torchvision ConvNeXt, 6 blocks": lambda: torchvision.models.ConvNeXt(
+        [CNBlockConfig(48, 96, 2), CNBlockConfig(96, 192, 2), CNBlockConfig(192, None, 2)],
+        num_classes=10,
+    ),
+    "torchvision ViT, 6 blocks": lambda: torchvision.models.VisionTransformer(
+        32, 4, num_layers=6, num_heads=4, hidden_dim=128, mlp_dim=256, num_classes=10
+    ),
+}
 
 
 def significant(value, digits=4):
@@ -99,15 +117,25 @@ def random_data(images, shape=(3, 32, 32)):
 Wasserstein: Any = METHODS["wasserstein"]
 
 
-class DropIn(Wasserstein):
-    """The three lines added to a loop that is there already, in place of the engine's one pass for
-    all.
-    """
+class Beside(Wasserstein):
+    """The penalty beside a forward pass of the loop's own."""
 
     def terms(self, model, x, y, generator, epsilon):
-        outputs, weight = model(x), self.config.eta**2
+        outputs = model(x)
         loss = F.cross_entropy(outputs, y, reduction="none")
-        return Terms(outputs, loss, weight * self.penalty(model, x, y))
+        return Terms(outputs, loss, self.weight * self.penalty(model, x, y))
+
+
+class Torchs(Wasserstein):
+    """With torch's own second derivatives."""
+
+    def terms(self, *args):
+        with mock.patch.dict(kernels.REPLACED, clear=True):
+            return super().terms(*args)
+
+
+class Naive(Torchs, Beside):
+    """Both: what is written first."""
 
 
 class Central(Wasserstein):
@@ -119,20 +147,29 @@ class Central(Wasserstein):
         self.penalty = GradientPenalty(metric, mode=config.mode, central=True)
 
 
-FORMS = {"drop-in": DropIn, "central": Central}
+FORMS = {"beside": Beside, "torchs": Torchs, "naive": Naive, "central": Central}
 
 
-def run_of(name, device="cpu", model="resnet20", batch=128, **changes):
+def readme_step(run, penalty):
+    """The lines of the README in a loop of one's own."""
+    x, y = run.images[run.batch].float() / 255, run.labels[run.batch]
+    _, loss, squared = penalty.terms(run.model, x, y)
+    run.optimizer.zero_grad()
+    (loss + ETA**2 * squared).mean().backward()
+    run.optimizer.step()
+
+
+def run_of(name, device="cpu", model="resnet20", batch=128, network=None, **changes):
     """The engine's training with its batch in place, ready for its step."""
     options = STEPS[name] | changes
     form = options.pop("form", None)
     config = Config(model=model, batch_size=batch, learning_rate=0.0, **options)
-    run = training.Training(config, dataset=random_data(batch), device=device)
+    run = training.Training(config, model=network, dataset=random_data(batch), device=device)
     if form in FORMS:
         run.objective = FORMS[form](config, (32, 32), run.device)
-    elif form == "compiled":
-        run.model.compile(dynamic=False)
     run.batch.copy_(run.begin_epoch()[0])
+    if form == "readme":
+        run.eager_step = partial(readme_step, run, GradientPenalty(PixelGraph(32, 32, 8)))
     return run
 
 
@@ -142,14 +179,18 @@ def step(run):
 
 
 def compiled_step(run):
-    """Seconds of the first two steps, which compile with nothing cached; None where that fails."""
+    """Seconds of compiling with nothing cached, and a step; None where that fails."""
+    x, y = run.images[run.batch].float() / 255, run.labels[run.batch]
     with tempfile.TemporaryDirectory() as folder:
         os.environ["TORCHINDUCTOR_CACHE_DIR"] = folder
         try:
-            return timed(lambda: [step(run) for _ in range(2)])[1]
+            compiling = partial(Graph, run.derivatives, run.model, x, y, inductor)
+            run.compute, seconds = timed(compiling)
+            step(run)
+            return seconds
         except Exception as error:
             said = f"{type(error).__name__}: {str(error).splitlines()[0][:100]}"
-            print(f"torch.compile fails here, its rows stay empty: {said}")
+            print(f"compiling fails here, its rows stay empty: {said}")
             return None
 
 
@@ -208,13 +249,14 @@ def cuda_memory(run):
 
 
 def step_costs(rounds=5, memory=True, **sizes):
-    """(a, b) An eager step of each kind: time, ratio to a plain one, operations, peak memory.
+    """(a, b) A step of each kind: time, ratio to a plain one, operations, peak memory.
 
-    W is the Wasserstein penalty, FD its finite difference, one-sided where not central. "Drop-in"
-    steps call the penalty beside a forward pass of their own. Compiled steps were compiled before;
-    `compile_s` has the seconds of the two steps that compile, and their memory is not measured. On
-    the CPU `peak_mib` is what the step adds to the largest resident memory of a fresh process, on a
-    GPU the most that was allocated.
+    W is the Wasserstein penalty, FD its finite difference, one-sided where not central. "README"
+    has the README's lines in a loop of its own, "beside" the penalty beside that loop's forward
+    pass, "torch's" torch's own second derivatives, "naive" both. Compiled steps are one graph,
+    compiled before; `compile_s` has the seconds that took, and their memory is not measured. On the
+    CPU `peak_mib` is what the step adds to the largest resident memory of a fresh process, on a GPU
+    the most that was allocated.
     """
     rows, counts = [], {}
     for device in devices():
@@ -253,6 +295,32 @@ def step_costs(rounds=5, memory=True, **sizes):
                 "peak_mib": round(peak[name]) if name in peak else None,
                 "compile_s": round(seconds, 1) if seconds else None,
             })  # fmt: skip
+    return rows
+
+
+def other_networks(names=tuple(OTHERS), batch=64, rounds=5):
+    """(c) The same steps of networks that are not ours; empty where the step cannot be."""
+    steps = {"plain": "plain", "torchs": "W r=8, torch's", "ours": "W r=8", "fd": "W r=8, FD"}
+    rows = []
+    for device in devices():
+        for name in names:
+            torch.manual_seed(0)
+            runs = {
+                key: run_of(each, device, batch=batch, network=OTHERS[name]())
+                for key, each in steps.items()
+            }
+            for key, run in list(runs.items()):
+                try:
+                    step(run)
+                except RuntimeError as error:
+                    print(f"{name}, {steps[key]}: {error}")
+                    del runs[key]
+            times = interleaved({key: partial(step, run) for key, run in runs.items()}, rounds)
+            plain = np.median(times["plain"])
+            ratios = {key: significant(np.median(times[key]) / plain, 3) if key in times else None
+                      for key in steps if key != "plain"}  # fmt: skip
+            ms = milliseconds(times["plain"])
+            rows.append({"device": device_name(device), "network": name, "plain_ms": ms, **ratios})
     return rows
 
 
@@ -308,8 +376,8 @@ def gpu_throughput(
     model="resnet20",
     batch=128,
 ):
-    """(e) Images per second on a GPU: eager steps, and the engine's captured ones, of one network
-    and of several at once.
+    """(e) Images per second on a GPU: eager steps, and the engine's, compiled and captured, of one
+    network and of several at once.
 
     A captured rate is that of the third epoch, summed over the networks. Hours are those of 200
     epochs of 49,920 images for one network of them. `floor_hours` is what the counted operations
@@ -330,9 +398,10 @@ def gpu_throughput(
             for n in together:
                 options |= {"batch_size": batch, "learning_rate": 0.0, "epochs": 3, **STEPS[name]}
                 configs = [Config(**options, seed=seed) for seed in range(n)]
-                runs = training.fit_together(
-                    configs, dataset=dataset, device="cuda", progress=False
-                )
+                with mock.patch("wdtr_lite.training.run.WORTH_COMPILING", 0):
+                    runs = training.fit_together(
+                        configs, dataset=dataset, device="cuda", progress=False
+                    )
                 rates[n] = sum(run.history[-1]["images_per_second"] for run in runs)
             floor = 200 * 49_920 * flops / (peak_tflops[precision] * 1e12)
             for n, rate in rates.items():
@@ -352,7 +421,7 @@ def gpu_throughput(
 
 
 def targets(measured):
-    """(c) Each ratio that was promised, of the medians, on each device."""
+    """(f) Each ratio that was promised, of the medians, on each device."""
     rows = []
     for device in dict.fromkeys(row["device"] for row in measured["step_costs"]):
         ms = {row["step"]: row["ms"] for row in measured["step_costs"] if row["device"] == device}
@@ -368,4 +437,4 @@ def targets(measured):
 
 
 if __name__ == "__main__":
-    main("training", __doc__, [step_costs, penalty_alone, gpu_throughput], targets)
+    main("training", __doc__, [step_costs, other_networks, penalty_alone, gpu_throughput], targets)

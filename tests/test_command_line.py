@@ -8,6 +8,7 @@ import re
 import shlex
 import subprocess
 import sys
+import time
 from dataclasses import fields, replace
 from fractions import Fraction
 from pathlib import Path
@@ -551,6 +552,27 @@ def test_what_stops_a_command_is_told_in_a_line(error, monkeypatch):
     with pytest.raises(SystemExit) as end:
         call("train", "--folder", "runs")
     assert end.value.code == f"python -m wdtr_lite train: {error}"
+
+
+def test_train_stops_in_time_and_goes_on(folder, tmp_path, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        call("train", "--folder", tmp_path, *SMALL, "--minutes", "0")
+    assert stopped.value.code == 75
+    assert "the time is up after epoch 0 of 1: the same call goes on" in capsys.readouterr().err
+    call("train", "--folder", tmp_path, *SMALL, "--minutes", "10")
+    weights, expected = (training.load(each).model.state_dict() for each in (tmp_path, folder))
+    assert all(torch.equal(weights[name], expected[name]) for name in expected)
+
+
+def test_an_experiment_stops_in_time(monkeypatch, capsys):
+    def run(name, profile, *, until, **options):
+        assert 0 < until - time.time() <= 60
+        raise training.Unfinished("the time is up, 3 networks are left.")
+
+    monkeypatch.setattr(study, "run", run)
+    with pytest.raises(SystemExit) as stopped:
+        call("experiment", "table1", "--profile", "cpu", "--minutes", "1")
+    assert stopped.value.code == 75 and "3 networks are left" in capsys.readouterr().err
 
 
 def test_train_keeps_another_configurations_run(folder, tmp_path):

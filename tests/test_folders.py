@@ -22,7 +22,7 @@ import pytest
 import torch
 
 from wdtr_lite import data, training
-from wdtr_lite.training import Busy, Config, Training, fit_together, load
+from wdtr_lite.training import Busy, Config, Training, Unfinished, fit_together, load
 from wdtr_lite.training import checkpoint as files
 from wdtr_lite.training import lock as locks
 
@@ -588,3 +588,45 @@ def test_images_are_known_by_their_checksum(run):
     assert not files.trained_on(
         folder.with_name("few"), replace(IMAGES, split={"train": range(19)})
     )
+
+
+# ---------------------------------------------------------------- time
+
+
+class Clock:
+    """A time that passes a second with each look."""
+
+    def __init__(self):
+        self.now = 0.0
+
+    def __call__(self):
+        self.now += 1
+        return self.now
+
+
+@pytest.mark.parametrize("limit", [0.5, 1.5, 2.5])
+def test_a_limited_time_loses_nothing(limit, whole, tmp_path, monkeypatch):
+    """One look an epoch, which takes next to nothing: so many epochs are done and stored."""
+    monkeypatch.setattr("wdtr_lite.training.run.time.time", Clock())
+    done = int(limit)
+    with pytest.raises(Unfinished, match=f"up after epoch {done} of {SMALL.epochs}: the same call"):
+        fit(folder=tmp_path, until=limit, checkpoint_every=10)
+    if done:
+        assert stored(tmp_path)["epoch"] == done
+    assert same(weights(fit(folder=tmp_path)), weights(whole))
+
+
+def test_of_networks_together_each_ends_its_epoch(whole, tmp_path, monkeypatch):
+    monkeypatch.setattr("wdtr_lite.training.run.time.time", Clock())
+    folders, options = [tmp_path / "a", tmp_path / "b"], {"device": "cpu", "progress": False}
+    options["dataset"] = IMAGES
+    configs = [SMALL, replace(SMALL, seed=1)]
+    with pytest.raises(Unfinished, match="the time is up after epoch 0"):
+        fit_together(configs, folders=folders, until=1.5, **options)
+    assert stored(folders[0])["epoch"] == 1
+    assert same(weights(fit_together(configs, folders=folders, **options)[0]), weights(whole))
+
+
+def test_a_limited_time_asks_for_a_folder():
+    with pytest.raises(ValueError, match="folder must be given where the time is limited"):
+        fit(until=1e12)

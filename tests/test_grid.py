@@ -231,6 +231,17 @@ def test_a_second_call_does_nothing(stored, monkeypatch):
     assert stamps(root) == written != {}
 
 
+def test_what_the_time_does_not_allow_is_left(here, tmp_path):
+    """Nothing is begun after it, what was done before is kept, and the next call goes on."""
+    networks = [network(seed=seed) for seed in (0, 1)]
+    complete(networks[:1], Store(tmp_path))
+    with pytest.raises(training.Unfinished, match="the time is up, 1 networks are left"):
+        complete(networks, Store(tmp_path, until=time.time() - 1))
+    assert outcome(networks[1], Store(tmp_path)) is None
+    again = complete(networks, Store(tmp_path, until=time.time() + 600))
+    assert without_times(again) == without_times(complete(networks, Store()))
+
+
 def test_the_folder_may_move(stored, tmp_path, monkeypatch):
     root, outcomes, _ = stored
     monkeypatch.setattr(grid, "executor", nobody)

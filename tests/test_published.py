@@ -72,11 +72,14 @@ def test_no_result_is_of_nothing():
 )
 def test_stored_benchmark_is_of_a_script_here(path):
     report = json.loads(path.read_text())
+    assert_origin_is_told(report)
     script = path.stem.removeprefix("benchmark_")
+    if script == "gpu_prototype":  # whose code is not here, and says so
+        assert "not in this repository" in report["provenance"]["command"]
+        return
     assert (STORED.parent / "benchmarks" / f"{script}.py").exists()
     assert report["name"] == path.stem
     assert f"python benchmarks/{script}.py --write" in report["provenance"]["command"]
-    assert_origin_is_told(report)
 
 
 def assert_origin_is_told(report):

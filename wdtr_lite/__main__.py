@@ -5,6 +5,7 @@ measurements.
 import argparse
 import json
 import sys
+import time
 import types
 import typing
 from collections.abc import Callable, Iterable
@@ -56,6 +57,8 @@ ATTACK = {  # each option's help, and what is offered
 }
 
 
+MORE_TO_DO = 75  # the exit code of what ran out of time and goes on when called again
+
 KINDS = {int: "N", float: "NUMBER", str: "NAME"}
 
 
@@ -80,6 +83,9 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     try:
         options.run(options)
+    except training.Unfinished as stopped:
+        print(f"{parser.prog} {options.command}: {stopped}", file=sys.stderr)
+        sys.exit(MORE_TO_DO)
     except (ValueError, TypeError, OSError, RuntimeError) as error:
         sys.exit(f"{parser.prog} {options.command}: {error}")
 
@@ -127,6 +133,22 @@ def _number(text: str) -> float:
         raise ValueError from None
 
 
+def _add_minutes(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--minutes",
+        type=_reading(float),
+        metavar="NUMBER",
+        help="stop before the epoch that would take longer, with all stored, and exit with code "
+        f"{MORE_TO_DO}: the same command goes on",
+    )
+
+
+def _until(options: argparse.Namespace) -> float | None:
+    if options.minutes is None:
+        return None
+    return time.time() + 60 * checks.number(options.minutes, "minutes")
+
+
 def _made(kind: type, options: argparse.Namespace, **given: Any) -> Any:
     """A dataclass from the options of its fields."""
     names = [option.name for option in fields(kind) if option.name not in given]
@@ -146,6 +168,7 @@ def _add_train(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--checkpoint-every", type=int, default=10, help="epochs between checkpoints (default: 10)"
     )
+    _add_minutes(command)
     for option in fields(training.Config):
         names = option.metadata["choices"] or option.metadata["names"]()
         _add_field(command, option, option.metadata["help"], names)
@@ -157,6 +180,7 @@ def _train(options: argparse.Namespace) -> None:
         folder=options.folder,
         device=options.device,
         checkpoint_every=options.checkpoint_every,
+        until=_until(options),
     )
     print(json.dumps(run.history[-1]))
 
@@ -246,16 +270,19 @@ def _add_experiment(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--cluster", metavar="ADDRESS", help="of a Dask scheduler whose workers train the networks"
     )
+    _add_minutes(command)
 
 
 def _experiment(options: argparse.Namespace) -> None:
     from wdtr_lite import study
 
+    until = _until(options)
     for name, profile in _asked(options, study.EXPERIMENTS):
         if options.list:
             _list(name, profile)
             continue
-        report = study.run(name, profile, cluster=options.cluster, finished=options.finished)
+        how = {"cluster": options.cluster, "finished": options.finished, "until": until}
+        report = study.run(name, profile, **how)
         for row in report["result"]["rows"]:
             print(json.dumps(_shown(row)))
         print(json.dumps(report["provenance"]))

@@ -1,6 +1,7 @@
 """What chapter 7 draws, and what it reports of ``benchmarks/training.py`` and ``precision.py``."""
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Callable, Mapping
 from itertools import pairwise
 
 import matplotlib.pyplot as plt
@@ -8,6 +9,7 @@ import numpy as np
 from IPython.display import Markdown
 from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from wdtr_lite.book import plots, tables
 from wdtr_lite.transport.measures import Image
@@ -18,8 +20,12 @@ __all__ = [
     "cost_table",
     "double_backpropagation",
     "gpu_table",
+    "ladder",
     "metric_table",
+    "networks_table",
+    "operations",
     "precision_table",
+    "prototype_table",
     "target_table",
 ]
 
@@ -31,17 +37,25 @@ _STEPS = {
     "W noise r=2": "Wasserstein noise, r = 2",
     "euclidean": "Euclidean (L2) penalty",
     **{f"W r={r}": f"Wasserstein penalty, r = {r}" for r in (2, 4, 6, 8)},
-    "W r=8, drop-in": "– r = 8, as three lines",
+    "W r=8, README": "– r = 8, as three lines",
     "euclidean, FD": "Euclidean, finite difference",
     "W r=8, FD": "Wasserstein r = 8, finite difference",
-    "W r=8, FD, drop-in": "– as three lines",
     "W r=8, FD central": "– central",
     "fgsm": "FGSM adversarial training",
     "pgd-7": "PGD-7 adversarial training",
     "plain, bf16": "plain, bfloat16",
     "W r=8, bf16": "Wasserstein r = 8, bfloat16",
-    "plain, compiled": "plain, compiled",
-    "W r=8, FD, compiled": "Wasserstein r = 8, finite difference, compiled",
+    "plain, compiled": "plain, one compiled graph",
+    "W r=8, compiled": "Wasserstein r = 8, one compiled graph",
+    "W r=8, FD, compiled": "– finite difference, one compiled graph",
+}
+
+_LADDER = {
+    "W r=8, naive": "double back-propagation as torch does it, beside the loop's own pass",
+    "W r=8, torch's": "one pass for outputs, loss and penalty",
+    "W r=8": "second derivatives by the library's kernels",
+    "W r=8, FD": "a finite difference in place of second derivatives",
+    "W r=8, compiled": "double back-propagation as one compiled graph",
 }
 
 
@@ -152,9 +166,62 @@ def cost_table(benchmark: Mapping) -> Markdown:
 
 def compilation(benchmark: Mapping) -> None:
     """Print how long compiling takes."""
-    for key in ("plain", "W r=8, FD"):
+    for key in ("plain", "W r=8", "W r=8, FD"):
         seconds = _on_cpu(benchmark)[f"{key}, compiled"]["compile_s"]
         print(f"compiling, {key}: {'not run' if seconds is None else f'{seconds:.0f}'} s, once")
+
+
+def ladder(benchmark: Mapping) -> None:
+    """Draw what a penalised step takes, in plain ones, remedy by remedy."""
+    measured = _on_cpu(benchmark)
+    ratios = [measured[key]["ratio"] or 0.0 for key in _LADDER]
+    _, axes = plt.subplots(figsize=(7.2, 2.6))
+    places = np.arange(len(ratios))[::-1]
+    bars = axes.barh(places, ratios, color=_BLUE, height=0.6)
+    axes.bar_label(bars, [f"{r:.2f}" if r else "not run" for r in ratios], padding=4)
+    axes.set_yticks(places, _LADDER.values())
+    axes.axvline(1, color="black", linewidth=1)
+    axes.axvline(2, color=_GREY, linewidth=1, linestyle="--")
+    axes.set(xlabel="time of a step, in plain steps (black); dashed: by products")
+    axes.margins(x=0.12)
+
+
+def operations(step: Callable[[], object]) -> Counter:
+    """How often a step calls each of torch's functions that computes values, by name."""
+    with _Counting() as counting:
+        step()
+    return counting.found
+
+
+class _Counting(TorchDispatchMode):
+    def __init__(self):
+        super().__init__()
+        self.found = Counter()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        returned = [r.alias_info for r in func._schema.returns]
+        if all(alias is None or alias.is_write for alias in returned):  # else a view
+            self.found[str(func._overloadpacket).removeprefix("aten.")] += 1
+        return func(*args, **(kwargs or {}))
+
+
+def networks_table(benchmark: Mapping) -> Markdown:
+    """What the penalty costs networks that are not the book's."""
+    rows = [
+        [row["network"], row["plain_ms"], *(row[key] for key in ("torchs", "ours", "fd"))]
+        for row in benchmark["other_networks"]
+        if row["device"] == "cpu"
+    ]
+    header = ["network", "plain (ms)", "torch's derivatives", "the package's", "finite difference"]
+    return tables.table(header, rows, ["", ",.0f", ".2f", ".2f", ".2f"])
+
+
+def prototype_table(prototype: Mapping) -> Markdown:
+    """What a prototype of the compiled step measured on a GPU."""
+    rows = [[row["step"], row["precision"], row["networks"], row["engine_ms"], row["graph_ms"]]
+            for row in prototype["steps"]]  # fmt: skip
+    header = ["step", "precision", "networks at once", "torch's derivatives, captured (ms)"]
+    return tables.table([*header, "one compiled graph (ms)"], rows, ["", "", "", ".1f", ".1f"])
 
 
 def metric_table(benchmark: Mapping) -> Markdown:

@@ -93,6 +93,8 @@ def complete(networks: Sequence[Network], store: Store) -> list[dict[str, Any] |
         If a process of the pool was killed: what was finished is kept, and the next call goes on.
     ConnectionError
         If the scheduler of the cluster is lost: likewise.
+    Unfinished
+        If the store's time was up before all was done: likewise.
     """
     checks.instance(store, "store", Store)
     for network in checks.every(networks, "networks", Network):
@@ -107,16 +109,19 @@ def complete(networks: Sequence[Network], store: Store) -> list[dict[str, Any] |
     missing = [network for network in networks if outcome(network, store) is None]
     missing = [] if store.finished else _merged(missing)
     if missing and torch.cuda.is_available() and not store.cluster:
-        together(missing, store.root)
+        together(missing, store)
     elif missing:
         for network in [] if store.cluster else missing:
             for question in network.questions.values():
                 checks.importable(question, f"the question {question.name!r}")
         with executor(store.cluster) as workers:
-            asked = [workers.submit(work, network, store.root) for network in missing]
+            asked = [workers.submit(work, network, store.root, store.until) for network in missing]
             for done in as_completed(asked):
                 print(done.result(), flush=True)
-    return [outcome(network, store) for network in networks]
+    found = [outcome(network, store) for network in networks]
+    if store.until is not None and (left := found.count(None)) and not store.finished:
+        raise training.Unfinished(f"the time is up, {left} networks are left. {GOES_ON}")
+    return found
 
 
 def outcome(network: Network, store: Store) -> dict[str, Any] | None:
@@ -163,7 +168,7 @@ def progress(configs: Sequence[training.Config], store: Store) -> list[tuple[flo
 
 
 @cache
-def trained(config: training.Config, root: Path | None) -> training.Run:
+def trained(config: training.Config, root: Path | None, until: float | None = None) -> training.Run:
     """The network of a configuration, from its folder or trained there; kept in memory, so that it
     is trained once a process.
     """
@@ -176,6 +181,7 @@ def trained(config: training.Config, root: Path | None) -> training.Run:
         folder=folder,
         dataset=dataset_of(config.data, config.split),
         checkpoint_every=1,
+        until=until,
         progress=False,
     )
 
@@ -189,14 +195,14 @@ def dataset_of(name: str, split: str | None = None) -> Dataset:
 # ---------------------------------------------------------------- one network
 
 
-def work(network: Network, root: Path) -> str:
+def work(network: Network, root: Path, until: float | None = None) -> str:
     """Train a network and ask what is not measured yet; a line about it. While another process is
     at it, wait.
     """
     told = None
     while True:
         try:
-            return f"{_name(network.config)}: {_worked(network, Store(root))}"
+            return f"{_name(network.config)}: {_worked(network, Store(root, until=until))}"
         except training.Busy as busy:
             if str(busy) != told:
                 told = str(busy)
@@ -209,10 +215,14 @@ def _worked(network: Network, store: Store) -> str:
     if store.diverged(config):
         return "diverged"
     try:
-        run = trained(config, store.root)
+        run = trained(config, store.root, store.until)
+    except training.Unfinished as stopped:
+        return str(stopped)
     except training.Divergence as error:
         store.keep_divergence(config, str(error))
         return "diverged"
+    if store.until is not None and time.time() > store.until:
+        return "trained; the time is up"
     with held(folder):
         measured = _measured(network, run, store).values()
     return json.dumps([found["measurement"] for found in measured])[:200]
@@ -265,9 +275,9 @@ def _outcome(run: training.Run, measured: dict[str, Any]) -> dict[str, Any]:
 # ---------------------------------------------------------------- many
 
 
-def together(missing: Sequence[Network], root: Path) -> None:
+def together(missing: Sequence[Network], store: Store) -> None:
     """Train and ask networks on a GPU, some at a time."""
-    store = Store(root)
+    assert store.root is not None
     for first in range(0, len(missing), TOGETHER):
         group = missing[first : first + TOGETHER]
         configs = [config for config, _ in group if not _finished(config, store.folder(config))]
@@ -278,13 +288,16 @@ def together(missing: Sequence[Network], root: Path) -> None:
                     some,
                     folders=[store.folder(config) for config in some],
                     dataset=dataset_of(*source),
+                    until=store.until,
                 )
+            except training.Unfinished as stopped:
+                print(stopped, flush=True)
             except training.Divergence as error:
                 print(f"{error} The others go on one by one.", flush=True)
             except training.Busy as busy:
                 print(f"{busy} The others go on one by one.", flush=True)
         for network in group:
-            print(work(network, root), flush=True)
+            print(work(network, store.root, store.until), flush=True)
 
 
 @contextmanager

@@ -67,7 +67,12 @@ def decided(name: str, profile: str) -> Experiment:
 
 
 def run(
-    name: str, profile: str = "quick", *, cluster: str | None = None, finished: bool = False
+    name: str,
+    profile: str = "quick",
+    *,
+    cluster: str | None = None,
+    finished: bool = False,
+    until: float | None = None,
 ) -> dict[str, Any]:
     """Run an experiment as declared in :data:`~wdtr_lite.study.spec.EXPERIMENTS`.
 
@@ -80,7 +85,7 @@ def run(
     name : str
         A key of :data:`~wdtr_lite.study.spec.EXPERIMENTS`.
     profile : {"quick", "cpu", "full"}
-    cluster, finished
+    cluster, finished, until
         As for :class:`~wdtr_lite.study.store.Store`.
 
     Returns
@@ -93,15 +98,17 @@ def run(
     ------
     ChildProcessError, ConnectionError
         If a process that trains is killed, or the scheduler: the same call goes on.
+    Unfinished
+        Where the time is up: likewise.
     """
     experiment, began = declared(name, profile), time.monotonic()
-    quick, store = profile == "quick", Store(_networks(), cluster, finished)
+    quick, store = profile == "quick", Store(_networks(), cluster, finished, until)
     if finished and not experiment.trains:
         raise ValueError(f"{name} has no networks that could be finished")
-    if quick and (finished or cluster):
+    if quick and (finished or cluster or until):
         raise ValueError(
-            "finished and cluster are for the profiles cpu and full, quick stores nothing: "
-            f"got {finished=}, {cluster=}"
+            "finished, cluster and until are for the profiles cpu and full, quick stores nothing: "
+            f"got {finished=}, {cluster=}, {until=}"
         )
     store = Store() if quick else store
     chosen, path = decided(name, profile), path_of(name, profile)

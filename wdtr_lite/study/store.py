@@ -44,11 +44,15 @@ class Store:
         the same paths: a run whose worker dies goes on from its checkpoint on another.
     finished : bool
         Make nothing: take what is there already.
+    until : float, optional
+        A time, in seconds as :func:`time.time` gives it, after which no epoch and no measurement
+        is begun.
     """
 
     root: Path | None = None
     cluster: str | None = None
     finished: bool = False
+    until: float | None = None
 
     def __post_init__(self):
         if self.root is not None:
@@ -56,8 +60,10 @@ class Store:
         if self.cluster is not None:
             checks.text(self.cluster, "cluster")
         object.__setattr__(self, "finished", checks.flag(self.finished, "finished"))
-        if self.root is None and (self.cluster or self.finished):
-            raise ValueError("root must be given with cluster or finished, got None")
+        if self.until is not None:
+            checks.finite(self.until, "until")
+        if self.root is None and (self.cluster or self.finished or self.until):
+            raise ValueError("root must be given with cluster, finished or until, got None")
 
     def folder(self, config: training.Config) -> Path:
         """Of a network, with its :func:`name_of`."""

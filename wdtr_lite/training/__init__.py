@@ -19,7 +19,7 @@ from wdtr_lite.training.config import Config
 from wdtr_lite.training.lock import Busy
 from wdtr_lite.training.loop import fit, fit_together
 from wdtr_lite.training.objectives import METHODS, Objective, register
-from wdtr_lite.training.run import Divergence, Step, Training
+from wdtr_lite.training.run import Divergence, Step, Training, Unfinished
 
 __all__ = [
     "AUGMENTATIONS",
@@ -33,6 +33,7 @@ __all__ = [
     "Run",
     "Step",
     "Training",
+    "Unfinished",
     "fit",
     "fit_together",
     "load",

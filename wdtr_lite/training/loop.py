@@ -13,7 +13,7 @@ from tqdm import tqdm
 from wdtr_lite import checks, data
 from wdtr_lite.training.checkpoint import Run
 from wdtr_lite.training.config import Config
-from wdtr_lite.training.run import Training
+from wdtr_lite.training.run import Training, Unfinished
 
 
 def fit(
@@ -24,6 +24,7 @@ def fit(
     folder: str | os.PathLike | None = None,
     device: str | torch.device | None = None,
     checkpoint_every: int = 10,
+    until: float | None = None,
     progress: bool = True,
 ) -> Run:
     """Train a network, or go on training the one in the folder.
@@ -48,6 +49,9 @@ def fit(
         By default the GPU where there is one, else the CPU.
     checkpoint_every : int
         Epochs between checkpoints.
+    until : float, optional
+        A time, in seconds as :func:`time.time` gives it, for schedulers with a limit: an epoch that
+        would pass it is not begun. Asks for a folder.
     progress : bool
         Show loss, penalty, error, images per second and the time left.
 
@@ -63,6 +67,9 @@ def fit(
         At the end of an epoch in which a loss or a weight was not finite.
     Busy
         If another run is at work in the folder.
+    Unfinished
+        Where the time `until` which was allowed is up. All that was done is stored, and the same
+        call goes on from it.
     OSError
         Where the disk is full, say. What was stored before is still there, and the same call goes
         on from it.
@@ -84,6 +91,7 @@ def fit(
     checks.flag(progress, "progress")
     where = _device(device)
     options = {"dataset": dataset, "folder": folder, "checkpoint_every": checkpoint_every}
+    options |= {"until": until}
     with closing(Training(config, model=model, device=where, **options)) as training:
         return _train([training], where, progress)[0]
 
@@ -95,6 +103,7 @@ def fit_together(
     folders: Sequence[str | os.PathLike | None] | None = None,
     device: str | torch.device | None = None,
     checkpoint_every: int = 10,
+    until: float | None = None,
     progress: bool = True,
 ) -> list[Run]:
     """Train several networks: on a GPU at once, each on a stream of its own, step by step in turn;
@@ -105,7 +114,7 @@ def fit_together(
     configs : sequence of Config
     folders : sequence of paths, optional
         One for each configuration.
-    dataset, device, checkpoint_every, progress
+    dataset, device, checkpoint_every, until, progress
         As in :func:`fit`.
 
     Returns
@@ -114,7 +123,7 @@ def fit_together(
 
     Raises
     ------
-    Divergence, Busy, OSError
+    Divergence, Busy, Unfinished, OSError
         As :func:`fit`.
     """
     checks.every(configs, "configs", Config)
@@ -130,6 +139,7 @@ def fit_together(
         raise ValueError(f"folders must differ from each other, got {[*map(str, given)]}")
     where = _device(device)
     options = {"dataset": dataset, "device": where, "checkpoint_every": checkpoint_every}
+    options |= {"until": until}
     with ExitStack() as held:
         trainings = [
             held.enter_context(closing(Training(config, folder=folder, **options)))
@@ -142,18 +152,24 @@ def _train(trainings: list["Training"], device: torch.device, progress: bool) ->
     total = sum(training.images_until(training.config.epochs) for training in trainings)
     done = sum(training.images_until(training.epoch) for training in trainings)
     bar = tqdm(total=total, initial=done, unit=" images", unit_scale=True, disable=not progress)
+    stopped = None
     with bar:
         turns = [training.steps() for training in trainings]
         for group in [turns] if device.type == "cuda" else [[turn] for turn in turns]:
             while group:
                 for turn in list(group):
-                    step = next(turn, None)
+                    try:
+                        step = next(turn, None)
+                    except Unfinished as error:  # the others still end their epochs
+                        step, stopped = None, error
                     if step is None:
                         group.remove(turn)
                         continue
                     bar.update(step.images)
                     if step.metrics:
                         bar.set_postfix({k: f"{v:.4g}" for k, v in step.metrics.items()})
+    if stopped:
+        raise stopped
     return [training.run() for training in trainings]
 
 

@@ -33,6 +33,10 @@ class Divergence(RuntimeError):
     """The loss or a weight is not a number any more."""
 
 
+class Unfinished(RuntimeError):
+    """The time is up, and what was done is stored."""
+
+
 class Step(NamedTuple):
     """What was done."""
 
@@ -48,6 +52,9 @@ class Training:
     config, model, dataset, folder, checkpoint_every
         As in :func:`fit`.
     device : optional
+    until : float, optional
+        The time, in seconds as of :func:`time.time`, which no epoch is to pass: one that would is
+        not begun, :class:`Unfinished` is raised and what was done is stored in the folder.
 
     Attributes
     ----------
@@ -70,6 +77,7 @@ class Training:
         folder: str | os.PathLike | None = None,
         device: str | torch.device = "cpu",
         checkpoint_every: int = 10,
+        until: float | None = None,
     ):
         checks.instance(config, "config", Config)
         checks.instance(model, "model", (nn.Module, type(None)))
@@ -77,6 +85,9 @@ class Training:
         self.checkpoint_every = checks.whole(checkpoint_every, "checkpoint_every")
         self.device = checks.device(device)
         self.folder = None if folder is None else checks.folder(folder)
+        self.until = until if until is None else checks.finite(until, "until")
+        if until is not None and folder is None:
+            raise ValueError("folder must be given where the time is limited, got None")
         if dataset is None:
             checks.option(config.data, "data", data.names())
             dataset = data.load(config.data, split=config.split)
@@ -126,6 +137,7 @@ class Training:
         """
         try:
             while self.epoch < self.config.epochs:
+                self._keep_in_time()
                 batches = self.begin_epoch()
                 start = time.perf_counter()
                 for k, batch in enumerate(batches, 1):
@@ -139,7 +151,8 @@ class Training:
             raise
         except BaseException as error:
             self.close()
-            if isinstance(error, Exception) and not isinstance(error, (Divergence, OSError)):
+            told = Divergence, Unfinished, OSError
+            if isinstance(error, Exception) and not isinstance(error, told):
                 with evaluating(self.model):
                     checks.takes(self.model, self.images[:1].float() / 255)
             raise
@@ -256,8 +269,18 @@ class Training:
             self._write(self.folder)
         return metrics
 
-    def _write(self, folder: Path) -> None:
-        due = self.epoch % self.checkpoint_every == 0 or self.epoch == self.config.epochs
+    def _keep_in_time(self) -> None:
+        """Stop where another epoch would pass the time."""
+        epoch, epochs = self.epoch, self.config.epochs
+        seconds = self.history[-1]["seconds"] if self.history else 0.0
+        if self.folder is None or self.until is None or time.time() + seconds <= self.until:
+            return
+        if epoch > self.stored:
+            self._write(self.folder, due=True)
+        raise Unfinished(f"the time is up after epoch {epoch} of {epochs}: the same call goes on")
+
+    def _write(self, folder: Path, due: bool = False) -> None:
+        due = due or self.epoch % self.checkpoint_every == 0 or self.epoch == self.config.epochs
         try:
             checkpoint.write(folder, self.history, self._state() if due else None)
         except OSError as error:
