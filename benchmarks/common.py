@@ -1,7 +1,6 @@
 """What the benchmarks share: timing, tables, and the stored result with its provenance."""
 
 import argparse
-import json
 import sys
 import time
 from pathlib import Path
@@ -90,5 +89,5 @@ def main(name, description, measurements, targets=None):
             **measured,
             "provenance": provenance(command, seconds),
         }
-        path.write_text(json.dumps(result, indent=1) + "\n")
+        write(path, result, indent=1)
         print(f"wrote {path.relative_to(ROOT)}")

@@ -157,7 +157,7 @@ def of_a_function():
             (
                 (in_itself(), "q"),
                 ValueError,
-                r"q must be what JSON keeps, got (\[\[.*|a list too .*)",
+                r"q must be what JSON keeps, got (\[\[.*|a list that .*)",
             ),
         ],
         "importable": [
@@ -1130,7 +1130,7 @@ def test_values_are_shown_whatever_they_are():
     for _ in range(10**5):
         deep = [deep]
     assert checks.shown("x" * 200) == "'" + "x" * 79
-    assert checks.shown(10**5000) == "a int too long to show"
-    assert checks.shown(deep) == "a list too long to show"
-    with pytest.raises(ValueError, match="n must be at most 4, got a int too long to show"):
+    assert checks.shown(10**5000) == "a int that cannot be shown"
+    assert checks.shown(deep) == "a list that cannot be shown"
+    with pytest.raises(ValueError, match="n must be at most 4, got a int that cannot be shown"):
         checks.whole(10**5000, "n", 1, 4)

@@ -1565,6 +1565,37 @@ def test_laplacian_penalty_without_curvature(metric):
     assert black.isfinite().all() and (black == 0).all() == (metric is GRAPH)
 
 
+@pytest.mark.parametrize("central", [False, True])
+def test_a_finite_difference_is_differentiated_once(central):
+    """Its second derivative would lack that of the penalty."""
+    weight = torch.tensor(2.0, dtype=torch.float64, requires_grad=True)
+    penalty = GradientPenalty("euclidean", of="logits", mode="finite_difference", central=central)
+    value = penalty(lambda x: weight * x.sum((1, 2, 3)), X).sum()
+    with pytest.raises(RuntimeError, match="once, without create_graph=True: take mode='double_"):
+        torch.autograd.grad(value, weight, create_graph=True)
+    (gradient,) = torch.autograd.grad(value, weight)
+    assert gradient == pytest.approx(2 * 2 * X.numel(), rel=1e-6)
+
+
+def test_of_one_pass_unequal_weights_and_hooks_go_through_the_graph():
+    """What is known of the pass is for images that count alike, and a hook may change gradients."""
+    penalty = GradientPenalty(GRAPH, mode="finite_difference", central=True, step=1e-3)
+    exact = GradientPenalty(GRAPH)
+
+    def slopes(penalty, weights, hook=None):
+        model = small()
+        hook = hook and model[0].weight.register_hook(hook)
+        _, loss, squared = penalty.terms(model, X, Y)
+        (weights * (loss + 0.1 * squared)).sum().backward()
+        return torch.cat([p.grad.flatten() for p in model.parameters()])
+
+    equal, unequal = torch.ones(5).double() / 5, torch.arange(1, 6).double()
+    for weights in (equal, unequal):
+        for hook in (None, lambda gradient: gradient.clamp(-1e-3, 1e-3)):
+            found, right = (slopes(each, weights, hook) for each in (penalty, exact))
+            assert (found - right).norm() < 1e-3 * right.norm()
+
+
 @METRICS
 def test_laplacian_penalty_leaves_things_as_they_were(metric):
     """Statistics, .grad, the global generator, the images; without grad no graph; a seed repeats

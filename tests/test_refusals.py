@@ -264,6 +264,7 @@ RUN = {
     "folder": (None, ["", 3, NAN, object(), ["x"], b"x"]),
     "device": optional(DEVICE),
     "checkpoint_every": whole(1),
+    "until": (None, optional(number(0.0))[1]),
     "progress": flag(False),
 }
 NAME, PROFILE = text("table1", None), text("cpu", None)

@@ -445,8 +445,16 @@ def test_two_processes_rename_a_folder(before):
         ({"root": 3}, TypeError, "root must be a path, got 3"),
         ({"root": ""}, ValueError, "root must name a folder, got ''"),
         ({"cluster": 3}, TypeError, "cluster must be str, got 3"),
-        ({"finished": True}, ValueError, "root must be given with cluster or finished, got None"),
-        ({"cluster": "a:1"}, ValueError, "root must be given with cluster or finished, got None"),
+        (
+            {"finished": True},
+            ValueError,
+            "root must be given with cluster, finished or until, got None",
+        ),
+        (
+            {"cluster": "a:1"},
+            ValueError,
+            "root must be given with cluster, finished or until, got None",
+        ),
         ({"finished": "yes"}, TypeError, "finished must be True or False, got str 'yes'"),
     ],
 )

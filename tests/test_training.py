@@ -2159,3 +2159,15 @@ def test_a_damaged_run_is_named(file, how, tmp_path):
     for use in (load, lambda folder: fit(config(), folder=folder)):
         with pytest.raises(ValueError, match=f"{file} is damaged.*delete"):
             use(tmp_path)
+
+
+def test_within_the_callers_autocast_a_step_sees_the_last_ones_weights():
+    """Autocast keeps weights that it has cast until its outermost context ends."""
+    config = Config(
+        data="mnist5k", images=48, model="small_cnn", width=2, epochs=2, batch_size=16,
+        learning_rate=0.05, precision="bfloat16",
+    )  # fmt: skip
+    alone = fit(config, device="cpu", progress=False)
+    with torch.autocast("cpu", torch.bfloat16):
+        within = fit(config, device="cpu", progress=False)
+    assert [epoch["loss"] for epoch in within.history] == [epoch["loss"] for epoch in alone.history]

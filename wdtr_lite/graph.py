@@ -147,7 +147,7 @@ class PixelGraph(nn.Module):
         """A copy on another device or of another type; what is computed with it still reaches this
         graph's kernel.
         """
-        if device is not None and str(device) != "meta":
+        if device not in (None, "meta", torch.device("meta")):
             checks.device(device)
         device = self.device if device is None else device
         dtype = self.dtype if dtype is None else dtype

@@ -17,7 +17,10 @@ from wdtr_lite.checks.values import instance, option, shown, text, texts
 
 def folder(value: str | os.PathLike, name: str = "folder") -> Path:
     """A folder's path; the folder may be missing."""
-    path = os.fspath(value) if isinstance(value, (str, os.PathLike)) else None
+    try:
+        path = os.fspath(value)
+    except TypeError:
+        path = None
     if not isinstance(path, str):
         raise TypeError(f"{name} must be a path, got {shown(value)}")
     if not path:
@@ -49,6 +52,11 @@ def weights(weights: Mapping[str, Tensor], name: str) -> None:
         instance(key, f"each name in {name}", str)
         instance(value, f"{name}[{key!r}]", Tensor)
         valued(value, f"{name}[{key!r}]")
+        if value.untyped_storage().nbytes() < value.numel() * value.element_size():
+            raise ValueError(
+                f"{name}[{key!r}] must hold all its numbers, got {tuple(value.shape)} from "
+                f"{value.untyped_storage().nbytes()} bytes"
+            )
         if not (valid := value.isfinite()).all():
             raise ValueError(f"{name}[{key!r}] must be finite, got {value[~valid][0]:g}")
 
@@ -154,10 +162,11 @@ def stored_images(images: Tensor) -> None:
     """uint8 (N, C, H, W) or (N, H, W), channels not last."""
     if images.dtype != torch.uint8:
         small = images.is_floating_point() and images.numel() and images.float().max() <= 1
-        hint = {
-            torch.bool: "255 * images.to(torch.uint8)",
-            torch.uint16: "(images.int() // 257).to(torch.uint8)",
-        }.get(images.dtype, "images.round().to(torch.uint8)")
+        wide = images.dtype == torch.uint16 and images.numel() and images.int().max() > 255
+        whole = "images.to(torch.uint8)" if not wide else "(images.int() // 257).to(torch.uint8)"
+        hint = {torch.bool: "255 * images.to(torch.uint8)", torch.uint16: whole}.get(
+            images.dtype, "images.round().to(torch.uint8)"
+        )
         hint = "(255 * images).round().to(torch.uint8)" if small else hint
         raise TypeError(f"images must be uint8, 0 (black) to 255, got {images.dtype}: {hint}")
     image_shape(images)
@@ -170,7 +179,8 @@ def stored_images(images: Tensor) -> None:
 def stored_labels(labels: Tensor, images: Tensor) -> None:
     """A whole number for each image."""
     if labels.dtype.is_floating_point or labels.dtype.is_complex or labels.dtype == torch.bool:
-        raise TypeError(f"labels must be whole numbers, got {labels.dtype}: labels.long()")
+        hint = "labels.argmax(1)" if labels.dim() == 2 else "labels.long()"
+        raise TypeError(f"labels must be whole numbers, got {labels.dtype}: {hint}")
     if labels.shape != images.shape[:1]:
         hints = {1: ": labels[:, 0]"} if labels.dim() == 2 else {}
         hint = hints.get(labels.shape[-1], ": labels.argmax(1)") if labels.dim() == 2 else ""

@@ -18,8 +18,8 @@ def shown(value: object) -> str:
     """A value as a message shows it."""
     try:
         return repr(value)[:80]
-    except (ValueError, RecursionError):  # of thousands of digits, or nested as deep
-        return f"a {type(value).__name__} too long to show"
+    except Exception:  # of thousands of digits, nested as deep, or with a faulty __repr__
+        return f"a {type(value).__name__} that cannot be shown"
 
 
 def whole(value: int, name: str, least: int = 1, most: int = 2**63 - 1) -> int:
@@ -49,7 +49,7 @@ def real_number(value: float, name: str) -> float:
     if isinstance(value, bool) or not isinstance(value, kinds):
         raise TypeError(f"{name} must be a number, got {type(value).__name__} {shown(value)}")
     try:
-        return float(value)
+        return float(value) + 0.0  # -0.0 is 0.0
     except OverflowError:
         return INFINITY if value > 0 else -INFINITY
 
@@ -243,9 +243,15 @@ def texts(values: Iterable[str], name: str) -> tuple[str, ...]:
     unordered = isinstance(values, str | Set) or getattr(values, "shape", None) == ()
     if unordered or not isinstance(values, Iterable):
         raise TypeError(f"{name} must be a tuple of names, got {shown(values)}")
-    found = tuple(values)
+    try:
+        found = tuple(values)
+    except Exception as error:  # a nested tensor's, say
+        raise TypeError(f"{name} must be a tuple of names, got {shown(values)}") from error
     for each in found:
-        instance(each, name, str)
+        if not isinstance(each, str):
+            raise TypeError(
+                f"{name} must be a tuple of names, got {shown(each)} in {shown(values)}"
+            )
     return found
 
 

@@ -46,7 +46,7 @@ def potential(
         Relative residual to stop at, each pixel's square divided by L's diagonal; by default 1e-10
         in float64, 1e-5 in float32.
     max_iter : int, optional
-        By default 10 n.
+        By default 10 n, at most 100 n.
 
     Returns
     -------
@@ -79,7 +79,8 @@ def solve(
     checks.vector(graph, xi, name, x)
     low = graph.dtype != torch.float64
     tol = checks.tolerance((1e-5 if low else 1e-10) if tol is None else tol)
-    max_iter = checks.whole(10 * graph.size if max_iter is None else max_iter, "max_iter")
+    most = 100 * graph.size
+    max_iter = checks.whole(most // 10 if max_iter is None else max_iter, "max_iter", most=most)
     if not x.numel():
         return Potential(torch.zeros_like(x), 0, 0.0)
     shape = (-1, graph.height, graph.width)

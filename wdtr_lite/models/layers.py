@@ -62,6 +62,7 @@ class Normalize(nn.Module):
             )
 
     def forward(self, x: Tensor) -> Tensor:
+        checks.floating(x, "x")
         return (x - self.mean) / self.std
 
 

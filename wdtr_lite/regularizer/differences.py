@@ -116,10 +116,16 @@ def _kind(node: Node) -> str:
     return node.name().rstrip("0123456789")
 
 
-def outside_autocast(gradient: Tensor) -> None:
-    """A hook of the backward pass, which refuses one inside autocast: a difference of gradients
-    that are rounded to 8 bits, divided by the step, is noise.
+def differentiable_once(gradient: Tensor) -> None:
+    """A hook of the backward pass, which refuses one inside autocast, where a difference of
+    gradients that are rounded to 8 bits, divided by the step, is noise, and one that is to be
+    differentiated again: a difference's second derivative is not that of the penalty.
     """
+    if torch.is_grad_enabled():
+        raise RuntimeError(
+            "a finite difference can be differentiated once, without create_graph=True: take "
+            "mode='double_backprop'"
+        )
     if torch.is_autocast_enabled(gradient.device.type):
         raise RuntimeError(
             "backward() inside torch.autocast rounds a finite difference away: leave autocast "

@@ -130,6 +130,7 @@ class Wasserstein(InputNorm):
         """What L(x) is divided by: its mean diagonal, 1 where all is black; 1 without a scale."""
         if self.scale is None:
             return 1.0
+        checks.on_graph(self.graph, x, "x")
         mean = operators.mean_diagonal(self.graph, x)
         return mean.where(mean > 0, 1)
 

@@ -111,7 +111,9 @@ class GradientPenalty(nn.Module):
     dot-product attention's among them; finite differences do not.
 
     Finite differences are right for the sum, the mean and any equal weights of the numbers
-    returned; with unequal weights only where the model does not couple the images. They ask for
+    returned; with unequal weights only where the model does not couple the images, and their
+    gradients are not orders of magnitude apart. They can be differentiated once, which
+    ``torch.func`` does not tell. They ask for
     intensities in [0, 1] in float32 or float64 and a smooth model: across the kinks of ReLU or
     max-pooling the derivative is mostly noise, many times longer than it should be. The quotient's
     own value is known, :math:`2 g^\top L g`. Both are looked at in the calls 1, 2, 4, 8, …, and a
@@ -257,7 +259,7 @@ class GradientPenalty(nn.Module):
         for change in found:
             total = total + (change - change.detach())
         if total.requires_grad and checks.eager(x):
-            total.register_hook(differences.outside_autocast)
+            total.register_hook(differences.differentiable_once)
         return total
 
     def _due(self) -> bool:

@@ -204,8 +204,9 @@ def path_of(name: str, profile: str = "full", suffix: str = ".json") -> Path:
     """Where a result is stored: ``results/NAME.json``, ``results/NAME_cpu.json``; of the checkout,
     seen from its top or ``book/``.
     """
-    for part, value in (("name", name), ("profile", profile), ("suffix", suffix)):
+    for part, value in (("name", name), ("suffix", suffix)):
         checks.instance(value, part, str)
+    checks.option(profile, "profile", ("quick", "cpu", "full"))
     places = (Path("results"), Path("../results"))
     folder = next((folder for folder in places if folder.is_dir()), Path("results"))
     return folder / (name + ("" if profile == "full" else f"_{profile}") + suffix)
@@ -223,14 +224,15 @@ def stored(name: str, profile: str = "full") -> Told:
     path = path_of(name, profile)
     if not path.exists():
         raise FileNotFoundError(
-            f"{path} was not run: make results runs experiments, benchmarks/*.py --write benchmarks"
+            f"{path}, of name={checks.shown(name)}, was not run: make results runs experiments, "
+            "benchmarks/*.py --write benchmarks"
         )
     return report_in(path)
 
 
 def report_in(path: Path) -> Told:
     """What a file of ``results/`` says."""
-    report = read(path)
+    report = read(path, sealed=True)
     report.part("provenance")
     if path.stem.startswith("benchmark_"):
         held = report["name"]

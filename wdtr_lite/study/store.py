@@ -168,8 +168,11 @@ class Told(dict):
         return [_of(dict, each, self.file) for each in self.part(key, list)]
 
 
-def read(file: Path, kind: type | tuple[type, ...] = dict) -> Any:
-    """What a file says, of the kind; None where it is not there."""
+def read(file: Path, kind: type | tuple[type, ...] = dict, *, sealed: bool = False) -> Any:
+    """What a file says, of the kind, with a checksum if it must be `sealed`; None where the file is
+    not there.
+    """
+    checks.regular(file)
     try:
         found = json.loads(
             file.read_text(),
@@ -177,8 +180,9 @@ def read(file: Path, kind: type | tuple[type, ...] = dict) -> Any:
             parse_float=_finite,
             parse_constant=_finite,
         )
-        if isinstance(found, Told) and found.pop("checksum", None) not in (None, _checksum(found)):
-            raise ValueError("the checksum differs")
+        told = found.pop("checksum", None) if isinstance(found, Told) else None
+        if (sealed or told is not None) and told != _checksum(found):
+            raise ValueError("the checksum differs, or there is none")
     except FileNotFoundError:
         return None
     except (ValueError, RecursionError) as error:

@@ -27,7 +27,11 @@ def arithmetic(precision: str, device: torch.device) -> Iterator[None]:
     tf32 = precision == "tf32" and device.type == "cuda"
     bfloat16 = torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")
     with _set(tf32), bfloat16:
-        yield
+        try:
+            yield
+        finally:
+            # Within a caller's autocast the weights as cast for one step would stay for the next.
+            torch.clear_autocast_cache()
 
 
 @contextmanager

@@ -215,7 +215,11 @@ def tensors_in(path: Path, advice: str) -> Any:
     checks.regular(path)
     with open(path, "rb") as stream:
         try:
-            if damaged := zipfile.ZipFile(stream).testzip():  # torch looks at no checksum
+            archive = zipfile.ZipFile(stream)
+            for entry in archive.infolist():  # else torch reads something else than zipfile
+                if entry.external_attr or entry.compress_type != zipfile.ZIP_STORED:
+                    raise ValueError(f"{entry.filename} is not stored as torch does")
+            if damaged := archive.testzip():  # torch looks at no checksum
                 raise ValueError(f"the checksum of {damaged} differs")
             stream.seek(0)
             return torch.load(stream, map_location="cpu", weights_only=True)

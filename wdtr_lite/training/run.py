@@ -1,6 +1,7 @@
 """One run, a step at a time: from the configuration on, or from what is found in its folder."""
 
 import errno
+import math
 import os
 import time
 import warnings
@@ -257,7 +258,7 @@ class Training:
             self.totals.zero_()
         seconds = time.perf_counter() - start
         self.epoch += 1
-        if not (bool(finite) and loss + penalty < float("inf")):
+        if not (bool(finite) and math.isfinite(loss + penalty)):
             raise Divergence(
                 f"the run diverged in epoch {self.epoch} (loss {loss}, penalty {penalty}); "
                 f"{self._last_good()}. Lower the learning rate or eta."
