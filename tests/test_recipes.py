@@ -62,9 +62,8 @@ def test_a_plain_loop():
     """Both forms are the same number."""
     left = run("A plain loop")
     assert trained(left.model)
-    loss = left.F.cross_entropy(left.model(left.x), left.y)
-    loss = loss + left.eta**2 * left.penalty(left.model, left.x, left.y).mean()
-    torch.testing.assert_close(left.loss, loss)
+    _, loss, squared = left.penalty.terms(left.model, left.x, left.y)
+    torch.testing.assert_close(left.loss, (loss + left.eta**2 * squared).mean())
 
 
 @pytest.mark.parametrize("precision", ['"64-true"', "32"])
@@ -183,6 +182,14 @@ def test_a_method():
     ]
     for a, b in zip(own[0].values(), own[1].values(), strict=True):
         assert torch.equal(a, b)
+
+
+def test_a_gradient_penalty_of_your_own():
+    left = run("The critic of a GAN", "A gradient penalty of your own")
+    leaf = left.real.clone().requires_grad_()
+    (expected,) = torch.autograd.grad(left.critic(leaf).sum(), leaf)
+    torch.testing.assert_close(left.gradient, expected)
+    assert left.gradient.requires_grad and trained(left.critic)
 
 
 def test_optimiser_schedule_augmentation():
