@@ -2,10 +2,11 @@
 
 import pytest
 import torch
+from oracles import gpu
 from torch import nn
 
 from wdtr_lite import data
-from wdtr_lite.training import METHODS, Config
+from wdtr_lite.training import METHODS, Config, fit
 from wdtr_lite.training.run import Training
 from wdtr_lite.training.whole_step import Graph, inductor, whole
 
@@ -105,3 +106,29 @@ def test_the_compiled_step_of_the_smallest_network(digits):
     for x, y in batches(eager):
         mine, theirs = flat(graph(x, y)), flat(eager.derivatives(x, y))
         assert (mine - theirs).norm() < 1e-5 * theirs.norm()
+
+
+def test_a_gpu_compiles_what_is_long_enough_and_no_warm_up(digits, monkeypatch):
+    monkeypatch.setattr("wdtr_lite.training.run.whole", lambda *step: "compiled")
+    run = training(digits, "pgd", epochs=5, warmup=2)  # 20 steps
+    run.stream = object()  # as on a GPU
+    found = []
+    for worth in (21, 20):
+        monkeypatch.setattr("wdtr_lite.training.run.WORTH_COMPILING", worth)
+        for run.epoch in range(4):
+            run.compute = run.derivatives
+            run.begin_epoch()
+            found.append(run.compute == "compiled")
+    assert found == [False] * 6 + [True] * 2
+
+
+@gpu
+@pytest.mark.parametrize("method", ["none", "wasserstein", "pgd"])
+def test_on_the_gpu_the_compiled_step_is_captured(digits, method, monkeypatch):
+    config = training(digits, method, epochs=2, learning_rate=0.05).config
+    losses = []
+    for worth in (0, 10**9):
+        monkeypatch.setattr("wdtr_lite.training.run.WORTH_COMPILING", worth)
+        run = fit(config, dataset=digits, device="cuda", progress=False)
+        losses.append([epoch["loss"] for epoch in run.history])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-3)
