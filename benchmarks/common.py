@@ -64,7 +64,7 @@ def main(name, description, measurements, targets=None):
     """
     parser = argparse.ArgumentParser(description=description.splitlines()[0])
     parser.add_argument("--write", action="store_true", help=f"store results/benchmark_{name}.json")
-    write = parser.parse_args().write
+    stored = parser.parse_args().write
     start = time.perf_counter()
     measured = {}
     for function in measurements:
@@ -81,7 +81,7 @@ def main(name, description, measurements, targets=None):
     seconds = time.perf_counter() - start
     command = f"OMP_NUM_THREADS={torch.get_num_threads()} python benchmarks/{name}.py --write"
     print(f"\n{seconds:.0f} s")
-    if write:
+    if stored:
         path = ROOT / "results" / f"benchmark_{name}.json"
         path.parent.mkdir(exist_ok=True)
         result = {
