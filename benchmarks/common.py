@@ -12,6 +12,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from wdtr_lite.study.results import provenance  # noqa: E402
+from wdtr_lite.study.store import write  # noqa: E402
 
 synchronise = torch.cuda.synchronize if torch.cuda.is_available() else lambda: None
 
