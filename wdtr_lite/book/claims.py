@@ -133,8 +133,8 @@ _CLAIMS = (
         'data augmentation".',
         "A step takes $step_fd plain steps by a finite difference, $step_exact by double "
         "back-propagation, against $step_pgd of PGD-7 and $step_fgsm of FGSM training (ResNet-20). "
-        "With the Wasserstein metric it takes $metric_times times as long as with the Euclidean, at "
-        "any radius ({doc}`fast_penalty`).",
+        "With the Wasserstein metric it takes $metric_times times as long as with the Euclidean, "
+        "at any radius ({doc}`fast_penalty`).",
         "partly",
     ),
     (
