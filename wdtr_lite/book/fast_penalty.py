@@ -186,7 +186,7 @@ def ladder(benchmark: Mapping) -> None:
     axes.margins(x=0.12)
 
 
-def operations(step: Callable[[], object]) -> Counter:
+def operations(step: Callable[[], object]) -> Mapping[str, int]:
     """How often a step calls each of torch's functions that computes values, by name."""
     with _Counting() as counting:
         step()

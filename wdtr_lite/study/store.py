@@ -45,7 +45,7 @@ class Store:
     finished : bool
         Make nothing: take what is there already.
     until : float, optional
-        A time, in seconds as :func:`time.time` gives it, after which no epoch and no measurement
+        A time, in seconds as ``time.time`` gives it, after which no epoch and no measurement
         is begun.
     """
 

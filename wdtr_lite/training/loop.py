@@ -50,7 +50,7 @@ def fit(
     checkpoint_every : int
         Epochs between checkpoints.
     until : float, optional
-        A time, in seconds as :func:`time.time` gives it, for schedulers with a limit: an epoch that
+        A time, in seconds as ``time.time`` gives it, for schedulers with a limit: an epoch that
         would pass it is not begun. Asks for a folder.
     progress : bool
         Show loss, penalty, error, images per second and the time left.

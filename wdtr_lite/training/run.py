@@ -54,7 +54,7 @@ class Training:
         As in :func:`fit`.
     device : optional
     until : float, optional
-        The time, in seconds as of :func:`time.time`, which no epoch is to pass: one that would is
+        The time, in seconds as of ``time.time``, which no epoch is to pass: one that would is
         not begun, :class:`Unfinished` is raised and what was done is stored in the folder.
 
     Attributes
