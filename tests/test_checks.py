@@ -955,7 +955,7 @@ TERMS = torch.zeros(2, 3), WEIGHT, WEIGHT
         "texts": [
             (("cat", "classes"), TypeError, "classes must be a tuple of names, got 'cat'"),
             ((3, "classes"), TypeError, "classes must be a tuple of names, got 3"),
-            (((3,), "classes"), TypeError, "classes must be str, got 3"),
+            (((3,), "classes"), TypeError, "classes must be a tuple of names, got 3 in .*"),
             (({"a"}, "classes"), TypeError, "classes must be a tuple of names, got {'a'}"),
             ((WEIGHT[0], "classes"), TypeError, r"classes .* of names, got tensor\(0.\)"),
         ],

@@ -64,7 +64,10 @@ def asked(monkeypatch):
 def test_without_options_the_defaults(asked, capsys):
     call("train", "--folder", "runs")
     assert asked == [
-        (training.Config(), {"folder": "runs", "device": None, "checkpoint_every": 10})
+        (
+            training.Config(),
+            {"folder": "runs", "device": None, "checkpoint_every": 10, "until": None},
+        )
     ]
     assert told(capsys) == {"epoch": 1}
 
@@ -99,7 +102,9 @@ def test_options_that_are_none_or_empty(asked):
     call("train", *shlex.split(options))
     config, options = asked[0]
     assert (config.images, config.milestones) == (None, ())
-    assert options == {"folder": "a/b", "device": "cpu", "checkpoint_every": 3}
+    assert options == {
+        "folder": "a/b", "device": "cpu", "checkpoint_every": 3, "until": None,
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("text, value", [("8/255", 8 / 255), ("1/4", 0.25), (".1/1", 0.1)])
@@ -448,7 +453,8 @@ def test_all(profile, more, expected, workshop, monkeypatch, capsys):
 
     def run(name, profile, **options):
         called.append(f"{name} {profile}")
-        assert options == {"cluster": "tcp://there:1", "finished": bool(more)}
+        handed = {"cluster": "tcp://there:1", "finished": bool(more), "until": None}
+        assert options == handed
         return {"result": {"rows": []}, "provenance": {}}
 
     monkeypatch.setattr(study, "run", run)

@@ -908,6 +908,6 @@ def test_together_as_one_by_one(stored, here, tmp_path, monkeypatch):
     _, outcomes, _ = stored
     monkeypatch.setattr(grid, "TOGETHER", 2)
     jobs = [network(learning_rate=1e30), *NETWORKS]
-    grid.together(jobs, tmp_path)
+    grid.together(jobs, Store(tmp_path))
     found = complete(jobs, Store(tmp_path, finished=True))
     assert found[0].keys() == {"diverged"} and without_times(found[1:]) == without_times(outcomes)
