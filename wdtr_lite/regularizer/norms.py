@@ -119,24 +119,22 @@ class Wasserstein(InputNorm):
         checks.image(self.graph, x, moderate=True)
 
     def norm_sq(self, x: Tensor, g: Tensor) -> Tensor:
-        self._check(x, g)
-        return operators.grad_norm_sq(self.graph, x, g) / self.unit(x)
+        unit = self.unit(x)
+        checks.gradient(g, x)
+        return operators.grad_norm_sq(self.graph, x, g) / unit
 
     def direction(self, x: Tensor, g: Tensor) -> Tensor:
-        self._check(x, g)
-        return 2 * (operators.product(self.graph, x, g) / self.unit(x))
+        unit = self.unit(x)
+        checks.gradient(g, x)
+        return 2 * (operators.product(self.graph, x, g) / unit)
 
     def unit(self, x: Tensor) -> Tensor | float:
         """What L(x) is divided by: its mean diagonal, 1 where all is black; 1 without a scale."""
+        checks.on_graph(self.graph, x, "x")
         if self.scale is None:
             return 1.0
-        checks.on_graph(self.graph, x, "x")
         mean = operators.mean_diagonal(self.graph, x)
         return mean.where(mean > 0, 1)
-
-    def _check(self, x: Tensor, g: Tensor) -> None:
-        checks.on_graph(self.graph, x, "x")
-        checks.gradient(g, x)
 
 
 class L1(InputNorm):

@@ -113,16 +113,15 @@ class GradientPenalty(nn.Module):
     Finite differences are right for the sum, the mean and any equal weights of the numbers
     returned; with unequal weights only where the model does not couple the images, and their
     gradients are not orders of magnitude apart. They can be differentiated once, which
-    ``torch.func`` does not tell. They ask for
-    intensities in [0, 1] in float32 or float64 and a smooth model: across the kinks of ReLU or
-    max-pooling the derivative is mostly noise, many times longer than it should be. The quotient's
-    own value is known, :math:`2 g^\top L g`. Both are looked at in the calls 1, 2, 4, 8, …, and a
-    warning says once what is wrong, and which `step` is better. It comes where 3 % of that value
-    are missed; the derivative in the parameters may miss several times as much, 10 % of an
-    EfficientNet's say. Kinks of comparisons, ``torch.where`` or ``x * (x > 0)``, are not seen.
-    Under autocast they run in the type
-    of x; call ``backward()`` outside it. All passes share the dropout masks of torch's global
-    generators, except under ``torch.func`` and CUDA-graph capture.
+    ``torch.func`` does not tell. They ask for intensities in [0, 1] in float32 or float64 and a
+    smooth model: across the kinks of ReLU or max-pooling the derivative is mostly noise, many times
+    longer than it should be. The quotient's own value is known, :math:`2 g^\top L g`. Both are
+    looked at in the calls 1, 2, 4, 8, …, and a warning says once what is wrong, and which `step` is
+    better. It comes where 3 % of that value are missed; the derivative in the parameters may miss
+    several times as much, 10 % of an EfficientNet's say. Kinks of comparisons, ``torch.where`` or
+    ``x * (x > 0)``, are not seen. Under autocast they run in the type of x; call ``backward()``
+    outside it. All passes share the dropout masks of torch's global generators, except under
+    ``torch.func`` and CUDA-graph capture.
 
     References
     ----------
