@@ -410,7 +410,7 @@ def test_list(workshop, capsys):
     labels = [("none", None), ("euclidean", "eta=0.1")]
     found = [re.fullmatch(form, line).groups() for line in lines]
     assert found == [(*label, seed) for seed in "01" for label in labels]
-    grid.trained(NETWORKS.job("euclidean", {"eta": 0.1}, 1).config, Path("_runs/networks"))
+    grid.trained(NETWORKS.job("euclidean", {"eta": 0.1}, 1).config, Store(Path("_runs/networks")))
     lines = listed(capsys, "table1", "--profile", "cpu")[1:]
     states = [line.partition("seed ")[2][3:] for line in lines]
     assert re.fullmatch(r"done in \d+ s", states.pop())

@@ -814,7 +814,7 @@ def test_progress(stored):
 
 def test_progress_of_a_network_that_was_stopped(tmp_path):
     asked = network(epochs=5)
-    grid.trained(asked.config, tmp_path)
+    grid.trained(asked.config, Store(tmp_path))
     folder = folder_of(asked, tmp_path)
     shorten(folder, 2)
     configs = [asked.config, network(epochs=5, seed=1).config]
@@ -848,22 +848,22 @@ def test_progress_trains_as_the_network_does(monkeypatch, tmp_path):
 
 def test_trained_is_from_the_folder_and_kept_in_memory(stored, here):
     root, _, _ = stored
-    run = grid.trained(NETWORKS[1].config, root)
-    assert here == [] and run is grid.trained(NETWORKS[1].config, root)
+    run = grid.trained(NETWORKS[1].config, Store(root))
+    assert here == [] and run is grid.trained(NETWORKS[1].config, Store(root))
     expected = training.load(folder_of(NETWORKS[1], root)).model.state_dict()
     assert all(torch.equal(value, expected[name]) for name, value in run.model.state_dict().items())
     assert not any(module.training for module in run.model.modules())
-    again = grid.trained(NETWORKS[1].config, None)
-    assert here == [NETWORKS[1].config] and again is grid.trained(NETWORKS[1].config, None)
+    again = grid.trained(NETWORKS[1].config, Store())
+    assert here == [NETWORKS[1].config] and again is grid.trained(NETWORKS[1].config, Store())
     assert all(
         torch.equal(value, expected[name]) for name, value in again.model.state_dict().items()
     )
 
 
 def test_trained_is_kept_in_the_folder(here, tmp_path):
-    run = grid.trained(network().config, tmp_path)
+    run = grid.trained(network().config, Store(tmp_path))
     grid.trained.cache_clear()
-    assert grid.trained(network().config, tmp_path).history == run.history and len(here) == 1
+    assert grid.trained(network().config, Store(tmp_path)).history == run.history and len(here) == 1
     assert (
         outcome(network({}), Store(tmp_path))["training"] == run.history[-1]
         and outcome(network(), Store(tmp_path)) is None

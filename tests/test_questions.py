@@ -55,7 +55,7 @@ SMALL = {**NETWORK, "images": 1000, "epochs": 3, "batch_size": 25, "milestones":
 
 @pytest.fixture(scope="module")
 def model():
-    return grid.trained(training.Config(**SMALL), None).model
+    return grid.trained(training.Config(**SMALL), Store()).model
 
 
 @pytest.fixture(scope="module")
@@ -135,7 +135,7 @@ def test_transfer_errors(model, digits, tmp_path):
     """
     source = training.Config(**SMALL | {"seed": 1, "epochs": 1})
     ifgsm = Attack("ifgsm", 8 / 255, alpha=4 / 255, steps=3)
-    question = TransferErrors("test", 60, ifgsm, source, tmp_path)
+    question = TransferErrors("test", 60, ifgsm, source, store=Store(tmp_path))
     found = question(model, digits)
     other = training.fit(source, dataset=digits, progress=False).model
     x, y = drawn(digits, 60)

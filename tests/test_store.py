@@ -214,7 +214,7 @@ def test_what_was_stored_before_is_found(before, monkeypatch):
     monkeypatch.setattr(training, "fit", None)
     monkeypatch.setattr(grid, "executor", None)
     store = Store(root, finished=True)
-    assert grid.trained(CONFIG, root).history == history
+    assert grid.trained(CONFIG, Store(root)).history == history
     assert not before.exists() and [each.name for each in root.iterdir()] == [
         store.folder(CONFIG).name
     ]
@@ -305,7 +305,7 @@ def two(tmp_path_factory):
     """Two networks, each trained and asked."""
     root = tmp_path_factory.mktemp("two")
     for config in (CONFIG, OTHER):
-        grid.work(Network(config, ASKED), root)
+        grid.work(Network(config, ASKED), Store(root))
     return root
 
 
@@ -323,7 +323,7 @@ def readers(store):
     asked = Network(OTHER, ASKED)
     yield lambda: grid.outcome(asked, store)
     yield lambda: grid.complete([asked], replace(store, finished=True))
-    yield lambda: grid.work(asked, store.root)
+    yield lambda: grid.work(asked, store)
 
 
 def test_a_measurement_of_another_network(pair):
@@ -361,7 +361,7 @@ def test_a_checkpoint_of_another_network(measured, pair):
         with pytest.raises(ValueError, match=says):
             read()
     with pytest.raises(ValueError, match=says):
-        grid.trained(OTHER, store.root)
+        grid.trained(OTHER, store)
     with pytest.raises(ValueError, match=says):
         grid.progress([OTHER], store)
 
@@ -448,12 +448,12 @@ def test_two_processes_rename_a_folder(before):
         (
             {"finished": True},
             ValueError,
-            "root must be given with cluster, finished or until, got None",
+            "root must be given with cluster, finished, until or trains=False, got None",
         ),
         (
             {"cluster": "a:1"},
             ValueError,
-            "root must be given with cluster, finished or until, got None",
+            "root must be given with cluster, finished, until or trains=False, got None",
         ),
         ({"finished": "yes"}, TypeError, "finished must be True or False, got str 'yes'"),
     ],

@@ -69,7 +69,7 @@ def config_of(row, **changes):
 
 def network_of(row, root=None, **changes):
     """From its folder, or trained anew."""
-    return grid.trained(config_of(row, **changes), root).model
+    return grid.trained(config_of(row, **changes), Store(root)).model
 
 
 def named(row):

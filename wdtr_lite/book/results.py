@@ -6,7 +6,7 @@ from IPython.display import Markdown
 
 from wdtr_lite import study
 from wdtr_lite.book import tables
-from wdtr_lite.study.results import report_in
+from wdtr_lite.study.files import report_in
 
 __all__ = ["benchmarks_table", "commands", "experiments_table", "load", "versions", "weights"]
 

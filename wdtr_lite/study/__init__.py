@@ -6,18 +6,15 @@ The core never imports it. Each experiment is a file of this folder, found by it
 from importlib import import_module
 from pkgutil import iter_modules
 
+from wdtr_lite.study.files import found, network, path_of, stored
 from wdtr_lite.study.questions import ATTACKS
 from wdtr_lite.study.results import (
     declared,
     describe,
-    found,
-    network,
     network_minutes,
-    path_of,
     progress,
     provenance,
     run,
-    stored,
 )
 from wdtr_lite.study.spec import EXPERIMENTS
 from wdtr_lite.study.statistics import across_seeds, choose, summary
@@ -40,8 +37,9 @@ __all__ = [
     "summary",
 ]
 
-_FIRST = ("nearest_neighbours", "label_keeping", "robust_digits", "table1", "table2", "figure2")
-_FIRST += ("stress", "variation", "tradeoff")  # in the order of the book, others after them
+_FIRST = """
+nearest_neighbours label_keeping robust_digits table1 table2 figure2 units stress variation tradeoff
+"""  # in the order of the book, others after them
 
-for _name in dict.fromkeys([*_FIRST, *(module.name for module in iter_modules(__path__))]):
+for _name in dict.fromkeys([*_FIRST.split(), *(module.name for module in iter_modules(__path__))]):
     import_module(f"{__name__}.{_name}")

@@ -27,6 +27,7 @@ from tqdm import tqdm
 
 from wdtr_lite import checks, data, training
 from wdtr_lite.data import Dataset
+from wdtr_lite.study.files import published
 from wdtr_lite.study.spec import Job, Question
 from wdtr_lite.study.store import AGAIN, Store, described, name_of
 from wdtr_lite.training.checkpoint import found_in
@@ -40,6 +41,8 @@ __all__ = [
     "outcome",
     "progress",
     "rows",
+    "stopped",
+    "taken",
     "together",
     "trained",
     "work",
@@ -107,6 +110,8 @@ def complete(networks: Sequence[Network], store: Store) -> list[dict[str, Any] |
     if store.root is None:
         return [_here(network) for network in networks]
     missing = [network for network in networks if outcome(network, store) is None]
+    if not store.trains:
+        missing = [network for network in missing if taken(network.config, store)]
     missing = [] if store.finished else _merged(missing)
     if missing and torch.cuda.is_available() and not store.cluster:
         together(missing, store)
@@ -115,12 +120,13 @@ def complete(networks: Sequence[Network], store: Store) -> list[dict[str, Any] |
             for question in network.questions.values():
                 checks.importable(question, f"the question {question.name!r}")
         with executor(store.cluster) as workers:
-            asked = [workers.submit(work, network, store.root, store.until) for network in missing]
+            asked = [workers.submit(work, network, store) for network in missing]
             for done in as_completed(asked):
                 print(done.result(), flush=True)
     found = [outcome(network, store) for network in networks]
-    if store.until is not None and (left := found.count(None)) and not store.finished:
-        raise training.Unfinished(f"the time is up, {left} networks are left. {GOES_ON}")
+    left = [network for network in missing if outcome(network, store) is None]
+    if store.until is not None and left:
+        raise training.Unfinished(f"the time is up, {len(left)} networks are left. {GOES_ON}")
     return found
 
 
@@ -131,14 +137,31 @@ def outcome(network: Network, store: Store) -> dict[str, Any] | None:
     """
     if diverged := store.diverged(network.config):
         return {"diverged": diverged}
+    run = taken(network.config, store)
+    if run is None:
+        return None
     measured = {
-        name: store.measured(network.config, question)
+        name: store.measured(network.config, question, stopped(run))
         for name, question in network.questions.items()
     }
-    if None in measured.values():
+    return None if None in measured.values() else _outcome(run, measured)
+
+
+def taken(
+    config: training.Config, store: Store, device: str | torch.device = "cpu"
+) -> training.Run | None:
+    """The network of a configuration that is asked: the store's, once all of its epochs are done.
+    A store that does not train takes it as far as it is, or a published one.
+    """
+    run = _begun(config, store.folder(config), device)
+    if store.trains and run and stopped(run):
         return None
-    run = _finished(network.config, store.folder(network.config))
-    return run and _outcome(run, measured)
+    return run if run or store.trains else published(config, device)
+
+
+def stopped(run: training.Run) -> int | None:
+    """After how many epochs a training stopped before its end; None of one that is finished."""
+    return len(run.history) if len(run.history) < run.config.epochs else None
 
 
 def progress(configs: Sequence[training.Config], store: Store) -> list[tuple[float, float]]:
@@ -168,20 +191,21 @@ def progress(configs: Sequence[training.Config], store: Store) -> list[tuple[flo
 
 
 @cache
-def trained(config: training.Config, root: Path | None, until: float | None = None) -> training.Run:
-    """The network of a configuration, from its folder or trained there; kept in memory, so that it
+def trained(config: training.Config, store: Store) -> training.Run:
+    """The network of a configuration, from the store or trained there; kept in memory, so that it
     is trained once a process.
     """
-    folder = root and Store(root).folder(config)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    if folder and (run := _finished(config, folder, device)):
+    if store.root and (run := taken(config, store, device)):
         return run
+    if not store.trains:
+        raise ValueError(f"config must be of a network that is trained, got {config}")
     return training.fit(
         config,
-        folder=folder,
+        folder=store.root and store.folder(config),
         dataset=dataset_of(config.data, config.split),
         checkpoint_every=1,
-        until=until,
+        until=store.until,
         progress=False,
     )
 
@@ -195,14 +219,14 @@ def dataset_of(name: str, split: str | None = None) -> Dataset:
 # ---------------------------------------------------------------- one network
 
 
-def work(network: Network, root: Path, until: float | None = None) -> str:
+def work(network: Network, store: Store) -> str:
     """Train a network and ask what is not measured yet; a line about it. While another process is
     at it, wait.
     """
     told = None
     while True:
         try:
-            return f"{_name(network.config)}: {_worked(network, Store(root, until=until))}"
+            return f"{_name(network.config)}: {_worked(network, store)}"
         except training.Busy as busy:
             if str(busy) != told:
                 told = str(busy)
@@ -215,7 +239,7 @@ def _worked(network: Network, store: Store) -> str:
     if store.diverged(config):
         return "diverged"
     try:
-        run = trained(config, store.root, store.until)
+        run = trained(config, store)
     except training.Unfinished as stopped:
         return str(stopped)
     except training.Divergence as error:
@@ -223,6 +247,7 @@ def _worked(network: Network, store: Store) -> str:
         return "diverged"
     if store.until is not None and time.time() > store.until:
         return "trained; the time is up"
+    folder.mkdir(parents=True, exist_ok=True)
     with held(folder):
         measured = _measured(network, run, store).values()
     return json.dumps([found["measurement"] for found in measured])[:200]
@@ -240,7 +265,7 @@ def _merged(networks: list[Network]) -> list[Network]:
 
 def _here(network: Network) -> dict[str, Any]:
     try:
-        run = trained(network.config, None)
+        run = trained(network.config, Store())
     except training.Divergence as error:
         return {"diverged": str(error)}
     return _outcome(run, _measured(network, run, Store()))
@@ -249,17 +274,19 @@ def _here(network: Network) -> dict[str, Any]:
 def _measured(network: Network, run: training.Run, store: Store) -> dict[str, dict]:
     measured = {}
     for name, question in network.questions.items():
-        known = store.measured(network.config, question) if store.root else None
-        if known is not None:
+        known = store.root and store.measured(network.config, question, stopped(run))
+        if known:
             measured[name] = known
             continue
+        if store.until is not None and time.time() > store.until:
+            break
         began = time.perf_counter()
         found = question(run.model, dataset_of(network.config.data, network.config.split))
         seconds = round(time.perf_counter() - began, 2)
         found = checks.as_json(found, f"the answer to the question {question.name!r}")
         measured[name] = {"measurement": found, "seconds": seconds}
         if store.root:
-            store.keep(network.config, question, found, seconds)
+            store.keep(network.config, question, found, seconds, stopped(run))
     return measured
 
 
@@ -280,7 +307,7 @@ def together(missing: Sequence[Network], store: Store) -> None:
     assert store.root is not None
     for first in range(0, len(missing), TOGETHER):
         group = missing[first : first + TOGETHER]
-        configs = [config for config, _ in group if not _finished(config, store.folder(config))]
+        configs = [config for config, _ in group if not taken(config, store)]
         for source in dict.fromkeys((config.data, config.split) for config in configs):
             some = [config for config in configs if (config.data, config.split) == source]
             try:
@@ -297,7 +324,7 @@ def together(missing: Sequence[Network], store: Store) -> None:
             except training.Busy as busy:
                 print(f"{busy} The others go on one by one.", flush=True)
         for network in group:
-            print(work(network, store.root, store.until), flush=True)
+            print(work(network, store), flush=True)
 
 
 @contextmanager
@@ -357,13 +384,9 @@ def _images_per_second(config: training.Config) -> float:
         torch.set_num_threads(threads)
 
 
-def _finished(config: training.Config, folder: Path, device: str = "cpu") -> training.Run | None:
-    """The run in a folder, once all of its epochs are done."""
-    run = _begun(config, folder, device)
-    return run if run and len(run.history) == config.epochs else None
-
-
-def _begun(config: training.Config, folder: Path, device: str = "cpu") -> training.Run | None:
+def _begun(
+    config: training.Config, folder: Path, device: str | torch.device = "cpu"
+) -> training.Run | None:
     """The run in a folder, as far as it is."""
     if not found_in(folder):
         return None

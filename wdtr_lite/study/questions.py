@@ -5,6 +5,7 @@ A question that one experiment alone asks is in that experiment's file.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,6 +15,7 @@ from wdtr_lite import attacks, evaluation
 from wdtr_lite.attacks import Attack
 from wdtr_lite.data import Dataset
 from wdtr_lite.graph import PixelGraph
+from wdtr_lite.study.outcomes import pack, pack_bits
 from wdtr_lite.study.spec import Question
 
 __all__ = [
@@ -27,6 +29,7 @@ __all__ = [
     "drawn",
     "fgsm",
     "images_of",
+    "judged",
     "pgd20",
     "probabilities",
     "rounded",
@@ -79,16 +82,17 @@ digits, the last in the Wasserstein metric.
 
 @dataclass(frozen=True)
 class Errors(Question, name="errors"):
-    """How many of ``n`` images of a part are misclassified, ``wrong``, as they are or attacked."""
+    """How many of ``n`` images of a part are misclassified, ``wrong``, as they are or attacked;
+    and which, ``outcomes``, as :func:`~wdtr_lite.study.outcomes.pack_bits` has them.
+    """
 
     part: str
     images: int | None
     attack: Attacking | None
 
-    def __call__(self, model: nn.Module, dataset: Dataset) -> dict[str, int]:
+    def __call__(self, model: nn.Module, dataset: Dataset) -> dict[str, Any]:
         x, y = drawn(model, dataset, self.part, self.images)
-        found = evaluation.misclassified(model, x, y, self.attack)
-        return {"wrong": int(found.sum()), "n": len(found)}
+        return judged(evaluation.misclassified(model, x, y, self.attack))
 
 
 @dataclass(frozen=True)
@@ -97,7 +101,8 @@ class Flips(Question, name="flips"):
     each S up to the reach.
 
     Both counts of :func:`~wdtr_lite.evaluation.label_flips`: ``consecutive`` and
-    ``from_unshifted``.
+    ``from_unshifted``. And the ``labels`` themselves, (shifts, n), as
+    :func:`~wdtr_lite.study.outcomes.pack` has them.
     """
 
     part: str
@@ -114,12 +119,18 @@ class Flips(Question, name="flips"):
         changes, departures = (labels[1:] != labels[:-1]).sum(1), (labels != labels[reach]).sum(1)
         return {
             "n": len(x),
+            "labels": pack(labels.cpu()),
             "consecutive": [int(changes[reach - s : reach + s].sum()) for s in spans],
             "from_unshifted": [int(departures[reach - s : reach + s + 1].sum()) for s in spans],
         }
 
 
 # ---------------------------------------------------------------- what questions share
+
+
+def judged(wrong: Tensor) -> dict[str, Any]:
+    """What a question about errors answers, of the images that are misclassified."""
+    return {"wrong": int(wrong.sum()), "n": len(wrong), "outcomes": pack_bits(wrong.cpu())}
 
 
 def drawn(

@@ -3,8 +3,6 @@
 ``python -m wdtr_lite experiment NAME --profile full`` runs one and writes ``results/NAME.json``.
 """
 
-import hashlib
-import io
 import os
 import platform
 import subprocess
@@ -17,27 +15,21 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
 
-from wdtr_lite import checks, training
+from wdtr_lite import checks
 from wdtr_lite.study import grid
-from wdtr_lite.study.spec import EXPERIMENTS, Experiment, Networks, Trained
-from wdtr_lite.study.store import AGAIN, Store, Told, read, write
-from wdtr_lite.training.checkpoint import replace_file, tensors_in
+from wdtr_lite.study.files import found, networks_folder, path_of, publish
+from wdtr_lite.study.spec import EXPERIMENTS, Experiment, Trained
+from wdtr_lite.study.store import Store, write
 
 __all__ = [
     "decided",
     "declared",
     "describe",
-    "found",
-    "network",
     "network_minutes",
-    "path_of",
     "progress",
     "provenance",
-    "report_in",
     "run",
-    "stored",
 ]
 
 LIBRARIES = ("numpy", "scipy", "torch", "torchvision", "POT", "scikit-learn", "pyautoattack")
@@ -78,7 +70,9 @@ def run(
 
     ``quick`` returns the result. The other profiles also write it, ``full`` to
     ``results/NAME.json``, ``cpu`` to ``results/NAME_cpu.json``; stopped, they go on from
-    ``_runs/``, where networks are stored for all experiments.
+    ``_runs/``, where networks are stored for all experiments. Where ``full`` asks for a GPU and
+    there is none nor a cluster, no network is trained: those that are there, in ``_runs/`` or
+    published, are asked as far as they are trained.
 
     Parameters
     ----------
@@ -92,7 +86,8 @@ def run(
     -------
     dict
         ``experiment``, ``profile``, ``config``, ``data`` (its source and split), ``result``,
-        ``provenance``; where weights are written too, their checksums (SHA-256), ``weights``.
+        ``provenance``; of networks whose weights are written too the ``history`` of the training
+        and the files' checksums (SHA-256), ``weights``.
 
     Raises
     ------
@@ -102,7 +97,8 @@ def run(
         Where the time is up: likewise.
     """
     experiment, began = declared(name, profile), time.monotonic()
-    quick, store = profile == "quick", Store(_networks(), cluster, finished, until)
+    trains = not finished and (bool(cluster) or not experiment.lacks_gpu)
+    quick, store = profile == "quick", Store(networks_folder(), cluster, finished, until, trains)
     if finished and not experiment.trains:
         raise ValueError(f"{name} has no networks that could be finished")
     if quick and (finished or cluster or until):
@@ -128,10 +124,10 @@ def run(
     }
     if not quick:
         _check_told(report, store)
-        if weights := experiment.publish(result, store):
+        if networks := experiment.publish(result, store):
+            report["history"] = {method: each.history for method, each in networks.items()}
             report["weights"] = {
-                method: _published(path_of(name, profile, f"_{method}.pt"), each)
-                for method, each in weights.items()
+                method: publish(name, profile, method, each) for method, each in networks.items()
             }
         write(path, report, indent=1)
     return report
@@ -150,104 +146,16 @@ def _told(result: dict[str, Any]) -> int:
     return sum("missing" not in row for row in [*result.get("search", []), *result["rows"]])
 
 
-def _published(file: Path, weights: dict[str, Tensor]) -> str:
-    """The checksum of the file that holds them from now on."""
-    content = io.BytesIO()  # torch makes another error of a full disk's
-    torch.save(weights, content)
-    replace_file(file, lambda stream: stream.write(content.getbuffer()))
-    return _checksum(file)
-
-
-def _checksum(file: Path) -> str:
-    return hashlib.sha256(file.read_bytes()).hexdigest()
-
-
-def network(method: str, profile: str = "cpu") -> nn.Module:
-    """A network of Table 1, first seed, with its published weights, in evaluation mode on the CPU.
-
-    Parameters
-    ----------
-    method : {"none", "euclidean", "wasserstein"}
-    profile : {"cpu", "full"}
-    """
-    profiles = tuple(each for each in EXPERIMENTS["table1"] if each != "quick")
-    checks.option(profile, "profile", profiles)
-    report = stored("table1", profile)
-    chosen, rows = report["result"].part("chosen"), report["result"]["rows"]
-    trained = [row for row in rows if row["method"] in chosen and "wrong" in row]
-    checks.option(method, "method", tuple(dict.fromkeys(row["method"] for row in trained)))
-    row = next(row for row in trained if row["method"] == method)
-    networks = Networks(**report["config"]["networks"])
-    config = networks.job(method, row["setting"], row["seed"]).config
-    path = path_of("table1", profile, f"_{method}.pt")
-    if _checksum(path) != report.part("weights")[method]:
-        raise ValueError(f"{path} is damaged or another network's: {AGAIN}")
-    return training.network(config, tensors_in(path, AGAIN))
-
-
 def progress(name: str, profile: str) -> list[tuple[dict[str, Any], float, float]]:
     """The networks an experiment trains: labels, seconds trained so far, seconds this machine
     should still take.
 
     Seconds of one core or of the GPU. Without networks the list is empty.
     """
-    store = Store(_networks(), finished=True)
+    store = Store(networks_folder(), finished=True)
     planned = decided(name, profile).planned(store)
     seconds = grid.progress([job.config for job in planned], store)
     return [(job.labels, *each) for job, each in zip(planned, seconds, strict=True)]
-
-
-# ---------------------------------------------------------------- files
-
-
-def path_of(name: str, profile: str = "full", suffix: str = ".json") -> Path:
-    """Where a result is stored: ``results/NAME.json``, ``results/NAME_cpu.json``; of the checkout,
-    seen from its top or ``book/``.
-    """
-    for part, value in (("name", name), ("suffix", suffix)):
-        checks.instance(value, part, str)
-    checks.option(profile, "profile", ("quick", "cpu", "full"))
-    places = (Path("results"), Path("../results"))
-    folder = next((folder for folder in places if folder.is_dir()), Path("results"))
-    return folder / (name + ("" if profile == "full" else f"_{profile}") + suffix)
-
-
-def _networks() -> Path:
-    """What stopped runs go on from, beside the results."""
-    return path_of("").parent.parent / "_runs" / "networks"
-
-
-def stored(name: str, profile: str = "full") -> Told:
-    """The result file ``results/NAME.json``, or ``results/NAME_cpu.json``, as an experiment or a
-    benchmark wrote it.
-    """
-    path = path_of(name, profile)
-    if not path.exists():
-        raise FileNotFoundError(
-            f"{path}, of name={checks.shown(name)}, was not run: make results runs experiments, "
-            "benchmarks/*.py --write benchmarks"
-        )
-    return report_in(path)
-
-
-def report_in(path: Path) -> Told:
-    """What a file of ``results/`` says."""
-    report = read(path, sealed=True)
-    report.part("provenance")
-    if path.stem.startswith("benchmark_"):
-        held = report["name"]
-    else:
-        held = path_of(report.part("experiment", str), report.part("profile", str)).stem
-        report.part("config")
-        report.part("result").parts("rows")
-    if held != path.stem:
-        raise ValueError(f"{path} holds {held!r}: {AGAIN}")
-    return report
-
-
-def found(name: str, profile: str = "full") -> Told | None:
-    """:func:`stored`, or None where it was not run."""
-    return stored(name, profile) if path_of(name, profile).exists() else None
 
 
 # ---------------------------------------------------------------- provenance

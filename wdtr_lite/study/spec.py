@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from types import NoneType
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
-from torch import Tensor, nn
+from torch import nn
 
 from wdtr_lite import checks, training
 from wdtr_lite.data import Dataset
@@ -194,12 +194,17 @@ class Experiment(ABC):
     def run(self, store: "Store") -> dict[str, Any]:
         """The result, as JSON keeps it: ``rows`` and what else there is to say."""
 
+    @property
+    def lacks_gpu(self) -> bool:
+        """Whether it asks for a GPU, and there is none."""
+        return False
+
     def planned(self, store: "Store") -> list[Job]:
         """The networks it takes, as far as is known."""
         return []
 
-    def publish(self, result: dict[str, Any], store: "Store") -> dict[str, dict[str, Tensor]]:
-        """Weights to put beside the result, by name."""
+    def publish(self, result: dict[str, Any], store: "Store") -> dict[str, training.Run]:
+        """Networks to put beside the result, by method."""
         return {}
 
     def config(self) -> dict[str, Any]:

@@ -44,6 +44,9 @@ class Store:
         the same paths: a run whose worker dies goes on from its checkpoint on another.
     finished : bool
         Make nothing: take what is there already.
+    trains : bool
+        Without it no network is trained: those that are there are asked, also one whose training
+        stopped before its end, and those whose weights ``results/`` holds.
     until : float, optional
         A time, in seconds as ``time.time`` gives it, after which no epoch and no measurement
         is begun.
@@ -53,17 +56,21 @@ class Store:
     cluster: str | None = None
     finished: bool = False
     until: float | None = None
+    trains: bool = True
 
     def __post_init__(self):
         if self.root is not None:
             object.__setattr__(self, "root", checks.folder(self.root, "root"))
         if self.cluster is not None:
             checks.text(self.cluster, "cluster")
-        object.__setattr__(self, "finished", checks.flag(self.finished, "finished"))
+        for name in ("finished", "trains"):
+            object.__setattr__(self, name, checks.flag(getattr(self, name), name))
         if self.until is not None:
             checks.finite(self.until, "until")
-        if self.root is None and (self.cluster or self.finished or self.until):
-            raise ValueError("root must be given with cluster, finished or until, got None")
+        if self.root is None and (self.cluster or self.finished or self.until or not self.trains):
+            raise ValueError(
+                "root must be given with cluster, finished, until or trains=False, got None"
+            )
 
     def folder(self, config: training.Config) -> Path:
         """Of a network, with its :func:`name_of`."""
@@ -86,8 +93,12 @@ class Store:
                     (folder / before).unlink(missing_ok=True)
         return file
 
-    def measured(self, config: training.Config, question: Question) -> "Told | None":
-        """What is stored of a question: its ``measurement``, and the ``seconds`` that it took."""
+    def measured(
+        self, config: training.Config, question: Question, epochs: int | None = None
+    ) -> "Told | None":
+        """What is stored of a question: its ``measurement``, and the ``seconds`` that it took. Of a
+        network that is trained for fewer epochs than its configuration's, after so many.
+        """
         file = self.file(config, question)
         told = read(file)
         if told is not None:
@@ -97,13 +108,21 @@ class Store:
                 checks.number(seconds, "seconds")
             except (TypeError, ValueError) as error:
                 raise ValueError(f"{file} is damaged, {error}: {AGAIN}") from error
+            if told.get("epochs", config.epochs) != (epochs or config.epochs):
+                return None  # it was asked when trained less, or more
         return told
 
     def keep(
-        self, config: training.Config, question: Question, measurement: Any, seconds: float
+        self,
+        config: training.Config,
+        question: Question,
+        measurement: Any,
+        seconds: float,
+        epochs: int | None = None,
     ) -> None:
         owner = {"network": name_of(config), "question": described(question)}
-        told = {**owner, "seconds": seconds, "measurement": measurement}
+        after = {"epochs": epochs} if epochs else {}
+        told = {**owner, **after, "seconds": seconds, "measurement": measurement}
         write(self.file(config, question), told)
 
     def diverged(self, config: training.Config) -> str | None:

@@ -5,7 +5,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,6 +15,7 @@ from wdtr_lite import attacks, evaluation, training
 from wdtr_lite.attacks import Attack
 from wdtr_lite.data import Dataset
 from wdtr_lite.study import grid
+from wdtr_lite.study.outcomes import pack
 from wdtr_lite.study.questions import (
     ATTACKS,
     Attacking,
@@ -23,6 +23,7 @@ from wdtr_lite.study.questions import (
     batches,
     fgsm,
     images_of,
+    judged,
     pgd20,
     probabilities,
     rounded,
@@ -36,21 +37,23 @@ __all__ = ["AutoAttack", "Confidence", "Frames", "LossSurface", "Stress", "Trans
 
 @dataclass(frozen=True)
 class TransferErrors(Question, name="transfer_errors"):
-    """How many of ``n`` images are misclassified, ``wrong``, that were attacked with another
-    network, the source, which is in the folder `root` or trained there.
+    """Like :class:`~wdtr_lite.study.questions.Errors`, of images that were attacked with another
+    network, the source, which is in the store or trained there; after so many ``epochs`` of its
+    training, where that is not finished.
     """
 
     part: str
     images: int
     attack: Attack
     source: training.Config
-    root: Path | None = field(default=None, compare=False)
+    epochs: int | None = None
+    store: Store = field(default=Store(), compare=False)
 
-    def __call__(self, model: nn.Module, dataset: Dataset) -> dict[str, int]:
+    def __call__(self, model: nn.Module, dataset: Dataset) -> dict[str, Any]:
         x, y = images_of(model, dataset, self.part, self.images)
-        other = grid.trained(self.source, self.root).model.to(x.device)
+        other = grid.trained(self.source, self.store).model.to(x.device)
         attacked = torch.cat([self.attack(other, *batch) for batch in batches(x, y)])
-        return {"wrong": int(evaluation.misclassified(model, attacked, y).sum()), "n": len(y)}
+        return judged(evaluation.misclassified(model, attacked, y))
 
 
 @dataclass(frozen=True)
@@ -58,7 +61,9 @@ class AutoAttack(Question, name="autoattack"):
     """How many of ``n`` images are misclassified under AutoAttack's standard attacks in
     L-infinity, epsilon in units of 1/255, ``wrong`` after each of them.
 
-    Each attack goes on with the images that those before it left. ``only="square"`` runs that one,
+    Each attack goes on with the images that those before it left. ``outcomes`` are which of them
+    misled each image, the natural image 0, the first attack 1 and so on, and 255 if none did, as
+    :func:`~wdtr_lite.study.outcomes.pack` has them. ``only="square"`` runs that one,
     which sees no gradient. Needs the package pyautoattack.
 
     References
@@ -77,17 +82,16 @@ class AutoAttack(Question, name="autoattack"):
         x, y = images_of(model, dataset, self.part, self.images)
         attacker = AutoAttack(model, eps=self.epsilon / 255, seed=0, device=x.device)
         names = [self.only] if self.only else list(attacker.attacks_to_run or [])
-        right = ~evaluation.misclassified(model, x, y)
-        wrong = {"natural": int((~right).sum())}
-        for name in names:
-            left = right.nonzero().squeeze(1)
+        misled = torch.where(evaluation.misclassified(model, x, y), 0, 255)
+        for k, name in enumerate(names, 1):
+            left = (misled == 255).nonzero().squeeze(1)
             if len(left):
                 attacker.attacks_to_run = [name]
                 with _tracing():
                     _, labels = attacker.run_standard_evaluation(x[left], y[left])
-                right[left] = labels == y[left]
-            wrong[name] = int((~right).sum())
-        return {"n": len(y), "wrong": wrong}
+                misled[left[labels != y[left]]] = k
+        wrong = {name: int((misled <= k).sum()) for k, name in enumerate(["natural", *names])}
+        return {"n": len(y), "wrong": wrong, "outcomes": pack(misled.cpu())}
 
 
 @contextmanager
@@ -182,7 +186,7 @@ class Stress(Selected):
 
     PGD-50 with 10 restarts in L-infinity and L2, AutoAttack, Square, PGD-20 and FGSM of growing
     epsilon, the loss around images, how sure the predictions are, and examples made with each of
-    the penalised networks and, with several seeds, with the plain network of the last.
+    the penalised networks and, with several seeds, with the plain network of the last there is.
 
     Parameters
     ----------
@@ -190,7 +194,7 @@ class Stress(Selected):
     attacked : int
         How many test images are attacked.
     autoattack : int
-        How many by AutoAttack and by Square alone; 0 for none.
+        How many by AutoAttack, and of these up to 250 by Square alone; 0 for none.
     epsilons : sequence of float
         Of FGSM and PGD-20, in units of 1/255.
     pictured : int
@@ -216,6 +220,8 @@ class Stress(Selected):
             )
         final, seed = self.final(store), self.networks.seeds[0]
         first = [job for job in final if job.labels["seed"] == seed]
+        if not store.trains:
+            final = [job for job in final if grid.taken(job.config, store)]
         plain = [job for job in final if job.labels["method"] == "none"]
         if not plain:
             return {"rows": [], "labels": []}
@@ -244,9 +250,13 @@ class Stress(Selected):
         }
 
     def _autoattacked(self) -> dict[str, Question]:
-        drawn = ("test", self.autoattack, 8)
-        named = {"autoattack": AutoAttack(*drawn), "square": AutoAttack(*drawn, only="square")}
-        return dict(named) if self.autoattack else {}
+        if not self.autoattack:
+            return {}
+        fewer = min(self.autoattack, 250)  # it asks each image up to 5,000 times
+        return {
+            "autoattack": AutoAttack("test", self.autoattack, 8),
+            "square": AutoAttack("test", fewer, 8, only="square"),
+        }
 
     def _transferred(self, first: list[Job], plain: Job, store: Store) -> dict[str, Question]:
         penalised = [job for job in first if job.labels["method"] != "none"]
@@ -254,9 +264,16 @@ class Stress(Selected):
         if len(self.networks.seeds) > 1:  # else the source is the network itself
             sources["transfer"] = plain.config
         return {
-            name: TransferErrors("test", self.attacked, pgd20(8), source, store.root)
+            name: TransferErrors(
+                "test", self.attacked, pgd20(8), source, _stopped(source, store), store
+            )
             for name, source in sources.items()
         }
+
+
+def _stopped(source: training.Config, store: Store) -> int | None:
+    run = None if store.trains else grid.taken(source, store)
+    return run and grid.stopped(run)
 
 
 _EPSILONS = (1, 2, 4, 8, 16, 24, 32, 64)
@@ -268,6 +285,6 @@ register(
         networks=NETWORKS["cpu"], attacked=500, autoattack=250, epsilons=_EPSILONS, pictured=4
     ),
     full=Stress(
-        networks=NETWORKS["full"], attacked=1000, autoattack=1000, epsilons=_EPSILONS, pictured=4
+        networks=NETWORKS["full"], attacked=500, autoattack=1000, epsilons=_EPSILONS, pictured=4
     ),
 )

@@ -4,13 +4,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from torch import Tensor
+import torch
 
 from wdtr_lite.study import grid
 from wdtr_lite.study.questions import ATTACKS, Errors
 from wdtr_lite.study.spec import Job, Networks, Setting, Trained, register
 from wdtr_lite.study.statistics import choose
 from wdtr_lite.study.store import Store
+from wdtr_lite.training import Run
 
 __all__ = ["CONDITIONS", "CRITERION", "NETWORKS", "PAPER", "Selected", "Table1", "searched"]
 
@@ -34,6 +35,10 @@ class Selected(Trained):
     """An experiment on the networks of Table 1, with the settings that it chose."""
 
     follows = "table1"
+
+    @property
+    def lacks_gpu(self) -> bool:
+        return self.networks == NETWORKS["full"] and not torch.cuda.is_available()
 
     def planned(self, store: Store) -> list[Job]:
         """The grid's networks, then those of the choice so far or, before there is one, of the
@@ -72,7 +77,7 @@ class Table1(Selected):
     def run(self, store: Store) -> dict[str, Any]:
         """``search``; ``chosen``, a setting for each method, and whether it is from the whole grid,
         ``grid_complete``; and ``rows``: for each network its labels, and ``wrong`` of ``n`` by
-        condition, or ``missing``.
+        condition and which, ``outcomes``, or ``missing``.
         """
         networks, questions = self.networks, _questions("test", self.attacked)
         if networks.initial:
@@ -82,17 +87,15 @@ class Table1(Selected):
         complete = _is_complete(search)
         return {"search": search, "chosen": chosen, "grid_complete": complete, "rows": rows}
 
-    def publish(self, result: dict[str, Any], store: Store) -> dict[str, dict[str, Tensor]]:
+    def publish(self, result: dict[str, Any], store: Store) -> dict[str, Run]:
         """The networks of the first seed."""
-        first, methods = self.networks.seeds[0], result["chosen"]
-        done = [row for row in result["rows"] if row["seed"] == first and "wrong" in row]
-        return {
-            row["method"]: self._weights(row, store) for row in done if row["method"] in methods
-        }
-
-    def _weights(self, row: dict[str, Any], store: Store) -> dict[str, Tensor]:
-        config = self.networks.job(row["method"], row["setting"], row["seed"]).config
-        return grid.trained(config, store.root).model.cpu().state_dict()
+        found = {}
+        for row in result["rows"]:
+            method, setting, seed = row["method"], row["setting"], row["seed"]
+            if method in result["chosen"] and seed == self.networks.seeds[0] and "wrong" in row:
+                config = self.networks.job(method, setting, seed).config
+                found[method] = grid.trained(config, store)
+        return found
 
 
 def searched(networks: Networks, store: Store) -> tuple[list[dict], dict[str, Setting]]:
@@ -121,12 +124,16 @@ def _is_complete(rows: Sequence[dict]) -> bool:
 
 
 def _counted(rows: list[dict]) -> list[dict]:
-    """With the measurements of :class:`Errors` as two columns, ``wrong`` and ``n``."""
+    """With the measurements of :class:`Errors` as columns: ``wrong``, ``n``, ``outcomes``."""
     counted = []
     for row in rows:
         measured = row.pop("measurements", {})
-        columns = ("wrong", "n") if measured else ()
-        counts = {key: {name: each[key] for name, each in measured.items()} for key in columns}
+        columns = ("wrong", "n", "outcomes") if measured else ()
+        counts = {
+            key: {name: each[key] for name, each in measured.items()}
+            for key in columns
+            if all(key in each for each in measured.values())  # once there were no outcomes
+        }
         counted.append({**row, **counts})
     return counted
 
@@ -172,6 +179,7 @@ NETWORKS = {
     "full": Networks(
         dataset="cifar10",
         split="holdout",
+        training={"precision": "bfloat16"},
         candidates={
             "none": [{}],
             "euclidean": [{"eta": eta} for eta in _ETAS],
@@ -180,7 +188,7 @@ NETWORKS = {
         initial={
             "none": {},
             "euclidean": {"eta": 1.0},
-            "wasserstein": {"eta": 1.0, "radius": 2},
+            "wasserstein": {"eta": 1.0, "radius": 8},
         },
         seeds=(0, 1, 2),
     ),

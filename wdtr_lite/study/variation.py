@@ -19,6 +19,7 @@ from wdtr_lite.study.questions import (
     Flips,
     batches,
     images_of,
+    judged,
     probabilities,
     rounded,
     with_channels,
@@ -33,7 +34,8 @@ __all__ = ["GradientNorms", "PathLengths", "Variation", "VariationErrors", "path
 @dataclass(frozen=True)
 class VariationErrors(Question, name="variation_errors"):
     """How many of ``n`` images are misclassified, ``wrong``, as they are and under each of the
-    natural variations of photographs.
+    natural variations of photographs; and which, ``outcomes``, as
+    :func:`~wdtr_lite.study.outcomes.pack_bits` has them.
 
     :func:`~wdtr_lite.evaluation.variations` by up to 4 pixels and 15 degrees, the image continued
     by 8 pixels of reflection.
@@ -46,11 +48,12 @@ class VariationErrors(Question, name="variation_errors"):
         x, y = images_of(model, dataset, self.part, self.images)
         varied = evaluation.variations(x.cpu(), 0, shift=4, degrees=15, margin=8)
         cases = {"natural": x, **{name: each.to(x) for name, each in varied.items()}}
-        wrong = {
-            name: int(evaluation.misclassified(model, each, y).sum())
-            for name, each in cases.items()
+        found = {
+            name: judged(evaluation.misclassified(model, each, y)) for name, each in cases.items()
         }
-        return {"n": len(y), "wrong": wrong}
+        parts = ("wrong", "outcomes")
+        by_part = {part: {name: each[part] for name, each in found.items()} for part in parts}
+        return {"n": len(y), **by_part}
 
 
 @dataclass(frozen=True)
