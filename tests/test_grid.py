@@ -204,10 +204,12 @@ def test_measurements_by_hand(stored):
     images, labels = digits.part("test", 40)
     model = training.fit(NETWORKS[1].config, device="cpu", dataset=digits, progress=False).model
     wrong = evaluation.predictions(model, images) != labels
-    assert outcomes[1]["measurements"]["natural"] == {"wrong": int(wrong.sum()), "n": 40}
+    found = outcomes[1]["measurements"]["natural"]
+    assert (found["wrong"], found["n"]) == (int(wrong.sum()), 40)
     x, y = images[:20], labels[:20]
     wrong = evaluation.predictions(model, attacks.fgsm(model, x[:, None] / 255, y, 25 / 255)) != y
-    assert outcomes[1]["measurements"]["FGSM"] == {"wrong": int(wrong.sum()), "n": 20}
+    found = outcomes[1]["measurements"]["FGSM"]
+    assert (found["wrong"], found["n"]) == (int(wrong.sum()), 20)
 
 
 def test_a_folder_for_each_network_a_line_for_each(stored):

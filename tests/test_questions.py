@@ -1,5 +1,6 @@
 """Each question that networks are asked, by hand."""
 
+import base64
 import copy
 import json
 from dataclasses import replace
@@ -13,6 +14,7 @@ from oracles import graph_of
 from small_study import (
     NETWORK,
     drawn,
+    labels_of,
     probabilities_of,
     seeded,
     wrong,
@@ -33,10 +35,14 @@ from wdtr_lite import (
 from wdtr_lite.attacks import Attack
 from wdtr_lite.study import grid
 from wdtr_lite.study.figure2 import Sequences
+from wdtr_lite.study.outcomes import bits, unpack
 from wdtr_lite.study.questions import ATTACKS, Errors, Flips, fgsm, pgd20
 from wdtr_lite.study.robust_digits import NAMES, DigitErrors
 from wdtr_lite.study.spec import Question
+from wdtr_lite.study.store import Store
 from wdtr_lite.study.stress import AutoAttack, Confidence, Frames, LossSurface, TransferErrors
+from wdtr_lite.study.table1 import NETWORKS
+from wdtr_lite.study.units import UNITS, Case, UnitErrors, Units, name_of
 from wdtr_lite.study.variation import (
     GradientNorms,
     PathLengths,
@@ -112,8 +118,18 @@ def test_names_of_questions_differ():
     names = [each.name for each in of_the_package()]
     assert sorted(names) == [
         "along_paths", "autoattack", "confidence", "digit_errors", "errors", "flips", "frames",
-        "gradient_norms", "loss_surface", "sequences", "transfer_errors", "variation_errors",
+        "gradient_norms", "loss_surface", "sequences", "transfer_errors", "unit_errors",
+        "variation_errors",
     ]  # fmt: skip
+
+
+def judged(model, x, y):
+    """Counted, and image by image, by hand."""
+    found = (labels_of(model, x) != y).tolist()
+    eight = ["".join("01"[each] for each in found[k : k + 8]) for k in range(0, len(found), 8)]
+    outcomes = base64.b64encode(bytes(int(each.ljust(8, "0"), 2) for each in eight)).decode()
+    assert bits(outcomes, len(found)).tolist() == found
+    return {"wrong": sum(found), "n": len(found), "outcomes": outcomes}
 
 
 @pytest.mark.parametrize(
@@ -121,11 +137,12 @@ def test_names_of_questions_differ():
 )
 def test_errors(part, images, n, model, digits):
     """As they are, and attacked; of so many images drawn at random or of the whole part."""
-    x, y = drawn(digits, images, part)
+    x, y = digits.part(part, images)
+    x = x / 255
     natural = Errors(part=part, images=images, attack=None)(model, digits)
-    assert natural == {"wrong": wrong(model, x, y), "n": n}
+    assert natural == judged(model, x, y)
     found = Errors(part=part, images=images, attack=fgsm(8))(model, digits)
-    assert found == {"wrong": wrong(model, attacks.fgsm(model, x, y, 8 / 255), y), "n": n}
+    assert found == judged(model, attacks.fgsm(model, x, y, 8 / 255), y) and found["n"] == n
     assert 0 < natural["wrong"] < found["wrong"]
 
 
@@ -140,7 +157,7 @@ def test_transfer_errors(model, digits, tmp_path):
     other = training.fit(source, dataset=digits, progress=False).model
     x, y = drawn(digits, 60)
     attacked = attacks.ifgsm(other, x, y, 8 / 255, alpha=4 / 255, steps=3)
-    assert found == {"wrong": wrong(model, attacked, y), "n": 60}
+    assert found == judged(model, attacked, y)
     own = Errors("test", 60, ifgsm)(model, digits)["wrong"]
     assert found["wrong"] != own and found["wrong"] != wrong(other, attacked, y)
     stored = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*/[!.]*")}
@@ -168,6 +185,12 @@ def test_autoattack(linear, digits):
     ]
     counts = list(found["wrong"].values())
     assert counts == sorted(counts) and counts[0] == wrong(linear, x, y)
+    stages = unpack(found["outcomes"], (8,))
+    assert [int((stages <= k).sum()) for k in range(5)] == counts and set(stages) <= {
+        *range(5),
+        255,
+    }
+    assert ((stages == 0) == (labels_of(linear, x) != y).numpy()).all()
     margins = []
     for image, label in zip(x, y, strict=True):
         slopes = (linear[1].weight - linear[1].weight[label]).detach().view(10, 3, 32, 32)
@@ -191,10 +214,43 @@ def test_autoattack_square_only(linear, digits):
         upside_down[1].bias.zero_()
     x, y = drawn(digits, 5)
     natural = wrong(upside_down, x, y)
-    assert AutoAttack(part="test", images=5, epsilon=0, only="square")(upside_down, digits) == {
-        "n": 5, "wrong": {"natural": natural, "square": natural},
-    }  # fmt: skip
+    found = AutoAttack(part="test", images=5, epsilon=0, only="square")(upside_down, digits)
+    assert found["wrong"] == {"natural": natural, "square": natural}
+    assert unpack(found["outcomes"], (5,)).tolist() == [0] * 5
     assert natural == 5
+
+
+# ---------------------------------------------------------------- in units
+
+
+@pytest.mark.parametrize("unit", UNITS)
+@pytest.mark.parametrize("clipped", [True, False])
+def test_an_attack_in_units(unit, clipped, model, digits):
+    """On images in those units, with a model that takes them; clipped to what pixels can be."""
+    size = torch.tensor(UNITS[unit])[:, None, None]
+    x, y = drawn(digits, 30)
+    z, epsilon, alpha = x / size, 25 / 255, 25 / 255 / 4
+    at = z.clone()
+    for _ in range(20):
+        at.requires_grad_(True)
+        loss = F.cross_entropy(model(at * size), y, reduction="sum")
+        (gradient,) = torch.autograd.grad(loss, at)
+        at = at.detach() + alpha * gradient.sign()
+        at = z + (at - z).clamp(-epsilon, epsilon)
+        at = torch.minimum(at.clamp_min(0), 1 / size) if clipped else at
+    study = Units(
+        networks=NETWORKS["quick"], images={"I-FGSM-20": 30}, epsilons={"I-FGSM-20": (25,)}
+    )
+    questions = {case: study.question(case) for case in study.cases()}
+    found = questions[Case("I-FGSM-20", unit, clipped, 25)](model, digits)
+    assert found == judged(model, at * size, y) and 0 < found["wrong"] <= 30
+    assert len({name_of(case) for case in questions}) == len(questions) == 8
+
+
+def test_attacks_in_pixels_are_those_of_table_1(model, digits):
+    for steps, name in ((1, "FGSM 8"), (20, "I-FGSM-20 8")):
+        found = UnitErrors("test", 40, (8.0, 8.0, 8.0), steps, True)(model, digits)
+        assert found == Errors("test", 40, ATTACKS[name])(model, digits)
 
 
 # ---------------------------------------------------------------- of one channel or several
@@ -208,6 +264,7 @@ EACH = [
     Sequences("test", 3, "vertical", "reflect", 2),
     DigitErrors("test", 3, NAMES),
     TransferErrors("test", 3, fgsm(8), SOURCE),
+    UnitErrors("test", 3, (8.0,), 20, True),
     AutoAttack("test", 2, 32),
     Confidence("test", 3),
     LossSurface("test", 2, 16, 3),
@@ -278,6 +335,12 @@ def test_flips_are_those_of_every_span(axis, padding, model, digits):
     found = Flips(part="test", images=30, axis=axis, padding=padding, reach=3)(model, digits)
     x, _ = drawn(digits, 30)
     counts = [evaluation.label_flips(model, x, axis, range(-s, s + 1), padding) for s in (1, 2, 3)]
+    labels = unpack(found.pop("labels"), (7, 30))
+    moved = evaluation.translation_sequence(x, axis, range(-3, 4), padding)
+    assert all(
+        row.tolist() == labels_of(model, each).tolist()
+        for row, each in zip(labels, moved, strict=True)
+    )
     assert found == {
         "n": 30,
         "consecutive": [int(count.consecutive.sum()) for count in counts],
@@ -313,6 +376,8 @@ def test_variation_errors(model, digits):
         "natural": wrong(model, x, y),
         **{name: wrong(model, each, y) for name, each in varied.items()},
     }
+    outcomes = found.pop("outcomes")
+    assert {name: int(bits(each, 40).sum()) for name, each in outcomes.items()} == expected
     assert found == {"n": 40, "wrong": expected}
     assert (
         list(expected) == ["natural", "translation", "rotation", "elastic", "blur"]

@@ -19,14 +19,14 @@ from small_study import few_digits, in_this_process
 
 from wdtr_lite import data, evaluation, study, training
 from wdtr_lite.book import results as book_results
-from wdtr_lite.study import grid, results, spec, store
+from wdtr_lite.study import files, grid, results, spec, store
 from wdtr_lite.study.label_keeping import LabelKeeping
 from wdtr_lite.study.spec import Experiment, Networks, Trained
 from wdtr_lite.study.table1 import Table1
 
 HOME = Path(__file__).parent.parent
 OF_TABLE1 = {"experiment": "table1", "profile": "cpu"}
-FOLLOWERS = ["table2", "figure2", "stress", "variation", "tradeoff"]
+FOLLOWERS = ["table2", "figure2", "units", "stress", "variation", "tradeoff"]
 
 
 @pytest.fixture
@@ -414,7 +414,7 @@ def test_published_results_hold_their_checksums(workshop):
         here = Path("results", path.name)
         here.write_text(json.dumps(report))
         with pytest.raises(ValueError, match=f"^{here} is damaged: delete it"):
-            results.report_in(here)
+            files.report_in(here)
         here.unlink()
 
 

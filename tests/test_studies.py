@@ -318,7 +318,8 @@ def test_stress(root, digits):
         "transfer": pgd20(network_of({**row, "seed": 4}, root), 8),
     }
     for name, images in expected.items():
-        assert measurements[name] == {"wrong": wrong(model, images, y), "n": 3}
+        found = measurements[name]
+        assert (found["wrong"], found["n"]) == (wrong(model, images, y), 3)
     sure = float(probabilities_of(model, x).amax(1).mean())
     assert measurements["confidence"] == pytest.approx(sure, abs=6e-5)
     assert measurements["surface"] == LossSurface("test", 1, 16, 21)(model, digits)
@@ -344,6 +345,9 @@ def test_stress_asks_hard_questions(asked):
     questions = asked[-1].questions
     assert questions["autoattack"] == AutoAttack("test", 7, 8)
     assert questions["square"] == AutoAttack("test", 7, 8, only="square")
+    stress(PLAIN, attacked=9, autoattack=700).run(Store())
+    assert asked[-1].questions["autoattack"].images == 700
+    assert asked[-1].questions["square"].images == 250, "which is slow"
     for name in ("PGD-50 linf", "PGD-50 l2"):
         assert questions[name] == Errors("test", 9, ATTACKS[name])
 

@@ -21,6 +21,7 @@ from wdtr_lite.study import grid
 from wdtr_lite.study.files import found, networks_folder, path_of, publish
 from wdtr_lite.study.spec import EXPERIMENTS, Experiment, Trained
 from wdtr_lite.study.store import Store, write
+from wdtr_lite.training import Unfinished
 
 __all__ = [
     "decided",
@@ -80,7 +81,8 @@ def run(
         A key of :data:`~wdtr_lite.study.spec.EXPERIMENTS`.
     profile : {"quick", "cpu", "full"}
     cluster, finished, until
-        As for :class:`~wdtr_lite.study.store.Store`.
+        As for :class:`~wdtr_lite.study.store.Store`. An experiment without networks is not begun
+        after `until`, but goes on to its end.
 
     Returns
     -------
@@ -111,6 +113,8 @@ def run(
     dataset = grid.dataset_of(*experiment.source)
     if not quick:
         path.parent.mkdir(exist_ok=True)  # if that is not allowed, before hours of work
+    if until is not None and not experiment.trains and time.time() > until:
+        raise Unfinished(f"the time is up, {name} is not begun. {grid.GOES_ON}")
     result = chosen.run(store)
     command = f"python -m wdtr_lite experiment {name} --profile {profile}"
     command += " --finished" * finished + (" --cluster ADDRESS" if cluster else "")

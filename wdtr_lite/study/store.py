@@ -83,8 +83,7 @@ class Store:
 
     def file(self, config: training.Config, question: Question) -> Path:
         """Of a measurement: ``QUESTION-HASH.json`` in the network's folder."""
-        folder, options = self.folder(config), given(question)
-        checks.as_json(options, f"the question {question.name!r}, its options,")
+        folder, options = self.folder(config), _options(question)
         file = folder / f"{question.name}-{_hash(options)}.json"
         if not file.exists():
             for before in legacy.files(question.name, options):
@@ -120,6 +119,7 @@ class Store:
         seconds: float,
         epochs: int | None = None,
     ) -> None:
+        seconds = checks.number(seconds, "seconds")
         owner = {"network": name_of(config), "question": described(question)}
         after = {"epochs": epochs} if epochs else {}
         told = {**owner, **after, "seconds": seconds, "measurement": measurement}
@@ -137,6 +137,7 @@ class Store:
         return told
 
     def keep_divergence(self, config: training.Config, says: str) -> None:
+        checks.text(says, "says")
         file = self.folder(config) / "diverged.json"
         write(file, {"network": name_of(config), "diverged": says})
 
@@ -149,7 +150,13 @@ def name_of(config: training.Config) -> str:
 
 def described(question: Question) -> str:
     """A question's name and options."""
-    return f"{question.name} {json.dumps(given(question), sort_keys=True)}"
+    return f"{question.name} {json.dumps(_options(question), sort_keys=True)}"
+
+
+def _options(question: Question) -> dict[str, Any]:
+    options = given(question)
+    checks.as_json(options, f"the question {question.name!r}, its options,")
+    return options
 
 
 def given(value: Any) -> Any:

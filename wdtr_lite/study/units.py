@@ -34,8 +34,8 @@ STEPS = {"FGSM": 1, "I-FGSM-20": 20}
 @dataclass(frozen=True)
 class UnitErrors(Question, name="unit_errors"):
     """Like :class:`~wdtr_lite.study.questions.Errors`, under FGSM (one step) or I-FGSM (several,
-    each of a quarter of epsilon), with an epsilon for each channel, in units of 1/255; clipped to
-    [0, 1] or not.
+    each of a quarter of epsilon), with an epsilon for each channel, or one for all, in units of
+    1/255; clipped to [0, 1] or not.
 
     The sign of a gradient is the same in units of any size, so that an attack in other units is
     this one, its epsilons multiplied by :data:`UNITS`.
@@ -114,10 +114,10 @@ class Units(Selected):
         """
         seed = self.networks.seeds[0]
         first = [job for job in self.final(store) if job.labels["seed"] == seed]
-        questions = {name_of(case): self._question(case) for case in self.cases()}
+        questions = {name_of(case): self.question(case) for case in self.cases()}
         return {"rows": grid.rows(first, questions, store)}
 
-    def _question(self, case: Case) -> UnitErrors:
+    def question(self, case: Case) -> UnitErrors:
         epsilons = tuple(round(case.epsilon * size, 6) for size in UNITS[case.unit])
         images = self.images[case.attack]
         return UnitErrors("test", images, epsilons, STEPS[case.attack], case.clipped)
