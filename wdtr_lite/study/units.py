@@ -1,21 +1,33 @@
 """In which unit is the paper's epsilon? Table 1's networks attacked at many, in several units."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from wdtr_lite import attacks
 from wdtr_lite.data import Dataset
 from wdtr_lite.study import grid
-from wdtr_lite.study.questions import batches, images_of, judged, probabilities
+from wdtr_lite.study.questions import Errors, batches, images_of, judged, probabilities
 from wdtr_lite.study.spec import Question, register
 from wdtr_lite.study.store import Store
-from wdtr_lite.study.table1 import NETWORKS, Selected
+from wdtr_lite.study.table1 import NETWORKS, PAPER, Selected
 
-__all__ = ["UNITS", "UnitErrors", "Units", "name_of"]
+__all__ = [
+    "TOLD",
+    "UNITS",
+    "Case",
+    "UnitErrors",
+    "Units",
+    "curve",
+    "deviations",
+    "name_of",
+    "reached",
+    "rms",
+]
 
 UNITS = {
     "pixels": (1.0, 1.0, 1.0),
@@ -110,17 +122,86 @@ class Units(Selected):
 
     def run(self, store: Store) -> dict[str, Any]:
         """``rows``, one for each network, with the ``measurements`` of :class:`UnitErrors` by
-        :func:`name_of` each case.
+        :func:`name_of` each case; of the images as they are by ``"FGSM 0"``, ``"I-FGSM-20 0"``.
         """
         seed = self.networks.seeds[0]
         first = [job for job in self.final(store) if job.labels["seed"] == seed]
-        questions = {name_of(case): self.question(case) for case in self.cases()}
+        questions: dict[str, Question] = {
+            f"{attack} 0": Errors("test", images, None) for attack, images in self.images.items()
+        }
+        questions |= {name_of(case): self.question(case) for case in self.cases()}
         return {"rows": grid.rows(first, questions, store)}
 
     def question(self, case: Case) -> UnitErrors:
         epsilons = tuple(round(case.epsilon * size, 6) for size in UNITS[case.unit])
         images = self.images[case.attack]
         return UnitErrors("test", images, epsilons, STEPS[case.attack], case.clipped)
+
+
+# ---------------------------------------------------------------- beside the paper's numbers
+
+Curve = tuple[np.ndarray, np.ndarray]  # epsilons in 1/255 of a unit, errors in percent
+
+TOLD = {
+    "FGSM 8": ("FGSM", 8),
+    "FGSM 25": ("FGSM", 25),
+    "I-FGSM-20 8": ("I-FGSM-20", 8),
+}
+"""The rows of the paper's Table 1 under attack: which, and the epsilon that it states, in 1/255."""
+
+
+def curve(
+    measured: Mapping[str, Mapping], attack: str, unit: str = "pixels", *, clipped: bool = True
+) -> Curve:
+    """The error of a network against epsilon, from what :class:`Units` measured of it: of the
+    images as they are first.
+    """
+    found = {0.0: measured[f"{attack} 0"]}
+    for name, each in measured.items():
+        epsilon = float(name.split()[1])
+        if name == name_of(Case(attack, unit, clipped, epsilon)):
+            found[epsilon] = each
+    epsilons = sorted(found)
+    errors = [100 * found[epsilon]["wrong"] / found[epsilon]["n"] for epsilon in epsilons]
+    return np.array(epsilons), np.array(errors)
+
+
+def reached(found: Curve, error: float) -> float | None:
+    """The least epsilon at which a curve has an error, straight lines between its points."""
+    epsilons, errors = found
+    for k in range(1, len(errors)):
+        low, high = errors[k - 1], errors[k]
+        if low < high and low <= error <= high:
+            return float(np.interp(error, [low, high], epsilons[k - 1 : k + 1]))
+    return None
+
+
+def deviations(
+    networks: Mapping[str, Mapping],
+    unit: str = "pixels",
+    *,
+    clipped: bool = True,
+    factor: float = 1.0,
+) -> dict[tuple[str, str], float]:
+    """Our errors less those of the paper, in points, by its row and the method: at the epsilons
+    that it states, times a factor, in a unit.
+
+    Parameters
+    ----------
+    networks : dict of str to dict
+        What :class:`Units` measured, by method.
+    """
+    found = {}
+    for row, (attack, epsilon) in TOLD.items():
+        for method, measured in networks.items():
+            ours = curve(measured, attack, unit, clipped=clipped)
+            found[row, method] = float(np.interp(factor * epsilon, *ours)) - PAPER[row][method]
+    return found
+
+
+def rms(values: Mapping[object, float]) -> float:
+    """The root of the mean square."""
+    return float(np.sqrt(np.mean(np.square(list(values.values())))))
 
 
 register(
