@@ -667,6 +667,13 @@ class Output:
             ((BATCH[0, 0],), ValueError, r"images must be .* or \(N, H, W\), got \(4, 4\)"),
             ((BATCH[:, :0],), ValueError, r"images must be .*, got \(3, 0, 4, 4\)"),
         ],
+        "of_its_type": [
+            (
+                (BATCH.double(), torch.nn.Linear(4, 4), "images"),
+                TypeError,
+                "images must be torch.float32, as the weights of model, got torch.float64",
+            ),
+        ],
         "labels": [
             ((LABELS.tolist(), BATCH), TypeError, "y must be an int64 tensor, got list"),
             ((LABELS.int(), BATCH), TypeError, "y must be an int64 tensor, got torch.int32"),
@@ -943,6 +950,15 @@ def kind(**changes):
 HERE = __file__
 WEIGHT = torch.zeros(2)
 TERMS = torch.zeros(2, 3), WEIGHT, WEIGHT
+HELD = torch.nn.Parameter(torch.zeros(2))
+
+
+def sgd():
+    return torch.optim.SGD([HELD], lr=0.1)
+
+
+def lbfgs():
+    return torch.optim.LBFGS([HELD])
 
 
 @refused(
@@ -1014,8 +1030,19 @@ TERMS = torch.zeros(2, 3), WEIGHT, WEIGHT
             ((3, "model"), TypeError, "model must be Mapping, got 3"),
             (({3: WEIGHT}, "model"), TypeError, "each name in model must be str, got 3"),
             (({"a": 3.0}, "model"), TypeError, r"model\['a'\] must be Tensor, got 3.0"),
-            (({"a": WEIGHT / 0}, "model"), ValueError, r"model\['a'\] must be finite, got nan"),
             (({"a": WEIGHT.to("meta")}, "model"), ValueError, r"model\['a'\] must hold values"),
+        ],
+        "finite_weights": [
+            (
+                ({"weight": WEIGHT / 0}, torch.nn.Linear(1, 2), "model"),
+                ValueError,
+                r"model\['weight'\] must be finite, got nan",
+            ),
+        ],
+        "optimizer": [
+            ((3, [], "f"), TypeError, "f must be Optimizer, got 3"),
+            ((sgd(), [WEIGHT], "f"), ValueError, "f must hold weights .*, got SGD of 1 other tens"),
+            ((lbfgs(), [HELD], "f"), TypeError, "f must step without a closure, got LBFGS: missi"),
         ],
         "objective": [
             (("a", Kind, ()), TypeError, "method must be a subclass of Kind, got 'a'"),
@@ -1104,7 +1131,13 @@ def test_good_names_folders_and_data_sets(tmp_path):
     for thing in (Kind, again):
         checks.untaken("a", thing, {"a": Kind})
     checks.untaken("b", len, {"a": Kind})
-    checks.weights({"a": WEIGHT, "b": LABELS}, "model")
+    checks.weights({"a": WEIGHT, "b": LABELS, "c._extra_state": 3}, "model")
+    masked = torch.nn.Linear(1, 2)
+    masked.register_buffer("mask", WEIGHT.log())
+    assert checks.unbounded(masked) == {"mask"}
+    checks.finite_weights({"weight": WEIGHT, "mask": WEIGHT.log()}, masked, "model")
+    assert checks.are_finite(WEIGHT.to(torch.float8_e4m3fn)).all()
+    assert checks.optimizer(best := sgd(), [HELD], "f") is best
     checks.same_types({"a": LABELS, "weight": WEIGHT}, torch.nn.Linear(1, 2), "model")
     checks.objective(*kind())
     model = torch.nn.Linear(2, 2)

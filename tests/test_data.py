@@ -767,7 +767,9 @@ def test_any_flipped_byte_is_harmless_or_an_error(original, tmp_path):
 def test_other_images_under_the_name(monkeypatch, tmp_path, no_download, name):
     """Fashion-MNIST has MNIST's shapes, types and keys: the real checksums tell."""
     path = stand_in(monkeypatch, name).save(tmp_path)
-    small = replace(data.PUBLISHED[name], sizes=SIZES.get(name, (60, 20)))
+    sizes = SIZES.get(name, (60, 20))
+    splits = {"official": {"train": (0, 60), "test": (60, sum(sizes))}}
+    small = replace(data.PUBLISHED[name], sizes=sizes, splits=splits, known=None)
     with pytest.raises(ValueError, match="x_train is not (MNIST|CIFAR10)'s") as error:
         small.load(tmp_path, None)
     assert str(path) in str(error.value)
@@ -1197,6 +1199,11 @@ def test_what_is_registered_wrongly_is_named(arguments, kind, message, sources):
     assert "own" not in data.names()
 
 
+class Faulty:
+    def __repr__(self):
+        raise KeyError("no")
+
+
 @pytest.mark.parametrize(
     ("arguments", "kind", "message"),
     [
@@ -1207,6 +1214,7 @@ def test_what_is_registered_wrongly_is_named(arguments, kind, message, sources):
         ({"root": b".data"}, TypeError, "root must be a path, got b'.data'"),
         ({"root": __file__}, ValueError, "root must be a folder, got the file '.*test_data.py'"),
         ({"split": 3}, ValueError, "split must be None for mnist5k, got 3"),
+        ({"split": Faulty()}, ValueError, "split must be None for .*, got a Faulty that cannot be"),
         ({"split": ["official"]}, ValueError, r"split must be None for .*, got \['official'\]"),
         ({"split": np.array([None])}, ValueError, r"split must be None for .*, got array\(\[None"),
     ],
@@ -1256,3 +1264,60 @@ def test_another_of_torchvisions(monkeypatch, sources, tmp_path):
     dataset = data.load("kmnist", tmp_path)
     assert_is(dataset, replace(small, name="kmnist"), "torchvision")
     assert dataset.classes[0] == "o" and dataset.split["validation"].tolist() == [*range(55, 60)]
+
+
+@pytest.mark.parametrize(
+    ("changes", "kind", "message"),
+    [
+        ({"name": 3}, TypeError, "name must be str, got 3"),
+        ({"title": ""}, ValueError, "title must not be empty, got ''"),
+        ({"files": None}, TypeError, "files must be str, got None"),
+        ({"shape": [28, 28]}, TypeError, r"shape must be tuple, got \[28, 28\]"),
+        ({"shape": (28,)}, ValueError, r"shape must have 2 or 3 numbers, got \(28,\)"),
+        ({"shape": (28, 0)}, ValueError, "shape must be at least 1, got 0"),
+        ({"sizes": 3}, TypeError, "sizes must be tuple, got 3"),
+        ({"sizes": (3, 2.5)}, TypeError, "sizes must be a whole number, got 2.5"),
+        ({"splits": {}}, ValueError, "splits must not be empty, got {}"),
+        ({"splits": 4}, TypeError, "splits must be Mapping, got 4"),
+        ({"splits": {"a": {"train": (0, 9)}}}, ValueError, r"splits\['a'\] must have 'test', got"),
+        (
+            {"splits": {"a": {"train": (9, 0), "test": (60, 80)}}},
+            ValueError,
+            r"the end of splits\['a'\]\['train'\] must be at least 9, got 0",
+        ),
+        (
+            {"splits": {"a": {"train": (0, 9), "test": (60, 70001)}}},
+            ValueError,
+            r"the end of splits\['a'\]\['test'\] must be at most 70000, got 70001",
+        ),
+        ({"classes": "ab"}, TypeError, "classes must be a tuple of names, got 'ab'"),
+        ({"md5": {"x_train": "a"}}, ValueError, "md5 must have 'y_train', got"),
+        ({"known": 10001}, ValueError, "known must be at most 10000, got 10001"),
+        ({"even": None}, TypeError, "even must be True or False"),
+    ],
+    ids=str,
+)
+def test_what_is_published_wrongly_is_named(changes, kind, message):
+    with pytest.raises(kind, match=f"^{message}"):
+        replace(data.PUBLISHED["mnist"], **changes)
+
+
+def test_a_split_that_is_not_published(tmp_path):
+    with pytest.raises(ValueError, match="^split must be one of None, 'official', got 'x'"):
+        data.PUBLISHED["mnist"].load(tmp_path, "x")
+
+
+@pytest.mark.parametrize("file", ["mnist.npz", "MNIST/raw/train-images-idx3-ubyte"])
+def test_a_pipe_is_not_read(file, tmp_path):
+    (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+    os.mkfifo(tmp_path / file)
+    with pytest.raises(ValueError, match=f"{file} must be a regular file, not a folder, a pipe"):
+        data.load("mnist", tmp_path)
+
+
+def test_arrays_are_copied_and_tensors_are_held():
+    pixels = np.zeros((6, 8, 8), dtype=np.uint8)
+    for images, sum_after in ((pixels, 0), (torch.from_numpy(pixels.copy()), 64)):
+        dataset = mine(images=images)
+        images[0] = 1
+        assert int(dataset.images.sum()) == sum_after

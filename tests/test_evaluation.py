@@ -1,5 +1,6 @@
 """Errors, attacked and not, translated and varied images, label flips, against loops; bad input."""
 
+import threading
 from itertools import pairwise
 from types import SimpleNamespace
 
@@ -10,6 +11,7 @@ import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 from oracles import gpu, images, seeds
+from torchvision.transforms import v2
 
 from wdtr_lite import data
 from wdtr_lite.attacks import Attack, fgsm
@@ -470,6 +472,31 @@ def test_each_image_is_varied_by_its_own_draw(textured):
     ]
 
 
+def test_variations_are_those_of_torchs_generator_which_others_may_use(textured):
+    transform, seed = v2.RandomRotation([-30, 30], v2.InterpolationMode.BILINEAR), 5
+    height, width = textured.shape[-2:]
+    shifted = v2.RandomAffine([0, 0], translate=(2 / width, 2 / height))
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        moved = [shifted(image) for image in textured]
+        turned = torch.stack([transform(image) for image in textured])
+    stop = threading.Event()
+
+    def draws():
+        while not stop.is_set():
+            torch.rand(1)
+
+    other = threading.Thread(target=draws)
+    other.start()
+    try:
+        varied = variations(textured, seed)
+    finally:
+        stop.set()
+        other.join()
+    assert torch.equal(varied["translation"], torch.stack(moved).clamp(0, 1))
+    assert torch.equal(varied["rotation"], turned.clamp(0, 1))
+
+
 # ---------------------------------------------------------------- bad input
 
 X, Y = images(3, 1, 4, 5).float(), torch.tensor([0, 1, 2])
@@ -657,3 +684,35 @@ def test_a_logit_that_is_no_number_is_no_answer():
     images = torch.rand(4, 1, 2, 2)
     assert predictions(broken, images).tolist() == [-1] * 4
     assert error(broken, images, torch.tensor([0, 0, 1, 2])) == 1.0
+
+
+WIDE = images(2, 1, 8, 8).double() / 2
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda m: predictions(m, WIDE),
+        lambda m: error(m, WIDE, Y[:2]),
+        lambda m: label_flips(m, WIDE, "horizontal", [1], "zeros"),
+        lambda m: robust_error(m, WIDE, Y[:2], Attack("fgsm", 0.1)),
+    ],
+)
+def test_images_of_another_type_than_the_weights(call):
+    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 3))
+    message = "^images must be torch.float32, as the weights of model, got torch.float64"
+    with pytest.raises(TypeError, match=message):
+        call(model)
+    call(model.double())
+
+
+def test_bytes_are_of_the_type_of_the_weights(digits):
+    """Where these are float32, whatever the default type is."""
+    model, bytes_ = network(), torch.randint(256, (3, 1, 28, 28), dtype=torch.uint8)
+    before = predictions(model, bytes_)
+    torch.set_default_dtype(torch.float64)
+    try:
+        assert torch.equal(predictions(model, bytes_), before)
+        predictions(network().double(), bytes_)
+    finally:
+        torch.set_default_dtype(torch.float32)

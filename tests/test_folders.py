@@ -265,6 +265,47 @@ def test_step_by_step(tmp_path, whole):
     assert same(weights(fit(folder=tmp_path)), weights(whole))
 
 
+def test_a_folder_that_was_let_go_of_is_not_written(tmp_path):
+    """By steps that were begun before or after; those that are done are no more."""
+    training = Training(SMALL, dataset=IMAGES, folder=tmp_path)
+    begun = training.steps()
+    next(begun)
+    training.close()
+    for steps in (begun, training.steps()):
+        with pytest.raises(RuntimeError, match="was let go of, .*: another Training goes on"):
+            next(steps)
+    assert not (tmp_path / "metrics.jsonl").exists()
+    other = Training(SMALL, dataset=IMAGES, folder=tmp_path)
+    assert len([*other.steps()]) == 6 and not [*other.steps()]
+
+
+def test_metrics_after_an_epoch_that_was_given_up(tmp_path):
+    training, sums = Training(replace(SMALL, epochs=1), dataset=IMAGES, folder=tmp_path), []
+    compute = training.compute
+
+    def seen(x, y):
+        gradients, found = compute(x, y)
+        sums.append(found)
+        return gradients, found
+
+    training.compute = seen
+    given_up = training.steps()
+    next(given_up)
+    given_up.close()
+    for _ in training.steps():
+        pass
+    assert len(sums) == 3
+    loss, _, error = (torch.stack(sums[1:]).double().sum(0) / 32).tolist()
+    assert (training.history[0]["loss"], training.history[0]["error"]) == (loss, error)
+
+
+def test_images_until_an_epoch():
+    training = Training(SMALL, dataset=IMAGES)
+    assert [training.images_until(epoch) for epoch in (0, 3)] == [0, 96]
+    with pytest.raises(TypeError, match="^epoch must be a whole number, got 'ab'"):
+        training.images_until("ab")
+
+
 def test_let_go_where_it_fails(tmp_path, monkeypatch):
     """In a step, in the folder's files, and of all folders where one is in use."""
 
@@ -407,6 +448,7 @@ CHECKPOINTS = {
         "channels must be at most 65536, got 1000000000",
     ),
     "metrics": (lambda s: nested(s, "metrics", value=torch.ones(2)), "metrics must be a whole num"),
+    "frozen": (lambda s: nested(s, "frozen", value=[3]), r"frozen\[0\] must be str, got 3"),
     "threads": (lambda s: nested(s, "threads", value=None), "threads must be a whole number, got"),
     "no tensor": (
         lambda s: nested(s, "model", "linear2.bias", value=3.0),
@@ -628,5 +670,5 @@ def test_of_networks_together_each_ends_its_epoch(whole, tmp_path, monkeypatch):
 
 
 def test_a_limited_time_asks_for_a_folder():
-    with pytest.raises(ValueError, match="folder must be given where the time is limited"):
-        fit(until=1e12)
+    with pytest.raises(ValueError, match="^folder must be given with until=3.0, got None"):
+        fit(until=3.0)

@@ -685,6 +685,40 @@ def test_learning_rate(how, rates, monkeypatch):
     assert [rate for (rate,) in seen] == pytest.approx([rate for rate in rates for _ in range(3)])
 
 
+def halves(parameters, config, device):
+    """The first weight learns ten times as slowly."""
+    first, *others = parameters
+    groups = [{"params": [first], "lr": config.learning_rate / 10}, {"params": others}]
+    return torch.optim.SGD(groups, lr=config.learning_rate, momentum=config.momentum)
+
+
+def test_learning_rates_of_an_optimizer_of_your_own_keep_their_ratio(tmp_path, monkeypatch):
+    """Also where the run is stopped and continued."""
+    monkeypatch.setitem(training.OPTIMIZERS, "halves", halves)
+    asked = config(epochs=4, optimizer="halves", milestones=(2,))
+    run = Training(asked, dataset=IMAGES, folder=tmp_path, checkpoint_every=1)
+    ends = (step for step in run.steps() if step.metrics)
+    rates = [[group["lr"] for group in run.optimizer.param_groups] for _ in ends]
+    assert rates == [[0.05 / 10, 0.05]] * 2 + [[0.05 / 10 * 0.1, 0.05 * 0.1]] * 2
+    stopped = tmp_path / "stopped"
+    with monkeypatch.context() as patch, pytest.raises(Stopped):
+        stop_at_write(patch, 5, "after")
+        fit(asked, folder=stopped, checkpoint_every=1)
+    assert_same(weights(fit(asked, folder=stopped)), weights(run))
+
+
+def test_an_optimizer_that_gathers_sums_of_rows_is_continued(tmp_path, monkeypatch):
+    def adafactor(parameters, config, device):
+        return torch.optim.Adafactor(parameters, lr=config.learning_rate)
+
+    monkeypatch.setitem(training.OPTIMIZERS, "adafactor", adafactor)
+    asked = config(epochs=4, optimizer="adafactor")
+    with monkeypatch.context() as patch, pytest.raises(Stopped):
+        stop_at_write(patch, 3, "after")
+        fit(asked, folder=tmp_path, checkpoint_every=1)
+    assert_same(weights(fit(asked, folder=tmp_path)), weights(fit(asked)))
+
+
 def test_flips_and_crops_are_of_all_kinds():
     """Each of the 9 x 9 crops, mirrored or not, about as often as the others, in colour."""
     x = torch.rand(1, 3, 5, 6, generator=torch.Generator().manual_seed(0)) + 0.1
@@ -1122,6 +1156,45 @@ def test_divergence_before_the_first_checkpoint(diverging, tmp_path):
     assert not (tmp_path / "checkpoint.pt").exists() and len(lines(tmp_path)) == 1
 
 
+class Masked(torch.nn.Module):
+    """A network that holds a mask of its own, and says more than tensors do."""
+
+    def __init__(self, mask):
+        super().__init__()
+        self.layer = torch.nn.Linear(64, 10)
+        self.register_buffer("mask", mask)
+
+    def forward(self, x):
+        return self.layer(x.flatten(1))
+
+    def get_extra_state(self):
+        return {"version": 3}
+
+    def set_extra_state(self, state):
+        assert state == {"version": 3}
+
+
+@pytest.mark.parametrize(
+    "mask",
+    [torch.full((2, 2), -math.inf).triu(1), torch.ones(3).to(torch.float8_e4m3fn)],
+    ids=["-inf", "float8"],
+)
+def test_what_a_network_holds_from_the_start_is_no_divergence(mask, tmp_path, monkeypatch):
+    torch.manual_seed(0)
+    model, asked = Masked(mask), config(epochs=3)
+    whole = fit(asked, model=copy.deepcopy(model))
+    with monkeypatch.context() as patch, pytest.raises(Stopped):
+        stop_at_write(patch, 3, "after")
+        fit(asked, model=copy.deepcopy(model), folder=tmp_path, checkpoint_every=1)
+    run = fit(asked, model=copy.deepcopy(model), folder=tmp_path)
+    found = load(tmp_path, model=Masked(mask))
+    assert torch.equal(run.model.layer.weight, whole.model.layer.weight)
+    assert torch.equal(found.model.layer.weight, whole.model.layer.weight)
+    assert torch.equal(found.model.mask.float(), mask.float())
+    with pytest.raises(Divergence):
+        fit(config(learning_rate=1e30, epochs=9), model=model)
+
+
 @pytest.mark.parametrize(
     "what, value",
     [("linear.weight", math.nan), ("conv.weight", math.inf), ("bn.running_var", math.inf)],
@@ -1278,6 +1351,10 @@ BAD_METHODS = {
         {"options": ("etta",)}, ValueError, "Own.options must be one of 'eta', .*, got 'etta'"
     ),
     "a word": ({"options": "eta"}, TypeError, "Own.options must be a tuple of names, got 'eta'"),
+    "needs of no options": (
+        {"options": (), "trial": {}}, ValueError,
+        "Own.needs must be among Own.options, which is empty, got 'eta'",
+    ),
     "a need": ({"needs": ("radius",)}, ValueError, "Own.needs must be one of 'eta', got 'radius'"),
     "a trial": ({"trial": {"steps": 1}}, ValueError, "Own.trial must be one of 'eta', got 'steps'"),
     "no trial": ({"trial": None}, TypeError, "Own.trial must be Mapping, got None"),
@@ -1454,9 +1531,9 @@ def test_what_is_of_another_kind_is_named_of_several(configs, options, kind, mes
         ({"weights": {"a": 3}}, TypeError, r"weights\['a'\] must be Tensor, got 3"),
         ({"weights": {3: torch.ones(1)}}, TypeError, "each name in weights must be str, got 3"),
         (
-            {"weights": {"a": torch.tensor(math.nan)}},
+            {"weights": {"bn.running_var": torch.tensor(math.nan)}},
             ValueError,
-            r"weights\['a'\] must be finite, got nan",
+            r"weights\['bn.running_var'\] must be finite, got nan",
         ),
         ({"weights": {"a": torch.ones(1)}}, ValueError, "weights must be of the network of Config"),
         ({"classes": 0}, ValueError, "classes must be at least 1, got 0"),
@@ -1507,6 +1584,35 @@ def test_a_network_of_other_images():
         list(run.steps())
 
 
+@pytest.fixture
+def float64():
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_whatever_the_default_type_is(name, request):
+    asked = config(epochs=1, **METHODS[name][0])
+    run = fit(asked)
+    request.getfixturevalue("float64")
+    assert_same(weights(fit(asked)), weights(run))
+    assert torch.get_default_dtype() == torch.float64
+
+
+def test_stored_networks_whatever_the_default_type_is(undisturbed, float64):
+    run, folder = undisturbed
+    for found in (load(folder), fit(LONG, folder=folder)):
+        assert_same(weights(found), weights(run))
+    assert_same(weights(run), training.network(LONG, weights(run), channels=1).state_dict())
+
+
+def test_stored_networks_whatever_the_default_device_is(undisturbed):
+    with torch.device("meta"):
+        found = load(undisturbed[1])
+    assert_same(weights(found), weights(undisturbed[0]))
+
+
 def test_where_there_are_no_gradients():
     """Without them one trains all the same; in inference mode there can be none."""
     with torch.no_grad():
@@ -1526,6 +1632,12 @@ RETURNED = {
     "schedule": (training.SCHEDULES, lambda v: lambda config, epoch: v(config)),
     "optimizer": (training.OPTIMIZERS, lambda v: lambda *how: v(how)),
 }
+
+
+def of_others(how):
+    return torch.optim.SGD([torch.nn.Parameter(torch.ones(3))], lr=0.1)
+
+
 STRANGE = {
     "augmentation None": (lambda x: None, TypeError, "augmentation 'own' must return images"),
     "augmentation float64": (
@@ -1540,6 +1652,17 @@ STRANGE = {
     "optimizer None": (
         lambda how: None, TypeError, "what optimizer 'own' returns must be Optimizer, got None"
     ),
+    "optimizer of others": (
+        of_others, ValueError,
+        "what optimizer 'own' returns must hold weights of the model, got SGD of 1 other tensors",
+    ),
+    "optimizer with closure": (
+        lambda how: torch.optim.LBFGS(how[0]), TypeError,
+        "what optimizer 'own' returns must step without a closure, got LBFGS",
+    ),
+    "schedule 1e308": (
+        lambda c: 1e308, ValueError, "learning_rate times schedule 'own' must be at most 1e30"
+    ),
 }  # fmt: skip
 
 
@@ -1551,6 +1674,13 @@ def test_what_choices_return_is_named(case, monkeypatch):
     monkeypatch.setitem(table, "own", wrap(function))
     with pytest.raises(kind, match=f"^{message}"):
         fit(config(**{field: "own"}))
+
+
+@pytest.mark.parametrize("field", ["augmentation", "schedule", "optimizer"])
+def test_a_choice_is_a_function(field, monkeypatch):
+    monkeypatch.setitem(RETURNED[field][0], "own", 3)
+    with pytest.raises(TypeError, match=f"^{field} 'own' must be a function, got 3"):
+        config(**{field: "own"})
 
 
 def good(model, x, y):
@@ -1714,6 +1844,49 @@ def test_a_given_network_may_be_called_as_another(tmp_path):
         load(tmp_path)
     with pytest.raises(ValueError, match="weights must be of the network of .*'resnet8'"):
         training.network(config(), weights(run))
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_a_frozen_layer_stays_as_it_is(optimizer):
+    """Whatever gradient it had; one that is frozen on the way too."""
+    torch.manual_seed(0)
+    model, asked = Tiny(), config(optimizer=optimizer)
+    model.first.weight.grad = torch.ones_like(model.first.weight)
+    model.first.requires_grad_(False)
+    before, clean = copy.deepcopy(model), copy.deepcopy(model)
+    clean.first.weight.grad = None
+    assert_same(weights(fit(asked, model=model)), weights(fit(asked, model=clean)))
+    assert_same(model.first.state_dict(), before.first.state_dict())
+    assert model.first.weight.grad is None and model.second.weight.grad is not None
+    run, kept = Training(asked, model=before, dataset=IMAGES), None
+    before.first.requires_grad_(True)
+    for step in run.steps():
+        if step.metrics and kept is None:
+            kept = copy.deepcopy(before.first.state_dict())
+            before.first.requires_grad_(False)
+    assert not torch.equal(kept["weight"], model.first.weight)
+    assert_same(before.first.state_dict(), kept)
+
+
+def test_a_frozen_layer_is_frozen_where_the_run_goes_on(tmp_path):
+    asked = config(epochs=1)
+
+    def tiny(*frozen):
+        model = Tiny()
+        for name in frozen:
+            model.get_submodule(name).requires_grad_(False)
+        return model
+
+    fit(asked, model=tiny("first"), folder=tmp_path)
+    fit(asked, model=tiny("first"), folder=tmp_path)
+    message = r"holds a run of a model with \['first.weight', 'first.bias'\] frozen, got one with "
+    for other, found in (((), r"\[\]"), (("second",), r"\['second.weight', 'second.bias'\]")):
+        with pytest.raises(ValueError, match=message + found):
+            fit(asked, model=tiny(*other), folder=tmp_path)
+    state = checkpoint(tmp_path)
+    del state["frozen"]  # as it was stored before
+    store(tmp_path, state)
+    fit(asked, model=tiny(), folder=tmp_path)
 
 
 @pytest.mark.parametrize("how", [{}, {"method": "trades", "epsilon": 0.1, "eta": 1.0}], ids=str)

@@ -286,6 +286,7 @@ def _experiment(options: argparse.Namespace) -> None:
         for row in report["result"]["rows"]:
             print(json.dumps(_shown(row)))
         print(json.dumps(report["provenance"]))
+        _tell_missing(name, profile)
 
 
 def _asked(options: argparse.Namespace, experiments: dict) -> list[tuple[str, str]]:
@@ -311,11 +312,27 @@ def _list(name: str, profile: str) -> None:
     networks, path = study.progress(name, profile), study.path_of(name, profile)
     written = "is there" if path.exists() else "was not run"
     print(f"{name}, {profile}" + (f": {path} {written}" if profile != "quick" else ""))
+    where = " on a GPU" * study.declared(name, profile).lacks_gpu
     for labels, seconds, expected in networks:
         done = f"done in {seconds:.0f} s" if seconds else "diverged"
-        state = f"missing, about {expected / 60:.0f} min" if expected else done
+        begun = "stopped before its end" if seconds else "missing"
+        state = f"{begun}, about {expected / 60:.0f} min{where}" if expected else done
         setting = " ".join(f"{key}={value}" for key, value in labels["setting"].items())
         print(f"  {labels['method']:20s} {setting:44s} seed {labels['seed']}  {state}")
+
+
+def _tell_missing(name: str, profile: str) -> None:
+    """What a GPU would add."""
+    from wdtr_lite import study
+
+    if not study.declared(name, profile).lacks_gpu:
+        return
+    seconds = [expected for *_, expected in study.progress(name, profile) if expected]
+    if seconds:
+        print(
+            f"{name}: {len(seconds)} networks are not trained to the end, for want of a GPU, which "
+            f"would need about {sum(seconds) / 3600:.1f} hours"
+        )
 
 
 def _shown(row: dict) -> dict:

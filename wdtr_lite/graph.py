@@ -124,21 +124,22 @@ class PixelGraph(nn.Module):
         self.register_buffer("_degree", degree, persistent=False)
 
     def _check_range(self, dtype: torch.dtype) -> None:
-        degree, given = self.degree.detach().double(), self.extra_repr().rpartition(", ")[2]
-        if degree.is_meta:
-            return
+        degree = self.degree.detach().double()
         total, least = degree.sum().to(dtype), torch.finfo(dtype).tiny
         for size, fits in (("large", total.isfinite()), ("small", degree.min() >= least)):
-            if not bool(fits):
-                raise ValueError(f"weight is too {size} for the degrees in {dtype}, got {given}")
+            if not degree.is_meta and not bool(fits):
+                raise ValueError(f"weight is too {size} for the degrees in {dtype}, {self._got()}")
+
+    def _got(self) -> str:
+        return f"got {checks.shown(self._weight if self.kernel is None else self.kernel.tolist())}"
 
     def _check_weights(self) -> None:
         if self.kernel is not None and not self.kernel.is_meta:
             if not bool((self.degree > 0).all()):
-                raise ValueError("weight leaves a pixel without neighbours")
+                raise ValueError(f"weight leaves a pixel without neighbours, {self._got()}")
             largest = self.components(torch.ones_like(self.degree)[None])
             if bool((largest + 1 < self.size).any()):
-                raise ValueError("weight leaves the pixels in several unconnected parts")
+                raise ValueError(f"weight leaves the pixels in unconnected parts, {self._got()}")
         self._check_range(self.dtype)
 
     def converted(
@@ -147,7 +148,7 @@ class PixelGraph(nn.Module):
         """A copy on another device or of another type; what is computed with it still reaches this
         graph's kernel.
         """
-        if device not in (None, "meta", torch.device("meta")):
+        if device is not None and str(device) != "meta":
             checks.device(device)
         device = self.device if device is None else device
         dtype = self.dtype if dtype is None else dtype
@@ -378,7 +379,7 @@ class PixelGraph(nn.Module):
     def _neighbor_max(self, v: Tensor) -> Tensor:
         """The largest value among each pixel and its neighbours, (M, H, W)."""
         if self.kernel is None:
-            return F.max_pool2d(v, 2 * self.radius + 1, stride=1, padding=self.radius)
+            return F.max_pool2d(v[:, None], 2 * self.radius + 1, 1, padding=self.radius)[:, 0]
         out = v.clone()
         for offset, _ in self.forward_offsets():
             low, high = self.endpoints(v, offset)

@@ -21,7 +21,9 @@ def raised(metric: Metric, x: Tensor, v: Tensor) -> Tensor:
     return operators.product(metric, x, v) if isinstance(metric, PixelGraph) else v
 
 
-def differentiate(f: Function, x: Tensor, *, create_graph: bool) -> tuple[Tensor, Tensor]:
+def differentiate(
+    f: Function, x: Tensor, *, create_graph: bool, name: str = "f"
+) -> tuple[Tensor, Tensor]:
     """x as a leaf of autograd's graph, or x itself where it is on one, and the ordinary gradient of
     f there.
     """
@@ -32,9 +34,12 @@ def differentiate(f: Function, x: Tensor, *, create_graph: bool) -> tuple[Tensor
         value = checks.numbers(f(leaf), leaf.shape[: max(leaf.dim() - 3, 0)], "f")
         if not value.requires_grad:
             return leaf, torch.zeros_like(leaf)
-        return leaf, torch.autograd.grad(
+        (grad,) = torch.autograd.grad(
             value.sum(), leaf, create_graph=create_graph, materialize_grads=True
-        )[0]
+        )
+        if create_graph:
+            explain_missing(grad, name)
+        return leaf, grad
 
 
 def second_derivative(grad: Tensor, leaf: Tensor, v: Tensor, *, create_graph: bool) -> Tensor:
@@ -45,6 +50,20 @@ def second_derivative(grad: Tensor, leaf: Tensor, v: Tensor, *, create_graph: bo
         grad, leaf, v, retain_graph=True, create_graph=create_graph, materialize_grads=True
     )
     return product
+
+
+def explain_missing(grad: Tensor, name: str, instead: str = "another function") -> None:
+    """Where a function has no second derivative, let the backward pass say what to take instead."""
+
+    def explain(gradients: object) -> None:
+        raise RuntimeError(
+            f"{name} has a function of which torch has no second derivative, a hard activation or "
+            f"fused attention say: take {instead}"
+        )
+
+    for node in autograd_nodes(grad):
+        if node.name() == "torch::autograd::NotImplemented":
+            node.register_prehook(explain)
 
 
 def refuse_wrong_thirds(grad: Tensor, name: str = "f") -> None:

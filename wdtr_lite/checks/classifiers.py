@@ -51,6 +51,15 @@ def logits(returned: object, x: Tensor, *, single: bool = False, name: str = "mo
     return found
 
 
+def of_its_type(x: Tensor, model: object, name: str) -> None:
+    """Images in a type that a network's weights have."""
+    weights = model.parameters() if isinstance(model, torch.nn.Module) else ()
+    types = sorted({str(weight.dtype) for weight in weights})
+    if types and str(x.dtype) not in types:
+        wanted = " or ".join(types)
+        raise TypeError(f"{name} must be {wanted}, as the weights of model, got {x.dtype}")
+
+
 def recording(x: Tensor) -> None:
     """Images of which autograd can take a gradient."""
     if torch.is_inference_mode_enabled():
@@ -162,7 +171,7 @@ def intensities(x: Tensor, name: str = "x") -> None:
     low, high = torch.aminmax(x.detach())
     if not (low >= 0 and high <= 1):  # NaN fails both
         bytes_ = ": divide bytes by 255" if low >= 0 and 2 < high <= 255 else ""
-        raise ValueError(f"{name} must be in [0, 1], got {low:g} to {high:g}{bytes_}")
+        raise ValueError(f"{name} must be in [0, 1], got {float(low):g} to {float(high):g}{bytes_}")
 
 
 def per_channel(value: Any, name: str) -> Tensor:
@@ -170,16 +179,32 @@ def per_channel(value: Any, name: str) -> Tensor:
     given = value
     if not isinstance(value, np.ndarray | Tensor):
         given = value if isinstance(value, list | tuple) else [value]
-        for each in given:
-            finite(each, name)
+        given = [finite(each, name) for each in given]
     given = array(given, name)
     given = given.astype(float) if isinstance(given, np.ndarray) else given.detach()
-    numbers = torch.as_tensor(given).to(torch.get_default_dtype()).flatten()
-    if not len(numbers):
-        raise ValueError(f"{name} must be a number or one for each channel, got {shown(value)}")
+    numbers = torch.as_tensor(given).to(torch.get_default_dtype())
+    valued(numbers, name)
+    if not numbers.numel() or numbers.numel() != max(numbers.shape, default=1):
+        raise ValueError(
+            f"{name} must be a number or one for each channel, got {shown(value)} of shape "
+            f"{tuple(numbers.shape)}"
+        )
+    numbers = numbers.flatten()
     if not bool(numbers.isfinite().all()):
         raise ValueError(f"{name} must be finite, got {shown(value)} in {numbers.dtype}")
     return numbers
+
+
+def channels(x: Tensor, mean: Tensor) -> None:
+    """Floating images (..., C, H, W) on the device of a mean for each channel, or one for all."""
+    floating(x, "x")
+    if len(mean) not in (1, *x.shape[-3:-2]):
+        raise ValueError(
+            f"x must be (..., {len(mean)}, H, W), of as many channels as mean and std, "
+            f"got {tuple(x.shape)}"
+        )
+    if x.device != mean.device:
+        raise ValueError(f"x is on {x.device} but mean is on {mean.device}")
 
 
 def images(images: Tensor) -> None:
@@ -299,11 +324,11 @@ def probabilities(y: Tensor) -> None:
     if sums.isnan().any():
         raise NotFinite("y must be probabilities, got nan")
     if y.min() < 0:
-        raise ValueError(f"y must be non-negative, its least is {y.min():g}")
+        raise ValueError(f"y must be non-negative, its least is {float(y.min()):g}")
     off = (sums - 1).abs()
     if off.max() > max(1e-3, torch.finfo(y.dtype).eps):
         raise ValueError(
-            f"y must be probabilities that sum to 1, got a sum of {sums[off.argmax()]:g}"
+            f"y must be probabilities that sum to 1, got a sum of {float(sums[off.argmax()]):g}"
         )
 
 
@@ -324,5 +349,5 @@ def computed(*values: Tensor) -> None:
     for v in values:
         if eager(v) and not (valid := v.isfinite()).all():
             raise NotFinite(
-                f"model must have finite logits and gradients in x, got {v[~valid][0]:g}"
+                f"model must have finite logits and gradients in x, got {float(v[~valid][0]):g}"
             )

@@ -56,12 +56,12 @@ def measure(image: "Image", name: str) -> None:
     says = f"{name} must be non-negative, finite and of positive mass"
     least = image.min()
     if not least >= 0:  # NaN fails it
-        raise ValueError(f"{says}: its least pixel is {least:g}")
+        raise ValueError(f"{says}: its least pixel is {float(least):g}")
     with np.errstate(over="ignore"):
         mass = image.sum((-2, -1))
     for value in (mass.min(), mass.max()):
         if not 0 < value < float("inf"):
-            raise ValueError(f"{says}: a total mass is {value:g}")
+            raise ValueError(f"{says}: a total mass is {float(value):g}")
 
 
 def pair(a: np.ndarray, b: np.ndarray) -> None:

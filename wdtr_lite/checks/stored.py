@@ -2,13 +2,15 @@
 
 import errno
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
+from torch.optim import Optimizer
 
 from wdtr_lite.checks.classifiers import image_shape
 from wdtr_lite.checks.tensors import valued
@@ -46,10 +48,12 @@ def regular(path: Path) -> None:
 
 
 def weights(weights: Mapping[str, Tensor], name: str) -> None:
-    """A network's, finite, by name."""
+    """A network's by name, also what a layer adds to them, which may be anything."""
     instance(weights, name, Mapping)
     for key, value in weights.items():
         instance(key, f"each name in {name}", str)
+        if added(key):
+            continue
         instance(value, f"{name}[{key!r}]", Tensor)
         valued(value, f"{name}[{key!r}]")
         if value.untyped_storage().nbytes() < value.numel() * value.element_size():
@@ -57,14 +61,36 @@ def weights(weights: Mapping[str, Tensor], name: str) -> None:
                 f"{name}[{key!r}] must hold all its numbers, got {tuple(value.shape)} from "
                 f"{value.untyped_storage().nbytes()} bytes"
             )
-        if not (valid := value.isfinite()).all():
+
+
+def added(key: str) -> bool:
+    """Whether it names what a layer's ``get_extra_state`` returns."""
+    return key.endswith("_extra_state")
+
+
+def are_finite(v: Tensor) -> Tensor:
+    """Which values are finite, also of a type of one byte, of which torch does not say so."""
+    return (v.float() if v.dtype.itemsize == 1 else v).isfinite()
+
+
+def unbounded(model: nn.Module) -> set[str]:
+    """The names of a network's buffers that are not finite, as a mask is not; lazy ones are."""
+    buffers = model.named_buffers(remove_duplicate=False)
+    return {key for key, v in buffers if not is_lazy(v) and not are_finite(v).all()}
+
+
+def finite_weights(weights: Mapping[str, Tensor], model: nn.Module, name: str) -> None:
+    """Those of the network, but for what is not finite in the network itself."""
+    own = model.state_dict().keys() - unbounded(model)
+    for key, value in weights.items():
+        if key in own and not added(key) and not (valid := are_finite(value)).all():
             raise ValueError(f"{name}[{key!r}] must be finite, got {value[~valid][0]:g}")
 
 
 def same_types(weights: Mapping[str, Tensor], model: nn.Module, name: str) -> None:
     """Those of the network, which torch would cast others to."""
     for key, value in model.state_dict().items():
-        if key in weights and weights[key].dtype != value.dtype:
+        if key in weights and not added(key) and weights[key].dtype != value.dtype:
             raise TypeError(f"{name}[{key!r}] must be {value.dtype}, got {weights[key].dtype}")
 
 
@@ -81,6 +107,11 @@ def objective(method: type, kind: type, options: tuple[str, ...]) -> None:
     instance(method.trial, f"{method.__name__}.trial", Mapping)
     for name, allowed in {"options": options, "needs": used, "trial": used}.items():
         for each in getattr(method, name):
+            if not allowed:
+                raise ValueError(
+                    f"{method.__name__}.{name} must be among {method.__name__}.options, which is "
+                    f"empty, got {shown(each)}"
+                )
             option(each, f"{method.__name__}.{name}", allowed)
 
 
@@ -102,6 +133,24 @@ def trainable(model: nn.Module) -> nn.Module:
                 "copy.deepcopy(model)"
             )
     return model
+
+
+def optimizer(returned: object, weights: Iterable[Tensor], name: str) -> Optimizer:
+    """One of torch's that a function returned for these weights, and that steps on their gradients
+    alone; returned.
+    """
+    instance(returned, name, Optimizer)
+    assert isinstance(returned, Optimizer)
+    kind, held = type(returned).__name__, [p for g in returned.param_groups for p in g["params"]]
+    if {id(p) for p in held}.isdisjoint(map(id, weights)):
+        raise ValueError(
+            f"{name} must hold weights of the model, got {kind} of {len(held)} other tensors"
+        )
+    try:
+        signature(returned.step).bind()
+    except TypeError as error:
+        raise TypeError(f"{name} must step without a closure, got {kind}: {error}") from error
+    return returned
 
 
 def takes(model: nn.Module, x: Tensor) -> None:

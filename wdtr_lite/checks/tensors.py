@@ -53,14 +53,15 @@ def nonnegative(v: Tensor, name: str, *, moderate: bool = False) -> None:
         return
     low, high = torch.aminmax(v.detach())
     if not (low >= 0 and high < float("inf")):  # NaN fails both
-        raise ValueError(f"{name} must be non-negative and finite, got {low:g} to {high:g}")
+        got = f"{float(low):g} to {float(high):g}"
+        raise ValueError(f"{name} must be non-negative and finite, got {got}")
     if not moderate:
         return
     least, most = torch.finfo(v.dtype).tiny ** 0.75, torch.finfo(v.dtype).max ** 0.75
     if high > 0 and not least <= high <= most:
         raise ValueError(
             f"{name} must have a largest pixel from {least:.2g} to {most:.2g} in {v.dtype}, or be "
-            f"black, got {high:g}"
+            f"black, got {float(high):g}"
         )
 
 
@@ -84,7 +85,7 @@ def bounded(v: Tensor, name: str) -> None:
         return
     low, high = torch.aminmax(v.detach())
     if not (low > -INFINITY and high < INFINITY):  # NaN fails both
-        raise ValueError(f"{name} must be finite, got {low:g} to {high:g}")
+        raise ValueError(f"{name} must be finite, got {float(low):g} to {float(high):g}")
 
 
 def generator(generator: torch.Generator | None, x: Tensor) -> torch.Generator:
@@ -115,7 +116,8 @@ def kernel(weight: Tensor, radius: int) -> None:
         return
     low, high = torch.aminmax(weight.detach())
     if not (low >= 0 and high < float("inf")):  # NaN fails both
-        raise ValueError(f"weight must be non-negative and finite, got {low:g} to {high:g}")
+        got = f"{float(low):g} to {float(high):g}"
+        raise ValueError(f"weight must be non-negative and finite, got {got}")
     if not torch.equal(weight, weight.flip(0, 1)):
         raise ValueError("weight must be equal at opposite offsets: weight + weight.flip(0, 1) is")
 
@@ -201,7 +203,7 @@ def image(
     nonnegative(x, name, moderate=moderate)
     if interior and x.numel() and eager(x) and not (low := x.detach().min()) > 0:
         raise ValueError(
-            f"{name} must be positive on every pixel, its least is {low:g}: "
+            f"{name} must be positive on every pixel, its least is {float(low):g}: "
             "this holds in the interior of the simplex only"
         )
 
@@ -257,7 +259,7 @@ def same_mass(x: Tensor, y: Tensor) -> None:
     masses = [z.detach().double().sum((-2, -1)) for z in (x, y)]
     apart = (masses[0] - masses[1]).abs()
     if bool((apart > (1e-10 if x.dtype == torch.float64 else 1e-6) * masses[1]).any()):
-        got = " and ".join(f"{mass.flatten()[apart.argmax()]:.9g}" for mass in masses)
+        got = " and ".join(f"{float(mass.flatten()[apart.argmax()]):.9g}" for mass in masses)
         raise ValueError(f"x and y must have the same mass in each channel, got {got}")
 
 

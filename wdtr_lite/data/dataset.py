@@ -39,7 +39,8 @@ class Dataset:
         Their names in the order of the labels; by default ``"0"``, ``"1"``, … to the largest label.
 
     NumPy arrays are taken too, labels of any integer type or in a list, and the indices of a part
-    as a list, a range, a slice or a mask.
+    as a list, a range, a slice or a mask. Arrays and lists are copied; a tensor on the CPU of the
+    type above is held as it is, and what is later written into it changes the data set.
 
     Examples
     --------
@@ -217,7 +218,7 @@ def load(name: str, root: Folder = None, *, split: str | None = None) -> Dataset
     read, splits = SOURCES[name]
     if not isinstance(split, str | None) or split not in (None, *splits):
         allowed = " or ".join(map(repr, (None, *splits)))
-        raise ValueError(f"split must be {allowed} for {name}, got {split!r}")
+        raise ValueError(f"split must be {allowed} for {name}, got {checks.shown(split)}")
     found = read(root, split or next(iter(splits), None))
     checks.instance(found, f"the data set {name!r}", Dataset)
     return found

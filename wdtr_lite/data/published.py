@@ -5,12 +5,14 @@ import inspect
 import os
 import struct
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from wdtr_lite import checks
 from wdtr_lite.data.dataset import Dataset, Folder
 
 Bounds = dict[str, tuple[int, int]]
@@ -59,8 +61,31 @@ class Published:
     known: int | None = None
     idx: bool = False
 
+    def __post_init__(self):
+        for name in ("name", "title", "files"):
+            checks.text(getattr(self, name), name)
+        _whole(self.shape, "shape", (2, 3))
+        _whole(self.sizes, "sizes", (2,))
+        for split, bounds in checks.some(self.splits, "splits", Mapping).items():
+            checks.text(split, "each name in splits")
+            checks.some(bounds, f"splits[{split!r}]", Mapping)
+            for part in {"train", "test", *bounds}:
+                name = f"splits[{split!r}][{part!r}]"
+                begin, end = _whole(checks.held(bounds, f"splits[{split!r}]", part), name, (2,), 0)
+                checks.whole(end, f"the end of {name}", begin, sum(self.sizes))
+        checks.texts(self.classes, "classes")
+        checks.instance(self.md5, "md5", Mapping)
+        if self.md5:
+            for key in ("x_train", "y_train", "x_test", "y_test"):
+                checks.held(self.md5, "md5", key, str)
+        if self.known is not None:
+            checks.whole(self.known, "known", 1, self.sizes[1])
+        for name in ("even", "idx"):
+            checks.flag(getattr(self, name), name)
+
     def load(self, root: Folder, split: str | None) -> Dataset:
         """The data set in one of its splits, as :func:`load` finds it."""
+        checks.option(split, "split", (None, *self.splits))
         bounds = self.splits[split or next(iter(self.splits))]
         arrays, classes, path = self._read(root)
         arrays = {key: self._checked(key, arrays[key], classes, path) for key in arrays}
@@ -95,12 +120,15 @@ class Published:
             path = folder / f"{self.name}.npz"
             if self.md5 and path.exists():
                 return self._read_npz(path), self.classes, path
-            if any(folder.glob(self.files)):
+            if found := list(folder.glob(self.files)):
+                for each in found:
+                    checks.regular(each)
                 return *self._read_torchvision(folder), (folder / self.files).parent
         folder = folders[0]
         return *self._read_torchvision(folder, download=True), (folder / self.files).parent
 
     def _read_npz(self, path: Path) -> dict[str, np.ndarray]:
+        checks.regular(path)
         try:
             with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as file:
                 return {key: file[key] for key in self.md5}
@@ -151,6 +179,17 @@ class Published:
     def _error(self, what: str, kind: type[Exception] = ValueError) -> Exception:
         npz = f"put {self.name}.npz (Keras layout) in that folder or " if self.md5 else ""
         return kind(f"{what}: delete it if it is there, then {npz}let torchvision download it")
+
+
+def _whole(values: tuple[int, ...], name: str, lengths: tuple[int, ...], least: int = 1) -> tuple:
+    """A tuple of so many whole numbers, returned."""
+    checks.instance(values, name, tuple)
+    if len(values) not in lengths:
+        many = " or ".join(map(str, lengths))
+        raise ValueError(f"{name} must have {many} numbers, got {checks.shown(values)}")
+    for each in values:
+        checks.whole(each, name, least)
+    return values
 
 
 def _torchvision(

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from wdtr_lite import checks
 from wdtr_lite.models import Classifier
@@ -40,7 +40,9 @@ def predictions(model: Classifier, images: Tensor, *, batch_size: int = 500) -> 
     checks.images(images)
     batch_size = checks.whole(batch_size, "batch_size")
     with evaluating(model):
-        labels = [labels_of(model, as_batch(images[part])) for part in parts(images, batch_size)]
+        labels = [
+            labels_of(model, as_batch(images[part], model)) for part in parts(images, batch_size)
+        ]
     return torch.cat([images.new_zeros(0, dtype=torch.int64), *labels])
 
 
@@ -93,7 +95,7 @@ def misclassified(
     wrong = [images.new_zeros(0, dtype=torch.bool)]
     with evaluating(model):
         for part in parts(images, batch_size):
-            x, y = as_batch(images[part]), labels[part]
+            x, y = as_batch(images[part], model), labels[part]
             if attack is not None:
                 x = _attacked(attack, model, x, y)
             logits = logits_of(model, x)
@@ -167,7 +169,7 @@ def robust_error(
 def _attacked(attack: Attacker, model: Classifier, x: Tensor, y: Tensor) -> Tensor:
     try:
         found = attack(model, x, y)
-    except ValueError:
+    except (RuntimeError, ValueError):
         checks.of_model(y, logits_of(model, x), "labels")
         raise
     return checks.attacking(found, x)
@@ -188,9 +190,14 @@ def parts(images: Tensor, batch_size: int) -> Iterator[slice]:
     return (slice(start, start + batch_size) for start in starts)
 
 
-def as_batch(images: Tensor) -> Tensor:
-    """uint8 or floating images (B, H, W) or (B, C, H, W) as floating (B, C, H, W) in [0, 1]."""
-    x = images if images.is_floating_point() else images.to(torch.get_default_dtype()) / 255
+def as_batch(images: Tensor, model: Classifier) -> Tensor:
+    """uint8 or floating images (B, H, W) or (B, C, H, W) as floating (B, C, H, W) in [0, 1]: bytes
+    in torch's default type, unless the model's weights are float32.
+    """
+    weights = model.parameters() if isinstance(model, nn.Module) else iter(())
+    single = next(weights, images).dtype == torch.float32
+    dtype = torch.float32 if single else torch.get_default_dtype()
+    x = images if images.is_floating_point() else images.to(dtype) / 255
     return x if x.dim() == 4 else x.unsqueeze(1)
 
 
@@ -202,7 +209,12 @@ def labels_of(model: Classifier, x: Tensor) -> Tensor:
 @torch.no_grad()
 def logits_of(model: Classifier, x: Tensor) -> Tensor:
     """The logits of a batch, without a graph."""
-    return checks.logits(model(x), x)
+    try:
+        found = model(x)
+    except RuntimeError:
+        checks.of_its_type(x, model, "images")
+        raise
+    return checks.logits(found, x)
 
 
 def largest(logits: Tensor) -> Tensor:

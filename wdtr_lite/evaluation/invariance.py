@@ -1,10 +1,11 @@
 """How predicted labels change as an image moves, and natural variations of images."""
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 from torchvision.transforms import v2
 
 from wdtr_lite import checks
@@ -167,7 +168,7 @@ def translated_labels(
     labels = [images.new_zeros((len(shifts), 0), dtype=torch.int64)]
     with evaluating(model):
         for part in parts(images, batch_size):
-            x = as_batch(images[part])
+            x = as_batch(images[part], model)
             labels.append(
                 torch.stack([labels_of(model, _moved(x, dim, shift, padding)) for shift in shifts])
             )
@@ -214,13 +215,28 @@ def variations(
         "blur": v2.GaussianBlur(5, 1.0),
     }
     wide = v2.functional.pad(images, [margin], padding_mode="reflect") if margin else images
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)
+    with _Drawing(torch.Generator().manual_seed(seed)):
         varied = {
             name: torch.stack([change(image) for image in wide]).clamp(0, 1)
             for name, change in transforms.items()
         }
     return {name: v2.functional.center_crop(each, size) for name, each in varied.items()}
+
+
+class _Drawing(TorchFunctionMode):
+    """What torchvision draws from torch's global generator, which other threads may draw from too,
+    is drawn from another.
+    """
+
+    def __init__(self, generator: torch.Generator):
+        super().__init__()
+        self.generator = generator
+
+    def __torch_function__(
+        self, func: Callable, types: Any, args: Sequence = (), kwargs: dict | None = None
+    ) -> Any:
+        draws = func in (torch.rand, torch.Tensor.uniform_)
+        return func(*args, **(kwargs or {}), **({"generator": self.generator} if draws else {}))
 
 
 def _moved(image: Tensor, dim: int, shift: int, padding: str) -> Tensor:

@@ -7,6 +7,7 @@ of batch, layer and instance normalisation take mean and variance for constants.
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -18,12 +19,12 @@ from wdtr_lite.kernels import convolution, normalization
 __all__ = ["REPLACED", "LibraryKernels"]
 
 REPLACED = {
-    torch.conv1d: convolution.convolution,
-    torch.conv2d: convolution.convolution,
-    torch.conv3d: convolution.convolution,
-    torch.conv_transpose1d: convolution.transposed,
-    torch.conv_transpose2d: convolution.transposed,
-    torch.conv_transpose3d: convolution.transposed,
+    torch.conv1d: partial(convolution.convolution, 1),
+    torch.conv2d: partial(convolution.convolution, 2),
+    torch.conv3d: partial(convolution.convolution, 3),
+    torch.conv_transpose1d: partial(convolution.transposed, 1),
+    torch.conv_transpose2d: partial(convolution.transposed, 2),
+    torch.conv_transpose3d: partial(convolution.transposed, 3),
     F.batch_norm: normalization.batch_norm,
     F.layer_norm: normalization.layer_norm,
     F.group_norm: normalization.group_norm,
@@ -46,8 +47,8 @@ class LibraryKernels(TorchFunctionMode):
     :class:`~wdtr_lite.regularizer.GradientPenalty` and all else here that needs second derivatives
     takes it by itself; it is of use for a gradient penalty of your own. The derivatives may be
     asked for outside of the context. Where ``torch.func``, ``torch.compile`` or forward-mode
-    derivatives are at work, for layer and group normalisation under autocast, and for tensors that
-    are not dense, functions stay torch's.
+    derivatives are at work, for layer and group normalisation under autocast, for tensors that are
+    complex or not dense, and wherever arguments are not the usual ones, functions stay torch's.
 
     Examples
     --------

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
-from wdtr_lite.kernels.nodes import inner, plain, wanted
+from wdtr_lite.kernels.nodes import inner, integers, plain, wanted
 
 aten = torch.ops.aten
 
@@ -28,58 +28,46 @@ class _Convolution(Function):
         x, w = ctx.saved_tensors
         gy = inner(gy)
         return (
-            _InputGradient.apply(gy, w, x.detach(), ctx.how) if wanted(ctx, 0) else None,
-            _WeightGradient.apply(gy, x, w.detach(), ctx.how) if wanted(ctx, 1) else None,
+            _Gradient.apply(gy, w, x.detach(), ctx.how, 0) if wanted(ctx, 0) else None,
+            _Gradient.apply(gy, x, w.detach(), ctx.how, 1) if wanted(ctx, 1) else None,
             gy.sum([d for d in range(gy.dim()) if d != 1]) if wanted(ctx, 2) else None,
             None,
         )
 
 
-class _InputGradient(Function):
+class _Gradient(Function):
+    """That in x (which = 0), of gy and w, or that in w (which = 1), of gy and x."""
+
     @staticmethod
-    def forward(ctx: Any, gy: Tensor, w: Tensor, x: Tensor, how: tuple) -> Tensor:
-        ctx.save_for_backward(gy, w)
-        ctx.how = how
-        return _gradients(gy, x, w, how, 0)
+    def forward(
+        ctx: Any, gy: Tensor, other: Tensor, like: Tensor, how: tuple, which: int
+    ) -> Tensor:
+        ctx.save_for_backward(gy, other)
+        ctx.how, ctx.which = how, which
+        x, w = _ordered(like, other, which)
+        mask = [which == 0, which == 1, False]
+        return aten.convolution_backward(gy, x, w, None, *how, mask)[which]
 
     @staticmethod
     def backward(ctx: Any, v: Tensor) -> tuple:  # pyright: ignore[reportIncompatibleMethodOverride]
-        gy, w = ctx.saved_tensors
-        v = inner(v)
+        gy, other = ctx.saved_tensors
+        v, how, which = inner(v), ctx.how, ctx.which
         return (
-            _Convolution.apply(v, w, None, ctx.how) if wanted(ctx, 0) else None,
-            _WeightGradient.apply(gy, v, w.detach(), ctx.how) if wanted(ctx, 1) else None,
+            _Convolution.apply(*_ordered(v, other, which), None, how) if wanted(ctx, 0) else None,
+            _Gradient.apply(gy, v, other.detach(), how, 1 - which) if wanted(ctx, 1) else None,
+            None,
             None,
             None,
         )
 
 
-class _WeightGradient(Function):
-    @staticmethod
-    def forward(ctx: Any, gy: Tensor, x: Tensor, w: Tensor, how: tuple) -> Tensor:
-        ctx.save_for_backward(gy, x)
-        ctx.how = how
-        return _gradients(gy, x, w, how, 1)
-
-    @staticmethod
-    def backward(ctx: Any, v: Tensor) -> tuple:  # pyright: ignore[reportIncompatibleMethodOverride]
-        gy, x = ctx.saved_tensors
-        v = inner(v)
-        return (
-            _Convolution.apply(x, v, None, ctx.how) if wanted(ctx, 0) else None,
-            _InputGradient.apply(gy, v, x.detach(), ctx.how) if wanted(ctx, 1) else None,
-            None,
-            None,
-        )
-
-
-def _gradients(gy: Tensor, x: Tensor, w: Tensor, how: tuple, which: int) -> Tensor:
-    """That of the input, or of the weight; of the other tensor the kernel looks at the shape."""
-    mask = [which == 0, which == 1, False]
-    return aten.convolution_backward(gy, x, w, None, *how, mask)[which]
+def _ordered(one: Tensor, other: Tensor, which: int) -> tuple[Tensor, Tensor]:
+    """Input and weight, of which `one` is that one."""
+    return (other, one) if which else (one, other)
 
 
 def convolution(
+    dims: int,
     input: Tensor,
     weight: Tensor,
     bias: Tensor | None = None,
@@ -88,18 +76,17 @@ def convolution(
     dilation: Any = 1,
     groups: int = 1,
 ) -> Tensor | None:
-    dims = weight.dim() - 2
+    if not _usual(dims, input, weight, bias):
+        return None
     stride, dilation = _each(stride, dims), _each(dilation, dims)
     if isinstance(padding, str):
-        around = [d * (k - 1) for d, k in zip(dilation, weight.shape[2:], strict=True)]
-        if padding == "same" and (any(n % 2 for n in around) or any(s != 1 for s in stride)):
-            return None
-        padding = [n // 2 if padding == "same" else 0 for n in around]
+        padding = _around(padding, weight, stride, dilation)
     how = (stride, _each(padding, dims), dilation, False, [0] * dims, groups)
     return _convolved(input, weight, bias, how)
 
 
 def transposed(
+    dims: int,
     input: Tensor,
     weight: Tensor,
     bias: Tensor | None = None,
@@ -109,24 +96,46 @@ def transposed(
     groups: int = 1,
     dilation: Any = 1,
 ) -> Tensor | None:
-    dims = weight.dim() - 2
+    if not _usual(dims, input, weight, bias):
+        return None
     lists = [_each(v, dims) for v in (stride, padding, dilation, output_padding)]
     return _convolved(input, weight, bias, (*lists[:3], True, lists[3], groups))
 
 
+def _usual(dims: int, x: Tensor, w: Tensor, b: Tensor | None) -> bool:
+    return plain(x, w, b) and w.dim() == dims + 2 and x.dim() in (dims + 1, dims + 2)
+
+
 def _each(value: Any, dims: int) -> list[int]:
-    """One number for each dimension."""
-    values = [value] if isinstance(value, int) else list(value)
-    return values * dims if len(values) == 1 else values
+    """One number for each dimension; none, if it is not plainly that."""
+    values = (value,) if type(value) is int else value
+    if not integers(values) or len(values) not in (1, dims):
+        return []
+    return list(values) * (dims // len(values))
+
+
+def _around(padding: str, w: Tensor, stride: list[int], dilation: list[int]) -> list[int]:
+    """The numbers that a name of torch's stands for; none, if these are not plain numbers."""
+    if padding == "valid":
+        return [0] * (w.dim() - 2)
+    both = [d * (k - 1) for d, k in zip(dilation, w.shape[2:], strict=False)]
+    even = all(n % 2 == 0 for n in both) and all(s == 1 for s in stride)
+    return [n // 2 for n in both] if padding == "same" and even else []
 
 
 def _convolved(x: Tensor, w: Tensor, b: Tensor | None, how: tuple) -> Tensor | None:
-    if not plain(x, w, b):
+    *lists, _, output_padding, groups = how
+    if not all([*lists, output_padding]) or type(groups) is not int:
         return None
     kind = x.device.type
-    if torch.is_autocast_enabled(kind) and x.dtype != torch.float64:
-        dtype = torch.get_autocast_dtype(kind)
-        x, w, b = x.to(dtype), w.to(dtype), None if b is None else b.to(dtype)
+    if torch.is_autocast_enabled(kind):
+        x, w, b = (_cast(v, torch.get_autocast_dtype(kind)) for v in (x, w, b))
+    if len({v.dtype for v in (x, w, b) if v is not None}) > 1:
+        return None
     if x.dim() == w.dim() - 1:  # one image without a batch
         return _Convolution.apply(inner(x)[None], inner(w), inner(b), how)[0]
     return _Convolution.apply(inner(x), inner(w), inner(b), how)
+
+
+def _cast(v: Any, dtype: torch.dtype) -> Any:
+    return v if v is None or v.dtype == torch.float64 else v.to(dtype)

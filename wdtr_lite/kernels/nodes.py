@@ -6,13 +6,25 @@ import torch
 from torch import Tensor, nn
 
 
-def plain(*tensors: Tensor | None) -> bool:
-    """Dense tensors of torch's own class, one of them with derivatives."""
-    return any(v is not None and v.requires_grad for v in tensors) and all(
-        v is None
-        or (type(v) in (Tensor, nn.Parameter) and v.layout == torch.strided and v.numel() > 0)
-        for v in tensors
+def ordinary(v: Any) -> bool:
+    """Whether it is a dense, real tensor of torch's own class, or none at all."""
+    return v is None or (
+        type(v) in (Tensor, nn.Parameter)
+        and v.layout == torch.strided
+        and not (v.is_nested or v.is_meta)
+        and v.is_floating_point()
+        and v.numel() > 0
     )
+
+
+def plain(*tensors: Tensor | None) -> bool:
+    """Ordinary tensors, one of them with derivatives."""
+    return all(map(ordinary, tensors)) and any(v is not None and v.requires_grad for v in tensors)
+
+
+def integers(values: Any) -> bool:
+    """A tuple or list of Python's own."""
+    return isinstance(values, (tuple, list)) and set(map(type, values)) <= {int}
 
 
 def inner(v: Any) -> Any:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
-from wdtr_lite.kernels.nodes import inner, plain
+from wdtr_lite.kernels.nodes import inner, integers, ordinary, plain
 
 aten = torch.ops.aten
 
@@ -150,9 +150,14 @@ def batch_norm(
     momentum: float = 0.1,
     eps: float = 1e-5,
 ) -> Tensor | None:
-    if not training or not plain(input, weight, bias) or input.numel() == input.shape[1]:
+    kept = running_mean, running_var, momentum
+    if not training or not plain(input, weight, bias) or input.dim() < 2:
         return None
-    return _normalized(input, weight, bias, eps, (running_mean, running_var, momentum))
+    if not _fit(input, input.shape[1:2], weight, bias, eps, kept) or eps <= 0:
+        return None
+    if input.numel() == input.shape[1]:
+        return None
+    return _normalized(input, weight, bias, eps, kept)
 
 
 def layer_norm(
@@ -162,10 +167,12 @@ def layer_norm(
     bias: Tensor | None = None,
     eps: float = 1e-5,
 ) -> Tensor | None:
-    size = math.prod(normalized_shape)
-    if tuple(input.shape[input.dim() - len(normalized_shape) :]) != tuple(normalized_shape):
+    if not plain(input, weight, bias) or not integers(normalized_shape):
         return None
-    return _by_groups(input, size, weight, bias, eps)
+    shape = input.shape[input.dim() - len(normalized_shape) :]
+    if shape != tuple(normalized_shape) or not _fit(input, shape, weight, bias, eps):
+        return None
+    return _by_groups(input, math.prod(shape), weight, bias, eps)
 
 
 def group_norm(
@@ -175,7 +182,11 @@ def group_norm(
     bias: Tensor | None = None,
     eps: float = 1e-5,
 ) -> Tensor | None:
-    if input.dim() < 2 or input.shape[1] % num_groups:
+    if not plain(input, weight, bias) or input.dim() < 2 or type(num_groups) is not int:
+        return None
+    if num_groups < 1 or input.shape[1] % num_groups:
+        return None
+    if not _fit(input, input.shape[1:2], weight, bias, eps):
         return None
     size = math.prod(input.shape[1:]) // num_groups
     return _by_groups(input, size, *_affine(weight, bias, input), eps)
@@ -191,16 +202,40 @@ def instance_norm(
     momentum: float = 0.1,
     eps: float = 1e-5,
 ) -> Tensor | None:
-    if not use_input_stats or input.dim() < 3:
+    if not use_input_stats or not plain(input, weight, bias) or input.dim() < 3:
         return None
-    kept = [v if v is None else v.repeat(len(input)) for v in (running_mean, running_var)]
+    running = running_mean, running_var
+    if not _fit(input, input.shape[1:2], weight, bias, eps, (*running, momentum)):
+        return None
+    each = [v if v is None else v.repeat(len(input)).to(_exact(input)) for v in running]
     size, affine = math.prod(input.shape[2:]), _affine(weight, bias, input)
-    found = _by_groups(input, size, *affine, eps, (*kept, momentum))
+    found = _by_groups(input, size, *affine, eps, (*each, momentum))
     if found is not None:
-        for running, each in zip((running_mean, running_var), kept, strict=True):
-            if running is not None and each is not None:
-                running.copy_(each.view(len(input), -1).mean(0))
+        for whole, parts in zip(running, each, strict=True):
+            if whole is not None and parts is not None:
+                whole.copy_(parts.view(len(input), -1).mean(0))
     return found
+
+
+def _fit(
+    x: Tensor, shape: Sequence[int], w: Tensor | None, b: Tensor | None, eps: float,
+    kept: tuple = _NOT_KEPT,
+) -> bool:  # fmt: skip
+    """Whether parameters and what is kept are of this shape, where x is, and the numbers such."""
+    *running, momentum = kept
+    constant = all(ordinary(v) and not (v is not None and v.requires_grad) for v in running)
+    vectors = [v for v in (w, b, *running) if v is not None]
+    return (
+        constant
+        and isinstance(eps, (int, float))
+        and isinstance(momentum, (int, float))
+        and all(v.shape == shape and v.device == x.device for v in vectors)
+    )
+
+
+def _exact(x: Tensor) -> torch.dtype:
+    """The type of the statistics: not lower than float32."""
+    return torch.promote_types(x.dtype, torch.float32)
 
 
 def _by_groups(
@@ -209,8 +244,12 @@ def _by_groups(
     """Normalised in groups of so many neighbours: batch normalisation of one image of which each
     group is a channel.
     """
-    if not plain(x, w, b) or size < 2 or torch.is_autocast_enabled(x.device.type):
+    if size < 2 or torch.is_autocast_enabled(x.device.type):
         return None
-    z = _normalized(inner(x).reshape(1, -1, size), None, None, eps, kept).view(x.shape)
+    if any(v is not None and v.dtype != x.dtype for v in (w, b)):
+        return None
+    groups = inner(x.to(_exact(x))).reshape(1, -1, size)
+    z = _normalized(groups, None, None, eps, kept).view(x.shape)
     z = z if w is None else z * w
-    return z if b is None else z + b
+    z = z if b is None else z + b
+    return z.to(x.dtype)

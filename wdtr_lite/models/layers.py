@@ -54,7 +54,7 @@ class Normalize(nn.Module):
                 )
             self.register_buffer(name, value.repeat(count // len(value)).view(-1, 1, 1))
         if not bool((self.std > 0).all()):
-            raise ValueError(f"std must be positive, got {std!r}")
+            raise ValueError(f"std must be positive, got {checks.shown(std)}")
         if not bool((torch.stack([self.mean, 1 - self.mean]) / self.std).isfinite().all()):
             raise ValueError(
                 "mean and std must keep intensities in [0, 1] finite, "
@@ -62,7 +62,7 @@ class Normalize(nn.Module):
             )
 
     def forward(self, x: Tensor) -> Tensor:
-        checks.floating(x, "x")
+        checks.channels(x, self.mean)
         return (x - self.mean) / self.std
 
 

@@ -21,10 +21,21 @@ KINKS = {
     "HardshrinkBackward", "SoftshrinkBackward", "MaximumBackward", "MinimumBackward",
     "AmaxBackward", "AminBackward", "MaxBackward", "MinBackward", "MaxPool2DWithIndicesBackward",
     "MaxPool3DWithIndicesBackward", "AdaptiveMaxPool2DBackward", "AdaptiveMaxPool3DBackward",
-    "AbsBackward", "FmaxBackward",
-    "MedianBackward", "CummaxBackward", "CumminBackward", "SortBackward",
+    "FractionalMaxPool2DBackward", "FractionalMaxPool3DBackward", "AbsBackward",
+    "CopysignBackward", "FmaxBackward", "FminBackward", "AminmaxBackward", "MedianBackward",
+    "NanmedianBackward", "ModeBackward", "CummaxBackward", "CumminBackward", "SortBackward",
+    "TopkBackward", "KthvalueBackward", "RenormBackward",
 }  # fmt: skip
 """Autograd's names of functions whose derivative jumps, without their numbers at the end."""
+
+NORMS = {
+    "LinalgVectorNormBackward": "_saved_ord",
+    "NormBackward": "_saved_p",
+    "DistBackward": "_saved_p",
+    "CdistBackward": "_saved_p",
+    "PdistBackward": "_saved_p",
+}
+"""Those of norms, which are smooth for powers between 1 and infinity, and where the power is."""
 
 
 def changes(
@@ -70,8 +81,8 @@ def step_warning(step: float, missed: float, elsewhere: Callable[[float], float]
         f"step={best:g} misses {100 * others[best]:.2g} %"
         if others[best] <= TOLERANCE
         else "a step ten times smaller or larger is not right either: is there dropout that draws "
-        "from other generators than torch's, or arithmetic below float32? mode='double_backprop' "
-        "has no step"
+        "from other generators than torch's, a hook or a function that changes gradients, or "
+        "arithmetic below float32? mode='double_backprop' has no step"
     )
     return (
         f"step={step:g} misses {100 * missed:.2g} % of the slope that the finite difference should "
@@ -104,11 +115,15 @@ def kink_warning(outputs: Tensor) -> str | None:
 
 
 def _has_kink(node: Node) -> bool:
+    if _kind(node) in NORMS:
+        power = getattr(node, NORMS[_kind(node)])  # None is 2
+        return power is not None and not 1 < power < float("inf")
     if _kind(node) == "EluBackward":  # SELU's too
         return getattr(node, "_saved_alpha", 1) * getattr(node, "_saved_input_scale", 1) != 1
     if _kind(node) in ("ClampBackward", "ClampMinBackward", "ClampMaxBackward"):
         bounds = getattr(node, "_saved_min", None), getattr(node, "_saved_max", None)
-        return any(at is not None and not 0 < at < 1e-3 for at in bounds)  # else a guard
+        given = (torch.as_tensor(at) for at in bounds if at is not None)
+        return any(bool(((at <= 0) | (at >= 1e-3)).any()) for at in given)  # else a guard
     return _kind(node) in KINKS
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.parameter import is_lazy
 from torch.nn.utils.parametrizations import _SpectralNorm
 from torch.nn.utils.spectral_norm import SpectralNorm
 
@@ -92,11 +93,11 @@ def input_gradients(
     x: Tensor,
     *,
     create_graph: bool,
-    one_pass: bool = False,
+    one_pass: Callable[[], bool] | None = None,
 ) -> tuple[Tensor, Tensor, list[Tensor]]:
     """Of a function x -> columns (B, k), outputs: the outputs, the columns, and the gradient in x
-    of each column's sum, k times (B, C, H, W). In `one_pass` a single column's derivative in the
-    weights is found, too.
+    of each column's sum, k times (B, C, H, W). With `one_pass` a single column's derivative in the
+    weights is found too, and used where `one_pass()` is true by then.
     """
     if torch._C._are_functorch_transforms_active():
         vjp = torch.func.vjp(columns, x, has_aux=True)
@@ -108,7 +109,7 @@ def input_gradients(
         values, outputs = columns(leaf)
         separate = values.unbind(1) if values.requires_grad else ()
         if one_pass and len(separate) == 1:
-            gradient, value = gradient_and_value(separate[0], leaf)
+            gradient, value = gradient_and_value(separate[0], leaf, one_pass)
             found, values = [gradient], value[:, None]
         else:
             found = [
@@ -122,24 +123,11 @@ def input_gradients(
     return outputs, values, [torch.zeros_like(x) if g is None else g for g in found]
 
 
-def explain_missing_derivatives(penalty: Tensor) -> None:
-    """Where the model has no second derivative, let the backward pass say what to do."""
-
-    def explain(gradient: Any) -> None:
-        raise RuntimeError(
-            "model has a function of which torch has no second derivative, a hard activation or "
-            "fused attention say: take mode='finite_difference', or another function"
-        )
-
-    for node in autograd_nodes(penalty):
-        if node.name() == "torch::autograd::NotImplemented":
-            node.register_prehook(explain)
-
-
 @contextmanager
 def fixed_statistics(model: Classifier) -> Iterator[None]:
     """Normalisation layers in training mode use the batch's statistics, and move neither their
-    running ones nor the singular vectors of spectral normalisation.
+    running ones nor the singular vectors of spectral normalisation. Other layers move copies of
+    their buffers.
     """
     with used(model) as training, held({layer: _fixing(layer) for layer in training}):
         yield
@@ -157,22 +145,32 @@ def _fixing(layer: nn.Module) -> dict:
         for hook in hooks:
             kept |= _vectors(layer, hook)
         return {"training": False, "_buffers": {**layer._buffers, **kept}, **weights}
-    return {}
+    buffers = layer.named_buffers(recurse=False)
+    return {name: buffer.clone() for name, buffer in buffers if not is_lazy(buffer)}
 
 
 @torch.no_grad()
 def _vectors(layer: nn.Module, hook: SpectralNorm) -> dict[str, Tensor]:
-    """The singular vectors of a weight; those at random, which no forward pass in training mode
-    has moved, as the first would move them.
+    """The singular vectors of a weight; where they are not those of a forward pass in training mode
+    with this weight, random ones say, as the next would move them.
     """
     u, v = (getattr(layer, f"{hook.name}_{end}").clone() for end in "uv")
-    weight, used = getattr(layer, f"{hook.name}_orig"), getattr(layer, hook.name)
-    if layer.training and (used.device != weight.device or used.data_ptr() == weight.data_ptr()):
+    if layer.training:
+        weight, used = getattr(layer, f"{hook.name}_orig"), getattr(layer, hook.name)
         matrix = hook.reshape_weight_to_matrix(weight)
+        image, moved_u, moved_v = matrix @ v, u, v
         for _ in range(hook.n_power_iterations):
-            v = F.normalize(matrix.mT @ u, dim=0, eps=hook.eps)
-            u = F.normalize(matrix @ v, dim=0, eps=hook.eps)
+            moved_v = F.normalize(matrix.mT @ moved_u, dim=0, eps=hook.eps)
+            moved_u = F.normalize(matrix @ moved_v, dim=0, eps=hook.eps)
+        passed = _near(F.normalize(image, dim=0, eps=hook.eps), u)
+        passed &= _near(used.to(weight), weight / (u @ image))
+        u, v = u.where(passed, moved_u), v.where(passed, moved_v)
     return {f"{hook.name}_u": u, f"{hook.name}_v": v}
+
+
+def _near(found: Tensor, right: Tensor) -> Tensor:
+    """To the rounding of half types."""
+    return (found - right).norm() <= 0.01 * right.norm()
 
 
 def replay(device: torch.device) -> Callable[[], AbstractContextManager]:

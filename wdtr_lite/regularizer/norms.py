@@ -17,7 +17,9 @@ class InputNorm(nn.Module):
     holds it.
 
     A subclass defines :meth:`norm_sq` and :meth:`direction`, of which
-    :class:`~wdtr_lite.regularizer.GradientPenalty` makes the rest.
+    :class:`~wdtr_lite.regularizer.GradientPenalty` makes the rest. Training on a GPU waits for no
+    look at what they return: a square that its type cannot hold is infinite or NaN, where
+    :func:`wdtr_lite.metric.grad_norm_sq` raises.
 
     Examples
     --------

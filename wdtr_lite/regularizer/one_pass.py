@@ -2,6 +2,7 @@
 weights, wanted when training's backward pass comes.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -11,31 +12,35 @@ from torch.autograd import Function
 from wdtr_lite.calculus.derivatives import autograd_nodes
 
 
-def gradient_and_value(value: Tensor, leaf: Tensor) -> tuple[Tensor | None, Tensor]:
+def gradient_and_value(
+    value: Tensor, leaf: Tensor, linear: Callable[[], bool]
+) -> tuple[Tensor | None, Tensor]:
     """The gradient in `leaf` of the sum of a value of each image, (B,), and the value with its
-    derivative in the weights: known already where all images will count alike.
+    derivative in the weights: known already where all images will count alike, and the backward
+    pass is `linear` in how much.
     """
     found = (getattr(node, "variable", leaf) for node in autograd_nodes(value))
     weights = [w for w in found if w is not leaf]
-    if any(w._backward_hooks for w in weights):  # which would see the pass, and may change it
+    hooks = any(w._backward_hooks for w in weights)  # which would see the pass, and may change it
+    if hooks or not len(value):
         weights = []
     gradient, *known = torch.autograd.grad(
         value.sum(), [leaf, *weights], retain_graph=True, allow_unused=True
     )
-    return gradient, _Known.apply((value, known), *weights) if weights else value
+    return gradient, _Known.apply((value, known, linear), *weights) if weights else value
 
 
 class _Known(Function):
     @staticmethod
-    def forward(ctx: Any, pair: tuple[Tensor, list[Tensor]], *weights: Tensor) -> Tensor:
-        ctx.value, ctx.known = pair
+    def forward(ctx: Any, found: tuple, *weights: Tensor) -> Tensor:
+        ctx.value, ctx.known, ctx.linear = found
         ctx.save_for_backward(*weights)
         return ctx.value.detach()
 
     @staticmethod
     def backward(ctx: Any, along: Tensor) -> tuple:  # pyright: ignore[reportIncompatibleMethodOverride]
         create_graph = torch.is_grad_enabled()
-        if not create_graph and bool((along == along[:1]).all()):
+        if not create_graph and ctx.linear() and bool((along == along[:1]).all()):
             return None, *(g if g is None else along[0] * g for g in ctx.known)
         return None, *torch.autograd.grad(
             ctx.value, ctx.saved_tensors, along, retain_graph=True,

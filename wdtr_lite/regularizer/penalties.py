@@ -19,7 +19,6 @@ from wdtr_lite.regularizer.forward import (
     as_columns,
     checked_batch,
     cross_entropy,
-    explain_missing_derivatives,
     fixed_statistics,
     input_gradients,
     loss_slope,
@@ -119,9 +118,11 @@ class GradientPenalty(nn.Module):
     looked at in the calls 1, 2, 4, 8, …, and a warning says once what is wrong, and which `step` is
     better. It comes where 3 % of that value are missed; the derivative in the parameters may miss
     several times as much, 10 % of an EfficientNet's say. Kinks of comparisons, ``torch.where`` or
-    ``x * (x > 0)``, are not seen. Under autocast they run in the type of x; call ``backward()``
-    outside it. All passes share the dropout masks of torch's global generators, except under
-    ``torch.func`` and CUDA-graph capture.
+    ``x * (x > 0)``, are not seen; hooks and functions of your own that change gradients, by
+    clipping say, only where that value misses for it. The penalty's derivative is wrong then; the
+    loss of :meth:`terms` is differentiated by a pass of its own. Under autocast they run in the
+    type of x; call ``backward()`` outside it. All passes share the dropout masks of torch's global
+    generators, except under ``torch.func`` and CUDA-graph capture.
 
     References
     ----------
@@ -153,7 +154,7 @@ class GradientPenalty(nn.Module):
         needed = ("norm_sq", "direction") if difference else ("norm_sq",)
         checks.defined(self.norm, "metric", InputNorm, *needed)
         self.of, self.mode, self.loss = of, mode, loss
-        self._calls, self._warned = 0, False
+        self._calls, self._warned, self._linear = 0, False, True
         own = isinstance(metric, InputNorm)
         self._choices = f"{metric!r}, {of=}, {mode=}" + ("" if own else f", {scale=}")
         if difference:
@@ -202,13 +203,14 @@ class GradientPenalty(nn.Module):
         if y is None and self.of in ("loss", "margin"):
             raise ValueError(f"y must be given for of={self.of!r}, got None")
         keep, difference = torch.is_grad_enabled(), self.mode == "finite_difference"
+        eager = keep and checks.eager(x)
         with torch.autocast(x.device.type, enabled=False) if difference else nullcontext():
             again = replay(x.device) if difference else nullcontext
             outputs, values, gradients = input_gradients(
                 lambda image: self._columns(model, image, y),
                 x,
                 create_graph=keep and not difference,
-                one_pass=keep and difference and checks.eager(x),
+                one_pass=(lambda: self._linear) if eager and difference else None,
             )
             if difference or not keep:
                 gradients = [g.detach() for g in gradients]
@@ -221,8 +223,9 @@ class GradientPenalty(nn.Module):
                         return self._columns(model, image, y)[0]
 
                 penalty = penalty + self._changes(perturbed, values, outputs, x, gradients)
-        if keep and not difference and checks.eager(x) and self._due():
-            explain_missing_derivatives(penalty)
+        if eager and not difference and self._due():
+            another = "mode='finite_difference', or another function"
+            derivatives.explain_missing(penalty, "model", another)
         return (outputs, values, penalty) if keep else (outputs.detach(), values.detach(), penalty)
 
     def _changes(
@@ -249,6 +252,7 @@ class GradientPenalty(nn.Module):
 
         if checks.eager(x) and self._due():
             off = differences.miss(found, gradients, directions)
+            self._linear = off <= differences.TOLERANCE
             self._warn(
                 differences.kink_warning(outputs)
                 or differences.rounding_warning(self.step, x)
@@ -363,7 +367,7 @@ def laplacian_penalty(
     with fixed_statistics(model):
         slope = loss_slope(loss, model, x, y)
         weighted = weighted_outputs(model, slope if keep else slope.detach())
-        leaf, grad = derivatives.differentiate(weighted, x, create_graph=True)
+        leaf, grad = derivatives.differentiate(weighted, x, create_graph=True, name="model")
         checks.differentiable(grad if grad.grad_fn or grad.any() else None)
         if keep:
             derivatives.refuse_wrong_thirds(grad, "model")

@@ -152,27 +152,19 @@ def stopped(run: training.Run) -> int | None:
 
 def progress(configs: Sequence[training.Config], store: Store) -> list[tuple[float, float]]:
     """Of each network the seconds of training done, and those still to come on one core, or the
-    GPU, of this machine: measured on two steps of each kind of training.
+    GPU, of this machine: measured on two steps of each kind of training. Of a store that does not
+    train, as it went where the networks that are there were trained.
     """
-    rate = cache(_images_per_second)
-    found = []
-    for config in configs:
-        run = _begun(config, store.folder(config))
+    begun = [_begun(config, store.folder(config)) for config in configs]
+    runs = begun if store.trains else [taken(config, store) for config in configs]
+    seen = [run.history[-1]["images_per_second"] for run in runs if run and not store.trains]
+    measured, found = cache(_images_per_second), []
+    for config, run in zip(configs, runs, strict=True):
         history = run.history if run else []
         epochs = 0 if store.diverged(config) else config.epochs - len(history)
         images = config.images or len(dataset_of(config.data, config.split).split[config.part])
-        kind = replace(
-            config,
-            images=config.batch_size,
-            epochs=2,
-            warmup=0,
-            milestones=(),
-            learning_rate=0.0,
-            seed=0,
-            part="train",
-        )
-        still = epochs * images / rate(kind) if epochs else 0.0
-        found.append((sum(epoch["seconds"] for epoch in history), still))
+        speed = sum(seen) / len(seen) if seen else measured(_kind(config)) if epochs else 1.0
+        found.append((sum(epoch["seconds"] for epoch in history), epochs * images / speed))
     return found
 
 
@@ -314,6 +306,12 @@ def together(missing: Sequence[Network], store: Store) -> None:
 
 
 # ---------------------------------------------------------------- small ones
+
+
+def _kind(config: training.Config) -> training.Config:
+    """Two steps of such a training."""
+    steps = {"images": config.batch_size, "epochs": 2, "part": "train"}
+    return replace(config, **steps, warmup=0, milestones=(), learning_rate=0.0, seed=0)
 
 
 def _images_per_second(config: training.Config) -> float:

@@ -154,12 +154,16 @@ def progress(name: str, profile: str) -> list[tuple[dict[str, Any], float, float
     """The networks an experiment trains: labels, seconds trained so far, seconds this machine
     should still take.
 
-    Seconds of one core or of the GPU. Without networks the list is empty.
+    Seconds of one core or of the GPU; of an experiment that lacks one, of the GPU on which the
+    networks that are there were trained. Without networks the list is empty.
     """
-    store = Store(networks_folder(), finished=True)
-    planned = decided(name, profile).planned(store)
-    seconds = grid.progress([job.config for job in planned], store)
-    return [(job.labels, *each) for job, each in zip(planned, seconds, strict=True)]
+    trains = not declared(name, profile).lacks_gpu
+    store = Store(networks_folder(), finished=True, trains=trains)
+    labels = {}  # of the grid and of what is chosen from it each once
+    for job in decided(name, profile).planned(store):
+        labels.setdefault(job.config, job.labels)
+    seconds = grid.progress(list(labels), store)
+    return [(told, *each) for told, each in zip(labels.values(), seconds, strict=True)]
 
 
 # ---------------------------------------------------------------- provenance

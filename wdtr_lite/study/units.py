@@ -199,7 +199,7 @@ def deviations(
     return found
 
 
-def rms(values: Mapping[object, float]) -> float:
+def rms(values: Mapping[Any, float]) -> float:
     """The root of the mean square."""
     return float(np.sqrt(np.mean(np.square(list(values.values())))))
 

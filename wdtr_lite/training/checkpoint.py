@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 from torch.nn.parameter import is_lazy
-from torch.optim import Optimizer
+from torch.optim import SGD, AdamW, Optimizer
 
 from wdtr_lite import checks, data, models
 from wdtr_lite.training.config import Config
@@ -101,6 +101,7 @@ def network(
     classes, channels = checks.size(classes, "classes"), checks.size(channels, "channels")
     model = _blank(config, weights, classes, channels)
     checks.same_types(weights, model, "weights")
+    checks.finite_weights(weights, model, "weights")
     try:
         model.load_state_dict(weights)
     except RuntimeError as error:
@@ -113,7 +114,7 @@ def network(
 
 def _blank(config: Config, weights: dict[str, Tensor], classes: int, channels: int) -> nn.Module:
     """The network of a configuration, for weights trained before; not one that is much larger."""
-    stored = sum(weight.numel() for weight in weights.values())
+    stored = sum(weight.numel() for key, weight in weights.items() if not checks.added(key))
     largest = max(stored, 2**24)
     return untrained(config, classes, [0.0] * channels, [1.0] * channels, largest)
 
@@ -124,14 +125,15 @@ _DRAWING = RLock()  # one network at a time from torch's global generator
 def untrained(
     config: Config, classes: int, mean: list[float], std: list[float], largest: int = 2**28
 ) -> nn.Module:
-    """The network for images of this mean and standard deviation of each channel, its weights drawn
-    from the seed, torch's global generators left as they are; none of more than so many numbers.
+    """The network for images of this mean and standard deviation of each channel, float32, its
+    weights drawn from the seed, torch's global generators left as they are; none of more than so
+    many numbers. Another thread must not draw from torch's global generator meanwhile.
     """
     checks.option(config.model, "model", tuple(models.MODELS))
     what = (
         f"model={config.model!r} of width={config.width!r}, {classes} classes, {len(mean)} channels"
     )
-    with _DRAWING, _sized(largest, what), torch.random.fork_rng(devices=[]):
+    with _DRAWING, _sized(largest, what), _float32_on_the_cpu(), torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(config.seed)
         return models.build(
             config.model,
@@ -142,6 +144,18 @@ def untrained(
             activation=config.activation,
             width=config.width,
         )
+
+
+@contextmanager
+def _float32_on_the_cpu() -> Iterator[None]:
+    """Whatever the caller's default type and device are."""
+    dtype = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float32)
+    try:
+        with torch.device("cpu"):
+            yield
+    finally:
+        torch.set_default_dtype(dtype)
 
 
 @contextmanager
@@ -170,6 +184,8 @@ def check_makeable(state: dict[str, Any], folder: Path) -> None:
 
 def restore(model: nn.Module, weights: dict[str, Tensor], path: Path) -> None:
     """Put the weights of a checkpoint into the network."""
+    with _usable(path):
+        checks.finite_weights(weights, model, "model")
     try:
         checks.same_types(weights, model, "model")
         model.load_state_dict(weights)
@@ -188,6 +204,9 @@ def restore_optimizer(optimizer: Optimizer, gathered: dict[str, Any], path: Path
     try:
         optimizer.load_state_dict({"state": gathered["state"], "param_groups": groups})
         for weight, values in optimizer.state.items():
+            checks.instance(weight, "each weight", Tensor)
+            if not isinstance(optimizer, SGD | AdamW):  # as Adafactor, which gathers sums of rows
+                continue
             for value in values.values():
                 if isinstance(value, Tensor) and value.dim():
                     checks.like(value, weight, "optimizer", "its weight")
@@ -230,7 +249,7 @@ def tensors_in(path: Path, advice: str) -> Any:
 def read(folder: Path) -> dict[str, Any]:
     """The checkpoint, on the CPU: ``config``, whether the network was ``given``, ``data``,
     ``sizes``, ``epoch``, ``model`` and ``optimizer``; since they are stored, the checksum of the
-    ``metrics`` and the number of ``threads``.
+    ``metrics``, the number of ``threads`` and the names of ``frozen`` parameters.
     """
     path = path_in(folder)
     if not path.exists():
@@ -277,6 +296,7 @@ def _checked(state: Any) -> dict[str, Any]:
         checks.size(size, name)
     checks.whole(state.get("metrics", 0), "metrics", 0)
     checks.whole(state.get("threads", 1), "threads")
+    checks.every(state.get("frozen", []), "frozen", str)
     return state | {"config": config, "given": given, "sizes": sizes}
 
 

@@ -1,7 +1,7 @@
 """What a training run depends on, checked once."""
 
 import warnings
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import Field, dataclass, field, fields
 from functools import partial
 from types import UnionType
@@ -163,8 +163,10 @@ def _checked(option: Field, value: Any) -> Any:
         if value is None:
             return None
         kind = get_args(kind)[0]
-    if option.metadata["choices"]:
-        checks.option(value, name, tuple(option.metadata["choices"]))
+    if choices := option.metadata["choices"]:
+        checks.option(value, name, tuple(choices))
+        if isinstance(choices, Mapping):
+            checks.function(choices[value], f"{name} {value!r}")
         return str(value)
     check = option.metadata["check"] or DEFAULT_CHECKS[kind]
     return check(value, name)

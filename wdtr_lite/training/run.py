@@ -88,7 +88,7 @@ class Training:
         self.folder = None if folder is None else checks.folder(folder)
         self.until = until if until is None else checks.finite(until, "until")
         if until is not None and folder is None:
-            raise ValueError("folder must be given where the time is limited, got None")
+            raise ValueError(f"folder must be given with until={until!r}, got None")
         if dataset is None:
             checks.option(config.data, "data", data.names())
             dataset = data.load(config.data, split=config.split)
@@ -104,9 +104,11 @@ class Training:
             checks.contrast(std)
             model = checkpoint.untrained(config, classes, mean, std)
         self.model = checks.trainable(model).to(self.device)
+        self.unbounded = checks.unbounded(self.model)
         optimizer = OPTIMIZERS[config.optimizer](self.model.parameters(), config, self.device)
-        checks.instance(optimizer, f"what optimizer {config.optimizer!r} returns", Optimizer)
-        self.optimizer = optimizer
+        self.optimizer: Optimizer = checks.optimizer(
+            optimizer, self._parameters(), f"what optimizer {config.optimizer!r} returns"
+        )
         height, width = images.shape[-2:]
         self.objective = METHODS[config.method](config, (height, width), self.device)
         self.generator = torch.Generator(self.device)
@@ -116,7 +118,7 @@ class Training:
         self.compute: Derivatives = self.derivatives
         self.captured: torch.cuda.CUDAGraph | None = None
         self.rate, self.epsilon = 0.0, 0.0
-        self.epoch, self.stored, self.history = 0, 0, []
+        self.epoch, self.stored, self.history, self.closed = 0, 0, [], False
         with ExitStack() as held:
             state = checkpoint.stored_in(self.folder)
             if self.folder and not (state and state["epoch"] >= config.epochs):
@@ -130,18 +132,22 @@ class Training:
 
     def images_until(self, epoch: int) -> int:
         """How many images are done with after so many epochs."""
+        epoch = checks.whole(epoch, "epoch", 0)
         return epoch * (len(self.images) // self.config.batch_size) * self.config.batch_size
 
     def steps(self) -> Iterator[Step]:
         """Train to the end, giving way after each step; then, or where a step fails, let go of the
-        folder.
+        folder, without which none goes on. Where steps are given up within an epoch, others begin
+        one with the weights as they are.
         """
         try:
             while self.epoch < self.config.epochs:
+                self._check_held()
                 self._keep_in_time()
                 batches = self.begin_epoch()
                 start = time.perf_counter()
                 for k, batch in enumerate(batches, 1):
+                    self._check_held()
                     with self.streamed():
                         self.batch.copy_(batch)
                         self.step(eager=k <= 3)
@@ -161,7 +167,15 @@ class Training:
 
     def close(self) -> None:
         """Let go of the folder, which no other run may use before."""
+        self.closed = True
         self.held.close()
+
+    def _check_held(self) -> None:
+        if self.folder and self.closed:
+            raise RuntimeError(
+                f"{self.folder} was let go of, by close() or an error: another Training goes on "
+                "from its last checkpoint"
+            )
 
     def run(self) -> Run:
         return Run(self.model.eval(), self.history, self.config)
@@ -172,13 +186,18 @@ class Training:
         self.model.train()
         factor = SCHEDULES[config.schedule](config, self.epoch)
         factor = checks.number(factor, f"what schedule {config.schedule!r} returns")
-        rate = config.learning_rate * factor
+        rate = checks.moderate(
+            config.learning_rate * factor, f"learning_rate times schedule {config.schedule!r}"
+        )
         epsilon = config.epsilon * min(1.0, (self.epoch + 1) / (config.warmup + 1))
         if (rate, epsilon) != (self.rate, self.epsilon):
             self.rate, self.epsilon = rate, epsilon
             self.captured = None  # a captured step holds the old ones
         for group in self.optimizer.param_groups:
-            group["lr"] = rate
+            group.setdefault("initial_lr", float(group.get("lr", config.learning_rate)))
+            group["lr"] = group["initial_lr"] * factor
+        with self.streamed():
+            self.totals.zero_()
         if self.compute == self.derivatives:
             self.compute = self._compiled()
         # Seeded anew for each epoch: a resumed run needs no generator's state.
@@ -206,8 +225,9 @@ class Training:
         """The step itself."""
         x, y = self._batch()
         gradients, sums = self.compute(x, y)
-        for parameter, gradient in zip(self._parameters(), gradients, strict=True):
-            parameter.grad = gradient
+        found = dict(zip(self._parameters(), gradients, strict=True))
+        for parameter in self.model.parameters():
+            parameter.grad = found.get(parameter)  # None of a frozen one
         self.optimizer.step()
         self.totals += sums
 
@@ -231,6 +251,9 @@ class Training:
     def _parameters(self) -> list[Tensor]:
         return [p for p in self.model.parameters() if p.requires_grad]
 
+    def _frozen(self) -> list[str]:
+        return [name for name, p in self.model.named_parameters() if not p.requires_grad]
+
     def _batch(self) -> tuple[Tensor, Tensor]:
         x, y = self.images[self.batch].float() / 255, self.labels[self.batch]
         how = self.config.augmentation
@@ -252,10 +275,12 @@ class Training:
     def _end_epoch(self, batches: int, start: float) -> dict[str, float]:
         images = batches * self.config.batch_size
         with self.streamed():
-            state = self.model.state_dict().values()
-            finite = torch.stack([value.isfinite().all() for value in state]).all()
+            finite = torch.stack([
+                checks.are_finite(value).all()
+                for name, value in self.model.state_dict().items()
+                if name not in self.unbounded and not checks.added(name)
+            ]).all()  # fmt: skip
             loss, penalty, error = (self.totals / images).tolist()
-            self.totals.zero_()
         seconds = time.perf_counter() - start
         self.epoch += 1
         if not (bool(finite) and math.isfinite(loss + penalty)):
@@ -305,6 +330,7 @@ class Training:
             "config": asdict(self.config), "given": self.given, "data": self.data,
             "sizes": self.sizes, "epoch": self.epoch, "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(), "threads": torch.get_num_threads(),
+            "frozen": self._frozen(),
         }  # fmt: skip
 
     def _restore(self, state: dict[str, Any]) -> None:
@@ -327,6 +353,11 @@ class Training:
             )
         if not self.given:
             checkpoint.check_makeable(state, self.folder)
+        if (frozen := state.get("frozen", self._frozen())) != self._frozen():
+            raise ValueError(
+                f"{self.folder} holds a run of a model with {checks.shown(frozen)} frozen, got one "
+                f"with {checks.shown(self._frozen())}: freeze the same, or choose another folder"
+            )
         path = checkpoint.path_in(self.folder)
         self.history = checkpoint.metrics(self.folder, state)
         checkpoint.restore(self.model, state["model"], path)

@@ -76,7 +76,7 @@ def ground_cost(
     else:
         distance = _matrix(metric, len(pixels), "metric")
     checks.costs(distance, "metric")
-    return _power(distance, p)
+    return _power(distance, p, p)
 
 
 def transport_plan(
@@ -234,16 +234,16 @@ def _cores() -> int:
 
 def _euclidean_cost(a: np.ndarray, b: np.ndarray, p: float) -> np.ndarray:
     squared = cdist(a, b, "sqeuclidean")
-    return squared if p == 2 else _power(squared, p / 2)
+    return squared if p == 2 else _power(squared, p / 2, p)
 
 
-def _power(distance: np.ndarray, p: float) -> np.ndarray:
+def _power(distance: np.ndarray, exponent: float, p: float) -> np.ndarray:
     try:
         with np.errstate(over="raise"):
-            return distance**p
+            return distance**exponent
     except FloatingPointError as error:
         raise ValueError(
-            f"p is too large for the distances of this grid: their power {p!r} overflows"
+            f"p is too large for the distances of this grid: a power overflows, got {p!r}"
         ) from error
 
 

@@ -110,7 +110,7 @@ def supports(x: Image, y: Image) -> tuple[Support, Support, int]:
 
 def support_list(images: Sequence[Image] | Image, name: str) -> tuple[list[Support], int]:
     """The lit pixels of several images of one shape, and their width."""
-    if not isinstance(images, Sequence):
+    if not isinstance(images, Sequence) or isinstance(images, memoryview):
         images = checks.array(images, name)
     each = images if isinstance(images, Sequence) or images.ndim else ()
     batch = [to_numpy(checks.array(z, name)) for z in each]

@@ -84,7 +84,8 @@ class Trades(Objective):
                 probabilities = logits_of(model, x).softmax(1)
             # Autocast keeps the weights it cast, in torch 2.4 also those without a gradient.
             torch.clear_autocast_cache()
-            start = x + 1e-3 * torch.randn(x.shape, generator=generator, device=x.device)
+            drawn = {"generator": generator, "device": x.device, "dtype": x.dtype}
+            start = x + 1e-3 * torch.randn(x.shape, **drawn)
             how = (epsilon, attack.step, attack.steps, attack.norm)
             ascent = partial(attacks.ascend, model, x, probabilities, start.clamp(0, 1), *how)
             return or_nan(ascent, x)

@@ -152,4 +152,4 @@ def pixel_graph(config: "Config", size: tuple[int, int], device: torch.device) -
 
 def weight_of(config: "Config", device: torch.device) -> Tensor:
     """A penalty's weight, eta squared: a tensor, so that one compiled step serves every eta."""
-    return torch.tensor(config.eta**2, device=device)
+    return torch.tensor(config.eta**2, dtype=torch.float32, device=device)

@@ -23,7 +23,8 @@ class GaussianNoise(Objective):
     def images(
         self, model: nn.Module, x: Tensor, y: Tensor, generator: torch.Generator, epsilon: float
     ) -> Tensor:
-        return x + self.config.eta * torch.randn(x.shape, generator=generator, device=x.device)
+        drawn = {"generator": generator, "device": x.device, "dtype": x.dtype}
+        return x + self.config.eta * torch.randn(x.shape, **drawn)
 
 
 @register

@@ -110,7 +110,8 @@ class Jacobian(Objective):
         def projected(outputs: Tensor, _: Tensor) -> Tensor:
             nonlocal direction  # the same when a finite difference asks again
             if direction is None:
-                normal = torch.randn(outputs.shape, generator=generator, device=x.device)
+                how = {"generator": generator, "device": x.device, "dtype": x.dtype}
+                normal = torch.randn(outputs.shape, **how)
                 direction = F.normalize(normal, dim=1)
             return (outputs * direction).sum(1)
 
