@@ -229,7 +229,7 @@ def test_an_attack_in_units(unit, clipped, model, digits):
     """On images in those units, with a model that takes them; clipped to what pixels can be."""
     size = torch.tensor(UNITS[unit])[:, None, None]
     x, y = drawn(digits, 30)
-    z, epsilon, alpha = x / size, 25 / 255, 25 / 255 / 4
+    z, epsilon, alpha = x / size, 8 / 255, 2 / 255
     at = z.clone()
     for _ in range(20):
         at.requires_grad_(True)
@@ -239,12 +239,13 @@ def test_an_attack_in_units(unit, clipped, model, digits):
         at = z + (at - z).clamp(-epsilon, epsilon)
         at = torch.minimum(at.clamp_min(0), 1 / size) if clipped else at
     study = Units(
-        networks=NETWORKS["quick"], images={"I-FGSM-20": 30}, epsilons={"I-FGSM-20": (25,)}
+        networks=NETWORKS["quick"], images={"I-FGSM-20": 30}, epsilons={"I-FGSM-20": (2, 8)}
     )
     questions = {case: study.question(case) for case in study.cases()}
-    found = questions[Case("I-FGSM-20", unit, clipped, 25)](model, digits)
+    found = questions[Case("I-FGSM-20", unit, clipped, 8)](model, digits)
     assert found == judged(model, at * size, y) and 0 < found["wrong"] <= 30
-    assert len({name_of(case) for case in questions}) == len(questions) == 8
+    assert len({name_of(case) for case in questions}) == len(questions) == 12
+    assert Case("I-FGSM-20", unit, False, 2) not in questions, "at the paper's epsilons alone"
 
 
 def test_attacks_in_pixels_are_those_of_table_1(model, digits):

@@ -114,11 +114,14 @@ class Units(Selected):
     epsilons: dict[str, Sequence[float]]
 
     def cases(self) -> Iterator[Case]:
+        """Clipped at every epsilon, unclipped at those that the paper states."""
+        told = {attack: {e for a, e in TOLD.values() if a == attack} for attack in STEPS}
         for clipped in (True, False):
             for unit in UNITS:
                 for attack, epsilons in self.epsilons.items():
                     for epsilon in epsilons:
-                        yield Case(attack, unit, clipped, epsilon)
+                        if clipped or epsilon in told[attack]:
+                            yield Case(attack, unit, clipped, epsilon)
 
     def run(self, store: Store) -> dict[str, Any]:
         """``rows``, one for each network, with the ``measurements`` of :class:`UnitErrors` by
