@@ -1,5 +1,6 @@
 """What the chapters show of stored reports: numbers made from the counts, drawn and written."""
 
+import base64
 import re
 from pathlib import Path
 
@@ -10,9 +11,19 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+from scipy import stats
 
 from wdtr_lite import study
-from wdtr_lite.book import adversarial, claims, natural_variation, reports, results, widgets
+from wdtr_lite.book import (
+    adversarial,
+    claims,
+    natural_variation,
+    reports,
+    results,
+    trial,
+    units,
+    widgets,
+)
 from wdtr_lite.book.reports import MAIN
 from wdtr_lite.study.questions import AXES, PADDINGS
 
@@ -31,8 +42,19 @@ def table1():
 
 
 @pytest.fixture(scope="module")
-def trial():
+def stress():
     return study.stored("stress", "cpu")
+
+
+@pytest.fixture(scope="module")
+def full():
+    """Table 1 of the paper's own networks."""
+    return study.stored("table1", "full")
+
+
+@pytest.fixture(scope="module")
+def in_units():
+    return study.stored("units", "full")
 
 
 @pytest.fixture(scope="module")
@@ -95,18 +117,62 @@ def test_table_1_is_made_from_the_counts(table1):
     for row in table1["result"]["rows"]:
         assert row["n"]["natural"] == 5000
         assert row["n"]["FGSM 8"] == table1["config"]["attacked"]
-    ours = cells(adversarial.comparison_table(None, table1))[2::3]
-    for line, condition in zip(ours, study.table1.CONDITIONS, strict=True):
-        for text, method in zip(line[2:], MAIN, strict=True):
+    lines = cells(adversarial.error_table(table1["result"]["rows"]))
+    for line, condition in zip(lines, study.table1.CONDITIONS, strict=True):
+        for text, method in zip(line[1:], MAIN, strict=True):
             found = reports.select(table1["result"]["rows"], method=method)
             rates = [row["wrong"][condition] / row["n"][condition] for row in found]
             assert text == f"{100 * np.mean(rates):.1f} ± {100 * np.std(rates, ddof=1):.1f}"
 
 
-def test_what_was_not_run_is_not_printed(table1):
-    lines = cells(adversarial.comparison_table(None, table1))
+def test_table_1_of_the_papers_own_networks(full):
+    """Image by image, and how far they were trained."""
+    lines = cells(adversarial.comparison_table(full))
     assert lines[0] == ["natural", "the paper", "16.29", "15.61", "15.35"]
-    assert lines[1] == ["", "`full`", *["not run"] * 3]
+    for line, condition in zip(lines[1::2], study.table1.CONDITIONS, strict=True):
+        for text, method in zip(line[2:], MAIN, strict=True):
+            (row,) = [row for row in full["result"]["rows"] if row["method"] == method][:1]
+            found = outcomes(row["outcomes"][condition], row["n"][condition])
+            assert found.sum() == row["wrong"][condition] and len(found) == 5000
+            error = found.std() / len(found) ** 0.5
+            assert text == f"{100 * found.mean():.1f} ± {100 * error:.1f}"
+    told = cells(adversarial.trained_table(full))
+    assert told[1] == ["epochs", *(f"{epochs} of 200" for epochs in EPOCHS)]
+    for method, epochs in zip(MAIN, EPOCHS, strict=True):
+        history = full["history"][method]
+        assert [epoch["epoch"] for epoch in history] == list(range(1, epochs + 1))
+
+
+EPOCHS = (159, 159, 159)
+
+
+def outcomes(packed, n):
+    """Bit by bit, by hand."""
+    text = "".join(f"{byte:08b}" for byte in base64.b64decode(packed))
+    return np.array([bit == "1" for bit in text[:n]])
+
+
+def test_pairs_of_networks_image_by_image(full):
+    first, second = (
+        next(row for row in full["result"]["rows"] if row["method"] == method)
+        for method in ("euclidean", "wasserstein")
+    )
+    for line, condition in zip(
+        cells(adversarial.pairs_table(full)), study.table1.CONDITIONS, strict=True
+    ):
+        e, w = (outcomes(row["outcomes"][condition], 5000) for row in (first, second))
+        gaps = w.astype(float) - e
+        mean, error = 100 * gaps.mean(), 100 * gaps.std() / 5000**0.5
+        assert line[1:5] == [
+            "5000", f"{100 * e.mean():.1f}", f"{100 * w.mean():.1f}", f"{mean:+.1f} ± {error:.1f}"
+        ]  # fmt: skip
+        only = int((gaps < 0).sum()), int((gaps > 0).sum())
+        assert line[5] == f"{only[0]} / {only[1]}"
+        p = min(1.0, 2 * stats.binom.cdf(min(only), sum(only), 0.5))
+        assert float(line[6]) == pytest.approx(p, rel=0.05)
+
+
+def test_what_was_not_run_is_not_printed(table1):
     sources = adversarial.sources(full=None, cpu=table1)
     assert "experiment table1 --profile full\n\ncpu: cifar10 (holdout)" in sources
 
@@ -132,38 +198,38 @@ def test_shares_of_the_draws(table1):
     assert text.endswith("η = 0.25: 25 %\n  η = 0.5: 0 %\n  η = 1: 75 %\n  η = 2: 0 %")
 
 
-def test_the_harder_trial_counts_each_part_of_an_attack(trial):
-    counts = adversarial.misread(trial)
-    for method, measured in reports.measurements(trial).items():
+def test_the_harder_trial_counts_each_part_of_an_attack(stress):
+    counts = trial.misread(stress)
+    for method, measured in reports.measurements(stress).items():
         autoattack = measured["autoattack"]
         assert counts[method]["autoattack apgd-t"] == (autoattack["wrong"]["apgd-t"], 250)
         assert counts[method]["FGSM 8"] == (measured["FGSM 8"]["wrong"], 500)
         assert counts[method]["square square"] <= counts[method]["autoattack apgd-t"]
-    assert cells(adversarial.trial_table(trial))[8][:3] == ["AutoAttack", "250", "100.0 ± 0.0"]
-    assert cells(adversarial.autoattack_table(trial))[1][-1] == "200"
-    assert cells(adversarial.signs_table(trial))[4][1:] == ["500 / 500", "498 / 500", "498 / 500"]
+    assert cells(trial.trial_table(stress))[8][:3] == ["AutoAttack", "250", "100.0 ± 0.0"]
+    assert cells(trial.autoattack_table(stress))[1][-1] == "200"
+    assert cells(trial.signs_table(stress))[4][1:] == ["500 / 500", "498 / 500", "498 / 500"]
 
 
-def test_errors_are_drawn_against_epsilon(trial):
-    adversarial.draw_epsilons(trial)
+def test_errors_are_drawn_against_epsilon(stress):
+    trial.draw_epsilons(stress)
     lines = {line.get_label(): line.get_data() for line in plt.gca().lines}
     x, y = lines["Wasserstein penalty, PGD-20"]
-    assert list(x) == [0, *trial["config"]["epsilons"]]
+    assert list(x) == [0, *stress["config"]["epsilons"]]
     assert y[list(x).index(8)] == 100 * 402 / 500
 
 
-def test_the_surface_is_of_an_image_that_all_networks_read_rightly(trial):
-    adversarial.draw_surfaces(trial)
+def test_the_surface_is_of_an_image_that_all_networks_read_rightly(stress):
+    trial.draw_surfaces(stress)
     titles = [axes.get_title() for axes in plt.gcf().axes]
     assert titles[:3] == [reports.label(method) for method in MAIN]
 
 
-def test_an_attack_of_the_readers_choice(trial, monkeypatch):
+def test_an_attack_of_the_readers_choice(stress, monkeypatch):
     asked = {}
     monkeypatch.setattr(
         widgets, "explore", lambda *given, **named: asked.update(named, given=given)
     )
-    adversarial.attack_it_yourself(trial, question="At which ε?")
+    trial.attack_it_yourself(stress, question="At which ε?")
     draw, choices = asked["given"]
     assert list(choices["method"]) == [reports.label(method) for method in MAIN]
     text = asked["describe"]("plain", 2)
@@ -180,8 +246,8 @@ def test_an_attack_of_the_readers_choice(trial, monkeypatch):
 def test_table_2_is_made_from_the_counts(table2):
     rows = table2["result"]["rows"]
     assert {one["n"] for row in rows for one in row["measurements"].values()} == {1000}
-    lines = cells(natural_variation.comparison_table(None, table2, "consecutive"))
-    ours = [line for line in lines if line[1] == "`cpu`"]
+    lines = cells(natural_variation.comparison_table(table2, "consecutive"))
+    ours = [line for line in lines if line[1] == "ours"]
     cases = [f"{axis} {padding}" for axis in AXES for padding in PADDINGS]
     for line, case in zip(ours, cases, strict=True):
         for text, method in zip(line[3:], MAIN, strict=True):
@@ -260,5 +326,7 @@ def test_every_result_is_listed_once():
         cells(results.experiments_table(found))
     )
     assert results.weights().splitlines() == [
-        f"table1_cpu_{method}.pt" for method in ("euclidean", "none", "wasserstein")
+        f"{scale}_{method}.pt"
+        for scale in ("table1_cpu", "table1")
+        for method in ("euclidean", "none", "wasserstein")
     ]

@@ -9,7 +9,6 @@ from IPython.display import Markdown
 
 from wdtr_lite import study
 from wdtr_lite.book import plots, tables
-from wdtr_lite.book.adversarial import misread
 from wdtr_lite.book.reports import (
     MAIN,
     errors,
@@ -19,6 +18,7 @@ from wdtr_lite.book.reports import (
     select,
     setting_of,
 )
+from wdtr_lite.book.trial import misread
 from wdtr_lite.study.statistics import across_seeds
 from wdtr_lite.study.table1 import PAPER
 

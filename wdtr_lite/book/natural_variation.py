@@ -11,7 +11,19 @@ from torch import Tensor
 
 from wdtr_lite import evaluation
 from wdtr_lite.book import plots, tables
-from wdtr_lite.book.reports import CLASSES, MAIN, flips, label, path_lengths, photo, select, short
+from wdtr_lite.book.reports import (
+    CLASSES,
+    MAIN,
+    flips,
+    flips_by_image,
+    label,
+    measured,
+    measurements,
+    path_lengths,
+    photo,
+    select,
+    short,
+)
 from wdtr_lite.study.questions import AXES, PADDINGS
 from wdtr_lite.study.table2 import PAPER
 
@@ -20,6 +32,7 @@ __all__ = [
     "COUNTS",
     "PATHS",
     "changed_table",
+    "compared",
     "comparison_table",
     "describe_norms",
     "digits_table",
@@ -134,20 +147,31 @@ def digits_table(rows: Sequence[Mapping]) -> Markdown:
     return tables.table(["digits, flips", *map(short, MAIN)], lines)
 
 
-def comparison_table(full: Mapping | None, cpu: Mapping | None, count: str) -> Markdown:
-    """The paper's label flips and ours, at either scale, by one of the :data:`COUNTS`."""
-    lines = []
+def comparison_table(report: Mapping, count: str) -> Markdown:
+    """The paper's label flips and ours, by one of the :data:`COUNTS`: of several seeds mean and
+    standard deviation, of one the standard error over the images, and that of the difference of the
+    two penalties.
+    """
+    rows, lines = measured(report["result"]["rows"]), []
+    several = len(select(rows, method="none")) > 1
     for axis in AXES:
         paper = (f"{PAPER[axis][method]:.2f}" for method in MAIN)
-        lines.append([axis, "the paper", "not said", *paper])
-        for scale, report in (("`full`", full), ("`cpu`", cpu)):
-            if report is None:
-                lines.append(["", scale, "–", None, None, None])
-                continue
-            for padding in PADDINGS:
-                found = _flips(report["result"]["rows"], f"{axis} {padding}", count)
-                lines.append(["", scale, padding, *found])
-    return tables.table(["flips", "", "padding", *map(short, MAIN)], lines)
+        lines.append([axis, "the paper", "not said", *paper, *([] if several else [""])])
+        for padding in PADDINGS:
+            case = f"{axis} {padding}"
+            found = _flips(rows, case, count) if several else _by_image(report, case, count)
+            lines.append(["", "ours", padding, *found])
+    header = ["flips", "", "padding", *map(short, MAIN)]
+    return tables.table([*header, *([] if several else ["Wasserstein − Euclidean"])], lines)
+
+
+def _by_image(report: Mapping, case: str, count: str) -> list[str]:
+    """Of the first networks, and of the difference of the two penalties, image by image."""
+    networks = measurements(report)
+    found = {method: flips_by_image(networks[method][case], count) for method in MAIN}
+    difference = found["wasserstein"].astype(float) - found["euclidean"]
+    told = [tables.mean_error(found[method], 2) for method in MAIN]
+    return [*told, tables.mean_error(difference, 2, sign="+")]
 
 
 def _flips(
@@ -187,10 +211,18 @@ def _both(
 # ---------------------------------------------------------------- at equal error
 
 
+def compared(rows: Sequence[Mapping]) -> list[str]:
+    """Those of :data:`COMPARED` that there are rows of."""
+    return [method for method in COMPARED if select(rows, method=method)]
+
+
 def equal_error_table(rows: Sequence[Mapping]) -> Markdown:
     """Natural error and label flips, beside those of a plain network of the same error."""
     lines = [
-        ["natural error (%)", *(tables.mean_sd(_errors(rows, m, "natural")) for m in COMPARED)]
+        [
+            "natural error (%)",
+            *(tables.mean_sd(_errors(rows, m, "natural")) for m in compared(rows)),
+        ]
     ]
     lines += [
         [f"{axis}, edge, {name}", *_flips(rows, f"{axis} edge", count, COMPARED)]
@@ -209,7 +241,8 @@ def _errors(rows: Sequence[Mapping], method: str, case: str) -> np.ndarray:
 def draw_changes(rows: Sequence[Mapping]) -> None:
     """Draw the flips against the reach, and the share of changed labels against the shift."""
     _, panels = plt.subplots(1, 3, figsize=(6.8, 2.9))
-    for method, (color, line) in _LINES.items():
+    for method in compared(rows):
+        color, line = _LINES[method]
         upto = _upto(rows, method, "horizontal", "consecutive")
         panels[0].plot(_REACHES, upto, line, color=color, label=short(method))
         for axes, axis in zip(panels[1:], AXES, strict=True):
@@ -223,12 +256,12 @@ def draw_changes(rows: Sequence[Mapping]) -> None:
 def changed_table(rows: Sequence[Mapping]) -> Markdown:
     """The share of changed labels at some shifts."""
     lines = [
-        [f"{axis}, k = {k}", *(_changed(rows, method, axis)[k - 1] for method in COMPARED)]
+        [f"{axis}, k = {k}", *(_changed(rows, method, axis)[k - 1] for method in compared(rows))]
         for axis in AXES
         for k in (1, 2, 4, 8, 16)
     ]
-    header = ["changed labels (%) at k pixels", *map(short, COMPARED)]
-    return tables.table(header, lines, ["", *[".1f"] * len(COMPARED)])
+    header = ["changed labels (%) at k pixels", *map(short, compared(rows))]
+    return tables.table(header, lines, ["", *[".1f"] * len(compared(rows))])
 
 
 def _upto(rows: Sequence[Mapping], method: str, axis: str, count: str) -> list[float]:
@@ -247,13 +280,13 @@ def _changed(rows: Sequence[Mapping], method: str, axis: str) -> np.ndarray:
 def variations_table(rows: Sequence[Mapping]) -> Markdown:
     """The errors on varied images, and how far they are above those on images as they are."""
     lines = [
-        [case, *(tables.mean_sd(_errors(rows, m, case)) for m in COMPARED)]
+        [case, *(tables.mean_sd(_errors(rows, m, case)) for m in compared(rows))]
         for case in ("natural", *_VARIATIONS)
     ]
     for case in _VARIATIONS:
-        above = [_errors(rows, m, case) - _errors(rows, m, "natural") for m in COMPARED]
+        above = [_errors(rows, m, case) - _errors(rows, m, "natural") for m in compared(rows)]
         lines.append([f"{case}, above natural", *map(tables.mean_sd, above)])
-    return tables.table(["error (%)", *map(short, COMPARED)], lines)
+    return tables.table(["error (%)", *map(short, compared(rows))], lines)
 
 
 def draw_norms(rows: Sequence[Mapping]) -> None:
@@ -261,13 +294,13 @@ def draw_norms(rows: Sequence[Mapping]) -> None:
     _, panels = plt.subplots(1, 2, figsize=(6.8, 3.0), sharey=True)
     for axes, metric in zip(panels, ("euclidean", "wasserstein"), strict=True):
         boxes = axes.boxplot(
-            [_norms(rows, method, metric) for method in COMPARED],
+            [_norms(rows, method, metric) for method in compared(rows)],
             whis=(5, 95),
             showfliers=False,
             patch_artist=True,
-            tick_labels=[short(method).replace(", ", ",\n") for method in COMPARED],
+            tick_labels=[short(method).replace(", ", ",\n") for method in compared(rows)],
         )
-        for patch, method in zip(boxes["boxes"], COMPARED, strict=True):
+        for patch, method in zip(boxes["boxes"], compared(rows), strict=True):
             patch.set(facecolor=_LINES[method][0], alpha=0.5)
         axes.set(yscale="log", title=f"{metric.capitalize()} metric")
         axes.tick_params(axis="x", labelsize=7)
@@ -277,7 +310,7 @@ def draw_norms(rows: Sequence[Mapping]) -> None:
 def describe_norms(rows: Sequence[Mapping]) -> str:
     """The medians of these norms, and their ratio."""
     lines = []
-    for m in COMPARED:
+    for m in compared(rows):
         e, w = (np.median(_norms(rows, m, metric)) for metric in ("euclidean", "wasserstein"))
         medians = f"Euclidean {e:5.2f}, Wasserstein {w:5.2f}, ratio {w / e:.2f}"
         lines.append(f"{short(m):20s} medians: {medians}")
@@ -292,13 +325,15 @@ def _norms(rows: Sequence[Mapping], method: str, metric: str) -> np.ndarray:
 
 def paths_table(rows: Sequence[Mapping]) -> Markdown:
     """Lengths of the answer's path within and between classes, and their ratio."""
-    lines, ratios = [], []
+    lines, ratios, methods = [], [], compared(rows)
     for path, name in PATHS.items():
-        within = [path_lengths(rows, method, f"within {path}").mean(1) for method in COMPARED]
-        between = [path_lengths(rows, method, f"between {path}").mean(1) for method in COMPARED]
+        within = [path_lengths(rows, method, f"within {path}").mean(1) for method in methods]
+        between = [
+            path_lengths(rows, method, f"between {path}").mean(1) for method in compared(rows)
+        ]
         ratio = [b / w for b, w in zip(between, within, strict=True)]
         for title, lengths in (("within class", within), ("between classes", between)):
             lines.append([f"{name}, {title}", *(tables.mean_sd(one, 2) for one in lengths)])
         ratios.append([f"{name}, between / within", *(tables.mean_sd(one, 2) for one in ratio)])
-    header = ["length of the answer's path", *map(short, COMPARED)]
+    header = ["length of the answer's path", *map(short, methods)]
     return tables.table(header, [*lines, *ratios])

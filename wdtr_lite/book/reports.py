@@ -5,19 +5,23 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 
 from wdtr_lite import data, training
+from wdtr_lite.study.outcomes import unpack
 
 __all__ = [
     "CLASSES",
     "MAIN",
     "errors",
     "flips",
+    "flips_by_image",
     "label",
+    "measured",
     "measurements",
     "path_lengths",
     "photo",
     "rate",
     "select",
     "setting_of",
+    "share",
     "short",
 ]
 
@@ -56,14 +60,28 @@ def rate(row: Mapping, condition: str) -> float:
     return 100 * row["wrong"][condition] / row["n"][condition]
 
 
+def share(wrong: int, n: int) -> tuple[float, float]:
+    """Of n images, in percent, with its standard error."""
+    p = wrong / n
+    return 100 * p, 100 * (p * (1 - p) / n) ** 0.5
+
+
 def errors(rows: Iterable[Mapping], condition: str, **labels: object) -> np.ndarray:
     """The errors of the networks with these labels that were trained to the end, in percent."""
     return np.array([rate(row, condition) for row in select(rows, **labels) if "wrong" in row])
 
 
 def measurements(report: Mapping) -> dict[str, Mapping]:
-    """What was measured of each method, where a report has one network of each."""
-    return {row["method"]: row["measurements"] for row in report["result"]["rows"]}
+    """What was measured of each method, of its first network."""
+    found: dict[str, Mapping] = {}
+    for row in measured(report["result"]["rows"]):
+        found.setdefault(row["method"], row["measurements"])
+    return found
+
+
+def measured(rows: Iterable[Mapping]) -> list[Mapping]:
+    """The rows of networks that are there."""
+    return [row for row in rows if "measurements" in row or "wrong" in row]
 
 
 def flips(
@@ -82,8 +100,21 @@ def flips(
     reach : int, optional
         Shifts up to this many pixels; all of them by default.
     """
-    found = [row["measurements"][case] for row in select(rows, method=method)]
+    found = [row["measurements"][case] for row in measured(select(rows, method=method))]
     return np.array([one[count][reach - 1 if reach else -1] / one["n"] for one in found])
+
+
+def flips_by_image(found: Mapping, count: str, reach: int | None = None) -> np.ndarray:
+    """The label flips of each image, counted as in :func:`flips`, from what
+    :class:`~wdtr_lite.study.questions.Flips` told of a network.
+    """
+    middle = len(found[count])
+    labels = unpack(found["labels"], (2 * middle + 1, found["n"]))
+    reach = reach or middle
+    labels = labels[middle - reach : middle + reach + 1]
+    if count == "consecutive":
+        return (labels[1:] != labels[:-1]).sum(0)
+    return (labels != labels[reach]).sum(0)
 
 
 def path_lengths(rows: Iterable[Mapping], method: str, case: str) -> np.ndarray:

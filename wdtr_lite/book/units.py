@@ -8,6 +8,7 @@ from typing import Any
 import matplotlib.pyplot as plt
 import numpy as np
 from IPython.display import Markdown
+from matplotlib.axes import Axes
 
 from wdtr_lite.book import plots, tables
 from wdtr_lite.book.reports import MAIN, label, measurements
@@ -52,7 +53,7 @@ def draw_errors(report: Mapping) -> None:
     panels[1].legend(fontsize=9, loc="lower right")
 
 
-def _draw_told(axes: plt.Axes, attack: str, method: str, found: units.Curve) -> None:
+def _draw_told(axes: Axes, attack: str, method: str, found: units.Curve) -> None:
     color, marker = plots.color_of(method), plots.MARKERS[method]
     for row, (told, epsilon) in units.TOLD.items():
         if told != attack:
@@ -75,7 +76,7 @@ def draw_reached(report: Mapping) -> None:
     for unit, size in units.UNITS.items():
         mean = sum(size) / 3
         axes.axvline(mean, color="#9A9A9A", lw=1, zorder=0)
-        axes.text(mean, len(names) - 0.35, unit, rotation=45, fontsize=8, ha="left")
+        axes.text(mean, -0.65, unit, rotation=45, fontsize=8, ha="left")
     for place, (row, (attack, epsilon)) in enumerate(units.TOLD.items()):
         for k, method in enumerate(MAIN):
             ours = units.reached(units.curve(networks[method], attack), PAPER[row][method])
@@ -90,6 +91,7 @@ def draw_reached(report: Mapping) -> None:
         axes.plot([], [], ls="none", label=label(method), **style)
     axes.set(xlabel="our ε / stated ε", xlim=(0, 1.1), ylim=(-0.6, len(names) - 0.4))
     axes.set_yticks(range(len(names)), [f"{name}/255" for name in names])
+    axes.invert_yaxis()
     axes.legend(fontsize=9, loc="lower right")
 
 
@@ -164,7 +166,7 @@ def differences_table(pairs: Mapping[str, Sequence[Mapping]]) -> Markdown:
     for name, (wasserstein, euclidean) in pairs.items():
         found = pair(wasserstein, euclidean)
         errors = [100 * each["wrong"] / each["n"] for each in (euclidean, wasserstein)]
-        difference = 100 * found["difference"], 100 * found["standard_error"]
+        difference = f"{100 * found['difference']:+.1f} ± {100 * found['standard_error']:.1f}"
         counts = f"{found['only_second']} / {found['only_first']}"
         rows.append([name, found["n"], *errors, difference, counts, found["p_value"]])
     header = [
@@ -176,4 +178,4 @@ def differences_table(pairs: Mapping[str, Sequence[Mapping]]) -> Markdown:
         "only E / only W wrong",
         "p",
     ]
-    return tables.table(header, rows, ["", "", ".1f", ".1f", "+.1f", "", ".2g"])
+    return tables.table(header, rows, ["", "", ".1f", ".1f", "", "", ".2g"])

@@ -1,0 +1,235 @@
+"""What chapter 11 opens with: the paper's claims, each with a verdict and two numbers."""
+
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+
+from IPython.display import Markdown
+
+from wdtr_lite import study
+from wdtr_lite.book import tables
+from wdtr_lite.book.reports import MAIN, flips_by_image, measured, measurements, rate, select
+from wdtr_lite.book.trial import misread
+from wdtr_lite.book.units import pair
+from wdtr_lite.study.table1 import PAPER
+from wdtr_lite.study.table2 import PAPER as PAPER2
+
+__all__ = ["YES", "Claim", "claims", "scorecard"]
+
+YES, PARTLY, NO, OPEN = "✔", "~", "✘", "?"
+
+
+class Claim(NamedTuple):
+    """What the paper says, in its words or shorter; whether it repeats; a number of the paper's,
+    one of ours; and the page.
+    """
+
+    says: str
+    verdict: str
+    paper: str
+    ours: str
+    page: str
+
+
+def scorecard(equations: str) -> Markdown:
+    """The claims as a table.
+
+    Parameters
+    ----------
+    equations : str
+        The page of the statements that were checked.
+    """
+    rows = [[*claim[:4], f"{{doc}}`{claim.page}`"] for claim in claims(equations)]
+    return tables.table(["the paper says", "", "the paper", "here", "where"], rows)
+
+
+def claims(equations: str) -> list[Claim]:
+    """Each with the verdict that its numbers give."""
+    return [_formulas(equations), *_pictures(), _cost(), *_errors(), _flips(), _paths()]
+
+
+def _mark(holds: bool, otherwise: str = NO) -> str:
+    return YES if holds else otherwise
+
+
+def _formulas(equations: str) -> Claim:
+    lines = [line for line in equations.splitlines() if line.startswith("| ") and "test_" in line]
+    fail = sum(line.split("|")[2].strip().startswith("**no**") for line in lines)
+    return Claim(
+        "The formulas: metric tensor, calculus, Theorem 1, Algorithm 1",
+        _mark(fail == 0, PARTLY),
+        "–",
+        f"{len(lines) - fail} of {len(lines)} statements hold as printed",
+        "equations",
+    )
+
+
+def _pictures() -> list[Claim]:
+    keeping = study.stored("label_keeping")["result"]["rows"]
+    near, far = (
+        [_kept(keeping, metric, fraction) for metric in ("euclidean", "wasserstein")]
+        for fraction in (0.3, 0.7)
+    )
+    digits = select(study.stored("robust_digits")["result"]["rows"], chosen_for="attack")
+    noises = ("gaussian_noise", "wasserstein_noise")
+    gauss, wasserstein = (_mean(digits, method, "pgd 0.1") for method in noises)
+    return [
+        Claim(
+            'Near a digit, W2 gives "a more coherent neighborhood" than L2 (Figure 1)',
+            _mark(near[1] > near[0] and far[1] > far[0], PARTLY if near[1] > near[0] else NO),
+            "pictures",
+            f"label kept at 0.3 medians: {near[1]:.0f} % (W2), {near[0]:.0f} % (L2); "
+            f"at 0.7: {far[1]:.0f} %, {far[0]:.0f} %",
+            "interpolation",
+        ),
+        Claim(
+            "Wasserstein noise reflects natural variability",
+            _mark(wasserstein < gauss),
+            "–",
+            f"trained with it, PGD 0.1 on MNIST: {wasserstein:.0f} % wrong "
+            f"(Gaussian noise {gauss:.0f} %)",
+            "wasserstein_noise",
+        ),
+    ]
+
+
+def _kept(rows: list[Mapping], metric: str, fraction: float) -> float:
+    (row,) = select(rows, classifier="forest", metric=metric, fraction=fraction)
+    return 100 * row["mean"]
+
+
+def _mean(rows: list[Mapping], method: str, condition: str) -> float:
+    found = [rate(row, condition) for row in measured(select(rows, method=method))]
+    return sum(found) / len(found)
+
+
+def _cost() -> Claim:
+    told = study.stored("benchmark_training")["step_costs"]
+    ratio = {row["step"]: row["ratio"] for row in told}
+    penalty, pgd = ratio["W r=8"], ratio["pgd-7"]
+    return Claim(
+        '"Negligible cost in comparison to training with adversarial data augmentation"',
+        _mark(penalty < 1 + 0.1 * (pgd - 1), PARTLY if penalty < pgd else NO),
+        "–",
+        f"a step is {penalty:.1f} plain ones; of PGD-7 training {pgd:.1f}",
+        "fast_penalty",
+    )
+
+
+def _errors() -> list[Claim]:
+    """Of the paper's own networks, one of each method."""
+    rows = measured(study.stored("table1")["result"]["rows"])
+    networks = {method: select(rows, method=method)[0] for method in MAIN}
+
+    def three(condition: str) -> str:
+        return _strokes(f"{rate(networks[m], condition):.1f}" for m in MAIN)
+
+    def paper(condition: str) -> str:
+        return _strokes(f"{PAPER[condition][m]:.1f}" for m in MAIN)
+
+    def difference(first: str, second: str, condition: str) -> tuple[float, float]:
+        found = pair(*(_told(networks[m], condition) for m in (first, second)))
+        return 100 * found["difference"], 100 * found["standard_error"]
+
+    attack = "I-FGSM-20 8"
+    gains = [difference(m, "none", attack) for m in MAIN[1:]]
+    ahead, error = difference("wasserstein", "euclidean", attack)
+    costs = [difference(m, "none", "natural") for m in MAIN[1:]]
+    training = [100 * networks[m]["training"]["error"] for m in MAIN]
+    return [
+        Claim(
+            "Both penalties make a network more robust (Table 1, I-FGSM-20, 8/255)",
+            _mark(all(gain < -2 * e for gain, e in gains)),
+            paper(attack),
+            f"{three(attack)}; in direction, not in size",
+            "adversarial",
+        ),
+        _masked(),
+        Claim(
+            "The Wasserstein penalty more so (the same)",
+            _mark(ahead < -2 * error, NO if ahead > 2 * error else OPEN),
+            f"{PAPER[attack]['wasserstein'] - PAPER[attack]['euclidean']:+.1f} points",
+            f"{ahead:+.1f} ± {error:.1f} points, one pair of networks",
+            "adversarial",
+        ),
+        Claim(
+            "The natural error falls",
+            _mark(all(cost < -2 * e for cost, e in costs)),
+            paper("natural"),
+            three("natural"),
+            "adversarial",
+        ),
+        Claim(
+            '"The training error converges to zero in all cases"',
+            _mark(max(training) < 0.1),
+            "0",
+            f"{_strokes(f'{each:.1f}' for each in training)}, "
+            f"after {networks['none']['training']['epoch']} epochs",
+            "adversarial",
+        ),
+    ]
+
+
+def _told(row: Mapping, condition: str) -> dict:
+    return {part: row[part][condition] for part in ("wrong", "n", "outcomes")}
+
+
+def _masked() -> Claim:
+    report = study.found("stress") or study.stored("stress", "cpu")
+    counts = misread(report)
+    weaker, harder = (
+        [100 * counts[m][name][0] / counts[m][name][1] for m in MAIN]
+        for name in ("autoattack apgd-ce", "autoattack square")
+    )
+    return Claim(
+        "(Not claimed, but needed.) The robustness is no masked gradient",
+        _mark(max(h - w for h, w in zip(harder[1:], weaker[1:], strict=True)) < 10),
+        "–",
+        f"AutoAttack: {_strokes(f'{each:.1f}' for each in harder)} % wrong, "
+        f"APGD alone: {_strokes(f'{each:.1f}' for each in weaker)}",
+        "adversarial",
+    )
+
+
+def _flips() -> Claim:
+    networks = measurements(study.stored("table2"))
+    means, gaps = [], []
+    for axis in ("horizontal", "vertical"):
+        found = [flips_by_image(networks[m][f"{axis} edge"], "consecutive") for m in MAIN]
+        means.append([each.mean() for each in found])
+        gap = found[2].astype(float) - found[1]
+        gaps.append(gap.mean() + 2 * gap.std(ddof=1) / len(gap) ** 0.5)
+    ordered = all(plain > euclidean > wasserstein for plain, euclidean, wasserstein in means)
+    told = PAPER2["horizontal"]
+    return Claim(
+        "Fewer label flips under translation, fewest with the Wasserstein penalty (Table 2)",
+        _mark(ordered and max(gaps) < 0, PARTLY),
+        _strokes(f"{told[m]:.1f}" for m in MAIN),
+        f"{_strokes(f'{mean:.1f}' for mean in means[0])} (horizontally, border repeated)",
+        "natural_variation",
+    )
+
+
+def _paths() -> Claim:
+    networks = measurements(study.found("variation") or study.stored("variation", "cpu"))
+    lengths = {
+        m: [
+            sum(networks[m]["paths"][f"{classes} wasserstein"])
+            / len(networks[m]["paths"][f"{classes} wasserstein"])
+            for classes in ("within", "between")
+        ]
+        for m in MAIN
+    }
+    plain, ours = lengths["none"], lengths["wasserstein"]
+    within, between = (o / p for o, p in zip(ours, plain, strict=True))
+    return Claim(
+        '"Low variability within classes but flexible across classes"',
+        _mark(within < 0.9 and between > within * 1.1, PARTLY if within < 0.9 else NO),
+        "–",
+        f"change of the answer on the way to another image, of the plain network's: "
+        f"{within:.2f} within, {between:.2f} between classes",
+        "natural_variation",
+    )
+
+
+def _strokes(texts: Iterable[str]) -> str:
+    return " / ".join(texts)

@@ -1,0 +1,213 @@
+"""What chapter 9 reports of the harder trial of Table 1's networks."""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+from IPython.display import Markdown
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from wdtr_lite.book import plots, tables, widgets
+from wdtr_lite.book.reports import CLASSES, MAIN, label, measurements, photo, share
+
+__all__ = [
+    "attack_it_yourself",
+    "autoattack_table",
+    "draw_epsilons",
+    "draw_surfaces",
+    "misread",
+    "signs_table",
+    "trial_table",
+]
+
+_TRIALS = {
+    "natural": "as they are",
+    "transfer": "from another plain network",
+    "transfer euclidean": "from the Euclidean network",
+    "transfer wasserstein": "from the Wasserstein network",
+    "FGSM 8": "FGSM",
+    "square square": "Square",
+    "PGD-20 8": "PGD-20",
+    "PGD-50 linf": "PGD-50, 10 starts",
+    "autoattack square": "AutoAttack",
+    "PGD-50 l2": "PGD-50, 10 starts, L2 128/255",
+}
+
+_PARTS = {
+    "autoattack natural": "as they are",
+    "autoattack apgd-ce": "APGD",
+    "autoattack apgd-t": "APGD, targeted",
+    "autoattack fab-t": "FAB, targeted",
+    "autoattack square": "Square",
+}
+
+_SIGNS = {
+    "2. of 250: Square / APGD / APGD, targeted": [
+        "square square",
+        "autoattack apgd-ce",
+        "autoattack apgd-t",
+    ],
+    "3. of 500: made with itself / plain / Euclidean / Wasserstein": [
+        "PGD-20 8",
+        "transfer",
+        "transfer euclidean",
+        "transfer wasserstein",
+    ],
+    "4. of 500: PGD-20 / PGD-50, 10 starts": ["PGD-20 8", "PGD-50 linf"],
+    "5. of 500: PGD-20 at 32/255 / at 64/255": ["PGD-20 32", "PGD-20 64"],
+}
+
+
+def misread(trial: Mapping) -> dict[str, dict[str, tuple[int, int]]]:
+    """How many of how many images each network misreads under each attack, by its name, and after
+    each part of an attack that has several, as ``"autoattack apgd-t"``.
+    """
+    return {method: _counts(measured) for method, measured in measurements(trial).items()}
+
+
+def _counts(measured: Mapping) -> dict[str, tuple[int, int]]:
+    counts = {}
+    for name, found in measured.items():
+        if not isinstance(found, Mapping) or "wrong" not in found:
+            continue
+        wrong, n = found["wrong"], found["n"]
+        parts = wrong if isinstance(wrong, Mapping) else {"": wrong}
+        counts |= {f"{name} {part}".strip(): (count, n) for part, count in parts.items()}
+    return counts
+
+
+def trial_table(trial: Mapping) -> Markdown:
+    """The error under each attack, with the standard error over the images."""
+    counts = misread(trial)
+    rows = [
+        [name, counts["none"][attack][1], *(share(*counts[method][attack]) for method in MAIN)]
+        for attack, name in _TRIALS.items()
+    ]
+    header = ["error (%), ε = 8/255", "images", *map(label, MAIN)]
+    return tables.table(header, rows, ["", "", ".1f", ".1f", ".1f"])
+
+
+def autoattack_table(trial: Mapping) -> Markdown:
+    """How far AutoAttack's parts got, one after the other."""
+    rows = [
+        [label(method), *(counts[part][0] for part in _PARTS)]
+        for method, counts in misread(trial).items()
+    ]
+    images = trial["config"]["autoattack"]
+    return tables.table([f"images misread, of {images}", *_PARTS.values()], rows)
+
+
+def draw_epsilons(trial: Mapping) -> None:
+    """Draw the error against ε, under twenty steps and under one."""
+    _, axes = plt.subplots(figsize=(6.4, 4.0))
+    epsilons = trial["config"]["epsilons"]
+    for method, counts in misread(trial).items():
+        for attack, line in (("PGD-20", "-"), ("FGSM", "--")):
+            names = ["natural", *(f"{attack} {epsilon}" for epsilon in epsilons)]
+            axes.plot(
+                [0, *epsilons],
+                [share(*counts[name])[0] for name in names],
+                line,
+                color=plots.color_of(method),
+                marker=plots.MARKERS[method],
+                ms=5,
+                label=f"{label(method)}, {attack}",
+            )
+    axes.set(xlabel="ε, in units of 1/255", ylabel="error (%)", ylim=(None, 103))
+    axes.legend(fontsize=8)
+
+
+def signs_table(trial: Mapping) -> Markdown:
+    """The signs of a masked gradient, one by one, in images misread."""
+    counts = misread(trial)
+    first = [_one_step_is_better(counts[method], trial["config"]["epsilons"]) for method in MAIN]
+    rows = [["1. ε × 255 at which FGSM finds more than PGD-20", *first]]
+    for sign, attacks in _SIGNS.items():
+        each = [" / ".join(str(counts[method][name][0]) for name in attacks) for method in MAIN]
+        rows.append([sign, *each])
+    return tables.table(["images misread", *map(label, MAIN)], rows)
+
+
+def _one_step_is_better(counts: Mapping, epsilons: Iterable[int]) -> str:
+    better = [e for e in epsilons if counts[f"FGSM {e}"] > counts[f"PGD-20 {e}"]]
+    return ", ".join(map(str, better)) or "none"
+
+
+# ---------------------------------------------------------------- single images
+
+
+def draw_surfaces(trial: Mapping) -> None:
+    """Draw the loss around the first image that all networks read rightly as it is."""
+    surfaces = {
+        method: np.array(measured["surface"]["loss"])[_all_right(trial)]
+        for method, measured in measurements(trial).items()
+    }
+    at = measurements(trial)["none"]["surface"]["at"]
+    top = max(surface.max() for surface in surfaces.values())
+    figure, panels = plt.subplots(1, 3, figsize=(6.8, 2.6), sharey=True)
+    for axes, (method, surface) in zip(panels, surfaces.items(), strict=True):
+        filled = axes.contourf(at, at, surface, np.linspace(0, top, 21), cmap="cividis")
+        axes.contour(at, at, surface, np.arange(0.5, top, 0.5), colors="white", linewidths=0.6)
+        axes.set(title=label(method), xlabel="random signs", aspect="equal")
+        axes.title.set_fontsize(9)
+    panels[0].set_ylabel("signs of the gradient")
+    figure.colorbar(filled, ax=panels, label="loss", shrink=0.85, ticks=range(int(top) + 1))
+
+
+def _all_right(trial: Mapping) -> int:
+    answers = [[_answer(frames[0]) for frames in m["frames"]] for m in measurements(trial).values()]
+    truth = trial["result"]["labels"]
+    return next(k for k, each in enumerate(zip(*answers, strict=True)) if set(each) == {truth[k]})
+
+
+def _answer(frame: Mapping) -> int:
+    return int(np.argmax(frame["probabilities"]))
+
+
+def attack_it_yourself(trial: Mapping, *, question: str) -> None:
+    """Show four images, and what each network reads in them, under an attack that the reader
+    chooses.
+    """
+    named = {label(method): measured for method, measured in measurements(trial).items()}
+    truth = [CLASSES[k] for k in trial["result"]["labels"]]
+    epsilons = [0, 2, 4, 8, 16]
+
+    def frames(method: str, epsilon: int) -> list[Mapping]:
+        return [each[epsilons.index(epsilon)] for each in named[method]["frames"]]
+
+    def draw(method: str, epsilon: int) -> Figure:
+        figure, grid = plt.subplots(2, 4, figsize=(6.8, 3.3), height_ratios=(1.5, 1))
+        for axes, frame, right in zip(grid.T, frames(method, epsilon), truth, strict=True):
+            _draw_answers(axes, frame, right)
+        return figure
+
+    def describe(method: str, epsilon: int) -> str:
+        found = []
+        for frame, right in zip(frames(method, epsilon), truth, strict=True):
+            answer = _answer(frame)
+            sure = frame["probabilities"][answer]
+            found.append(f"{right}: {CLASSES[answer]} ({sure:.2f})")
+        return f"{method}, ε = {epsilon}/255. The image and the answer: {', '.join(found)}."
+
+    choices = {"method": list(named), "epsilon": epsilons}
+    widgets.explore(draw, choices, question=question, describe=describe)
+
+
+def _draw_answers(axes: Sequence[Axes], frame: Mapping, right: str) -> None:
+    """An image over its three likeliest classes."""
+    picture, bars = axes
+    picture.imshow(photo(frame["pixels"]).transpose(1, 2, 0))
+    picture.set_title(right, fontsize=9)
+    picture.axis("off")
+    best = np.argsort(frame["probabilities"])[::-1][:3]
+    names = [CLASSES[k] for k in best]
+    sure = [frame["probabilities"][k] for k in best]
+    colors = [plots.COLORS["wasserstein" if name == right else "euclidean"] for name in names]
+    bars.barh(range(3), sure, color=colors)
+    box = {"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 0.6}
+    for place, (name, probability) in enumerate(zip(names, sure, strict=True)):
+        text = f"{name} {probability:.2f}"
+        bars.text(0.03, place, text, va="center", fontsize=8, bbox=box)
+    bars.set(xlim=(0, 1), yticks=[], xticks=[])
+    bars.invert_yaxis()
