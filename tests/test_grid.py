@@ -348,6 +348,26 @@ def test_finished_does_nothing(here, tmp_path, monkeypatch):
     assert stamps(tmp_path) == written and not (tmp_path / "nowhere").exists()
 
 
+def test_without_training_networks_are_asked_as_they_are(here, tmp_path):
+    """One that stopped too, which is asked again once it is trained further."""
+    last = network(seed=1)
+    done, whole = complete([network(), last], Store(tmp_path))
+    shorten(folder_of(last, tmp_path), 1)
+    for file in folder_of(last, tmp_path).glob("*.json"):
+        file.unlink()
+    store, begun = Store(tmp_path, trains=False), len(here)
+    first, stopped, missing = complete([network(), last, network(seed=2)], store)
+    assert first == done and missing is None and len(here) == begun
+    assert stopped["training"]["epoch"] == 1 and whole["training"]["epoch"] == 2
+    assert stopped["measurements"] == whole["measurements"], "shortened, it has the same weights"
+    assert outcome(last, store) == stopped and outcome(last, Store(tmp_path)) is None
+    (again,) = complete([last], Store(tmp_path))
+    assert again["measurements"] != whole["measurements"] and len(here) == begun + 1
+    assert outcome(last, store) == again, "asked anew"
+    with pytest.raises(ValueError, match="config must be of a network that is trained, got Config"):
+        grid.trained(network(seed=2).config, store)
+
+
 # ---------------------------------------------------------------- divergence
 
 

@@ -18,8 +18,9 @@ import torch
 from small_study import few_digits, in_this_process
 
 from wdtr_lite import data, evaluation, study, training
+from wdtr_lite.__main__ import main
 from wdtr_lite.book import results as book_results
-from wdtr_lite.study import files, grid, results, spec, store
+from wdtr_lite.study import files, grid, results, spec, store, table1
 from wdtr_lite.study.label_keeping import LabelKeeping
 from wdtr_lite.study.spec import Experiment, Networks, Trained
 from wdtr_lite.study.table1 import Table1
@@ -502,6 +503,32 @@ def test_a_result_is_written_with_its_weights(workshop, monkeypatch):
     for row in report["result"]["rows"][:2]:
         wrong = evaluation.misclassified(study.network(row["method"], "cpu"), images, labels)
         assert int(wrong.sum()) == row["wrong"]["natural"]
+
+
+def test_at_full_scale_without_a_gpu_nothing_is_trained(workshop, monkeypatch, capsys):
+    """What is trained is asked, what is published too, as far as it is; what a GPU would add is
+    told.
+    """
+    digits = few_digits()
+    monkeypatch.setitem(study.EXPERIMENTS, "table1", {"full": SMALL})
+    monkeypatch.setattr(grid, "dataset_of", lambda name, split: digits)
+    expected = study.run("table1", "full")
+    monkeypatch.setitem(table1.NETWORKS, "full", SMALL.networks)
+    shutil.rmtree("_runs")
+    grid.trained.cache_clear()
+    monkeypatch.setattr(training, "fit", None)
+    found = study.run("table1", "full")
+    assert found["weights"] == expected["weights"] and found["history"] == expected["history"]
+    for row, before in zip(found["result"]["rows"], expected["result"]["rows"], strict=True):
+        kept = row["seed"] == 0 and row["method"] != "more"
+        assert row.get("wrong") == (before["wrong"] if kept else None)
+        assert row.get("training") == (before["training"] if kept else None)
+    assert not list(Path("_runs").rglob("checkpoint.pt"))
+    main(["experiment", "table1", "--profile", "full", "--list"])
+    assert "missing, about 0 min on a GPU" in capsys.readouterr().out
+    main(["experiment", "table1", "--profile", "full"])
+    told = capsys.readouterr().out.splitlines()[-1]
+    assert told.startswith("table1: 4 networks are not trained to the end, for want of a GPU")
 
 
 @dataclass(frozen=True, kw_only=True)
