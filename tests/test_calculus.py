@@ -939,6 +939,12 @@ OF_A_FUNCTION = {
 }
 
 
+@pytest.mark.parametrize("function", ["hessian", "laplace_beltrami", "euclidean", "printed"])
+def test_a_function_without_second_derivatives(function):
+    with pytest.raises(RuntimeError, match="^f has a function of which torch has no second deriv"):
+        OF_A_FUNCTION[function](lambda x: torch.nn.functional.hardsigmoid(x).sum(), X)
+
+
 @pytest.mark.parametrize("function", OF_A_FUNCTION)
 def test_a_function_of_another_shape(function):
     with pytest.raises(ValueError, match=r"^f must return one .*image, \(\), got \(2, 3, 4\)$"):

@@ -868,7 +868,13 @@ PHOTOS = torch.ones(2, 1, 20, 20)
                 (DENSE * 1j, ValueError, "hold real numbers, got torch.complex64"),
                 (DENSE * INF, ValueError, r"be finite, got tensor\(\[\[inf"),
                 (1e39, ValueError, "be finite, got 1e\\+39 in torch.float32"),
+                (DENSE, ValueError, r"be a number or one .*, got \[\[1.0, .* of shape \(3, 4\)"),
             )
+        ],
+        "channels": [
+            ((PHOTOS.byte(), DENSE[0]), TypeError, "x must be a floating tensor, got torch.uint8"),
+            ((PHOTOS, DENSE[0]), ValueError, r"x must be \(\.\.\., 4, H, W\), .*got \(2, 1, 20"),
+            ((META, DENSE[0, :1]), ValueError, "x is on meta but mean is on cpu"),
         ],
         "varied": [
             ((PHOTOS.byte(), 2, 0), TypeError, "images must be a floating tensor, got torch.uint8"),
@@ -929,6 +935,10 @@ def test_good_values_given_and_returned():
     checks.divergence(0.1, 0.0, torch.float32)
     for value in (0.5, 1, [0.5], (0.5,), np.full((1, 1), 0.5), torch.full((1, 1, 1), 0.5)):
         assert checks.per_channel(value, "mean").shape == (1,)
+    assert checks.per_channel([2**70, 0], "mean").tolist() == [2.0**70, 0]
+    assert checks.per_channel(torch.ones(3, 1, 1), "mean").shape == (3,)
+    checks.channels(PHOTOS, DENSE[0, :1])
+    checks.channels(PHOTOS[:, [0] * 4], DENSE[0])
     checks.varied(PHOTOS, 20, 19)
     checks.varied(PHOTOS[..., :12], 0, 3)
     for shifts in ([-3, 3], range(-3, 4), np.arange(4), (k for k in (0, 1))):

@@ -470,7 +470,8 @@ def kernel_with(value, *places):
 BOTH = ((0, 1), (2, 1))  # a pair of opposite offsets
 ALONG_THE_ROW = kernel_with(0.0, *((r, c) for r in range(3) for c in (0, 2)))  # leaves columns only
 CHESSBOARD = kernel_with(0.0, *BOTH, (1, 0), (1, 2))  # of one colour
-APART = "weight leaves the pixels in several unconnected parts"
+ALONE = "weight leaves a pixel without neighbours"
+APART = "weight leaves the pixels in unconnected parts"
 
 BAD_CALLS = {
     "height": ((0, 3, 1), 1.0, ValueError, "height must be at least 1, got 0"),
@@ -481,13 +482,13 @@ BAD_CALLS = {
     "weight": ((3, 4, 1), 0, ValueError, "weight must be positive and finite, got 0"),
     "weight_array": ((3, 4, 1), np.ones((3, 3)), TypeError, "weight must be .*got ndarray"),
     "kernel": ((3, 4, 2), torch.ones(3, 3), ValueError, r"weight must have shape \(5, 5\)"),
-    "beyond_float32": ((3, 4, 1), 1e39, ValueError, r"weight is too large .*got weight=1e\+39"),
+    "beyond_float32": ((3, 4, 1), 1e39, ValueError, r"weight is too large .*got 1e\+39"),
     "infinite_sum": ((3, 4, 1), torch.full((3, 3), 3e38), ValueError, "weight is too large"),
-    "below_float32": ((3, 4, 1), 1e-300, ValueError, "weight is too small .*got weight=1e-300"),
+    "below_float32": ((3, 4, 1), 1e-300, ValueError, "weight is too small .*got 1e-300"),
     "taller_than_memory": ((2**31, 4, 1), 1.0, ValueError, "height must be at most 8192, got 2147"),
-    "zero": ((3, 4, 1), torch.zeros(3, 3), ValueError, "weight leaves a pixel without neighbours"),
-    "alone": ((1, 4, 1), ALONG_THE_ROW, ValueError, "weight leaves a pixel without neighbours"),
-    "columns_apart": ((3, 4, 1), ALONG_THE_ROW, ValueError, APART),
+    "zero": ((3, 4, 1), torch.zeros(3, 3), ValueError, rf"{ALONE}, got \[\[0.0, 0.0, 0.0\]"),
+    "alone": ((1, 4, 1), ALONG_THE_ROW, ValueError, rf"{ALONE}, got \[\[0.0, 1.0, 0.0\]"),
+    "columns_apart": ((3, 4, 1), ALONG_THE_ROW, ValueError, rf"{APART}, got \[\[0.0, 1.0, 0.0\]"),
     "colours_apart": ((3, 4, 1), CHESSBOARD, ValueError, APART),
 }
 
@@ -503,6 +504,18 @@ def test_a_bad_tensor():
     for graph in (graph_of(3, 4, 1), graph_of(3, 4, 2, kernel(2))):
         with pytest.raises(ValueError, match=r"^v must be \(\.\.\., 3, 4\), got \(4, 3\)"):
             graph.neighbor_sum(images(4, 3))
+
+
+@pytest.mark.parametrize("device", [np.zeros(2), torch.zeros(2), 0], ids=str)
+def test_a_device_of_another_kind(device):
+    with pytest.raises(TypeError, match="^device must be str or device, got"):
+        PixelGraph(3, 4, 1).converted(device)
+
+
+def test_components_of_no_images():
+    for weight in (1.0, torch.ones(3, 3)):
+        found = PixelGraph(3, 4, 1, weight=weight).components(torch.rand(0, 3, 4))
+        assert found.shape == (0, 12) and found.dtype == torch.int64
 
 
 def test_thin_images_and_whole_windows_are_fine():

@@ -222,6 +222,7 @@ UNUSUAL = {
     "batch norm, one dimension": lambda: batch(x=sample(4)),
     "batch norm, lists": lambda: batch(mean=[0.0] * 4, var=[1.0] * 4),
     "batch norm, a learned mean": lambda: batch(mean=sample(4), var=ones(4)),
+    "batch norm, training": lambda: batch(training=1),
     "layer norm, weights": lambda: F.layer_norm(sample(1, 4), (4,), torch.tensor([2.0])),
     "layer norm, bias": lambda: F.layer_norm(sample(1, 4), (4,), None, ones(1)),
     "layer norm, float64 weights": lambda: F.layer_norm(sample(1, 4), (4,), ones(4).double()),
@@ -234,6 +235,7 @@ UNUSUAL = {
     "layer norm, a set": lambda: F.layer_norm(sample(1, 4), {4}),
     "layer norm, eps": lambda: F.layer_norm(sample(1, 4), (4,), eps=None),
     "layer norm, complex": lambda: F.layer_norm(sample(1, 4, dtype=torch.cfloat), (4,)),
+    "layer norm, float8": lambda: F.layer_norm(sample(1, 4, dtype=torch.float8_e5m2), (4,)),
     "layer norm, nested": lambda: F.layer_norm(
         torch.nested.nested_tensor([ones(2, 4), ones(3, 4)], requires_grad=True), (4,)
     ),
@@ -353,14 +355,14 @@ def test_low_precision_is_as_precise_as_torchs(name, dtype, mean, std):
         assert mine.dtype == dtype and missed < 1.1 * usual
 
 
-def test_running_statistics_in_low_precision_are_those_of_float32():
-    means = []
-    for dtype in (torch.bfloat16, torch.float64):
+def test_running_statistics_in_low_precision_are_the_exact_ones_rounded():
+    kept = []
+    for dtype in (low, double):
         mean, var = zeros(4, dtype=dtype), ones(4, dtype=dtype)
         with LibraryKernels():
-            F.instance_norm((image(torch.bfloat16) + 350).to(dtype), mean, var, momentum=1.0)
-        means.append(torch.stack([mean, var]))
-    torch.testing.assert_close(means[0], means[1].bfloat16())
+            F.instance_norm(image(low).to(dtype), mean, var)
+        kept.append(torch.stack([mean, var]).to(low))
+    assert torch.equal(*kept)
 
 
 @pytest.mark.parametrize("name", LAYERS)

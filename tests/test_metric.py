@@ -1046,6 +1046,10 @@ def test_sums_are_zero_to_the_rounding_of_the_images():
         tangent_norm_sq(GRAPH, channels, v)
 
 
+class Labelled(torch.Tensor):
+    """Tensors of another class, as libraries have them."""
+
+
 BAD_CALLS = {
     "mobility": (lambda: metric.mobility(GRAPH, -X), NEGATIVE),
     "laplacian": (lambda: metric.laplacian(GRAPH, -X), NEGATIVE),
@@ -1075,6 +1079,15 @@ BAD_CALLS = {
     "steps": (lambda: dynamic_distance(GRAPH, X, Y, 1), "steps must be at least 2, got 1"),
     "masses": (lambda: dynamic_distance(GRAPH, X, Y * 1.001), MASSES),
     "masses_of_channels": (lambda: dynamic_distance(GRAPH, X, TWICE), MASSES),
+    "masses_of_a_subclass": (
+        lambda: dynamic_distance(GRAPH, X.as_subclass(Labelled), Y.as_subclass(Labelled) * 2),
+        MASSES + r", got \d",
+    ),
+    "subclass": (lambda: metric.mobility(GRAPH, -X.as_subclass(Labelled)), NEGATIVE + r", got -\d"),
+    "subclass_nan": (
+        lambda: tangent_norm_sq(GRAPH, X, XI.as_subclass(Labelled) * np.nan),
+        "xi must be finite, got nan to nan",
+    ),
 }
 
 

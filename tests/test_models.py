@@ -252,6 +252,7 @@ def test_normalize():
     assert Normalize(0.5, 0.25, 3).mean.shape == Normalize(0.5, (1, 2, 3)).std.shape == (3, 1, 1)
     assert not list(layer.parameters()) and list(layer.state_dict()) == ["mean", "std"]
     assert layer.double()(x.double()).dtype == torch.float64
+    assert float(Normalize(2**70, 1).mean) == 2.0**70
 
 
 def test_a_network_trained_on_normalised_images():
@@ -531,6 +532,11 @@ def test_models_in_a_shell(wrapped):
 # ---------------------------------------------------------------- bad input
 
 
+def on_meta(make):
+    with torch.device("meta"):
+        return make(0.5, 0.5)
+
+
 @pytest.mark.parametrize(
     ("call", "kind", "message"),
     [
@@ -552,6 +558,27 @@ def test_models_in_a_shell(wrapped):
             ValueError,
             "^std must be one number or 3, one for each channel, got \\(0.1, 0.2\\)",
         ),
+        (
+            lambda: Normalize((0.5, 0.4), np.ones((4, 5))),
+            ValueError,
+            r"^std must be a number or one for each channel, got \[\[1.0, .* of shape \(4, 5\)",
+        ),
+        (
+            lambda: Normalize((0.5, 0.4), 0.5)(torch.rand(2, 3, 4, 4)),
+            ValueError,
+            r"^x must be \(..., 2, H, W\), of as many channels .*, got \(2, 3, 4, 4\)",
+        ),
+        (
+            lambda: Normalize((0.5, 0.4), 0.5)(torch.rand(2, 1, 4, 4)),
+            ValueError,
+            r"^x must be \(..., 2, H, W\), of as many channels .*, got \(2, 1, 4, 4\)",
+        ),
+        (
+            lambda: Normalize(0.5, 0.5)(torch.rand(2, 3, 4, 4, device="meta")),
+            ValueError,
+            "^x is on meta but mean is on cpu",
+        ),
+        (lambda: on_meta(Normalize), ValueError, "^mean must hold values, got a tensor on meta"),
         (lambda: Normalize(float("nan"), 1.0), ValueError, "^mean must be finite, got nan"),
         (
             lambda: Normalize(0.0, (0.5, 0.0)),

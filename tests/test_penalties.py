@@ -3,6 +3,7 @@ parameters against differences, what a call leaves as it was, and the ways a tra
 """
 
 import copy
+import pickle
 import re
 import warnings
 from contextlib import contextmanager, nullcontext
@@ -621,6 +622,49 @@ def test_evaluation_mode(metric, mode, norm):
         close(value.detach(), brute_force(size, model, COLUMNS["loss"], X, Y))
 
 
+class OwnStatistics(nn.Module):
+    """Normalises by torch's function, in place; counts by an assignment."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(6))
+        self.register_buffer("var", torch.ones(6))
+        self.register_buffer("count", torch.zeros((), dtype=torch.int64))
+
+    def forward(self, x):
+        self.count = self.count + 1
+        return F.batch_norm(x, self.mean, self.var, training=self.training)
+
+
+SHELLS = {
+    "own": lambda: small(norm=OwnStatistics()),
+    "scripted": lambda: torch.jit.script(small(norm=nn.BatchNorm2d(6))),
+    "traced": lambda: torch.jit.trace(small(norm=nn.BatchNorm2d(6)), X, check_trace=False),
+    "exported": lambda: torch.export.export(small(norm=nn.BatchNorm2d(6)), (X,)).module(),
+}
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::torch.jit.TracerWarning")
+@BOTH
+@pytest.mark.parametrize("shell", SHELLS)
+def test_statistics_of_other_layers(shell, mode):
+    """Whatever moves the buffers, a call leaves them, and `terms` moves them once."""
+    model, plain = SHELLS[shell](), SHELLS[shell]()
+    penalty = GradientPenalty(GRAPH, mode=mode, step=1e-4)
+    before, tensors = state_of(model), dict(model.named_buffers())
+    value = penalty(model, X, Y)
+    assert unchanged(model, before)
+    assert all(v is tensors[name] for name, v in model.named_buffers())
+    with torch.no_grad():
+        laplacian_penalty(GRAPH, model, X, Y, generator=generator())
+    assert unchanged(model, before)
+    plain(X)
+    close(penalty.terms(model, X, Y).penalty, value)
+    assert unchanged(model, state_of(plain)) and not unchanged(model, before)
+    exact = GradientPenalty(GRAPH)(small(norm=nn.BatchNorm2d(6)), X, Y)
+    close(value, exact)
+
+
 class Refuses(nn.BatchNorm2d):
     """Raises on the pass of the given number."""
 
@@ -846,16 +890,44 @@ def test_third_derivatives_that_are_still_torchs_are_refused(where):
         assert laplacian_penalty(GRAPH, model, X, Y, generator=generator()).isfinite().all()
 
 
-@pytest.mark.parametrize("layer", [*EACH_LAYER, "Hardsigmoid"])
+OTHER_KINKS = {
+    "Hardsigmoid": nn.Hardsigmoid,
+    "topk": lambda: Function(lambda x: x.flatten(1).topk(5).values),
+    "kthvalue": lambda: Function(lambda x: x.kthvalue(2, 3).values),
+    "mode": lambda: Function(lambda x: x.mode(3).values),
+    "nanmedian": lambda: Function(lambda x: x.nanmedian(3).values),
+    "fmin": lambda: Function(lambda x: torch.fmin(x, -x)),
+    "aminmax": lambda: Function(lambda x: torch.aminmax(x, dim=3).max),
+    "copysign": lambda: Function(lambda x: x.copysign(x.flip(1))),
+    "renorm": lambda: Function(lambda x: x.renorm(2, 0, 0.1)),
+    "FractionalMaxPool": lambda: nn.FractionalMaxPool2d(2, output_size=2),
+    "clamp by a tensor": lambda: Function(lambda x: x.clamp(min=torch.zeros(4).double())),
+    "norm 1": lambda: Function(lambda x: torch.linalg.vector_norm(x, 1, 1)),
+    "norm inf": lambda: Function(lambda x: x.norm(float("inf"), 1)),
+    "normalize inf": lambda: Function(lambda x: F.normalize(x, p=float("inf"))),
+    "cdist": lambda: Function(lambda x: torch.cdist(x, x.flip(1), p=1)),
+    "pairwise_distance": lambda: Function(lambda x: F.pairwise_distance(x, x.flip(1), p=1)),
+}
+OTHER_SMOOTH = {
+    "norm 3": lambda: Function(lambda x: torch.linalg.vector_norm(x, 3, 1)),
+    "pairwise_distance of order 2": lambda: Function(lambda x: F.pairwise_distance(x, x.flip(3))),
+    "guard": lambda: Function(lambda x: x / x.norm(dim=1, keepdim=True).clamp(min=1e-12)),
+    "guard by a tensor": lambda: Function(
+        lambda x: x / x.norm(dim=1, keepdim=True).clamp(min=torch.tensor(1e-12).double())
+    ),
+}
+
+
+@pytest.mark.parametrize("layer", [*EACH_LAYER, *OTHER_KINKS, *OTHER_SMOOTH])
 def test_finite_differences_warn_of_kinks(layer, recwarn):
-    made = EACH_LAYER.get(layer, nn.Hardsigmoid)()
+    made = {**EACH_LAYER, **OTHER_KINKS, **OTHER_SMOOTH}[layer]()
     model = nn.Sequential(nn.Conv2d(1, 4, 3), made, nn.Flatten(), nn.LazyLinear(4))
     model = model.double()
     model(X)
     penalty = GradientPenalty(GRAPH, mode="finite_difference")
     for _ in range(4):
         penalty(model, X, Y)
-    kinked = layer in KINKED or layer == "Hardsigmoid"
+    kinked = layer in KINKED or layer in OTHER_KINKS
     assert len(recwarn) == kinked
     assert all("model is not smooth" in str(each.message) for each in recwarn)
 
@@ -935,6 +1007,8 @@ def test_a_model_without_second_derivatives(layer, monkeypatch):
     value = GradientPenalty("euclidean")(model, X.float(), Y).sum()
     with pytest.raises(RuntimeError, match="no second derivative.*mode='finite_difference'"):
         value.backward()
+    with pytest.raises(RuntimeError, match="^model has .* no second derivative.*another function"):
+        laplacian_penalty("euclidean", model, X.float(), Y, generator=generator())
 
 
 # ---------------------------------------------------------------- dropout
@@ -1118,6 +1192,7 @@ def test_no_images(metric, mode, of):
     value = GradientPenalty(metric, mode=mode, of=of)(small(), X[:0], Y[:0])
     assert value.shape == (0,)
     assert value.sum().detach() == 0
+    value.sum().backward()
     assert laplacian_penalty(metric, small(), X[:0], Y[:0], generator=generator()).shape == (0,)
 
 
@@ -1205,6 +1280,48 @@ def test_spectral_normalisation_by_hooks_that_no_pass_has_moved(metric, mode):
     for found in (first, again, of_terms):
         torch.testing.assert_close(found, after, rtol=1e-12, atol=0)
     assert error(gradient, grads(after.sum(), model)) < 1e-12
+
+
+def assigned(model):
+    twin = small()
+    for k in (0, -1):
+        nn.utils.spectral_norm(twin[k])
+    twin.load_state_dict(copy.deepcopy(model.state_dict()), assign=True)
+    return twin
+
+
+def evaluated(model):
+    with torch.no_grad():
+        copy.deepcopy(model).eval()(X)
+        model.eval()(X)
+    return model.train()
+
+
+COPIES = {
+    "deepcopy": copy.deepcopy,
+    "pickle": lambda model: pickle.loads(pickle.dumps(model)),
+    "another type and back": lambda model: copy.deepcopy(model).float().double(),
+    "another layout": lambda model: copy.deepcopy(model).to(memory_format=torch.channels_last),
+    "assigned": assigned,
+    "evaluated": evaluated,
+}
+
+
+@BOTH
+@pytest.mark.parametrize("how", COPIES)
+@pytest.mark.parametrize("moved", [False, True])
+def test_spectral_normalisation_by_hooks_of_a_copy(moved, how, mode):
+    """Of copies in every manner, of models that a pass has moved as of others."""
+    model = small()
+    for k in (0, -1):
+        nn.utils.spectral_norm(model[k])
+    if moved:
+        with torch.no_grad():
+            for _ in range(500):
+                model(X)
+    penalty = GradientPenalty("euclidean", of="logits", mode=mode)
+    expected = penalty(model, X)
+    torch.testing.assert_close(penalty(COPIES[how](model), X), expected, rtol=1e-5, atol=0)
 
 
 # ---------------------------------------------------------------- values that no type holds
@@ -1594,6 +1711,35 @@ def test_of_one_pass_unequal_weights_and_hooks_go_through_the_graph():
         for hook in (None, lambda gradient: gradient.clamp(-1e-3, 1e-3)):
             found, right = (slopes(each, weights, hook) for each in (penalty, exact))
             assert (found - right).norm() < 1e-3 * right.norm()
+
+
+class Clipped(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return gradient.clamp(-1e-2, 1e-2)
+
+
+def hooked(x):
+    if x.requires_grad:
+        x.register_hook(lambda gradient: gradient / gradient.norm())
+    return x
+
+
+@pytest.mark.filterwarnings("ignore:step=0.005 misses")
+@pytest.mark.parametrize("change", [Clipped.apply, hooked], ids=["function", "hook"])
+def test_of_one_pass_a_backward_pass_that_is_not_linear_goes_through_the_graph(change):
+    """The loss has the gradient that it has without the penalty, whichever the call."""
+    model = small()
+    model.insert(1, Function(change))
+    expected = grads(cross_entropy(model(X), Y).mean(), model)
+    penalty = GradientPenalty("euclidean", mode="finite_difference")
+    for _ in range(3):
+        loss = penalty.terms(model, X, Y).loss.mean()
+        assert error(grads(loss, model), expected) < 1e-9
 
 
 @METRICS

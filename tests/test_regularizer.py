@@ -821,6 +821,20 @@ BAD_CALLS = {
         TypeError,
         "mean must be a tensor, got int",
     ),
+    "first_order_overflows": (
+        lambda: first_order_expansion(
+            square, lambda x: 1e20 * scalar(x), X.float(), Y.float(), X.float()
+        ),
+        RuntimeError,
+        "first_order_expansion overflows torch.float32: scale its arguments",
+    ),
+    "second_order_overflows": (
+        lambda: second_order_expansion(
+            square, lambda x: 1e20 * scalar(x), "euclidean", X.float(), Y.float()
+        ),
+        RuntimeError,
+        "second_order_expansion overflows torch.float32: scale its arguments",
+    ),
     "xi_without_samples": (
         lambda: perturbed_loss(square, scalar, X, Y, XI[0]),
         ValueError,

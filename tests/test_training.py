@@ -1195,6 +1195,15 @@ def test_what_a_network_holds_from_the_start_is_no_divergence(mask, tmp_path, mo
         fit(config(learning_rate=1e30, epochs=9), model=model)
 
 
+def test_an_extra_state_that_no_checkpoint_holds(tmp_path, monkeypatch):
+    monkeypatch.setattr(Masked, "get_extra_state", lambda self: Stopped())
+    model = Masked(torch.ones(2))
+    with pytest.raises(TypeError, match="^model must have an extra state of tensors, .*_extra_st"):
+        fit(config(), model=model, folder=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    fit(config(epochs=1), model=model)
+
+
 @pytest.mark.parametrize(
     "what, value",
     [("linear.weight", math.nan), ("conv.weight", math.inf), ("bn.running_var", math.inf)],

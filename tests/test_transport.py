@@ -809,7 +809,7 @@ NEGATIVE = "must be non-negative, finite and of positive mass: its least pixel i
 BAD_CALLS = {
     "measure": (lambda: as_measure(-GOOD), f"image {NEGATIVE}"),
     "cost_p": (lambda: ground_cost((2, 3), 0.5), "p must be at least 1 and finite, got 0.5"),
-    "cost_p_overflows": (lambda: ground_cost((28, 28), 1000), "p is too large"),
+    "cost_p_overflows": (lambda: ground_cost((28, 28), 1000), "p is too large.* got 1000.0$"),
     "shape_zero": (lambda: ground_cost((0, 3)), r"shape must .*\(0, 3\)"),
     "shape_three": (lambda: ground_cost((1, 2, 3)), r"shape must .*\(1, 2, 3\)"),
     "shape_fraction": (lambda: ground_cost((2.5, 3)), r"shape must .*\(2.5, 3\)"),
@@ -826,7 +826,7 @@ BAD_CALLS = {
     "exact_y": (lambda: exact(y=-OTHER), f"y {NEGATIVE}"),
     "exact_batch": (lambda: exact(GOOD[None], OTHER[None]), r"x and y must .*\(1, 3, 4\)"),
     "exact_p": (lambda: exact(p=0, cost=np.ones((12, 12))), "p must .*, got 0"),
-    "exact_p_overflows": (lambda: exact(p=2000), "p is too large"),
+    "exact_p_overflows": (lambda: exact(p=2000), "p is too large.* got 2000.0$"),
     "exact_cost": (lambda: exact(cost=-np.ones((12, 12))), "cost must .*, it holds -1"),
     "pairs_xs": (lambda: pairwise_distances([GOOD, -GOOD]), f"xs {NEGATIVE}"),
     "pairs_ys": (lambda: pairwise_distances([GOOD], [GOOD, 0 * GOOD]), "ys must .*mass is 0"),
@@ -884,6 +884,12 @@ def test_bad_calls(case):
     call, says = BAD_CALLS[case]
     with pytest.raises(ValueError, match=f"^{says}"):
         call()
+
+
+@pytest.mark.parametrize("images", [GOOD, np.stack([GOOD, GOOD]), GOOD[0]], ids="234")
+def test_memory_is_no_array(images):
+    with pytest.raises(TypeError, match="^xs must be an array or a tensor, got memoryview"):
+        pairwise_distances(memoryview(images))
 
 
 # ---------------------------------------------------------------- precision

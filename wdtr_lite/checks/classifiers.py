@@ -184,15 +184,14 @@ def per_channel(value: Any, name: str) -> Tensor:
     given = given.astype(float) if isinstance(given, np.ndarray) else given.detach()
     numbers = torch.as_tensor(given).to(torch.get_default_dtype())
     valued(numbers, name)
-    if not numbers.numel() or numbers.numel() != max(numbers.shape, default=1):
-        raise ValueError(
-            f"{name} must be a number or one for each channel, got {shown(value)} of shape "
-            f"{tuple(numbers.shape)}"
-        )
-    numbers = numbers.flatten()
     if not bool(numbers.isfinite().all()):
         raise ValueError(f"{name} must be finite, got {shown(value)} in {numbers.dtype}")
-    return numbers
+    if not numbers.numel() or numbers.numel() != max(numbers.shape, default=1):
+        raise ValueError(
+            f"{name} must be a number or one for each channel, got {shown(numbers.tolist())} of "
+            f"shape {tuple(numbers.shape)}"
+        )
+    return numbers.flatten()
 
 
 def channels(x: Tensor, mean: Tensor) -> None:
@@ -324,7 +323,7 @@ def probabilities(y: Tensor) -> None:
     if sums.isnan().any():
         raise NotFinite("y must be probabilities, got nan")
     if y.min() < 0:
-        raise ValueError(f"y must be non-negative, its least is {float(y.min()):g}")
+        raise ValueError(f"y must be non-negative, its least is {y.min().item():g}")
     off = (sums - 1).abs()
     if off.max() > max(1e-3, torch.finfo(y.dtype).eps):
         raise ValueError(
@@ -349,5 +348,5 @@ def computed(*values: Tensor) -> None:
     for v in values:
         if eager(v) and not (valid := v.isfinite()).all():
             raise NotFinite(
-                f"model must have finite logits and gradients in x, got {float(v[~valid][0]):g}"
+                f"model must have finite logits and gradients in x, got {v[~valid][0].item():g}"
             )

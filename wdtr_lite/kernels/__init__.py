@@ -37,7 +37,8 @@ class LibraryKernels(TorchFunctionMode):
     r"""A context in which the convolutions and normalisations that a model calls, whosever it is,
     are those of this package.
 
-    The values are torch's. With :math:`\bar y` the gradient in the output, :math:`\langle \bar y,
+    The values are torch's; layer, group and instance normalisation of float16 and bfloat16 compute
+    in float32. With :math:`\bar y` the gradient in the output, :math:`\langle \bar y,
     w * x \rangle` is linear in each of the three, so that every derivative of a convolution, of
     its gradient in the input or of its gradient in the weights is one of these three again: the
     library's kernels, whatever the order. Normalisation by the mean and variance of what it sees

@@ -5,6 +5,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+_REAL = torch.float32, torch.float64, torch.bfloat16, torch.float16
+
 
 def ordinary(v: Any) -> bool:
     """Whether it is a dense, real tensor of torch's own class, or none at all."""
@@ -12,7 +14,7 @@ def ordinary(v: Any) -> bool:
         type(v) in (Tensor, nn.Parameter)
         and v.layout == torch.strided
         and not (v.is_nested or v.is_meta)
-        and v.is_floating_point()
+        and v.dtype in _REAL
         and v.numel() > 0
     )
 

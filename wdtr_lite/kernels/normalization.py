@@ -151,7 +151,7 @@ def batch_norm(
     eps: float = 1e-5,
 ) -> Tensor | None:
     kept = running_mean, running_var, momentum
-    if not training or not plain(input, weight, bias) or input.dim() < 2:
+    if training is not True or not plain(input, weight, bias) or input.dim() < 2:
         return None
     if not _fit(input, input.shape[1:2], weight, bias, eps, kept) or eps <= 0:
         return None
@@ -202,7 +202,7 @@ def instance_norm(
     momentum: float = 0.1,
     eps: float = 1e-5,
 ) -> Tensor | None:
-    if not use_input_stats or not plain(input, weight, bias) or input.dim() < 3:
+    if use_input_stats is not True or not plain(input, weight, bias) or input.dim() < 3:
         return None
     running = running_mean, running_var
     if not _fit(input, input.shape[1:2], weight, bias, eps, (*running, momentum)):
@@ -223,13 +223,13 @@ def _fit(
 ) -> bool:  # fmt: skip
     """Whether parameters and what is kept are of this shape, where x is, and the numbers such."""
     *running, momentum = kept
-    constant = all(ordinary(v) and not (v is not None and v.requires_grad) for v in running)
     vectors = [v for v in (w, b, *running) if v is not None]
     return (
-        constant
-        and isinstance(eps, (int, float))
+        isinstance(eps, (int, float))
         and isinstance(momentum, (int, float))
+        and all(map(ordinary, running))
         and all(v.shape == shape and v.device == x.device for v in vectors)
+        and not any(v is not None and v.requires_grad for v in running)
     )
 
 

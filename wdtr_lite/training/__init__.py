@@ -11,6 +11,9 @@ these, sums are rounded otherwise, and training amplifies that: with two threads
 the weights of a small_cnn differ by 2e-7 of the largest after an epoch and by 2e-5 after ten. On a
 GPU convolutions are repeatable; what torch has in no repeatable form
 (:func:`torch.use_deterministic_algorithms` has a list) is not.
+
+The first weights come from torch's global generator, which is seeded for them and then left as it
+was: another thread that draws from it meanwhile changes them.
 """
 
 from wdtr_lite.training.checkpoint import Run, load, network

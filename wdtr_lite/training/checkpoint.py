@@ -182,6 +182,21 @@ def check_makeable(state: dict[str, Any], folder: Path) -> None:
         raise ValueError(f"{folder} holds a run of a given {name}: pass one as model=...")
 
 
+def check_storable(model: nn.Module) -> None:
+    """Refuse what a layer adds to its weights, if a checkpoint would not be read for it."""
+    added = {key: value for key, value in model.state_dict().items() if checks.added(key)}
+    content = io.BytesIO()
+    try:
+        torch.save(added, content)
+        content.seek(0)
+        torch.load(content, weights_only=True)
+    except Exception as error:  # pickle raises several kinds
+        raise TypeError(
+            "model must have an extra state of tensors, numbers and names, to be kept in a folder, "
+            f"got {checks.shown(added)}"
+        ) from error
+
+
 def restore(model: nn.Module, weights: dict[str, Tensor], path: Path) -> None:
     """Put the weights of a checkpoint into the network."""
     with _usable(path):

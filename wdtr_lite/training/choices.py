@@ -37,8 +37,9 @@ OPTIMIZERS: dict[str, Callable[[Iterable[Parameter], "Config", torch.device], Op
     "sgd": _sgd,
     "adamw": _adamw,
 }
-"""Functions of parameters, configuration and device -> optimizer, by name. A GPU captures its
-steps in a graph, anew where the learning rate changes.
+"""Functions of parameters, configuration and device -> optimizer, by name. The schedule scales
+the learning rate that each of its groups has. A GPU captures its steps in a graph, anew where the
+learning rate changes.
 
 References: Sutskever et al. (2013); Loshchilov and Hutter (2019).
 """

@@ -37,7 +37,8 @@ def fit(
     config : Config
     model : torch.nn.Module, optional
         Images (B, C, H, W) in [0, 1] to logits (B, classes), in place of the network that the
-        configuration names. It is trained as it comes, in place, on the device. Dropout draws from
+        configuration names. It is trained as it comes, in place, on the device: frozen parameters
+        stay as they are, and the gradients that any of them hold are lost. Dropout draws from
         torch's global generators, which no seed of ours sets: then a continued run is another one.
     dataset : Dataset, optional
         In place of the one that the configuration names; classes and channels are its own.
@@ -64,7 +65,8 @@ def fit(
     Raises
     ------
     Divergence
-        At the end of an epoch in which a loss or a weight was not finite.
+        At the end of an epoch in which a loss or a weight was not finite. What the network's
+        buffers hold from the start, as a mask of -inf, does not count.
     Busy
         If another run is at work in the folder.
     Unfinished

@@ -104,6 +104,8 @@ class Training:
             checks.contrast(std)
             model = checkpoint.untrained(config, classes, mean, std)
         self.model = checks.trainable(model).to(self.device)
+        if self.folder:
+            checkpoint.check_storable(self.model)
         self.unbounded = checks.unbounded(self.model)
         optimizer = OPTIMIZERS[config.optimizer](self.model.parameters(), config, self.device)
         self.optimizer: Optimizer = checks.optimizer(
