@@ -285,6 +285,6 @@ register(
         networks=NETWORKS["cpu"], attacked=500, autoattack=250, epsilons=_EPSILONS, pictured=4
     ),
     full=Stress(
-        networks=NETWORKS["full"], attacked=500, autoattack=1000, epsilons=_EPSILONS, pictured=4
+        networks=NETWORKS["full"], attacked=500, autoattack=500, epsilons=_EPSILONS, pictured=4
     ),
 )
