@@ -43,19 +43,19 @@ _PARTS = {
 }
 
 _SIGNS = {
-    "2. of 250: Square / APGD / APGD, targeted": [
+    "2. Square / APGD / APGD, targeted": [
         "square square",
         "autoattack apgd-ce",
         "autoattack apgd-t",
     ],
-    "3. of 500: made with itself / plain / Euclidean / Wasserstein": [
+    "3. made with itself / plain / Euclidean / Wasserstein": [
         "PGD-20 8",
         "transfer",
         "transfer euclidean",
         "transfer wasserstein",
     ],
-    "4. of 500: PGD-20 / PGD-50, 10 starts": ["PGD-20 8", "PGD-50 linf"],
-    "5. of 500: PGD-20 at 32/255 / at 64/255": ["PGD-20 32", "PGD-20 64"],
+    "4. PGD-20 / PGD-50, 10 starts": ["PGD-20 8", "PGD-50 linf"],
+    "5. PGD-20 at 32/255 / at 64/255": ["PGD-20 32", "PGD-20 64"],
 }
 
 
@@ -119,14 +119,18 @@ def draw_epsilons(trial: Mapping) -> None:
 
 
 def signs_table(trial: Mapping) -> Markdown:
-    """The signs of a masked gradient, one by one, in images misread."""
+    """The signs of a masked gradient, one by one, in percent of the images."""
     counts = misread(trial)
     first = [_one_step_is_better(counts[method], trial["config"]["epsilons"]) for method in MAIN]
     rows = [["1. ε × 255 at which FGSM finds more than PGD-20", *first]]
     for sign, attacks in _SIGNS.items():
-        each = [" / ".join(str(counts[method][name][0]) for name in attacks) for method in MAIN]
+        each = [" / ".join(_percent(*counts[method][name]) for name in attacks) for method in MAIN]
         rows.append([sign, *each])
-    return tables.table(["images misread", *map(label, MAIN)], rows)
+    return tables.table(["error (%)", *map(label, MAIN)], rows)
+
+
+def _percent(wrong: int, n: int) -> str:
+    return f"{100 * wrong / n:.1f}"
 
 
 def _one_step_is_better(counts: Mapping, epsilons: Iterable[int]) -> str:

@@ -24,6 +24,7 @@ __all__ = [
     "draw_reached",
     "pair",
     "pairs_table",
+    "row_pair",
     "unit_table",
 ]
 
@@ -142,6 +143,12 @@ def pair(first: Mapping, second: Mapping) -> dict:
     (:func:`~wdtr_lite.study.statistics.paired`).
     """
     return paired(*(bits(each["outcomes"], each["n"]) for each in (first, second)))
+
+
+def row_pair(first: Mapping, second: Mapping, condition: str) -> dict:
+    """The same of two rows of Table 1, under a condition."""
+    parts = ("outcomes", "n")
+    return pair(*({part: row[part][condition] for part in parts} for row in (first, second)))
 
 
 def pairs_table(report: Mapping, attack: str) -> Markdown:

@@ -38,7 +38,8 @@ class Selected(Trained):
 
     @property
     def lacks_gpu(self) -> bool:
-        return self.networks == NETWORKS["full"] and not torch.cuda.is_available()
+        """Networks that are trained like those of the full scale take two cores weeks."""
+        return _kind(self.networks) == _kind(NETWORKS["full"]) and not torch.cuda.is_available()
 
     def planned(self, store: Store) -> list[Job]:
         """The grid's networks, then those of the choice so far or, before there is one, of the
@@ -96,6 +97,10 @@ class Table1(Selected):
                 config = self.networks.job(method, setting, seed).config
                 found[method] = grid.trained(config, store)
         return found
+
+
+def _kind(networks: Networks) -> tuple:
+    return networks.dataset, networks.split, networks.training
 
 
 def searched(networks: Networks, store: Store) -> tuple[list[dict], dict[str, Setting]]:

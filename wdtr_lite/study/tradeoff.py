@@ -3,12 +3,10 @@
 from dataclasses import dataclass, replace
 from typing import Any
 
-from torch import Tensor
-
 from wdtr_lite.study.spec import register
 from wdtr_lite.study.store import Store
 from wdtr_lite.study.table1 import NETWORKS, Table1
-from wdtr_lite.training import METHODS
+from wdtr_lite.training import METHODS, Run
 
 __all__ = ["Tradeoff"]
 
@@ -21,7 +19,7 @@ class Tradeoff(Table1):
 
     follows = "table1"
 
-    def publish(self, result: dict[str, Any], store: Store) -> dict[str, dict[str, Tensor]]:
+    def publish(self, result: dict[str, Any], store: Store) -> dict[str, Run]:
         """Nothing: Table 1 does."""
         return {}
 
