@@ -20,6 +20,7 @@ from wdtr_lite.book import (
     natural_variation,
     reports,
     results,
+    scorecard,
     trial,
     units,
     widgets,
@@ -172,6 +173,76 @@ def test_pairs_of_networks_image_by_image(full):
         assert float(line[6]) == pytest.approx(p, rel=0.05)
 
 
+def error_of(in_units, method, name):
+    """From the kept outcomes, in percent."""
+    told = reports.measurements(in_units)[method][name]
+    found = outcomes(told["outcomes"], told["n"])
+    assert found.sum() == told["wrong"]
+    return 100 * found.mean()
+
+
+PAPERS = {
+    "FGSM 8": (82.22, 31.10, 30.20), "FGSM 25": (89.72, 66.83, 44.32),
+    "I-FGSM-20 8": (90.15, 40.06, 32.12),
+}  # fmt: skip
+
+
+def test_how_far_the_paper_is_in_each_unit(in_units):
+    """The nine errors under attack, at the epsilons that are stated, which were all measured."""
+    lines = cells(units.unit_table(in_units))
+    assert [line[0] for line in lines[::2]][:-1] == ["pixels", "[-1, 1]", "std 0.247", "std 0.202"]
+    for unit, clipped, _, *left in lines[:-1]:
+        gaps = np.array([
+            [error_of(in_units, m, f"{row} {unit}" + " unclipped" * (clipped == "no")) - paper
+             for m, paper in zip(MAIN, papers, strict=True)]
+            for row, papers in PAPERS.items()
+        ])  # fmt: skip
+        for text, some in zip(left, (gaps[:, 1:], gaps[:, :1]), strict=True):
+            assert text == f"{np.sqrt((some**2).mean()):.1f}"
+    factor, penalised, _ = units.best_factor(in_units)
+    assert penalised <= min(float(line[3]) for line in lines[:-1]) + 0.5, "a finer choice"
+    assert lines[-1][0] == f"any: × {factor:.2f}"
+
+
+def test_where_our_networks_have_the_papers_errors(in_units):
+    """Between two epsilons that were measured, one below and one above."""
+    units.draw_reached(in_units)
+    marks = [line for line in plt.gca().lines if line.get_marker() in {"*", "s", "o"}]
+    assert len(marks) == 9
+    for line, (row, method) in zip(
+        marks, [(row, m) for row in PAPERS for m in range(3)], strict=True
+    ):
+        (share,) = line.get_xdata()
+        attack, told = row.split()
+        epsilon, paper = share * float(told), PAPERS[row][method]
+        measured = {
+            float(name.split()[1]): error_of(in_units, MAIN[method], name)
+            for name in reports.measurements(in_units)[MAIN[method]]
+            if re.fullmatch(rf"{attack} ([\d.]+ pixels|0)", name)
+        }
+        below = max(e for e in measured if e <= epsilon)
+        above = min(e for e in measured if e >= epsilon)
+        assert measured[below] <= paper <= measured[above]
+
+
+def test_the_curves_are_those_of_the_outcomes(in_units):
+    units.draw_errors(in_units)
+    for axes in plt.gcf().axes:
+        for line in axes.lines[:1]:
+            for epsilon, error in zip(*line.get_data(), strict=True):
+                name = f"{axes.get_title()} {epsilon:g} pixels"
+                assert error == pytest.approx(error_of(in_units, "none", name))
+
+
+def test_pairs_of_networks_over_epsilon(in_units):
+    lines = cells(units.pairs_table(in_units, "I-FGSM-20"))
+    assert [line[0] for line in lines][:2] == ["as they are", "ε = 0.5/255"]
+    for line in lines[1:]:
+        name = f"I-FGSM-20 {line[0].split()[2].removesuffix('/255')} pixels"
+        e, w = (error_of(in_units, method, name) for method in MAIN[1:])
+        assert line[2:4] == [f"{e:.1f}", f"{w:.1f}"] and line[4].startswith(f"{w - e:+.1f} ± ")
+
+
 def test_what_was_not_run_is_not_printed(table1):
     sources = adversarial.sources(full=None, cpu=table1)
     assert "experiment table1 --profile full\n\ncpu: cifar10 (holdout)" in sources
@@ -318,6 +389,32 @@ def test_every_claim_has_its_numbers(table1):
     assert f"FGSM {100 * np.mean(rates[::3]):.1f} ± " in text
     checked = EQUATIONS.count("test_")
     assert 0 < int(re.search(r"(\d+) statements", text)[1]) <= checked
+
+
+def test_the_scorecard_follows_from_the_numbers(full, table2):
+    """The marks again, from the raw outcomes, by the rules as the page tells them."""
+    claims_, text = scorecard.claims(EQUATIONS), scorecard.scorecard(EQUATIONS).data
+    marks = {claim.says: claim.verdict for claim in claims_}
+    assert len(claims_) == 11 == text.count("{doc}`")
+    rows = {row["method"]: row for row in full["result"]["rows"] if "wrong" in row}
+    natural, attacked = (
+        {m: outcomes(rows[m]["outcomes"][c], 5000) for m in MAIN}
+        for c in ("natural", "I-FGSM-20 8")
+    )
+    assert attacked["none"].mean() > attacked["wasserstein"].mean() + 0.1
+    assert abs(100 * attacked["wasserstein"].mean() - 32.12) > 5
+    assert marks["Both penalties make a network more robust (Table 1, I-FGSM-20, 8/255)"] == "~"
+    gaps = attacked["wasserstein"].astype(float) - attacked["euclidean"]
+    assert abs(gaps.mean()) < 2 * gaps.std() / 5000**0.5
+    assert marks["The Wasserstein penalty more so (the same)"] == "?"
+    assert natural["wasserstein"].mean() > natural["none"].mean()
+    assert marks["The natural error falls"] == "✘"
+    assert rows["wasserstein"]["training"]["error"] > 0.001 > rows["none"]["training"]["error"]
+    assert marks['"The training error converges to zero in all cases"'] == "✘"
+    checked = [line for line in EQUATIONS.splitlines() if line[:2] == "| " and "test_" in line]
+    hold = sum("| **no**" not in line for line in checked)
+    assert f"{hold} of {len(checked)} statements hold as printed" in text
+    assert marks["The formulas: metric tensor, calculus, Theorem 1, Algorithm 1"] == "~"
 
 
 def test_every_result_is_listed_once():

@@ -102,6 +102,7 @@ def trained_table(full: Mapping) -> Markdown:
             "training error (%)",
             *(f"{100 * networks[m]['training']['error']:.1f}" for m in MAIN),
         ],
+        ["trained on", *(networks[m]["training"]["device"].partition(",")[0] for m in MAIN)],
         ["training, minutes", *(networks[m]["seconds"]["training"] / 60 for m in MAIN)],
     ]
     return tables.table(["", *map(label, MAIN)], lines, ["", *[".1f"] * 3])

@@ -31,7 +31,7 @@ class Run(NamedTuple):
     """A trained network and how it got there."""
 
     model: nn.Module  # in evaluation mode
-    history: list[dict[str, Any]]  # an epoch: loss, penalty, error on what it trained on, seconds
+    history: list[dict[str, Any]]  # an epoch: loss, penalty, error on what it trained on, speed
     config: Config
 
 

@@ -84,7 +84,7 @@ def fit(
     ... )
     >>> run = training.fit(config, progress=False)
     >>> len(run.history), sorted(run.history[0])
-    (1, ['epoch', 'error', 'images_per_second', 'loss', 'penalty', 'seconds'])
+    (1, ['device', 'epoch', 'error', 'images_per_second', 'loss', 'penalty', 'seconds'])
 
     References
     ----------

@@ -292,7 +292,7 @@ class Training:
             )
         metrics = {"epoch": self.epoch, "loss": loss, "penalty": penalty, "error": error}
         speed = {"seconds": round(seconds, 3), "images_per_second": round(images / seconds, 1)}
-        self.history.append(metrics | speed)
+        self.history.append(metrics | speed | {"device": _called(self.device)})
         if self.folder:
             self._write(self.folder)
         return metrics
@@ -373,6 +373,10 @@ class Training:
                 "one number of threads",
                 stacklevel=2,
             )
+
+
+def _called(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
 
 
 def _recorded(config: Config, model: nn.Module | None, dataset: data.Dataset) -> Config:
