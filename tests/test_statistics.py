@@ -1,9 +1,15 @@
 """Rows of networks made into numbers of a table, by hand."""
 
+import base64
+import math
+
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from wdtr_lite.study.statistics import across_seeds, choose, summary
+from wdtr_lite.study.outcomes import bits, pack, pack_bits, unpack
+from wdtr_lite.study.statistics import across_seeds, choose, paired, summary
 
 
 def as_row(method, setting, natural, **wrong):
@@ -146,3 +152,76 @@ def test_summary_by_hand():
         "standard_error": pytest.approx((0.25 * 0.75 / 4) ** 0.5),
         "n": 4,
     }
+
+
+def test_a_setting_at_the_allowance_is_taken():
+    """One point in a hundred images, which floating point makes a little more."""
+    search = [as_row("none", {}, 6, a=9), as_row("p", {"at": 7}, 7, a=0), as_row("p", {}, 5, a=50)]
+    assert choose(search, ["a"], 0.01)["p"] == {"at": 7}
+
+
+# ---------------------------------------------------------------- image by image
+
+
+@given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=60))
+def test_pairs_by_hand(pairs):
+    """Mean and standard error of the differences; p as the two tails of fair coins."""
+    first, second = (np.array(each) for each in zip(*pairs, strict=True))
+    found = paired(first, second)
+    gaps = first.astype(float) - second
+    assert found["difference"] == pytest.approx(gaps.mean())
+    assert found["standard_error"] == pytest.approx(gaps.std() / len(gaps) ** 0.5)
+    b, c = int((gaps > 0).sum()), int((gaps < 0).sum())
+    assert (found["only_first"], found["only_second"], found["n"]) == (b, c, len(pairs))
+    coins = [math.comb(b + c, k) for k in range(b + c + 1)]
+    rare = sum(each for each in coins if each <= coins[b])
+    assert found["p_value"] == pytest.approx(rare / 2 ** (b + c))
+    assert paired(second, first)["difference"] == -found["difference"]
+
+
+@pytest.mark.parametrize(
+    "first, second, error, says",
+    [
+        ([True], np.array([True]), TypeError, "first must be ndarray, got"),
+        (np.array([True]), np.array([1]), TypeError, "second must be bool, got int64"),
+        (np.array([True]), np.array([True] * 2), ValueError, "first and second must be as long"),
+        (np.array([], bool), np.array([], bool), ValueError, r"first must be \(n,\), n at least 1"),
+    ],
+)
+def test_no_pairs(first, second, error, says):
+    with pytest.raises(error, match=says):
+        paired(first, second)
+
+
+@given(st.lists(st.booleans(), min_size=1, max_size=40))
+def test_bits_come_back(values):
+    packed = pack_bits(values)
+    assert bits(packed, len(values)).tolist() == values and isinstance(packed, str)
+    assert len(base64.b64decode(packed)) == math.ceil(len(values) / 8)
+
+
+@given(st.lists(st.lists(st.integers(0, 255), min_size=3, max_size=3), min_size=1, max_size=9))
+def test_numbers_come_back(values):
+    assert unpack(pack(values), (len(values), 3)).tolist() == values
+
+
+@pytest.mark.parametrize(
+    "call, error, says",
+    [
+        (lambda: pack_bits([0.5, 2.0]), ValueError, r"outcomes must be in \[0, 1\], got 0.5 to 2"),
+        (lambda: pack_bits([]), ValueError, r"outcomes must be \(n,\), n at least 1"),
+        (lambda: pack([0.5]), ValueError, r"numbers must be whole, from 0 to 255, got \[0.5\]"),
+        (lambda: pack([256]), ValueError, r"numbers must be whole, from 0 to 255, got \[256\]"),
+        (lambda: pack([-1]), ValueError, r"numbers must be whole, from 0 to 255, got \[-1\]"),
+        (lambda: bits("AA==", 9), ValueError, "packed must hold n=9 outcomes, got 1 bytes"),
+        (lambda: bits("x y", 9), ValueError, "packed must be base64, got 'x y'"),
+        (lambda: bits(3, 9), TypeError, "packed must be str, got 3"),
+        (lambda: unpack("AA==", (1,)), ValueError, "packed must be as pack makes it, got 'AA=='"),
+        (lambda: unpack(pack([1]), (2,)), ValueError, r"of shape=\(2,\), got 1"),
+        (lambda: unpack(pack([1]), 3), TypeError, "shape must be"),
+    ],
+    ids=range(11),
+)
+def test_nothing_to_pack_or_unpack(call, error, says):
+    with pytest.raises(error, match=says):
+        call()

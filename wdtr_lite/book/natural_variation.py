@@ -24,6 +24,7 @@ from wdtr_lite.book.reports import (
     select,
     short,
 )
+from wdtr_lite.book.units import differences_table
 from wdtr_lite.study.questions import AXES, PADDINGS
 from wdtr_lite.study.table2 import PAPER
 
@@ -44,6 +45,7 @@ __all__ = [
     "nearest_table",
     "paper_table",
     "paths_table",
+    "variation_pairs",
     "variations_table",
 ]
 
@@ -287,6 +289,21 @@ def variations_table(rows: Sequence[Mapping]) -> Markdown:
         above = [_errors(rows, m, case) - _errors(rows, m, "natural") for m in compared(rows)]
         lines.append([f"{case}, above natural", *map(tables.mean_sd, above)])
     return tables.table(["error (%)", *map(short, compared(rows))], lines)
+
+
+def variation_pairs(report: Mapping) -> Markdown:
+    """The two penalties on varied images, image by image."""
+    euclidean, wasserstein = (
+        measurements(report)[method]["variations"] for method in ("euclidean", "wasserstein")
+    )
+
+    def told(found: Mapping, case: str) -> dict:
+        return {"n": found["n"], "wrong": found["wrong"][case], "outcomes": found["outcomes"][case]}
+
+    cases = ("natural", *_VARIATIONS)
+    return differences_table({
+        case: (told(wasserstein, case), told(euclidean, case)) for case in cases
+    })  # fmt: skip
 
 
 def draw_norms(rows: Sequence[Mapping]) -> None:
