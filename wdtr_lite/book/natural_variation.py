@@ -36,6 +36,7 @@ __all__ = [
     "compared",
     "comparison_table",
     "describe_norms",
+    "describe_ratios",
     "digits_table",
     "draw_changes",
     "draw_moved",
@@ -354,3 +355,23 @@ def paths_table(rows: Sequence[Mapping]) -> Markdown:
         ratios.append([f"{name}, between / within", *(tables.mean_sd(one, 2) for one in ratio)])
     header = ["length of the answer's path", *map(short, methods)]
     return tables.table(header, [*lines, *ratios])
+
+
+def describe_ratios(report: Mapping, draws: int = 2000) -> str:
+    """The ratio between / within of the first networks, with the range that holds 95 % of it when
+    the pairs are drawn anew, the same for all networks.
+    """
+    networks, lines = measurements(report), []
+    pairs = len(networks["none"]["paths"]["within wasserstein"])
+    drawn = np.random.default_rng(0).integers(pairs, size=(draws, pairs))
+    for path, name in PATHS.items():
+        for method in MAIN:
+            within, between = (
+                np.array(networks[method]["paths"][f"{classes} {path}"])
+                for classes in ("within", "between")
+            )
+            ratios = between[drawn].mean(1) / within[drawn].mean(1)
+            low, high = np.percentile(ratios, [2.5, 97.5])
+            ratio = f"{between.mean() / within.mean():.2f} ({low:.2f} to {high:.2f})"
+            lines.append(f"{name:13s} {label(method):20s} {ratio}")
+    return "\n".join(lines)
