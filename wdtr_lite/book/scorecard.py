@@ -12,7 +12,7 @@ from wdtr_lite.book.units import row_pair
 from wdtr_lite.study.table1 import PAPER
 from wdtr_lite.study.table2 import PAPER as PAPER2
 
-__all__ = ["YES", "Claim", "claims", "scorecard"]
+__all__ = ["Claim", "claims", "scorecard"]
 
 YES, PARTLY, NO, OPEN = "✔", "~", "✘", "?"
 

@@ -35,9 +35,10 @@ UNITS = {
     "std 0.247": (0.247, 0.243, 0.262),
     "std 0.202": (0.2023, 0.1994, 0.2010),
 }
-"""How many intensities of [0, 1] one unit is, in red, green and blue: images as they are; mapped to
-[-1, 1]; divided by the standard deviation of CIFAR-10's pixels, or by the average over its images
-of the standard deviation within one, both of which are in use.
+"""The size of one unit in intensities, for red, green and blue.
+
+Of images as they are, mapped to [-1, 1], divided by the standard deviation of CIFAR-10's pixels, or
+by the average over its images of the standard deviation within one, both of which are in use.
 """
 
 STEPS = {"FGSM": 1, "I-FGSM-20": 20}
@@ -150,7 +151,7 @@ TOLD = {
     "FGSM 25": ("FGSM", 25),
     "I-FGSM-20 8": ("I-FGSM-20", 8),
 }
-"""The rows of the paper's Table 1 under attack: which, and the epsilon that it states, in 1/255."""
+"""Attack, and the epsilon in 1/255 that is stated, of the rows of the paper's Table 1."""
 
 
 def curve(
