@@ -32,9 +32,9 @@ def trained_on_digits(digits):
         patch.setattr(grid, "dataset_of", lambda name, split=None: {"mnist5k_color": digits}[name])
         patch.setattr(grid, "executor", in_this_process)
         patch.setattr(torch.cuda, "is_available", lambda: False)
-        grid.trained.cache_clear()
+        grid.in_memory.cache_clear()
         yield
-        grid.trained.cache_clear()
+        grid.in_memory.cache_clear()
 
 
 def drawn(digits, images, part="test"):

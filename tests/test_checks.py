@@ -893,6 +893,7 @@ PHOTOS = torch.ones(2, 1, 20, 20)
             for value, error, says in (
                 (3, TypeError, "be a sequence of whole numbers, got 3"),
                 ("12", TypeError, "be a sequence of whole numbers, got '12'"),
+                ({1, 2}, TypeError, r"be a sequence of whole numbers, got \{1, 2\}"),
                 ([], ValueError, r"hold at least one shift, got \[\]"),
                 ([0.5], TypeError, "be a whole number, got 0.5"),
                 ([4], ValueError, "be at most 3 with 'reflect' and 4 pixels, got 4"),
@@ -1051,7 +1052,7 @@ def lbfgs():
         ],
         "optimizer": [
             ((3, [], "f"), TypeError, "f must be Optimizer, got 3"),
-            ((sgd(), [WEIGHT], "f"), ValueError, "f must hold weights .*, got SGD of 1 other tens"),
+            ((sgd(), [WEIGHT], "f"), ValueError, "f must hold all weights .* got SGD without 1 of"),
             ((lbfgs(), [HELD], "f"), TypeError, "f must step without a closure, got LBFGS: missi"),
         ],
         "objective": [

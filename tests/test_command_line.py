@@ -339,11 +339,11 @@ def workshop(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(grid, "executor", in_this_process)
-    grid.trained.cache_clear()
+    grid.in_memory.cache_clear()
     yield tmp_path
     study.EXPERIMENTS.clear()
     study.EXPERIMENTS.update(declared)  # in their order
-    grid.trained.cache_clear()
+    grid.in_memory.cache_clear()
 
 
 def rows(capsys):
@@ -363,7 +363,7 @@ def test_experiment_prints_the_rows_of_its_result(workshop, monkeypatch, capsys)
         assert (row["method"], row["seed"]) == label == (whole["method"], whole["seed"])
         assert "wrong" not in row and "n" not in row
         assert row["percent"]["FGSM 8"] == 20 * whole["wrong"]["FGSM 8"]
-    grid.trained.cache_clear()
+    grid.in_memory.cache_clear()
     monkeypatch.setattr(training, "fit", None)
     call("experiment", "table2", "--profile", "cpu")
     measured = study.stored("table2", "cpu")["result"]["rows"]
@@ -515,6 +515,11 @@ ERRORS = {
         "evaluate",
         "--attack pgd --epsilon 8/255 --alpha 2",
         "alpha must be at most 1, .* got 2: .* 2/255\\?",
+    ),
+    "no attack": (
+        "evaluate",
+        "--epsilon 8/255 --steps 20",
+        "attack must be told with epsilon, steps, got 'none'",
     ),
     "norm": ("evaluate", "--attack fgsm --norm l1", "norm must be one of 'linf', 'l2', got 'l1'"),
 }

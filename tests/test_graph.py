@@ -211,9 +211,10 @@ def tensors_of(graph):
 def test_the_type_is_torchs_or_the_kernels():
     assert PixelGraph(3, 4, 1).dtype == torch.float32 == PixelGraph(3, 4, 1).volume.dtype
     assert PixelGraph(3, 4, 1, weight=kernel(1)).dtype == torch.float64
-    torch.set_default_dtype(torch.float64)
     try:
-        assert PixelGraph(3, 4, 1).volume.dtype == torch.float64
+        for given, dtype in ((torch.float64, torch.float64), (torch.bfloat16, torch.float32)):
+            torch.set_default_dtype(given)
+            assert PixelGraph(3, 4, 1).dtype == dtype == PixelGraph(3, 4, 1).volume.dtype
     finally:
         torch.set_default_dtype(torch.float32)
 

@@ -82,9 +82,9 @@ def on_a_cpu():
         )
         patch.setattr(torch.cuda, "is_available", lambda: False)
         patch.setattr(data, "load", cache(data.load))
-        grid.trained.cache_clear()
+        grid.in_memory.cache_clear()
         yield
-        grid.trained.cache_clear()
+        grid.in_memory.cache_clear()
     torch.set_num_threads(threads)
 
 
@@ -102,12 +102,12 @@ def in_this_process(threads=1):
         with ThreadPoolExecutor(threads) as pool:
             yield pool
 
-    grid.trained.cache_clear()  # as in a new process
+    grid.in_memory.cache_clear()  # as in a new process
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(training, "fit", counted)
         patch.setattr(grid, "executor", executor)
         yield fitted
-    grid.trained.cache_clear()
+    grid.in_memory.cache_clear()
 
 
 @pytest.fixture
@@ -262,7 +262,7 @@ def test_each_is_trained_and_asked_once(here, tmp_path):
     found = complete([first, second, first, first], Store(tmp_path / "root"))
     assert here == [first.config, second.config] and asked(tmp_path / "asked") == ["0", "1"]
     assert found[0] == found[2] == found[3] != found[1]
-    grid.trained.cache_clear()
+    grid.in_memory.cache_clear()
     complete([second, first], Store(tmp_path / "root"))
     assert here == [first.config, second.config] and asked(tmp_path / "asked") == ["0", "1"]
 
@@ -305,7 +305,7 @@ def test_a_new_question_trains_nothing(here, tmp_path):
     (first,) = complete([network(before)], Store(tmp_path))
     written = stamps(tmp_path)
     assert outcome(network(after), Store(tmp_path)) is None
-    grid.trained.cache_clear()
+    grid.in_memory.cache_clear()
     (second,) = complete([network(after)], Store(tmp_path))
     assert len(here) == 1 and written.items() < stamps(tmp_path).items()
     assert (
@@ -361,12 +361,80 @@ def test_without_training_networks_are_asked_as_they_are(here, tmp_path):
     assert stopped["training"]["epoch"] == 1 and whole["training"]["epoch"] == 2
     assert stopped["measurements"] == whole["measurements"], "shortened, it has the same weights"
     assert outcome(last, store) == stopped and outcome(last, Store(tmp_path)) is None
-    grid.trained.cache_clear()  # as in a new process
+    grid.in_memory.cache_clear()  # as in a new process
     (again,) = complete([last], Store(tmp_path))
     assert again["measurements"] != whole["measurements"] and len(here) == begun + 1
     assert outcome(last, store) == again, "asked anew"
     with pytest.raises(ValueError, match="config must be of a network that is trained, got Config"):
         grid.trained(network(seed=2).config, store)
+
+
+def test_a_network_that_is_trained_further_is_asked_anew(here, tmp_path):
+    """By the same process too."""
+    asked = network(recording(tmp_path / "asked"))
+    store = Store(tmp_path / "root", trains=False)
+    grid.trained(asked.config, Store(tmp_path / "root"))
+    shorten(folder_of(asked, tmp_path / "root"), 1)
+    (stopped,) = complete([asked], store)
+    (whole,) = complete([asked], Store(tmp_path / "root"))
+    assert (stopped["training"]["epoch"], whole["training"]["epoch"]) == (1, 2)
+    assert len(grid.trained(asked.config, store).history) == 2
+    assert len((tmp_path / "asked").read_text().splitlines()) == 2
+
+
+@dataclass(frozen=True)
+class Spoils(Question, name="spoils"):
+    def __call__(self, model: torch.nn.Module, dataset: Dataset) -> int:
+        with torch.no_grad():
+            for weight in model.parameters():
+                weight.zero_()
+        return 0
+
+
+@pytest.mark.parametrize("stored", [True, False])
+def test_a_question_changes_no_network(stored, here, tmp_path):
+    store = Store(tmp_path) if stored else Store()
+    (before,) = complete([network({"natural": NATURAL})], Store())
+    (found,) = complete([network({"spoils": Spoils(), "natural": NATURAL})], store)
+    assert found["measurements"]["natural"] == before["measurements"]["natural"]
+
+
+def registered(images):
+    """The data set ``grey`` anew, as by a notebook's cell that is run twice."""
+
+    def grey(root, split):
+        parts = {"train": range(48), "test": range(48, 64)}
+        return Dataset("grey", images, torch.arange(64) % 2, "torch", parts)
+
+    data.register("grey", grey)
+
+
+def test_a_data_set_that_is_registered_anew(here, tmp_path, monkeypatch):
+    """What was trained on the former is refused."""
+    monkeypatch.setattr(data.dataset, "SOURCES", dict(data.SOURCES))
+    monkeypatch.setattr(data, "SOURCES", data.dataset.SOURCES)
+    monkeypatch.setattr(data, "load", data.dataset.load)  # without a cache
+    one, other = torch.randint(
+        256, (2, 64, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
+    )
+    registered(one)
+    small = {"data": "grey", "images": 48, "batch_size": 16, "epochs": 1}
+    asked = network({"natural": Errors("test", None, None)}, **small)
+    (first,) = complete([asked], Store(tmp_path))
+    without = complete([asked], Store())
+    assert without_times(without) == without_times([first])
+    registered(one.clone())
+    assert complete([asked], Store(tmp_path)) == [first]
+    registered(other)
+    assert torch.equal(dataset_of("grey").images, other)
+    for read in (complete, lambda networks, store: grid.trained(networks[0].config, store)):
+        with pytest.raises(
+            ValueError, match=f"^{folder_of(asked, tmp_path)} holds a network trained on other im"
+        ):
+            read([asked], Store(tmp_path))
+    assert without_times(complete([asked], Store())) != without_times(without)
+    registered(other[:, :, :7])
+    assert complete([asked], Store())
 
 
 # ---------------------------------------------------------------- divergence
@@ -869,10 +937,10 @@ def test_progress_trains_as_the_network_does(monkeypatch, tmp_path):
     assert not stamps(tmp_path)
 
 
-def test_trained_is_from_the_folder_and_kept_in_memory(stored, here):
+def test_trained_is_from_the_folder_or_kept_in_memory(stored, here):
     root, _, _ = stored
     run = grid.trained(NETWORKS[1].config, Store(root))
-    assert here == [] and run is grid.trained(NETWORKS[1].config, Store(root))
+    assert here == []
     expected = training.load(folder_of(NETWORKS[1], root)).model.state_dict()
     assert all(torch.equal(value, expected[name]) for name, value in run.model.state_dict().items())
     assert not any(module.training for module in run.model.modules())
@@ -885,7 +953,7 @@ def test_trained_is_from_the_folder_and_kept_in_memory(stored, here):
 
 def test_trained_is_kept_in_the_folder(here, tmp_path):
     run = grid.trained(network().config, Store(tmp_path))
-    grid.trained.cache_clear()
+    grid.in_memory.cache_clear()
     assert grid.trained(network().config, Store(tmp_path)).history == run.history and len(here) == 1
     assert (
         outcome(network({}), Store(tmp_path))["training"] == run.history[-1]

@@ -28,6 +28,7 @@ from oracles import (
 from torch import nn
 from torch.func import functional_call
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from wdtr_lite import PixelGraph, data
 from wdtr_lite.metric import apply_laplacian, mean_diagonal
@@ -665,6 +666,70 @@ def test_statistics_of_other_layers(shell, mode):
     close(value, exact)
 
 
+class Running(nn.Module):
+    """Takes off a mean that moves with every pass."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(()))
+
+    def forward(self, x):
+        self.mean.mul_(0.5).add_(x.detach().mean(), alpha=0.5)
+        return x * (1 + self.mean)
+
+
+@pytest.mark.parametrize("central", [False, True])
+@pytest.mark.parametrize("call", [GradientPenalty.__call__, GradientPenalty.terms])
+def test_passes_that_repeat_the_first_see_its_buffers(call, central, recwarn):
+    def slopes(penalty):
+        model = small(norm=Running())
+        found = call(penalty, model, X, Y)
+        return grads(getattr(found, "penalty", found).sum(), model)
+
+    finite = GradientPenalty(GRAPH, mode="finite_difference", central=central, step=1e-4)
+    assert error(slopes(finite), slopes(GradientPenalty(GRAPH))) < 1e-3 and not recwarn
+
+
+class Counts(nn.Module):
+    """The number of passes, times the squares of the pixels."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("passes", torch.zeros(()))
+
+    def forward(self, x):
+        self.passes += 1
+        return self.passes * (x**2).sum((1, 2, 3))
+
+
+def test_the_passes_of_the_laplacian_see_the_same_buffers():
+    itself = lambda outputs, y: outputs  # noqa: E731
+    how = {"generator": generator(), "loss": itself}
+    value = laplacian_penalty("euclidean", Counts(), torch.ones(1, 1, 4, 8), None, **how)
+    assert value.item() == 64
+
+
+def test_instance_normalisation_keeps_its_statistics_to_the_last_bit():
+    model = small(norm=nn.InstanceNorm2d(6, track_running_stats=True)).float()
+    for x in (torch.rand(7, 1, 6, 6), torch.full((7, 1, 6, 6), 1e30)):
+        model(torch.rand(7, 1, 6, 6))
+        before = state_of(model)
+        GradientPenalty("euclidean")(model, x, torch.arange(7) % 4)
+        assert unchanged(model, before)
+
+
+def test_a_lazy_layer_without_images_is_refused_and_stays_as_it_was():
+    model = nn.Sequential(nn.Conv2d(1, 6, 3), nn.LazyBatchNorm2d(), nn.Flatten(), nn.LazyLinear(4))
+    for call in (
+        lambda: GradientPenalty("euclidean")(model, X.float(), Y),
+        lambda: laplacian_penalty("euclidean", model, X.float(), Y, generator=generator()),
+    ):
+        with pytest.raises(ValueError, match="^model must have seen images, .* LazyBatchNorm2d"):
+            call()
+    value = GradientPenalty("euclidean").terms(model, X.float(), Y).penalty
+    close(GradientPenalty("euclidean")(model, X.float(), Y), value)
+
+
 class Refuses(nn.BatchNorm2d):
     """Raises on the pass of the given number."""
 
@@ -872,6 +937,35 @@ def test_the_laplacian_through_each_layer(layer):
     assert exact == pytest.approx(numeric, rel=1e-4, abs=1e-7)
 
 
+class Checkpointed(nn.Sequential):
+    def forward(self, x):
+        return checkpoint(super().forward, x, use_reentrant=False)
+
+
+@pytest.mark.skipif(torch.__version__ < "2.8", reason="torch does not say what is checkpointed")
+@BOTH
+@pytest.mark.parametrize(
+    "norm", [nn.LayerNorm([6, 4, 4]), nn.GroupNorm(2, 6), nn.InstanceNorm2d(6)], ids=str
+)
+def test_normalisation_within_activation_checkpointing(norm, mode):
+    """As without; third derivatives are torch's there, and refused where they are wrong."""
+    plain = small(norm=norm)
+    model = nn.Sequential(plain[0], Checkpointed(*plain[1:3]), *plain[3:])
+    for call in (GradientPenalty.__call__, GradientPenalty.terms):
+        value, expected = (call(GradientPenalty(GRAPH, mode=mode), m, X, Y) for m in (model, plain))
+        value, expected = (getattr(v, "penalty", v) for v in (value, expected))
+        close(value, expected)
+        assert error(grads(value.sum(), model), grads(expected.sum(), plain)) < 1e-9
+    with torch.no_grad():
+        laplacian = [
+            laplacian_penalty(GRAPH, m, X, Y, generator=generator()) for m in (model, plain)
+        ]
+    close(*laplacian)
+    if not isinstance(norm, nn.GroupNorm):
+        with pytest.raises(ValueError, match="outside of autocast and activation checkpointing"):
+            laplacian_penalty(GRAPH, model, X, Y, generator=generator())
+
+
 @pytest.mark.parametrize("where", ["autocast", "torch.batch_norm"])
 def test_third_derivatives_that_are_still_torchs_are_refused(where):
     """It takes mean and variance for constants there."""
@@ -998,15 +1092,23 @@ def test_backward_inside_autocast_is_refused(metric):
 
 
 @pytest.mark.parametrize(
-    "layer", [nn.Hardsigmoid(), OfPixels(Attention(4, 2, batch_first=True))], ids=["hard", "fused"]
+    "layer",
+    [
+        nn.Hardsigmoid(),
+        OfPixels(Attention(4, 2, batch_first=True)),
+        Function(lambda x: torch.cdist(x.flatten(2), torch.eye(16))),
+    ],
+    ids=["hard", "fused", "distances"],
 )
 def test_a_model_without_second_derivatives(layer, monkeypatch):
-    """The backward pass says what to do."""
+    """The backward pass says what to do, each time."""
     monkeypatch.setattr(torch.nn.attention, "sdpa_kernel", lambda backend: nullcontext())
     model = nn.Sequential(nn.Conv2d(1, 4, 3), layer, nn.Flatten(), nn.Linear(64, 4))
-    value = GradientPenalty("euclidean")(model, X.float(), Y).sum()
-    with pytest.raises(RuntimeError, match="no second derivative.*mode='finite_difference'"):
-        value.backward()
+    penalty = GradientPenalty("euclidean")
+    for _ in range(3):
+        value = penalty(model, X.float(), Y).sum()
+        with pytest.raises(RuntimeError, match="no second derivative.*mode='finite_difference'"):
+            value.backward()
     with pytest.raises(RuntimeError, match="^model has .* no second derivative.*another function"):
         laplacian_penalty("euclidean", model, X.float(), Y, generator=generator())
 
@@ -1027,10 +1129,18 @@ def test_dropout_repeats_its_mask(metric, monkeypatch):
     for central, bound in ((False, 1e-3), (True, 1e-6)):
         how = {"mode": "finite_difference", "central": central, "step": 1e-4}
         assert error(gradient(**how), exact) < bound
-    other_masks = lambda device: lambda: torch.random.fork_rng(enabled=False)  # noqa: E731
+    other_masks = lambda *given: lambda: torch.random.fork_rng(enabled=False)  # noqa: E731
     monkeypatch.setattr("wdtr_lite.regularizer.penalties.replay", other_masks)
     with pytest.warns(UserWarning, match="step=0.0001 misses .*dropout that draws from other"):
         assert error(gradient(**how), exact) > 1
+
+
+def test_the_passes_of_the_laplacian_share_a_mask():
+    """Of d z^2, d 0 or 2 with equal odds, and the square for loss: 2 (d z^2) (2 d) of mean 8."""
+    drawn = nn.Sequential(nn.Flatten(0), Function(torch.square), nn.Dropout(0.5))
+    square = lambda outputs, y: outputs**2  # noqa: E731
+    x, how = torch.ones(1000, 1, 1, 1), {"generator": generator(), "loss": square}
+    assert set(laplacian_penalty("euclidean", drawn, x, None, **how).tolist()) == {0, 16}
 
 
 @pytest.mark.parametrize(
@@ -1219,6 +1329,25 @@ def test_margin_of_very_negative_logits(metric):
             expected,
             rtol=1e-6,
         )
+
+
+@METRICS
+def test_finite_differences_of_masked_logits(metric, recwarn):
+    """Minus infinity on purpose, by addition too, through which there is a gradient."""
+    mask = torch.tensor([0, 0, -torch.inf, 0]).double()
+    for masked in (lambda z: z + mask, lambda z: z.masked_fill(mask < 0, -torch.inf)):
+
+        def found(mode, masked=masked, **how):
+            model = nn.Sequential(small(), Function(masked))
+            value = GradientPenalty(metric, of="logits", mode=mode, **how)(model, X)
+            return value.detach(), grads(value.sum(), model)
+
+        exact, slopes = found("double_backprop")
+        for central in (False, True):
+            value, slope = found("finite_difference", central=central, step=1e-4)
+            close(value, exact)
+            assert error(slope, slopes) < 1e-3
+    assert not recwarn
 
 
 @METRICS
@@ -1713,6 +1842,50 @@ def test_of_one_pass_unequal_weights_and_hooks_go_through_the_graph():
             assert (found - right).norm() < 1e-3 * right.norm()
 
 
+@contextmanager
+def computed_weights(model):
+    """A weight that is computed from a parameter, before the model is called."""
+    nn.utils.parametrize.register_parametrization(model[-1], "weight", Function(torch.exp))
+    with nn.utils.parametrize.cached():
+        yield model, model[-1].weight
+
+
+@contextmanager
+def fast_weights(model):
+    """Those of meta-learning, of a function around the model."""
+    fast = {name: 1 * p for name, p in model.named_parameters()}
+    yield lambda x: functional_call(model, fast, (x,)), fast["5.weight"]
+
+
+@pytest.mark.parametrize("weights", [computed_weights, fast_weights])
+@pytest.mark.parametrize("central", [False, True])
+def test_derivatives_in_what_was_computed_before_the_call(weights, central):
+    finite = GradientPenalty(GRAPH, mode="finite_difference", central=central, step=1e-4)
+    with weights(small()) as (model, weight):
+        exact, found = (p.terms(model, X, Y) for p in (GradientPenalty(GRAPH), finite))
+        for value, right in zip(found[1:], exact[1:], strict=True):
+            slope, expected = (
+                torch.autograd.grad(v.mean(), weight, retain_graph=True)[0] for v in (value, right)
+            )
+            assert (slope - expected).norm() < 1e-3 * expected.norm()
+        weight.retain_grad()
+        found.penalty.mean().backward()
+        assert (weight.grad - slope).norm() < 1e-9 * slope.norm()
+
+
+@pytest.mark.parametrize("of", ["loss", "logits"])
+def test_finite_differences_have_no_derivative_in_activations(of):
+    """Neither in those of the first pass nor in those of the last."""
+    seen, model = [], small()
+    model[2].register_forward_hook(lambda layer, given, found: seen.append(found))
+    penalty = GradientPenalty(GRAPH, mode="finite_difference", of=of)(model, X, Y).mean()
+    says = "no derivative in what model computes on the way|appears to not have been used"
+    for activation in (seen[0], seen[-1]):
+        with pytest.raises(RuntimeError, match=says):
+            torch.autograd.grad(penalty, activation, retain_graph=True)
+    assert torch.autograd.grad(penalty, model[2].weight)[0].any()
+
+
 class Clipped(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x):
@@ -2056,6 +2229,16 @@ BAD_CALLS |= {
         lambda: gives_of(loss=lambda outputs, y: 1.0),
         TypeError,
         "loss must return a tensor, got float",
+    ),
+    "images_of_another_type": (
+        lambda: gives_of(small().float()),
+        TypeError,
+        "x must be torch.float32, as the weights of model, got torch.float64",
+    ),
+    "laplacian_of_images_of_another_type": (
+        lambda: laplacian_penalty(GRAPH, small().float(), X, Y, generator=generator()),
+        TypeError,
+        "x must be torch.float32, as the weights of model, got torch.float64",
     ),
     "norm_of_the_batch": (
         lambda: gives_of(metric=OfTheBatch()),

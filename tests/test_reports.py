@@ -414,7 +414,8 @@ def test_the_scorecard_follows_from_the_numbers(full, table2):
     assert natural["wasserstein"].mean() > natural["none"].mean()
     assert marks["The natural error falls"] == "✘"
     assert rows["wasserstein"]["training"]["error"] > 0.001 > rows["none"]["training"]["error"]
-    assert marks['"The training error converges to zero in all cases"'] == "✘"
+    assert rows["wasserstein"]["training"]["epoch"] < 200, "still falling"
+    assert marks['"The training error converges to zero in all cases"'] == "?"
     checked = [line for line in EQUATIONS.splitlines() if line[:2] == "| " and "test_" in line]
     hold = sum("| **no**" not in line for line in checked)
     assert f"{hold} of {len(checked)} statements hold as printed" in text

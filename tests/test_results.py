@@ -36,9 +36,9 @@ def workshop(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(grid, "executor", in_this_process)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    grid.trained.cache_clear()
+    grid.in_memory.cache_clear()
     yield tmp_path
-    grid.trained.cache_clear()
+    grid.in_memory.cache_clear()
 
 
 # ---------------------------------------------------------------- declared, decided
@@ -106,15 +106,17 @@ def test_table1_decides_for_the_others(workshop):
     they are as declared.
     """
 
+    names = [name for name in ["table1", *FOLLOWERS] if "cpu" in study.EXPERIMENTS[name]]
+
     def decided():
-        return {name: results.decided(name, "cpu") for name in ["table1", *FOLLOWERS]}
+        return {name: results.decided(name, "cpu") for name in names}
 
     def write(config, complete):
         result = {"chosen": chosen, "grid_complete": complete, "rows": []}
         report = OF_TABLE1 | {"config": config, "data": "", "result": result, "provenance": {}}
         store.write(study.path_of("table1", "cpu"), report)
 
-    as_declared = {name: study.declared(name, "cpu") for name in ["table1", *FOLLOWERS]}
+    as_declared = {name: study.declared(name, "cpu") for name in names}
     assert decided() == as_declared
     (workshop / "results").mkdir()
     chosen = {"none": {}, "euclidean": {"eta": 9.0}, "wasserstein": {"eta": 8.0, "radius": 1}}
@@ -147,6 +149,10 @@ def test_errors_say_what_is_wrong(workshop):
     ):
         study.stored("label_keeping")
     assert study.found("label_keeping") is None
+    for name in ("x" * 5000, "../pyproject", "a\0b"):
+        for read in (study.stored, study.found, study.path_of):
+            with pytest.raises(ValueError, match="name must be up to 100 letters, digits, _ and -"):
+                read(name)
 
 
 NAN = float("nan")
@@ -308,6 +314,7 @@ def test_a_name_is_registered_once(monkeypatch):
         spec.register("tried", cpu=study.declared("table1", "cpu"))
     for name, profiles, error, says in (
         (3, {"cpu": tried}, TypeError, "name must be str, got 3"),
+        ("a/b", {"cpu": tried}, ValueError, "name must be up to 100 letters, .* got 'a/b'"),
         ("more", {}, ValueError, "profiles must not be empty"),
         ("more", {"fast": tried}, ValueError, "a profile must be one of .*, got 'fast'"),
         ("more", {"cpu": 3}, TypeError, "cpu must be Experiment, got 3"),
@@ -515,7 +522,7 @@ def test_at_full_scale_without_a_gpu_nothing_is_trained(workshop, monkeypatch, c
     expected = study.run("table1", "full")
     monkeypatch.setitem(table1.NETWORKS, "full", SMALL.networks)
     shutil.rmtree("_runs")
-    grid.trained.cache_clear()
+    grid.in_memory.cache_clear()
     monkeypatch.setattr(training, "fit", None)
     found = study.run("table1", "full")
     assert found["weights"] == expected["weights"] and found["history"] == expected["history"]
@@ -651,6 +658,8 @@ def test_minutes_of_networks_add_up():
     report = {"result": {"search": [grid], "rows": rows}}
     assert study.network_minutes(report) == 2.5, "the network of the grid is trained once"
     assert study.network_minutes({"result": {"rows": [{}]}}) is study.network_minutes({}) is None
+    others = [rows[2] | {"setting": {"eta": eta}} for eta in (0.1, 0.2)]
+    assert study.network_minutes({"result": {"rows": others}}) == 1.5, "two settings, two networks"
     told = {"device": "a CPU", "wall_seconds": 60, "date": "today", "commit": "c", "versions": {}}
     origin = {"provenance": told | {"command": "run"}}
     assert "; 2 network-minutes on today" in study.describe(report | origin)

@@ -2,9 +2,11 @@
 
 import base64
 import math
+import zlib
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -205,6 +207,16 @@ def test_numbers_come_back(values):
     assert unpack(pack(values), (len(values), 3)).tolist() == values
 
 
+MASKED = np.ma.array([1, 2], mask=[True, False])
+GRADED = torch.ones(2, requires_grad=True)
+EMPTY = {"method": "none", "setting": {}, "wrong": {}, "n": {}}
+
+
+def deflated(content, more=b"", less=0):
+    stream = zlib.compress(content)
+    return base64.b64encode(stream[: len(stream) - less] + more).decode()
+
+
 @pytest.mark.parametrize(
     "call, error, says",
     [
@@ -219,8 +231,28 @@ def test_numbers_come_back(values):
         (lambda: unpack("AA==", (1,)), ValueError, "packed must be as pack makes it, got 'AA=='"),
         (lambda: unpack(pack([1]), (2,)), ValueError, r"of shape=\(2,\), got 1"),
         (lambda: unpack(pack([1]), 3), TypeError, "shape must be"),
+        (lambda: unpack(pack([1] * 9), (2,)), ValueError, r"of shape=\(2,\), got over 2"),
+        (lambda: unpack(deflated(b"\1", b"more"), (1,)), ValueError, "packed must be as pack"),
+        (lambda: unpack(deflated(b"\1", less=2), (1,)), ValueError, "packed must be as pack"),
+        (lambda: bits("/w==", 3), ValueError, "packed must hold n=3 outcomes, got more in '/w=='"),
+        (lambda: pack_bits([0.5, 1.0]), TypeError, "outcomes must be bool or whole .* float64"),
+        (lambda: pack(MASKED), ValueError, "numbers must have no masked"),
+        (lambda: pack_bits(MASKED > 1), ValueError, "outcomes must have no masked"),
+        (lambda: pack([[1], [1, 2]]), ValueError, r"numbers must be an array, got \[\[1\]"),
+        (lambda: pack_bits([[1], [1, 2]]), ValueError, r"outcomes must be an array, got \[\[1\]"),
+        (lambda: pack(GRADED), ValueError, "numbers must be whole, from 0 to 255, got tensor"),
+        (lambda: pack_bits(GRADED), TypeError, "outcomes must be bool or whole numbers, 0 or 1"),
+        (lambda: pack(GRADED.long().to("meta")), ValueError, "numbers must hold values"),
+        (lambda: pack_bits(GRADED.bool().to("meta")), ValueError, "outcomes must hold values"),
+        (
+            lambda: choose([EMPTY], ["natural"]),
+            ValueError,
+            r"search\[0\]\['wrong'\] must not be em",
+        ),
+        (lambda: across_seeds([EMPTY], "natural"), ValueError, r"rows\[0\]\['wrong'\] must not be"),
+        (lambda: across_seeds([{}], "natural", seed=0), ValueError, r"rows\[0\] must not be empty"),
     ],
-    ids=range(11),
+    ids=range(27),
 )
 def test_nothing_to_pack_or_unpack(call, error, says):
     with pytest.raises(error, match=says):

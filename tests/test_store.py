@@ -19,10 +19,10 @@ from wdtr_lite.study import grid, legacy
 from wdtr_lite.study import store as store_module
 from wdtr_lite.study.figure2 import Sequences
 from wdtr_lite.study.grid import Network
-from wdtr_lite.study.questions import ATTACKS, Errors, Flips, fgsm, pgd20
+from wdtr_lite.study.questions import ATTACKS, Errors, Flips, WassersteinAttack, fgsm, pgd20
 from wdtr_lite.study.robust_digits import NAMES, DigitErrors
 from wdtr_lite.study.spec import Question
-from wdtr_lite.study.store import Store, given
+from wdtr_lite.study.store import Store, described, given
 from wdtr_lite.study.stress import AutoAttack, Confidence, Frames, LossSurface, TransferErrors
 from wdtr_lite.study.variation import GradientNorms, PathLengths, VariationErrors
 
@@ -89,6 +89,52 @@ def test_a_measurement_is_named_by_its_question_and_options(tmp_path):
         )
         == 7
     )
+
+
+@dataclass(frozen=True)
+class Darker:
+    epsilon: float = 0.1
+
+
+@dataclass(frozen=True)
+class Lighter:
+    epsilon: float = 0.1
+
+
+def test_attacks_of_two_classes_are_measured_apart(tmp_path, monkeypatch):
+    """Those of the package are named as ever."""
+    store, one, other = Store(tmp_path), *(Asked("test", attack=a()) for a in (Darker, Lighter))
+    assert store.file(CONFIG, one) != store.file(CONFIG, other)
+    assert described(one) == f'asked {{"attack": {{"class": "{__name__}.Darker"}}, "part": "test"}}'
+    store.keep(CONFIG, one, 3, 1.0)
+    assert store.measured(CONFIG, one)["measurement"] == 3 and not store.measured(CONFIG, other)
+    assert store.measured(CONFIG, Errors("test", 4, Darker())) is None
+    assert "class" not in described(Asked("test", attack=WassersteinAttack(0.1, 2)))
+    names = set()
+    for module in ("__main__", "__mp_main__"):  # of a script, in its process and in the pool's
+        monkeypatch.setattr(Darker, "__module__", module)
+        names.add(described(one))
+    assert names == {'asked {"attack": {"class": "__main__.Darker"}, "part": "test"}'}
+
+
+def test_a_question_has_a_name_of_its_own():
+    def again():
+        class Mine(Asked, name="again"):
+            pass
+
+        return Mine
+
+    assert again() is not again(), "as by a notebook's cell that is run twice"
+    for name, error, says in (
+        ("errors", ValueError, "name must be free, got 'errors', which is <class '.*Errors'>"),
+        ("again", ValueError, "name must be free, got 'again'"),
+        ("a/b", ValueError, "name must be up to 100 letters, digits, _ and -, .* got 'a/b'"),
+        ("", ValueError, "name must be up to 100 letters"),
+        ("x" * 101, ValueError, "name must be up to 100 letters"),
+        (3, TypeError, "name must be str, got 3"),
+    ):
+        with pytest.raises(error, match=f"^{says}"):
+            type("Other", (Asked,), {}, name=name)
 
 
 def test_given_are_the_fields_that_are_not_as_by_default():
@@ -227,7 +273,7 @@ def test_what_was_stored_before_is_found(before, monkeypatch):
     names = {path.name for path in store.folder(CONFIG).glob("*.json")}
     assert names == {store.file(CONFIG, question).name for question, *_ in BEFORE}
     assert grid.complete([Network(CONFIG, questions)], store) == [found], "found again"
-    grid.trained.cache_clear()
+    grid.in_memory.cache_clear()
 
 
 def test_what_could_not_be_stored_before_is_not_found(before):
@@ -312,10 +358,10 @@ def two(tmp_path_factory):
 @pytest.fixture
 def pair(two, tmp_path):
     """A store of theirs that may be changed, and the folder of each."""
-    grid.trained.cache_clear()
+    grid.in_memory.cache_clear()
     store = Store(shutil.copytree(two, tmp_path / "root"))
     yield store, store.folder(CONFIG), store.folder(OTHER)
-    grid.trained.cache_clear()
+    grid.in_memory.cache_clear()
 
 
 def readers(store):
@@ -440,8 +486,34 @@ def test_two_processes_rename_a_folder(before):
 
 
 @pytest.mark.parametrize(
+    "call, error, says",
+    [
+        (lambda store: store.folder(None), TypeError, "config must be Config, got None"),
+        (lambda store: store.file(CONFIG, None), TypeError, "question must be Question, got None"),
+        (
+            lambda store: store.measured(None, Errors("test", 5, None)),
+            TypeError,
+            "config must be Config, got None",
+        ),
+        (lambda store: store.measured(CONFIG, 3), TypeError, "question must be Question, got 3"),
+        (lambda store: store.keep(CONFIG, None, 1, 1), TypeError, "question must be Question"),
+        (lambda store: store.diverged(None), TypeError, "config must be Config, got None"),
+        (lambda store: Store().folder(CONFIG), ValueError, "root must be given where .* None"),
+    ],
+    ids=range(7),
+)
+def test_a_store_is_asked_of_a_network_and_a_question(call, error, says, tmp_path):
+    with pytest.raises(error, match=f"^{says}"):
+        call(Store(tmp_path))
+
+
+@pytest.mark.parametrize(
     "options, error, says",
     [
+        *(
+            (without, ValueError, "root must be given with cluster, finished, until or .* None")
+            for without in ({"until": 0.0}, {"until": 9.0}, {"trains": False})
+        ),
         ({"root": 3}, TypeError, "root must be a path, got 3"),
         ({"root": ""}, ValueError, "root must name a folder, got ''"),
         ({"cluster": 3}, TypeError, "cluster must be str, got 3"),

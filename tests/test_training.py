@@ -707,6 +707,28 @@ def test_learning_rates_of_an_optimizer_of_your_own_keep_their_ratio(tmp_path, m
     assert_same(weights(fit(asked, folder=stopped)), weights(run))
 
 
+class Growing(torch.optim.SGD):
+    """The more steps were done, the longer they are; how many, its groups hold."""
+
+    def step(self):
+        for group in self.param_groups:
+            group["steps"] = group.get("steps", 0) + 1
+            group["lr"] = group["initial_lr"] * group["steps"]
+        super().step()
+
+
+def test_what_an_optimizer_keeps_in_its_groups_is_continued(tmp_path, monkeypatch):
+    def growing(parameters, config, device):
+        return Growing(parameters, lr=config.learning_rate / 10)
+
+    monkeypatch.setitem(training.OPTIMIZERS, "growing", growing)
+    asked = config(epochs=4, optimizer="growing")
+    with monkeypatch.context() as patch, pytest.raises(Stopped):
+        stop_at_write(patch, 3, "after")
+        fit(asked, folder=tmp_path, checkpoint_every=1)
+    assert_same(weights(fit(asked, folder=tmp_path)), weights(fit(asked)))
+
+
 def test_an_optimizer_that_gathers_sums_of_rows_is_continued(tmp_path, monkeypatch):
     def adafactor(parameters, config, device):
         return torch.optim.Adafactor(parameters, lr=config.learning_rate)
@@ -1663,7 +1685,11 @@ STRANGE = {
     ),
     "optimizer of others": (
         of_others, ValueError,
-        "what optimizer 'own' returns must hold weights of the model, got SGD of 1 other tensors",
+        "what optimizer 'own' returns must hold all weights .* frozen, got SGD without .. of them",
+    ),
+    "optimizer of some": (
+        lambda how: torch.optim.SGD([*how[0]][:1]), ValueError,
+        "what optimizer 'own' returns must hold all weights .* frozen, got SGD without .. of them",
     ),
     "optimizer with closure": (
         lambda how: torch.optim.LBFGS(how[0]), TypeError,

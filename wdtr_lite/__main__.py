@@ -95,7 +95,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 def _add_field(
     command: argparse.ArgumentParser, option: Field, text: str, names: Iterable = ()
-) -> None:
+) -> argparse.Action:
     """An option from a field of a dataclass, its help, and the values that are offered for it."""
     kind: Any = option.type
     default: Any = option.default
@@ -103,7 +103,7 @@ def _add_field(
     kind = typing.get_args(kind)[0] if optional or several else kind
     offered = ",".join("none" if name is None else name for name in names)
     shown = " ".join(map(str, default)) if several else default
-    command.add_argument(
+    return command.add_argument(
         "--" + option.name.replace("_", "-"),
         type=_reading(kind, optional),
         nargs="*" if several else None,
@@ -149,10 +149,10 @@ def _until(options: argparse.Namespace) -> float | None:
     return time.time() + 60 * checks.number(options.minutes, "minutes")
 
 
-def _made(kind: type, options: argparse.Namespace, **given: Any) -> Any:
-    """A dataclass from the options of its fields."""
-    names = [option.name for option in fields(kind) if option.name not in given]
-    return kind(**{name: getattr(options, name) for name in names}, **given)
+def _given(kind: type, options: argparse.Namespace) -> dict[str, Any]:
+    """The options that are fields of a dataclass."""
+    names = {option.name for option in fields(kind)}
+    return {name: value for name, value in vars(options).items() if name in names}
 
 
 # ---------------------------------------------------------------- train
@@ -176,7 +176,7 @@ def _add_train(command: argparse.ArgumentParser) -> None:
 
 def _train(options: argparse.Namespace) -> None:
     run = training.fit(
-        _made(training.Config, options),
+        training.Config(**_given(training.Config, options)),
         folder=options.folder,
         device=options.device,
         checkpoint_every=options.checkpoint_every,
@@ -206,11 +206,11 @@ def _add_evaluate(command: argparse.ArgumentParser) -> None:
         "--epsilon",
         type=_reading(float),
         metavar="NUMBER",
-        default=8 / 255,
+        default=argparse.SUPPRESS,  # so that it is known what was given
         help="radius of the attack, of intensities in [0, 1] (default: 8/255)",
     )
     for option in fields(attacks.Attack)[2:]:
-        _add_field(command, option, *ATTACK[option.name])
+        _add_field(command, option, *ATTACK[option.name]).default = argparse.SUPPRESS
     command.add_argument("--device", default="cuda" if there else "cpu", help="cuda or cpu")
 
 
@@ -223,15 +223,23 @@ def _evaluate(options: argparse.Namespace) -> None:
     part = dataset.part(options.part, options.images)
     images, labels = (tensor.to(options.device) for tensor in part)
     shown, attack = {name: getattr(options, name) for name in ("folder", "part", "attack")}, None
-    if options.attack != "none":
-        made = _made(attacks.Attack, options, method=options.attack)
+    if made := _attack(options):
         if made.norm == "linf":
             checks.intensity(made.epsilon, "epsilon")
             checks.intensity(made.alpha or 0.0, "alpha")
-        generator = torch.Generator(options.device).manual_seed(options.seed)
+        generator = torch.Generator(options.device).manual_seed(made.seed)
         attack, shown = partial(made, generator=generator), shown | made.settings
     wrong = evaluation.misclassified(run.model, images, labels, attack)
     print(json.dumps(shown | summary(wrong.cpu().numpy())))
+
+
+def _attack(options: argparse.Namespace) -> attacks.Attack | None:
+    given = _given(attacks.Attack, options)
+    if options.attack != "none":
+        return attacks.Attack(options.attack, **{"epsilon": 8 / 255, **given})
+    if given:
+        raise ValueError(f"attack must be told with {', '.join(given)}, got 'none'")
+    return None
 
 
 def _trained_on(run: training.Run, options: argparse.Namespace) -> data.Dataset:

@@ -42,11 +42,11 @@ class PixelGraph(nn.Module):
     Attributes
     ----------
     device, dtype : torch.device, torch.dtype
-        The kernel's, or else the CPU and torch's default type; ``graph.to(...)`` changes them in
-        place, as with every :class:`torch.nn.Module`, and the graph moves with the module that
-        holds it. float16 and bfloat16 leave it in the type that it has, for half of the precision
-        would leave nothing of the differences: a module's ``.half()`` is of its other parts, and
-        the images that the graph is given stay float32.
+        The kernel's, or else the CPU and torch's default type, at least float32; ``graph.to(...)``
+        changes them in place, as with every :class:`torch.nn.Module`, and the graph moves with the
+        module that holds it. float16 and bfloat16 leave it in the type that it has, for half of the
+        precision would leave nothing of the differences: a module's ``.half()`` is of its other
+        parts, and the images that the graph is given stay float32.
     kernel : tensor (2r + 1, 2r + 1) or None
         The weights by offset, where they are not all equal.
 
@@ -92,7 +92,7 @@ class PixelGraph(nn.Module):
         else:
             self.register_buffer("kernel", kernel, persistent=False)
         like = torch.empty(0) if kernel is None else kernel
-        self._lay_out(like.device, like.dtype)
+        self._lay_out(like.device, torch.promote_types(like.dtype, torch.float32))
         self._check_weights()
 
     def extra_repr(self) -> str:

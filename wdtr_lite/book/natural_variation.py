@@ -358,20 +358,30 @@ def paths_table(rows: Sequence[Mapping]) -> Markdown:
 
 
 def describe_ratios(report: Mapping, draws: int = 2000) -> str:
-    """The ratio between / within of the first networks, with the range that holds 95 % of it when
-    the pairs are drawn anew, the same for all networks.
+    """The ratio between / within of the first networks, and how far it is above the plain one's,
+    each with the range that holds 95 % of it when the pairs are drawn anew, the same for all.
     """
     networks, lines = measurements(report), []
     pairs = len(networks["none"]["paths"]["within wasserstein"])
     drawn = np.random.default_rng(0).integers(pairs, size=(draws, pairs))
     for path, name in PATHS.items():
+        found = {}
         for method in MAIN:
             within, between = (
                 np.array(networks[method]["paths"][f"{classes} {path}"])
                 for classes in ("within", "between")
             )
-            ratios = between[drawn].mean(1) / within[drawn].mean(1)
-            low, high = np.percentile(ratios, [2.5, 97.5])
-            ratio = f"{between.mean() / within.mean():.2f} ({low:.2f} to {high:.2f})"
-            lines.append(f"{name:13s} {label(method):20s} {ratio}")
+            found[method] = np.append(
+                between[drawn].mean(1) / within[drawn].mean(1), between.mean() / within.mean()
+            )
+            text = _range(found[method])
+            if method != "none":
+                text += ", above plain " + _range(found[method] - found["none"], "+")
+            lines.append(f"{name:13s} {label(method):20s} {text}")
     return "\n".join(lines)
+
+
+def _range(values: np.ndarray, sign: str = "") -> str:
+    """The last value, and where 95 % of those before it lie."""
+    low, high = np.percentile(values[:-1], [2.5, 97.5])
+    return f"{values[-1]:{sign}.2f} ({low:{sign}.2f} to {high:{sign}.2f})"

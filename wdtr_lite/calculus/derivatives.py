@@ -15,6 +15,9 @@ from wdtr_lite.metric import operators, tangent
 Function = Callable[[Tensor], Tensor]
 Metric = PixelGraph | str  # "euclidean"
 
+_UNKNOWN = "torch::autograd::NotImplemented", "CdistBackwardBackward", "PdistBackwardBackward"
+"""Autograd's names of derivatives that torch lacks, without their numbers at the end."""
+
 
 def raised(metric: Metric, x: Tensor, v: Tensor) -> Tensor:
     """L(x) v; in the Euclidean metric v."""
@@ -57,12 +60,12 @@ def explain_missing(grad: Tensor, name: str, instead: str = "another function") 
 
     def explain(gradients: object) -> None:
         raise RuntimeError(
-            f"{name} has a function of which torch has no second derivative, a hard activation or "
-            f"fused attention say: take {instead}"
+            f"{name} has a function of which torch has no second derivative, a hard activation, "
+            f"fused attention or torch.cdist say: take {instead}"
         )
 
     for node in autograd_nodes(grad):
-        if node.name() == "torch::autograd::NotImplemented":
+        if node.name().rstrip("0123456789") in _UNKNOWN:
             node.register_prehook(explain)
 
 
@@ -75,8 +78,9 @@ def refuse_wrong_thirds(grad: Tensor, name: str = "f") -> None:
         if training and ("BatchNormBackwardB" in kind or "LayerNormBackwardB" in kind):
             raise ValueError(
                 f"{name} has third derivatives that torch gets wrong, of {kind}: take "
-                "normalisation by torch.nn or torch.nn.functional, outside of autocast, or ask for "
-                "no derivative of the result (torch.no_grad())"
+                "normalisation by torch.nn or torch.nn.functional, outside of autocast and "
+                "activation checkpointing, or ask for no derivative of the result "
+                "(torch.no_grad())"
             )
 
 

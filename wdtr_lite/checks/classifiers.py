@@ -1,6 +1,6 @@
 """Classifiers, their images and labels."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 from typing import Any
 
 import numpy as np
@@ -248,7 +248,7 @@ def varied(images: Tensor, shift: int, margin: int) -> tuple[int, int]:
 def shifts(shifts: Iterable[int], side: int, padding: str) -> list[int]:
     """Shifts by at most the side, less one pixel where the border is not repeated; returned."""
     single = getattr(shifts, "shape", None) == ()
-    if isinstance(shifts, str | bytes | Tensor) or not isinstance(shifts, Iterable) or single:
+    if isinstance(shifts, str | bytes | Set | Tensor) or not isinstance(shifts, Iterable) or single:
         raise TypeError(f"shifts must be a sequence of whole numbers, got {shown(shifts)}")
     shifts, limit = list(shifts), side - (padding == "reflect")
     if not shifts:

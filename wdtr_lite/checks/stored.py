@@ -136,15 +136,16 @@ def trainable(model: nn.Module) -> nn.Module:
 
 
 def optimizer(returned: object, weights: Iterable[Tensor], name: str) -> Optimizer:
-    """One of torch's that a function returned for these weights, and that steps on their gradients
-    alone; returned.
+    """One of torch's that a function returned for these weights, all of them, and that steps on
+    their gradients alone; returned.
     """
     instance(returned, name, Optimizer)
     assert isinstance(returned, Optimizer)
     kind, held = type(returned).__name__, [p for g in returned.param_groups for p in g["params"]]
-    if {id(p) for p in held}.isdisjoint(map(id, weights)):
+    if left := set(map(id, weights)) - set(map(id, held)):
         raise ValueError(
-            f"{name} must hold weights of the model, got {kind} of {len(held)} other tensors"
+            f"{name} must hold all weights of the model that are not frozen, got {kind} without "
+            f"{len(left)} of them"
         )
     try:
         signature(returned.step).bind()

@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence, Set
 from numbers import Integral
@@ -236,6 +237,15 @@ def text(value: object, name: str) -> None:
     instance(value, name, str)
     if not value:
         raise ValueError(f"{name} must not be empty, got {value!r}")
+
+
+def word(value: object, name: str) -> None:
+    """A word that a file can be named by."""
+    instance(value, name, str)
+    if not re.fullmatch(r"[A-Za-z0-9_-]{1,100}", str(value)):
+        raise ValueError(
+            f"{name} must be up to 100 letters, digits, _ and -, no others, got {shown(value)}"
+        )
 
 
 def texts(values: Iterable[str], name: str) -> tuple[str, ...]:

@@ -48,8 +48,9 @@ class LibraryKernels(TorchFunctionMode):
     :class:`~wdtr_lite.regularizer.GradientPenalty` and all else here that needs second derivatives
     takes it by itself; it is of use for a gradient penalty of your own. The derivatives may be
     asked for outside of the context. Where ``torch.func``, ``torch.compile`` or forward-mode
-    derivatives are at work, for layer and group normalisation under autocast, for tensors that are
-    complex or not dense, and wherever arguments are not the usual ones, functions stay torch's.
+    derivatives are at work, for layer and group normalisation under autocast, for normalisation
+    within activation checkpointing, for tensors that are complex or not dense, and wherever
+    arguments are not the usual ones, functions stay torch's.
 
     Examples
     --------

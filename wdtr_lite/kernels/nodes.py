@@ -40,3 +40,11 @@ def wanted(ctx: Any, k: int) -> bool:
     """
     node = ctx.next_functions[k][0] if ctx.needs_input_grad[k] else None
     return node is not None and torch._C._will_engine_execute_node(node)
+
+
+def checkpointed() -> bool:
+    """Whether this is a pass of activation checkpointing, the first one or its repetition."""
+    autograd = torch._C._autograd  # pyright: ignore[reportAttributeAccessIssue]
+    top = getattr(autograd, "_top_saved_tensors_default_hooks", None)  # from torch 2.8 on
+    hooks = top(True) if top else None
+    return hooks is not None and hooks[0].__module__ == "torch.utils.checkpoint"

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
-from wdtr_lite.kernels.nodes import inner, integers, ordinary, plain
+from wdtr_lite.kernels.nodes import checkpointed, inner, integers, ordinary, plain
 
 aten = torch.ops.aten
 
@@ -153,7 +153,7 @@ def batch_norm(
     kept = running_mean, running_var, momentum
     if training is not True or not plain(input, weight, bias) or input.dim() < 2:
         return None
-    if not _fit(input, input.shape[1:2], weight, bias, eps, kept) or eps <= 0:
+    if not _fit(input, input.shape[1:2], weight, bias, eps, kept):
         return None
     if input.numel() == input.shape[1]:
         return None
@@ -221,11 +221,15 @@ def _fit(
     x: Tensor, shape: Sequence[int], w: Tensor | None, b: Tensor | None, eps: float,
     kept: tuple = _NOT_KEPT,
 ) -> bool:  # fmt: skip
-    """Whether parameters and what is kept are of this shape, where x is, and the numbers such."""
+    """Whether parameters and what is kept are of this shape, where x is, and the numbers such; and
+    the pass is not one that will be repeated without these functions.
+    """
     *running, momentum = kept
     vectors = [v for v in (w, b, *running) if v is not None]
     return (
         isinstance(eps, (int, float))
+        and eps > 0
+        and not checkpointed()
         and isinstance(momentum, (int, float))
         and all(map(ordinary, running))
         and all(v.shape == shape and v.device == x.device for v in vectors)

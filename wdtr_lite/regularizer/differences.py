@@ -5,12 +5,14 @@ are looked for in autograd's graph.
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
 from torch.autograd.graph import Node
 from torch.nn import functional as F
 
+from wdtr_lite import checks
 from wdtr_lite.calculus.derivatives import autograd_nodes
 
 TOLERANCE = 0.03  # of the value; the derivative in the parameters is some times worse
@@ -55,18 +57,27 @@ def changes(
         usable = longest > step / torch.finfo(w.dtype).max
         w = w * (step / longest.where(usable, 1))
         ahead = at(x + w)[:, k]
-        difference = (ahead - at(x - w)[:, k]) / 2 if central else ahead - values[:, k]
-        found.append(difference * (longest / step))
+        behind = at(x - w)[:, k] if central else values[:, k]
+        difference = ahead - behind
+        if difference.requires_grad and checks.eager(x):
+            difference.register_hook(partial(_as_it_must, (ahead, behind)))
+        found.append((difference / 2 if central else difference) * (longest / step))
     return found
 
 
 @torch.no_grad()
 def miss(
-    found: Sequence[Tensor], gradients: Sequence[Tensor], directions: Sequence[Tensor]
+    found: Sequence[Tensor],
+    values: Tensor,
+    gradients: Sequence[Tensor],
+    directions: Sequence[Tensor],
 ) -> float:
-    """By how much of it the differences miss the derivative along the directions."""
+    """By how much of it the differences miss the derivative along the directions; those of infinite
+    values, of masked logits say, have none to be looked at.
+    """
     true = torch.stack([(g * w).sum() for g, w in zip(gradients, directions)])
     off = torch.stack([change.sum() for change in found]) - true
+    off = off.masked_fill(values.isinf().any(0), 0)
     scale = true.abs().sum()
     return float(off.abs().sum() / scale.where(scale > 0, 1))
 
@@ -131,10 +142,11 @@ def _kind(node: Node) -> str:
     return node.name().rstrip("0123456789")
 
 
-def differentiable_once(gradient: Tensor) -> None:
+def _as_it_must(ends: Sequence[Tensor], gradient: Tensor) -> None:
     """A hook of the backward pass, which refuses one inside autocast, where a difference of
-    gradients that are rounded to 8 bits, divided by the step, is noise, and one that is to be
-    differentiated again: a difference's second derivative is not that of the penalty.
+    gradients that are rounded to 8 bits, divided by the step, is noise; one that is to be
+    differentiated again, for a difference's second derivative is not that of the penalty; and one
+    to what was computed within the pass to one of the ends.
     """
     if torch.is_grad_enabled():
         raise RuntimeError(
@@ -145,4 +157,10 @@ def differentiable_once(gradient: Tensor) -> None:
         raise RuntimeError(
             "backward() inside torch.autocast rounds a finite difference away: leave autocast "
             "before backward(), or take mode='double_backprop'"
+        )
+    ways = [end.grad_fn for end in ends if end.grad_fn]
+    if len({torch._C._will_engine_execute_node(way) for way in ways}) > 1:
+        raise RuntimeError(
+            "a finite difference has no derivative in what model computes on the way, which each "
+            "of its passes has for itself: take mode='double_backprop'"
         )

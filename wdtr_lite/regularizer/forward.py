@@ -2,14 +2,14 @@
 without moving the model.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parameter import is_lazy
 from torch.nn.utils.parametrizations import _SpectralNorm
 from torch.nn.utils.spectral_norm import SpectralNorm
@@ -18,11 +18,12 @@ from wdtr_lite import checks
 from wdtr_lite.calculus.derivatives import autograd_nodes
 from wdtr_lite.kernels import LibraryKernels
 from wdtr_lite.models import Classifier
-from wdtr_lite.models.modes import held, used
+from wdtr_lite.models.modes import held, layers, used
 from wdtr_lite.regularizer.norms import InputNorm
-from wdtr_lite.regularizer.one_pass import gradient_and_value
+from wdtr_lite.regularizer.one_pass import gradient_and_value, next_number
 
 Loss = Callable[[Tensor, Any], Tensor]
+Buffers = Mapping[nn.Module, Mapping[str, Tensor]]
 
 
 def checked_functions(loss: Loss, f: Classifier) -> None:
@@ -32,7 +33,12 @@ def checked_functions(loss: Loss, f: Classifier) -> None:
 
 def outputs_of(f: Classifier, x: Tensor, name: str = "model") -> Tensor:
     """The outputs, (B,) or (B, k): what f returns, or its ``.logits``."""
-    found = checks.logits(f(x), x, single=True, name=name)
+    try:
+        returned = f(x)
+    except RuntimeError:
+        checks.of_its_type(x, f, "x")
+        raise
+    found = checks.logits(returned, x, single=True, name=name)
     checks.floating(found, f"what {name} returns")
     return found
 
@@ -106,10 +112,11 @@ def input_gradients(
         return outputs, values, [pull(unit.expand_as(values))[0] for unit in units]
     with torch.enable_grad(), LibraryKernels() if create_graph else nullcontext():
         leaf = x.detach().requires_grad_()
+        start = next_number(leaf) if one_pass else 0
         values, outputs = columns(leaf)
         separate = values.unbind(1) if values.requires_grad else ()
         if one_pass and len(separate) == 1:
-            gradient, value = gradient_and_value(separate[0], leaf, one_pass)
+            gradient, value = gradient_and_value(separate[0], leaf, start, one_pass)
             found, values = [gradient], value[:, None]
         else:
             found = [
@@ -124,29 +131,45 @@ def input_gradients(
 
 
 @contextmanager
-def fixed_statistics(model: Classifier) -> Iterator[None]:
-    """Normalisation layers in training mode use the batch's statistics, and move neither their
-    running ones nor the singular vectors of spectral normalisation. Other layers move copies of
-    their buffers.
+def fixed_statistics(model: Classifier, buffers: Buffers | None = None) -> Iterator[None]:
+    """Layers of batch normalisation in training mode use the batch's statistics, and move neither
+    their running ones nor the singular vectors of spectral normalisation. Other layers move copies
+    of their buffers, or of those given.
     """
-    with used(model) as training, held({layer: _fixing(layer) for layer in training}):
-        yield
+    given = buffers or {}
+    with used(model) as training:
+        fixed = {layer: _fixing(layer) | _copies(given.get(layer, {})) for layer in training}
+        with held(fixed):
+            yield
+
+
+def _copies(buffers: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: buffer.clone() for name, buffer in buffers.items() if not is_lazy(buffer)}
 
 
 def _fixing(layer: nn.Module) -> dict:
     """The attributes with which a layer in training mode moves nothing."""
-    if isinstance(layer, _NormBase):
+    if any(map(is_lazy, layer.buffers(recurse=False))):
+        raise ValueError(
+            "model must have seen images, which its lazy layers take their sizes from: call "
+            f"model(x) once before, got {layer}"
+        )
+    if isinstance(layer, _BatchNorm):
         return {"track_running_stats": False, "momentum": 0.0}
     if isinstance(layer, _SpectralNorm):
         return {"training": False}
-    hooks = [hook for hook in layer._forward_pre_hooks.values() if isinstance(hook, SpectralNorm)]
+    hooks = _spectral(layer)
     if hooks:  # which read the vectors in evaluation mode, and move them in place in training mode
         kept, weights = {}, {hook.name: getattr(layer, hook.name) for hook in hooks}
         for hook in hooks:
             kept |= _vectors(layer, hook)
         return {"training": False, "_buffers": {**layer._buffers, **kept}, **weights}
-    buffers = layer.named_buffers(recurse=False)
-    return {name: buffer.clone() for name, buffer in buffers if not is_lazy(buffer)}
+    return _copies(dict(layer.named_buffers(recurse=False)))
+
+
+def _spectral(layer: nn.Module) -> list[SpectralNorm]:
+    hooks = layer._forward_pre_hooks.values()
+    return [hook for hook in hooks if isinstance(hook, SpectralNorm)]
 
 
 @torch.no_grad()
@@ -173,8 +196,27 @@ def _near(found: Tensor, right: Tensor) -> Tensor:
     return (found - right).norm() <= 0.01 * right.norm()
 
 
-def replay(device: torch.device) -> Callable[[], AbstractContextManager]:
-    """A context in which torch's generators repeat what they give from here on: dropout's masks."""
+def replay(model: Classifier, device: torch.device) -> Callable[[], AbstractContextManager]:
+    """A context in which a model repeats its next pass, with the buffers that it has now and the
+    same dropout masks, and moves nothing.
+    """
+    random = _random(device)
+    buffers = {
+        layer: _copies(dict(layer.named_buffers(recurse=False)))
+        for layer in layers(model)
+        if not (isinstance(layer, _BatchNorm | _SpectralNorm) or _spectral(layer))
+    }
+
+    @contextmanager
+    def again():
+        with random(), fixed_statistics(model, buffers):
+            yield
+
+    return again
+
+
+def _random(device: torch.device) -> Callable[[], AbstractContextManager]:
+    """A context in which torch's generators repeat what they give from here on."""
     cuda = device.type == "cuda"
     if torch._C._are_functorch_transforms_active() or (
         cuda and torch.cuda.is_current_stream_capturing()

@@ -3,6 +3,7 @@ weights, wanted when training's backward pass comes.
 """
 
 from collections.abc import Callable
+from operator import methodcaller
 from typing import Any
 
 import torch
@@ -11,18 +12,26 @@ from torch.autograd import Function
 
 from wdtr_lite.calculus.derivatives import autograd_nodes
 
+_number = methodcaller("_sequence_nr")
+
+
+def next_number(leaf: Tensor) -> int:
+    """The number that autograd's graph has reached in this thread."""
+    return _number(leaf.view_as(leaf).grad_fn)
+
 
 def gradient_and_value(
-    value: Tensor, leaf: Tensor, linear: Callable[[], bool]
+    value: Tensor, leaf: Tensor, start: int, linear: Callable[[], bool]
 ) -> tuple[Tensor | None, Tensor]:
     """The gradient in `leaf` of the sum of a value of each image, (B,), and the value with its
     derivative in the weights: known already where all images will count alike, and the backward
-    pass is `linear` in how much.
+    pass is `linear` in how much. Where weights were computed before the pass, which started at
+    this number of autograd's, others may ask for the derivative in them: it goes their way.
     """
-    found = (getattr(node, "variable", leaf) for node in autograd_nodes(value))
-    weights = [w for w in found if w is not leaf]
+    nodes = list(autograd_nodes(value))
+    weights = [w for node in nodes if (w := getattr(node, "variable", leaf)) is not leaf]
     hooks = any(w._backward_hooks for w in weights)  # which would see the pass, and may change it
-    if hooks or not len(value):
+    if hooks or not len(value) or min(map(_number, nodes)) < start:
         weights = []
     gradient, *known = torch.autograd.grad(
         value.sum(), [leaf, *weights], retain_graph=True, allow_unused=True

@@ -122,7 +122,10 @@ class GradientPenalty(nn.Module):
     clipping say, only where that value misses for it. The penalty's derivative is wrong then; the
     loss of :meth:`terms` is differentiated by a pass of its own. Under autocast they run in the
     type of x; call ``backward()`` outside it. All passes share the dropout masks of torch's global
-    generators, except under ``torch.func`` and CUDA-graph capture.
+    generators, except under ``torch.func`` and CUDA-graph capture, and see the buffers that the
+    first one saw. Finite differences, and the loss that comes with them, have derivatives in
+    parameters and in what was computed from them before the call, not in the outputs and what else
+    the model computes on the way.
 
     References
     ----------
@@ -205,7 +208,7 @@ class GradientPenalty(nn.Module):
         keep, difference = torch.is_grad_enabled(), self.mode == "finite_difference"
         eager = keep and checks.eager(x)
         with torch.autocast(x.device.type, enabled=False) if difference else nullcontext():
-            again = replay(x.device) if difference else nullcontext
+            again = replay(model, x.device) if difference else nullcontext
             outputs, values, gradients = input_gradients(
                 lambda image: self._columns(model, image, y),
                 x,
@@ -219,11 +222,11 @@ class GradientPenalty(nn.Module):
             if difference and keep:
 
                 def perturbed(image: Tensor) -> Tensor:
-                    with again(), fixed_statistics(model):
+                    with again():
                         return self._columns(model, image, y)[0]
 
                 penalty = penalty + self._changes(perturbed, values, outputs, x, gradients)
-        if eager and not difference and self._due():
+        if eager and not difference:
             another = "mode='finite_difference', or another function"
             derivatives.explain_missing(penalty, "model", another)
         return (outputs, values, penalty) if keep else (outputs.detach(), values.detach(), penalty)
@@ -248,10 +251,10 @@ class GradientPenalty(nn.Module):
         @torch.no_grad()
         def missed(step: float) -> float:
             others = differences.changes(at, values, x, directions, step, self.central)
-            return differences.miss(others, gradients, directions)
+            return differences.miss(others, values, gradients, directions)
 
         if checks.eager(x) and self._due():
-            off = differences.miss(found, gradients, directions)
+            off = differences.miss(found, values, gradients, directions)
             self._linear = off <= differences.TOLERANCE
             self._warn(
                 differences.kink_warning(outputs)
@@ -261,8 +264,7 @@ class GradientPenalty(nn.Module):
         total = x.new_zeros(len(x))
         for change in found:
             total = total + (change - change.detach())
-        if total.requires_grad and checks.eager(x):
-            total.register_hook(differences.differentiable_once)
+        total.detach().zero_()  # which NaN is not, that infinite values leave
         return total
 
     def _due(self) -> bool:
@@ -365,9 +367,11 @@ def laplacian_penalty(
     checks.generator(generator, x)
     keep = torch.is_grad_enabled()
     with fixed_statistics(model):
+        again = replay(model, x.device)
         slope = loss_slope(loss, model, x, y)
         weighted = weighted_outputs(model, slope if keep else slope.detach())
-        leaf, grad = derivatives.differentiate(weighted, x, create_graph=True, name="model")
+        with again():
+            leaf, grad = derivatives.differentiate(weighted, x, create_graph=True, name="model")
         checks.differentiable(grad if grad.grad_fn or grad.any() else None)
         if keep:
             derivatives.refuse_wrong_thirds(grad, "model")

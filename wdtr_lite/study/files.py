@@ -30,6 +30,8 @@ def path_of(name: str, profile: str = "full", suffix: str = ".json") -> Path:
     """
     for part, value in (("name", name), ("suffix", suffix)):
         checks.instance(value, part, str)
+    if name:
+        checks.word(name, "name")
     checks.option(profile, "profile", ("quick", "cpu", "full"))
     places = (Path("results"), Path("../results"))
     folder = next((folder for folder in places if folder.is_dir()), Path("results"))
@@ -61,7 +63,8 @@ def report_in(path: Path) -> Told:
     if path.stem.startswith("benchmark_"):
         held = report["name"]
     else:
-        held = path_of(report.part("experiment", str), report.part("profile", str)).stem
+        held, profile = report.part("experiment", str), report.part("profile", str)
+        held += "" if profile == "full" else f"_{profile}"
         report.part("config")
         report.part("result").parts("rows")
     if held != path.stem:

@@ -11,6 +11,7 @@ import json
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import as_completed
+from copy import deepcopy
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -24,7 +25,7 @@ from wdtr_lite.study.files import published
 from wdtr_lite.study.spec import Job, Question
 from wdtr_lite.study.store import AGAIN, Store, described, name_of
 from wdtr_lite.study.workers import GOES_ON, executor
-from wdtr_lite.training.checkpoint import found_in
+from wdtr_lite.training.checkpoint import checksum_of, found_in, trained_on_checksum
 from wdtr_lite.training.lock import held
 
 __all__ = [
@@ -168,19 +169,20 @@ def progress(configs: Sequence[training.Config], store: Store) -> list[tuple[flo
     return found
 
 
-@cache
 def trained(config: training.Config, store: Store) -> training.Run:
-    """The network of a configuration, from the store or trained there; kept in memory, so that it
-    is trained once a process.
+    """The network of a configuration, from the store or trained there. Without a store's root it is
+    kept in memory, so that it is trained once a process.
     """
+    if store.root is None:
+        return in_memory(config, dataset_of(config.data, config.split))
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    if store.root and (run := taken(config, store, device)):
+    if run := taken(config, store, device):
         return run
     if not store.trains:
         raise ValueError(f"config must be of a network that is trained, got {config}")
     return training.fit(
         config,
-        folder=store.root and store.folder(config),
+        folder=store.folder(config),
         dataset=dataset_of(config.data, config.split),
         checkpoint_every=1,
         until=store.until,
@@ -189,8 +191,18 @@ def trained(config: training.Config, store: Store) -> training.Run:
 
 
 @cache
+def in_memory(config: training.Config, dataset: Dataset) -> training.Run:
+    """The network of a configuration trained on a data set, once a process."""
+    return training.fit(config, dataset=dataset, progress=False)
+
+
 def dataset_of(name: str, split: str | None = None) -> Dataset:
-    """:func:`~wdtr_lite.data.load`, kept in memory."""
+    """:func:`~wdtr_lite.data.load`, kept in memory until the name is registered anew."""
+    return _loaded(name, split, data.SOURCES.get(name))
+
+
+@cache
+def _loaded(name: str, split: str | None, source: data.Source | None) -> Dataset:
     return data.load(name, split=split)
 
 
@@ -259,7 +271,8 @@ def _measured(network: Network, run: training.Run, store: Store) -> dict[str, di
         if store.until is not None and time.time() > store.until:
             break
         began = time.perf_counter()
-        found = question(run.model, dataset_of(network.config.data, network.config.split))
+        dataset = dataset_of(network.config.data, network.config.split)
+        found = question(deepcopy(run.model), dataset)  # it may change what it is given
         seconds = round(time.perf_counter() - began, 2)
         found = checks.as_json(found, f"the answer to the question {question.name!r}")
         measured[name] = {"measurement": found, "seconds": seconds}
@@ -334,7 +347,16 @@ def _begun(
     run = training.load(folder, device=device)
     if run.config != config:
         raise ValueError(f"{folder} holds the network {name_of(run.config)!r}: {AGAIN}")
+    dataset = dataset_of(config.data, config.split)
+    if not trained_on_checksum(folder, _checksum(dataset, config.part, config.images)):
+        raise ValueError(
+            f"{folder} holds a network trained on other images than those of {config.data!r} now: "
+            f"{AGAIN}"
+        )
     return run
+
+
+_checksum = cache(checksum_of)
 
 
 def _name(config: training.Config) -> str:

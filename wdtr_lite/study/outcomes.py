@@ -7,21 +7,25 @@ Two networks that were asked about the same images compare by the images on whic
 import base64
 import binascii
 import math
+import sys
 import zlib
 from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike
+from torch import Tensor
 
 from wdtr_lite import checks
 
 __all__ = ["bits", "pack", "pack_bits", "unpack"]
 
 
-def pack_bits(outcomes: ArrayLike) -> str:
+def pack_bits(outcomes: ArrayLike | Tensor) -> str:
     """Yes-or-no outcomes, eight to a byte, the first in the highest bit, in base64."""
-    found = np.asarray(outcomes)
+    found = _array(outcomes, "outcomes")
     checks.outcomes(found)
+    if found.dtype.kind == "f":
+        raise TypeError(f"outcomes must be bool or whole numbers, 0 or 1, got {found.dtype}")
     return base64.b64encode(np.packbits(found).tobytes()).decode()
 
 
@@ -38,12 +42,15 @@ def bits(packed: str, n: int) -> np.ndarray:
     held = _bytes(packed)
     if len(held) != math.ceil(n / 8):
         raise ValueError(f"packed must hold n={n} outcomes, got {len(held)} bytes")
-    return np.unpackbits(held, count=n).astype(bool)
+    found = np.unpackbits(held).astype(bool)
+    if found[n:].any():
+        raise ValueError(f"packed must hold n={n} outcomes, got more in {checks.shown(packed)}")
+    return found[:n]
 
 
-def pack(numbers: ArrayLike) -> str:
+def pack(numbers: ArrayLike | Tensor) -> str:
     """Whole numbers from 0 to 255, of any shape, a byte each, deflated, in base64."""
-    found = np.asarray(numbers)
+    found = _array(numbers, "numbers")
     if found.dtype.kind not in "iu" or (found.size and not 0 <= found.min() <= found.max() <= 255):
         raise ValueError(f"numbers must be whole, from 0 to 255, got {checks.shown(numbers)}")
     return base64.b64encode(zlib.compress(found.astype(np.uint8).tobytes(), 9)).decode()
@@ -59,13 +66,26 @@ def unpack(packed: str, shape: Sequence[int]) -> np.ndarray:
     [[3, 3], [7, 0]]
     """
     shape = tuple(checks.whole(side, "each of shape") for side in checks.some(shape, "shape"))
+    size, stream = math.prod(shape), zlib.decompressobj()
     try:
-        held = np.frombuffer(zlib.decompress(_bytes(packed).tobytes()), np.uint8)
+        held = stream.decompress(_bytes(packed).tobytes(), min(size + 1, sys.maxsize))
     except zlib.error as error:
         raise ValueError(f"packed must be as pack makes it, got {checks.shown(packed)}") from error
-    if held.size != math.prod(shape):
-        raise ValueError(f"packed must hold numbers of shape={shape}, got {held.size}")
-    return held.reshape(shape)
+    if len(held) > size:
+        raise ValueError(f"packed must hold numbers of shape={shape}, got over {size}")
+    if not stream.eof or stream.unused_data:
+        raise ValueError(f"packed must be as pack makes it, got {checks.shown(packed)}")
+    if len(held) < size:
+        raise ValueError(f"packed must hold numbers of shape={shape}, got {len(held)}")
+    return np.frombuffer(held, np.uint8).reshape(shape)
+
+
+def _array(values: ArrayLike | Tensor, name: str) -> np.ndarray:
+    found = checks.array(values, name)
+    if not isinstance(found, Tensor):
+        return found
+    found = found.detach().cpu()
+    return (found.double() if found.is_floating_point() else found).numpy()
 
 
 def _bytes(packed: str) -> np.ndarray:

@@ -3,6 +3,7 @@
 ``python -m wdtr_lite experiment NAME --profile full`` runs one and writes ``results/NAME.json``.
 """
 
+import json
 import os
 import platform
 import subprocess
@@ -239,15 +240,16 @@ def network_minutes(report: dict[str, Any]) -> float | None:
     return (sum(seconds for *_, seconds in trained) + sum(asked)) / 60 if asked else None
 
 
-def _took(row: dict[str, Any], name: str) -> tuple[tuple[str, int, float], float]:
+def _took(row: dict[str, Any], name: str) -> tuple[tuple[str, str, int, float], float]:
     """A network with the seconds of its training, and those of what it was asked."""
     method = checks.held(row, name, "method", str)
+    setting = json.dumps(row.get("setting"), sort_keys=True)
     seed = checks.held(row, name, "seed", int)
     seconds = checks.held(row, name, "seconds", dict)
     for key, value in seconds.items():
         checks.number(value, f"{name}['seconds'][{key!r}]")
     training = checks.held(seconds, f"{name}['seconds']", "training")
-    return (method, seed, training), sum(seconds.values()) - training
+    return (method, setting, seed, training), sum(seconds.values()) - training
 
 
 def describe(report: dict[str, Any]) -> str:

@@ -31,19 +31,25 @@ __all__ = [
 
 Setting = dict[str, Any]  # fields of Config
 
+_QUESTIONS: dict[str, type] = {}
+
 
 @dataclass(frozen=True)
 class Question(ABC):
     """What is asked of a network: a function of model and data set, its options the fields.
 
-    A class is made with ``name``, which names the files of what was measured and never changes.
+    A class is made with ``name``, which names the files of what was measured and never changes: a
+    word of letters, digits, _ and -, its own among all questions.
     """
 
     name: ClassVar[str]
 
     def __init_subclass__(cls, name: str, **options):
         super().__init_subclass__(**options)
+        checks.word(name, "name")
+        checks.untaken(name, cls, _QUESTIONS)
         cls.name = name
+        _QUESTIONS[name] = cls
 
     @abstractmethod
     def __call__(self, model: nn.Module, dataset: Dataset) -> object:
@@ -246,7 +252,7 @@ def register(name: str, **profiles: Experiment) -> None:
     **profiles : Experiment
         ``quick``, ``cpu`` and ``full``, or some of them.
     """
-    checks.text(name, "name")
+    checks.word(name, "name")
     for profile, experiment in checks.some(profiles, "profiles", dict).items():
         checks.option(profile, "a profile", PROFILES)
         checks.instance(experiment, profile, Experiment)

@@ -82,7 +82,10 @@ def across_seeds(rows: list[dict], condition: str, **labels: object) -> dict:
     errors = [
         _error(row, f"rows[{k}]", condition, "condition")
         for k, row in enumerate(checks.every(rows, "rows", dict))
-        if all(_under(name, row, "label") == value for name, value in labels.items())
+        if all(
+            _under(name, checks.some(row, f"rows[{k}]", dict), "label") == value
+            for name, value in labels.items()
+        )
         and "wrong" in row
     ]
     return {
@@ -131,6 +134,7 @@ class _Found(NamedTuple):
 
 def _error(row: dict, name: str, condition: str, argument: str) -> float:
     wrong, counts = (checks.held(row, name, part, dict) for part in ("wrong", "n"))
+    checks.some(wrong, f"{name}['wrong']", dict)
     errors = _under(condition, wrong, argument)
     n = checks.held(counts, f"{name}['n']", condition)
     n = checks.whole(n, f"{name}['n'][{condition!r}]")

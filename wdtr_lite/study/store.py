@@ -67,14 +67,16 @@ class Store:
             object.__setattr__(self, name, checks.flag(getattr(self, name), name))
         if self.until is not None:
             checks.finite(self.until, "until")
-        if self.root is None and (self.cluster or self.finished or self.until or not self.trains):
+        timed = self.until is not None
+        if self.root is None and (self.cluster or self.finished or timed or not self.trains):
             raise ValueError(
                 "root must be given with cluster, finished, until or trains=False, got None"
             )
 
     def folder(self, config: training.Config) -> Path:
         """Of a network, with its :func:`name_of`."""
-        assert self.root is not None
+        if self.root is None:
+            raise ValueError("root must be given where networks are stored, got None")
         folder, before = self.root / name_of(config), legacy.folder(config)
         if before and not folder.exists():
             with suppress(FileNotFoundError):
@@ -85,7 +87,7 @@ class Store:
         """Of a measurement: ``QUESTION-HASH.json`` in the network's folder."""
         folder, options = self.folder(config), _options(question)
         file = folder / f"{question.name}-{_hash(options)}.json"
-        if not file.exists():
+        if not file.exists() and _of_the_package(question):
             for before in legacy.files(question.name, options):
                 if (known := read(folder / before)) is not None:
                     write(file, legacy.measurement(known))
@@ -144,16 +146,19 @@ class Store:
 
 def name_of(config: training.Config) -> str:
     """Of a network: ``DATA-MODEL-METHOD-sSEED-HASH``."""
+    checks.instance(config, "config", training.Config)
     shown = f"{config.data}-{config.model}-{config.method}-s{config.seed}"
     return re.sub(r"[^\w.-]", "_", shown) + "-" + _hash(given(config))
 
 
 def described(question: Question) -> str:
     """A question's name and options."""
-    return f"{question.name} {json.dumps(_options(question), sort_keys=True)}"
+    options = _options(question)
+    return f"{question.name} {json.dumps(options, sort_keys=True)}"
 
 
 def _options(question: Question) -> dict[str, Any]:
+    checks.instance(question, "question", Question)
     options = given(question)
     checks.as_json(options, f"the question {question.name!r}, its options,")
     return options
@@ -161,18 +166,38 @@ def _options(question: Question) -> dict[str, Any]:
 
 def given(value: Any) -> Any:
     """A frozen dataclass as a dictionary of its fields that are not as by default; those that are
-    not compared are left out.
+    not compared are left out. One within it that is not of this package has its ``class`` there.
     """
-    if not is_dataclass(value):
-        return value
     chosen = {}
     for each in fields(value):
         default = each.default
         if each.default_factory is not MISSING:
             default = each.default_factory()
         if each.compare and (default is MISSING or getattr(value, each.name) != default):
-            chosen[each.name] = given(getattr(value, each.name))
+            chosen[each.name] = _part(getattr(value, each.name))
     return chosen
+
+
+def _part(value: Any) -> Any:
+    if not is_dataclass(value) or isinstance(value, type):
+        return value
+    return given(value) if _ours(type(value)) else {"class": _called(type(value)), **given(value)}
+
+
+def _called(kind: type) -> str:
+    """By the same name in each process of a script."""
+    module = "__main__" if kind.__module__ == "__mp_main__" else kind.__module__
+    return f"{module}.{kind.__qualname__}"
+
+
+def _ours(kind: type) -> bool:
+    return kind.__module__.partition(".")[0] == "wdtr_lite"
+
+
+def _of_the_package(question: Question) -> bool:
+    """Whether it can have been asked before names were as they are."""
+    parts = [question, *(getattr(question, each.name) for each in fields(question))]
+    return all(_ours(type(part)) for part in parts if is_dataclass(part))
 
 
 class Told(dict):

@@ -23,7 +23,7 @@ from torch.optim import SGD, AdamW, Optimizer
 
 from wdtr_lite import checks, data, models
 from wdtr_lite.training.config import Config
-from wdtr_lite.training.images import checksum, training_images
+from wdtr_lite.training.images import checksum
 from wdtr_lite.training.objectives import METHODS, OPTIONS, Objective
 
 
@@ -75,12 +75,22 @@ def trained_on(folder: str | os.PathLike, dataset: data.Dataset) -> bool:
     """Whether a run was trained on these images and labels, by their checksum: not if it was given
     others of the data set's name. Of other parts, as the test images, a run knows nothing.
     """
-    state = read(checks.folder(folder))
+    config = read(checks.folder(folder))["config"]
+    return trained_on_checksum(folder, checksum_of(dataset, config.part, config.images))
+
+
+def trained_on_checksum(folder: str | os.PathLike, found: int | None) -> bool:
+    return read(checks.folder(folder))["data"].endswith(f", checksum {found}")
+
+
+def checksum_of(dataset: data.Dataset, part: str, images: int | None) -> int | None:
+    """Of images and labels to train on; None where the data set has no such part, or not so many
+    images.
+    """
     try:
-        images, labels = training_images(dataset, state["config"])
-    except ValueError:  # it has no such part, or not so many images
-        return False
-    return state["data"].endswith(f", checksum {checksum(images, labels)}")
+        return checksum(*dataset.part(part, images))
+    except ValueError:
+        return None
 
 
 def network(
@@ -212,11 +222,16 @@ def restore(model: nn.Module, weights: dict[str, Tensor], path: Path) -> None:
 
 
 def restore_optimizer(optimizer: Optimizer, gathered: dict[str, Any], path: Path) -> None:
-    """Put back what the optimizer had gathered of each weight; how it uses that is the
-    configuration's.
+    """Put back what the optimizer had gathered of each weight, and what it had added to its groups;
+    how it uses that is the configuration's.
     """
-    groups = optimizer.state_dict()["param_groups"]
     try:
+        groups = [
+            {**then, **now}
+            for then, now in zip(
+                gathered["param_groups"], optimizer.state_dict()["param_groups"], strict=True
+            )
+        ]
         optimizer.load_state_dict({"state": gathered["state"], "param_groups": groups})
         for weight, values in optimizer.state.items():
             checks.instance(weight, "each weight", Tensor)

@@ -39,7 +39,9 @@ OPTIMIZERS: dict[str, Callable[[Iterable[Parameter], "Config", torch.device], Op
 }
 """Functions of parameters, configuration and device -> optimizer, by name. The schedule scales
 the learning rate that each of its groups has. A GPU captures its steps in a graph, anew where the
-learning rate changes.
+learning rate changes. It must hold all weights that are not frozen. A run that goes on has the
+optimizer's state of each weight and what was added to its groups later; entries of the groups that
+its constructor sets are as the constructor sets them.
 
 References: Sutskever et al. (2013); Loshchilov and Hutter (2019).
 """

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from filelock import FileLock, Timeout
+from filelock import BaseFileLock, FileLock, Timeout
 
 LOCKLESS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}  # of file systems that have no locks
 
@@ -26,12 +26,7 @@ def held(folder: Path) -> Iterator[None]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock = FileLock(folder / ".lock", timeout=0, thread_local=False)
-        lock.acquire()
-    except Timeout:
-        raise Busy(
-            f"{folder} is in use, {_holder(folder)} trains there: wait for it, or choose another "
-            "folder"
-        ) from None
+        _acquire(lock, folder)
     except (OSError, NotImplementedError) as error:
         if isinstance(error, OSError) and error.errno not in LOCKLESS:
             raise _unusable(folder, error) from error
@@ -49,6 +44,17 @@ def held(folder: Path) -> Iterator[None]:
         with suppress(OSError):
             (folder / ".holder").unlink()
         lock.release()
+
+
+def _acquire(lock: BaseFileLock, folder: Path) -> None:
+    try:
+        lock.acquire()
+    except Timeout:
+        (folder / ".lock").touch()  # where none can be made, nobody holds it
+        raise Busy(
+            f"{folder} is in use, {_holder(folder)} trains there: wait for it, or choose another "
+            "folder"
+        ) from None
 
 
 def _name_holder(folder: Path) -> None:

@@ -38,8 +38,10 @@ def fit(
     model : torch.nn.Module, optional
         Images (B, C, H, W) in [0, 1] to logits (B, classes), in place of the network that the
         configuration names. It is trained as it comes, in place, on the device: frozen parameters
-        stay as they are, and the gradients that any of them hold are lost. Dropout draws from
-        torch's global generators, which no seed of ours sets: then a continued run is another one.
+        stay as they are, and the gradients that any of them hold are lost. All of it is put into
+        training mode, so that running statistics move, also those of a layer whose parameters are
+        frozen. Dropout draws from torch's global generators, which no seed of ours sets: then a
+        continued run is another one.
     dataset : Dataset, optional
         In place of the one that the configuration names; classes and channels are its own.
     folder : path, optional
