@@ -106,6 +106,7 @@ def test_attacks_of_two_classes_are_measured_apart(tmp_path, monkeypatch):
     store, one, other = Store(tmp_path), *(Asked("test", attack=a()) for a in (Darker, Lighter))
     assert store.file(CONFIG, one) != store.file(CONFIG, other)
     assert described(one) == f'asked {{"attack": {{"class": "{__name__}.Darker"}}, "part": "test"}}'
+    store.folder(CONFIG).mkdir()
     store.keep(CONFIG, one, 3, 1.0)
     assert store.measured(CONFIG, one)["measurement"] == 3 and not store.measured(CONFIG, other)
     assert store.measured(CONFIG, Errors("test", 4, Darker())) is None

@@ -707,6 +707,12 @@ def test_learning_rates_of_an_optimizer_of_your_own_keep_their_ratio(tmp_path, m
     assert_same(weights(fit(asked, folder=stopped)), weights(run))
 
 
+@pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="Linux has such a folder")
+def test_a_folder_in_which_no_file_can_be_made_is_not_busy():
+    with pytest.raises(OSError, match="folder cannot be written: .*: '/proc/self'"):
+        fit(config(), folder="/proc/self")
+
+
 class Growing(torch.optim.SGD):
     """The more steps were done, the longer they are; how many, its groups hold."""
 
