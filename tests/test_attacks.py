@@ -1070,3 +1070,12 @@ def test_the_model_sees_images_only(norm):
 
     pgd(model, x, y, 0.3, alpha=0.2, steps=3, restarts=2, norm=norm, generator=generator())
     assert len(seen) > 6 and all(image.min() >= 0 and image.max() <= 1 for image in seen)
+
+
+@pytest.mark.parametrize("name", ["fgsm", "ifgsm", "pgd"])
+def test_images_of_another_type_than_the_network(name):
+    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4, 3))
+    x = torch.rand(2, 1, 2, 2, dtype=torch.float64)
+    says = "^x must be torch.float32, as the weights of model, got torch.float64$"
+    with pytest.raises(TypeError, match=says):
+        Attack(name, 0.1)(model, x, torch.tensor([0, 1]))

@@ -250,7 +250,7 @@ def input_gradient(model: Classifier, x: Tensor, y: Tensor) -> Tensor:
     checks.probabilities(y)
     with torch.enable_grad():
         leaf = x.detach().requires_grad_()
-        value = margin(checks.logits(model(leaf), x), y).sum()
+        value = margin(_logits(model, leaf), y).sum()
         seen = value.requires_grad
         found = torch.autograd.grad(value, leaf, allow_unused=True)[0] if seen else None
     gradient = checks.differentiable(found)
@@ -261,8 +261,16 @@ def input_gradient(model: Classifier, x: Tensor, y: Tensor) -> Tensor:
 @torch.no_grad()
 def _outcome(model: Classifier, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     """Whether each image is misclassified, and its margin."""
-    logits = checks.logits(model(x), x)
+    logits = _logits(model, x)
     return logits.argmax(1) != y, margin(logits, y)
+
+
+def _logits(model: Classifier, x: Tensor) -> Tensor:
+    try:
+        return checks.logits(model(x), x)
+    except RuntimeError:
+        checks.of_its_type(x, model, "x")
+        raise
 
 
 def spread(value: Tensor) -> Tensor:
