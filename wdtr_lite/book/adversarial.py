@@ -11,8 +11,8 @@ from wdtr_lite.book import plots, tables
 from wdtr_lite.book.reports import (
     MAIN,
     errors,
+    first,
     label,
-    measured,
     rate,
     select,
     setting_of,
@@ -75,7 +75,7 @@ def comparison_table(full: Mapping) -> Markdown:
     """The paper's errors and those of our networks of the first seed, with the standard error over
     the images.
     """
-    networks, lines = _first(full), []
+    networks, lines = first(full), []
     for condition, name in _CONDITIONS.items():
         lines.append([name, "the paper", *_paper(condition)])
         ours = [share(networks[m]["wrong"][condition], networks[m]["n"][condition]) for m in MAIN]
@@ -83,17 +83,11 @@ def comparison_table(full: Mapping) -> Markdown:
     return tables.table(["error (%)", "", *map(label, MAIN)], lines, ["", "", *[".1f"] * 3])
 
 
-def _first(report: Mapping) -> dict[str, Mapping]:
-    """The first network of each method that is there."""
-    rows = measured(report["result"]["rows"])
-    return {method: select(rows, method=method)[0] for method in MAIN}
-
-
 def trained_table(full: Mapping) -> Markdown:
     """How far our networks were trained, of how many epochs, and their error on what they were
     trained on.
     """
-    networks = _first(full)
+    networks = first(full)
     epochs = training.Config(**full["config"]["networks"]["training"]).epochs
     lines = [
         ["setting", *(setting_of(networks[m]["setting"]) or "–" for m in MAIN)],
@@ -134,7 +128,7 @@ def by_seed(report: Mapping) -> str:
 
 def pairs_table(full: Mapping) -> Markdown:
     """The two penalties under the conditions of Table 1, image by image."""
-    networks = _first(full)
+    networks = first(full)
 
     def told(method: str, condition: str) -> dict:
         row = networks[method]

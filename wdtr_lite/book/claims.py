@@ -12,10 +12,10 @@ from wdtr_lite.book import plots, tables
 from wdtr_lite.book.reports import (
     MAIN,
     errors,
+    first,
     flips,
     flips_by_image,
     label,
-    measured,
     measurements,
     path_lengths,
     rate,
@@ -290,8 +290,7 @@ def _of_steps() -> dict[str, str]:
 
 
 def _of_the_papers_networks() -> dict[str, str | int]:
-    rows = measured(study.stored("table1")["result"]["rows"])
-    networks = {method: select(rows, method=method)[0] for method in MAIN}
+    networks = first(study.stored("table1"))
     moved = measurements(study.stored("table2"))
 
     def ours(condition: str) -> str:

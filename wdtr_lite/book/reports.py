@@ -11,6 +11,7 @@ __all__ = [
     "CLASSES",
     "MAIN",
     "errors",
+    "first",
     "flips",
     "flips_by_image",
     "label",
@@ -73,9 +74,14 @@ def errors(rows: Iterable[Mapping], condition: str, **labels: object) -> np.ndar
 
 def measurements(report: Mapping) -> dict[str, Mapping]:
     """What was measured of each method, of its first network."""
+    return {method: row["measurements"] for method, row in first(report).items()}
+
+
+def first(report: Mapping) -> dict[str, Mapping]:
+    """The first network of each method that is there."""
     found: dict[str, Mapping] = {}
     for row in measured(report["result"]["rows"]):
-        found.setdefault(row["method"], row["measurements"])
+        found.setdefault(row["method"], row)
     return found
 
 

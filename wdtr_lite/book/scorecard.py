@@ -6,7 +6,7 @@ from typing import NamedTuple
 from IPython.display import Markdown
 
 from wdtr_lite import study
-from wdtr_lite.book.reports import MAIN, flips_by_image, measured, measurements, rate, select
+from wdtr_lite.book.reports import MAIN, first, flips_by_image, measured, measurements, rate, select
 from wdtr_lite.book.trial import misread
 from wdtr_lite.book.units import PENALISED, row_pair
 from wdtr_lite.study.table1 import PAPER
@@ -123,8 +123,7 @@ def _cost() -> Claim:
 def _errors() -> list[Claim]:
     """Of the paper's own networks, one of each method."""
     report = study.stored("table1")
-    rows = measured(report["result"]["rows"])
-    networks = {method: select(rows, method=method)[0] for method in MAIN}
+    networks = first(report)
 
     def three(condition: str) -> str:
         return _strokes(f"{rate(networks[m], condition):.1f}" for m in MAIN)

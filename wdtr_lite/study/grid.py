@@ -156,8 +156,10 @@ def progress(configs: Sequence[training.Config], store: Store) -> list[tuple[flo
     GPU, of this machine: measured on two steps of each kind of training. Of a store that does not
     train, as it went where the networks that are there were trained.
     """
-    begun = [_begun(config, store.folder(config)) for config in configs]
-    runs = begun if store.trains else [taken(config, store) for config in configs]
+    runs = [
+        _begun(config, store.folder(config)) if store.trains else taken(config, store)
+        for config in configs
+    ]
     seen = [run.history[-1]["images_per_second"] for run in runs if run and not store.trains]
     measured, found = cache(_images_per_second), []
     for config, run in zip(configs, runs, strict=True):
