@@ -19,7 +19,7 @@ from wdtr_lite.book.reports import (
     share,
     short,
 )
-from wdtr_lite.book.units import differences_table
+from wdtr_lite.book.units import differences_table, told
 from wdtr_lite.study.statistics import across_seeds
 from wdtr_lite.study.table1 import PAPER
 
@@ -129,13 +129,11 @@ def by_seed(report: Mapping) -> str:
 def pairs_table(full: Mapping) -> Markdown:
     """The two penalties under the conditions of Table 1, image by image."""
     networks = first(full)
-
-    def told(method: str, condition: str) -> dict:
-        row = networks[method]
-        return {part: row[part][condition] for part in ("wrong", "n", "outcomes")}
-
     return differences_table({
-        name: (told("wasserstein", condition), told("euclidean", condition))
+        name: (
+            told(networks["wasserstein"], condition),
+            told(networks["euclidean"], condition),
+        )
         for condition, name in _CONDITIONS.items()
     })  # fmt: skip
 

@@ -24,7 +24,7 @@ from wdtr_lite.book.reports import (
     select,
     short,
 )
-from wdtr_lite.book.units import differences_table
+from wdtr_lite.book.units import differences_table, told
 from wdtr_lite.study.questions import AXES, PADDINGS
 from wdtr_lite.study.table2 import PAPER
 
@@ -297,9 +297,6 @@ def variation_pairs(report: Mapping) -> Markdown:
     euclidean, wasserstein = (
         measurements(report)[method]["variations"] for method in ("euclidean", "wasserstein")
     )
-
-    def told(found: Mapping, case: str) -> dict:
-        return {"n": found["n"], "wrong": found["wrong"][case], "outcomes": found["outcomes"][case]}
 
     cases = ("natural", *_VARIATIONS)
     return differences_table({

@@ -25,6 +25,7 @@ __all__ = [
     "pair",
     "pairs_table",
     "row_pair",
+    "told",
     "unit_table",
 ]
 
@@ -154,10 +155,16 @@ def pair(first: Mapping, second: Mapping) -> dict:
     return paired(*(bits(each["outcomes"], each["n"]) for each in (first, second)))
 
 
+def told(found: Mapping, case: str) -> dict:
+    """Of a row of Table 1, or of errors on varied images, what one case of them told."""
+    n = found["n"]
+    parts = {part: found[part][case] for part in ("wrong", "outcomes")}
+    return {**parts, "n": n[case] if isinstance(n, Mapping) else n}
+
+
 def row_pair(first: Mapping, second: Mapping, condition: str) -> dict:
     """The same of two rows of Table 1, under a condition."""
-    parts = ("outcomes", "n")
-    return pair(*({part: row[part][condition] for part in parts} for row in (first, second)))
+    return pair(told(first, condition), told(second, condition))
 
 
 def pairs_table(report: Mapping, attack: str) -> Markdown:
@@ -167,10 +174,10 @@ def pairs_table(report: Mapping, attack: str) -> Markdown:
         (f"{epsilon:g}", units.name_of(units.Case(attack, "pixels", True, epsilon)))
         for epsilon in report["config"]["epsilons"][attack]
     ]
-    told = {f"ε = {epsilon}/255": name for epsilon, name in cases}
-    told = {"as they are": f"{attack} 0"} | told
+    named = {f"ε = {epsilon}/255": name for epsilon, name in cases}
+    named = {"as they are": f"{attack} 0"} | named
     return differences_table({
-        name: (wasserstein[case], euclidean[case]) for name, case in told.items()
+        name: (wasserstein[case], euclidean[case]) for name, case in named.items()
     })  # fmt: skip
 
 
