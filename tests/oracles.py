@@ -1,6 +1,9 @@
 """What the tests of the geometry share: the paper's definitions as loops in float64, written
 without the package; and the graph and the generator they are tried on."""
 
+import os
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -13,6 +16,17 @@ settings.register_profile("book", derandomize=True, deadline=None, max_examples=
 settings.load_profile("book")
 
 gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+
+FOLDERS = [f for f in (os.environ.get("WDTR_DATA"), Path(__file__).parents[1] / ".data") if f]
+REAL = {  # where the real images are
+    name: [folder for folder in FOLDERS if (Path(folder) / f"{name}.npz").exists()]
+    for name in ("mnist", "cifar10")
+}
+
+
+def real(name):
+    """A mark of what needs the real images."""
+    return pytest.mark.skipif(not REAL[name], reason=f"no {name}.npz in $WDTR_DATA or .data")
 
 
 def graph_of(height, width, radius, weight=1.0):

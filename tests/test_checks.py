@@ -667,9 +667,9 @@ class Output:
             ((BATCH[0, 0],), ValueError, r"images must be .* or \(N, H, W\), got \(4, 4\)"),
             ((BATCH[:, :0],), ValueError, r"images must be .*, got \(3, 0, 4, 4\)"),
         ],
-        "of_its_type": [
+        "called": [
             (
-                (BATCH.double(), torch.nn.Linear(4, 4), "images"),
+                (torch.nn.Linear(4, 4), BATCH.double(), "images"),
                 TypeError,
                 "images must be torch.float32, as the weights of model, got torch.float64",
             ),

@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 import scipy.io
 import torch
+from oracles import REAL, real
 from torchvision import datasets
 
 from wdtr_lite import data
 
-ROOT = Path(__file__).resolve().parent.parent
 MNIST_FILES = {
     "x_train": "train-images-idx3-ubyte",
     "y_train": "train-labels-idx1-ubyte",
@@ -809,11 +809,7 @@ def test_missing_torchvision_file(original, tmp_path, which):
 # ---------------------------------------------------------------- the real thing, where it is here
 
 
-AT_HAND = [f for f in (os.environ.get("WDTR_DATA"), ROOT / ".data") if f]
-REAL = {name: [f for f in AT_HAND if (Path(f) / f"{name}.npz").exists()] for name in NPZ}
-
-
-@pytest.mark.skipif(not REAL["mnist"], reason="no mnist.npz in $WDTR_DATA or .data")
+@real("mnist")
 def test_real_mnist(digits, no_download):
     mnist = data.load("mnist", REAL["mnist"][0])
     assert mnist.images.shape == (70000, 28, 28) and mnist.images.dtype == torch.uint8
@@ -823,7 +819,7 @@ def test_real_mnist(digits, no_download):
         assert torch.equal(images[labels == label][:500], digits.images[digits.labels == label])
 
 
-@pytest.mark.skipif(not REAL["cifar10"], reason="no cifar10.npz in $WDTR_DATA or .data")
+@real("cifar10")
 def test_real_cifar10(no_download):
     cifar10 = data.load("cifar10", REAL["cifar10"][0], split="holdout")
     assert cifar10.images.shape == (51000, 3, 32, 32) and cifar10.images.dtype == torch.uint8
@@ -842,7 +838,7 @@ def test_real_cifar10(no_download):
         )
 
 
-@pytest.mark.skipif(not REAL["cifar10"], reason="no cifar10.npz in $WDTR_DATA or .data")
+@real("cifar10")
 def test_real_cifar10_in_the_official_split(no_download):
     with np.load(Path(REAL["cifar10"][0]) / "cifar10.npz") as file:
         whole = len(file["y_test"]) == 10000

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from oracles import real
 
 from wdtr_lite import training
 from wdtr_lite.attacks import Attack
@@ -540,6 +541,7 @@ def test_the_root_may_be_a_text(tmp_path):
     assert Store(str(tmp_path)) == Store(tmp_path)
 
 
+@real("cifar10")
 def test_networks_at_full_scale_are_found(tmp_path, monkeypatch):
     """Those of the paper, 159 of 200 epochs, under the names of then."""
     if not FULL_SCALE.exists():

@@ -266,11 +266,7 @@ def _outcome(model: Classifier, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _logits(model: Classifier, x: Tensor) -> Tensor:
-    try:
-        return checks.logits(model(x), x)
-    except RuntimeError:
-        checks.of_its_type(x, model, "x")
-        raise
+    return checks.logits(checks.called(model, x), x)
 
 
 def spread(value: Tensor) -> Tensor:

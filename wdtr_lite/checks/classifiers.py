@@ -51,13 +51,18 @@ def logits(returned: object, x: Tensor, *, single: bool = False, name: str = "mo
     return found
 
 
-def of_its_type(x: Tensor, model: object, name: str) -> None:
-    """Images in a type that a network's weights have."""
-    weights = model.parameters() if isinstance(model, torch.nn.Module) else ()
-    types = sorted({str(weight.dtype) for weight in weights})
-    if types and str(x.dtype) not in types:
-        wanted = " or ".join(types)
-        raise TypeError(f"{name} must be {wanted}, as the weights of model, got {x.dtype}")
+def called(model: Any, x: Tensor, name: str = "x") -> Any:
+    """What a model returns; it may refuse images, so named, for their type."""
+    try:
+        return model(x)
+    except RuntimeError:
+        weights = model.parameters() if isinstance(model, torch.nn.Module) else ()
+        types = sorted({str(weight.dtype) for weight in weights})
+        if types and str(x.dtype) not in types:
+            raise TypeError(
+                f"{name} must be {' or '.join(types)}, as the weights of model, got {x.dtype}"
+            ) from None
+        raise
 
 
 def recording(x: Tensor) -> None:

@@ -169,7 +169,7 @@ def robust_error(
 def _attacked(attack: Attacker, model: Classifier, x: Tensor, y: Tensor) -> Tensor:
     try:
         found = attack(model, x, y)
-    except (RuntimeError, ValueError):
+    except (RuntimeError, TypeError, ValueError):
         checks.of_model(y, logits_of(model, x), "labels")
         raise
     return checks.attacking(found, x)
@@ -209,12 +209,7 @@ def labels_of(model: Classifier, x: Tensor) -> Tensor:
 @torch.no_grad()
 def logits_of(model: Classifier, x: Tensor) -> Tensor:
     """The logits of a batch, without a graph."""
-    try:
-        found = model(x)
-    except RuntimeError:
-        checks.of_its_type(x, model, "images")
-        raise
-    return checks.logits(found, x)
+    return checks.logits(checks.called(model, x, "images"), x)
 
 
 def largest(logits: Tensor) -> Tensor:

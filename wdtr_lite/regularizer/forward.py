@@ -33,12 +33,7 @@ def checked_functions(loss: Loss, f: Classifier) -> None:
 
 def outputs_of(f: Classifier, x: Tensor, name: str = "model") -> Tensor:
     """The outputs, (B,) or (B, k): what f returns, or its ``.logits``."""
-    try:
-        returned = f(x)
-    except RuntimeError:
-        checks.of_its_type(x, f, "x")
-        raise
-    found = checks.logits(returned, x, single=True, name=name)
+    found = checks.logits(checks.called(f, x), x, single=True, name=name)
     checks.floating(found, f"what {name} returns")
     return found
 
