@@ -383,6 +383,28 @@ def test_figure2_follows_from_the_published_weights(name, profile, monkeypatch):
             )
 
 
+@profiles("photographs")
+def test_photographs_follow_from_the_published_weights(name, profile, monkeypatch):
+    """Moved horizontally alone, where a network is sure."""
+    report = stored(name, profile)
+    images, rows = report["result"]["images"], report["result"]["rows"]
+    side = 2 * report["config"]["reach"] + 1
+    shifts = range(-(side // 2), side // 2 + 1)
+    x = torch.stack([image_of(image["pixels"]) for image in images])
+    assert [row["method"] for row in rows] == ["none", "euclidean", "wasserstein"]
+    for row in rows:
+        model = published(row["method"], profile, monkeypatch)
+        for padding, answers in row["measurements"].items():
+            moved = evaluation.translation_sequence(x, "horizontal", shifts, padding)
+            labels = torch.tensor(answers).reshape(len(images), side, side)[:, side // 2]
+            with torch.no_grad():
+                logits = torch.stack([model(each) for each in moved], 1)
+            best, next_best = logits.topk(2).values.unbind(2)
+            sure = best - next_best > 0.01
+            assert sure.float().mean() > 0.9
+            assert torch.equal(logits.argmax(2)[sure], labels[sure])
+
+
 @profiles("table1")
 def test_published_weights_are_the_networks_of_the_first_seed(name, profile, monkeypatch):
     config = stored(name, profile)["config"]

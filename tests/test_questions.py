@@ -36,6 +36,7 @@ from wdtr_lite.attacks import Attack
 from wdtr_lite.study import grid
 from wdtr_lite.study.figure2 import Sequences
 from wdtr_lite.study.outcomes import bits, unpack
+from wdtr_lite.study.photographs import Everywhere
 from wdtr_lite.study.questions import ATTACKS, Errors, Flips, fgsm, pgd20
 from wdtr_lite.study.robust_digits import NAMES, DigitErrors
 from wdtr_lite.study.spec import Question
@@ -263,6 +264,7 @@ EACH = [
     *(Errors("test", 3, attack) for attack in (None, *ATTACKS.values())),
     Flips("test", 3, "horizontal", "edge", 2),
     Sequences("test", 3, "vertical", "reflect", 2),
+    Everywhere("test", 3, "edge", 1),
     DigitErrors("test", 3, NAMES),
     TransferErrors("test", 3, fgsm(8), SOURCE),
     UnitErrors("test", 3, (8.0,), 20, True),
@@ -367,6 +369,17 @@ def test_sequences(model, digits):
         len(found["labels"]) == len(found["confidences"]) == 6
         and len({label for row in found["labels"] for label in row}) > 1
     )
+
+
+def test_everywhere(model, digits):
+    found = Everywhere("test", 4, "reflect", 2)(model, digits)
+    x, _ = drawn(digits, 4)
+    at = range(-2, 3)
+    for k, image in enumerate(x):
+        rows = evaluation.translation_sequence(image, "vertical", at, "reflect")
+        each = [evaluation.translation_sequence(r, "horizontal", at, "reflect") for r in rows]
+        assert found[k] == labels_of(model, torch.cat(each)).tolist()
+    assert len(found) == 4 and len({label for row in found for label in row}) > 1
 
 
 def test_variation_errors(model, digits):

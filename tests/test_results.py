@@ -27,7 +27,7 @@ from wdtr_lite.study.table1 import Table1
 
 HOME = Path(__file__).parent.parent
 OF_TABLE1 = {"experiment": "table1", "profile": "cpu"}
-FOLLOWERS = ["table2", "figure2", "units", "stress", "variation", "tradeoff"]
+FOLLOWERS = ["table2", "figure2", "photographs", "units", "stress", "variation", "tradeoff"]
 
 
 @pytest.fixture
