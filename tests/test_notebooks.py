@@ -144,13 +144,20 @@ def test_make_tests_and_shows_them_in_this_environment(elsewhere):
     assert Path(made.stdout.strip()) == ROOT / ".venv" / "share" / "jupyter" / "kernels" / "python3"
 
 
-# ---------------------------------------------------------------- the figure of the README
+# ---------------------------------------------------------------- the figures of the README
 
 
-def test_readme_figure_is_the_one_in_the_introduction():
+def test_readme_figures_are_those_of_the_introduction():
     notebook = nbformat.read(ROOT / "book" / "intro.ipynb", as_version=4)
-    (cell,) = [cell for cell in notebook.cells if "readme-figure" in cell.metadata.get("tags", [])]
-    (picture,) = images(cell)
-    assert (ROOT / "book" / "figures" / "which_is_closer.png").read_bytes() == base64.b64decode(
-        picture
-    )
+    drawn = {
+        tag.removeprefix("figure:"): cell
+        for cell in notebook.cells
+        for tag in cell.metadata.get("tags", [])
+        if tag.startswith("figure:")
+    }
+    for name, cell in drawn.items():
+        (picture,) = images(cell)
+        stored = (ROOT / "book" / "figures" / f"{name}.png").read_bytes()
+        assert stored == base64.b64decode(picture)
+    shown = re.findall(r"book/figures/(\w+)\.png", (ROOT / "README.md").read_text())
+    assert shown and set(shown) <= set(drawn)

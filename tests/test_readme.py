@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 from test_package import CORE
 
+from wdtr_lite.book import verdict
+
 README = Path(__file__).parent.parent / "README.md"
 
 
@@ -22,6 +24,10 @@ def test_example_prints_what_it_says():
     with contextlib.redirect_stdout(printed):
         exec(compile(code, "README.md", "exec"), {})
     assert printed.getvalue() == expected
+
+
+def test_verdict_is_that_of_the_results():
+    assert verdict.text(Path("book")) in README.read_text()
 
 
 def test_links_lead_to_files():

@@ -25,6 +25,7 @@ from wdtr_lite.book import (
     units,
     widgets,
 )
+from wdtr_lite.book import tradeoff as methods
 from wdtr_lite.book.reports import MAIN
 from wdtr_lite.study.questions import AXES, PADDINGS
 
@@ -379,12 +380,44 @@ def test_norms_are_drawn_and_told(varied):
 
 def test_the_tradeoff_is_drawn_where_its_table_says():
     tradeoff, benchmark = study.stored("tradeoff", "cpu"), study.stored("benchmark_tradeoff")
-    claims.draw_tradeoff(tradeoff, benchmark)
-    lines = cells(claims.tradeoff_table(tradeoff, benchmark))
+    methods.draw_tradeoff(tradeoff, benchmark)
+    lines = cells(methods.tradeoff_table(tradeoff, benchmark))
     drawn = {text.get_text(): text.xy for text in plt.gca().texts}
     for name, _, cost, _, natural, attacked in lines:
         x, y = drawn[f"{name} ({float(cost):.1f})"]
         assert natural.startswith(f"{x:.1f} ±") and attacked.startswith(f"{y:.1f} ±")
+
+
+@pytest.mark.parametrize(
+    ("weight", "budget", "allowed"),
+    [
+        (0, "any time", 9),
+        (100, "any time", 9),
+        (50, "three plain steps", 6),
+        (30, "a plain step", 2),
+    ],
+)
+def test_methods_are_ranked_by_the_weighted_error(monkeypatch, weight, budget, allowed):
+    tradeoff, benchmark = study.stored("tradeoff", "cpu"), study.stored("benchmark_tradeoff")
+    asked = {}
+    monkeypatch.setattr(
+        methods.widgets, "explore", lambda draw, choices, **rest: asked.update(rest, draw=draw)
+    )
+    methods.choose_for_yourself(tradeoff, benchmark, question="?")
+    errors = {}
+    for row in tradeoff["result"]["rows"]:
+        natural, attacked = (
+            row["wrong"][each] / row["n"][each] for each in ("natural", "I-FGSM-20 8")
+        )
+        mean = (100 - weight) * natural + weight * attacked
+        errors.setdefault(reports.label(row["method"]), []).append(mean)
+    bars = asked["draw"](weight, budget).axes[0]
+    names = [text.get_text().rpartition(" (")[0] for text in bars.get_yticklabels()]
+    expected = [np.mean(errors[name]) for name in names]
+    assert len(names) == allowed and expected == sorted(expected)
+    assert [bar.get_width() for bar in bars.patches] == pytest.approx(expected)
+    said = asked["describe"](weight, budget)
+    assert f"{names[0]} with a weighted error of {expected[0]:.1f} %" in said
 
 
 def test_every_claim_has_its_numbers(table1):

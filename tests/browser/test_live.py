@@ -147,3 +147,105 @@ def test_a_moved_photograph(compute, border):
     moved = evaluation.translation_sequence(pixels.double(), "vertical", [7], border)
     moved = evaluation.translation_sequence(moved[0], "horizontal", [-5], border)
     assert found == moved.flatten().tolist()
+
+
+# ---------------------------------------------------------------- in a page
+
+DRAWN = {"a 4": FOUR, "a 2": TWO}
+PLACES = [[k % 10 for k in range(9)]] * 2
+
+
+def report():
+    pixels = torch.arange(3072).remainder(256).to(torch.uint8).numpy().tobytes().hex()
+    rows = [
+        {"method": method, "measurements": dict.fromkeys(PADDINGS, PLACES)}
+        for method in ("none", "wasserstein")
+    ]
+    images = [{"label": 4, "pixels": pixels}, {"label": 3, "pixels": pixels}]
+    return {"config": {"reach": 1}, "result": {"images": images, "rows": rows}}
+
+
+@pytest.fixture(scope="module")
+def widgets(network):
+    return {
+        "transport": live.draw_two(DRAWN, question="?"),
+        "classifiers": live.ask_three({"none": network, "euclidean": network}, DRAWN, question="?"),
+        "photograph": live.move_photograph(report(), question="?"),
+    }
+
+
+@pytest.fixture
+def shown(open_page, widgets, tmp_path):
+    def shown(name, width=1280, **options):
+        file = tmp_path / "page.html"
+        file.write_text(f"<!doctype html><title>{name}</title>{widgets[name].data}")
+        return open_page(file.as_uri(), width, **options)
+
+    return shown
+
+
+PICTURES = "[...document.querySelectorAll('canvas')].map((canvas) => canvas.toDataURL()).join()"
+CHANGED = "before => document.querySelector('.wdtr-said').innerText !== before"
+
+
+@pytest.mark.parametrize("name", ["transport", "classifiers", "photograph"])
+def test_each_slider_and_menu_changes_a_picture(shown, name):
+    """By keys alone, and the number beside a slider follows."""
+    page = shown(name)
+    assert not page.locator(".wdtr-instead").is_visible()
+    controls = page.locator(".wdtr-live-part input, .wdtr-live-part select")
+    assert controls.count() >= 3
+    for control in controls.all():
+        before = page.evaluate(PICTURES)
+        control.focus()
+        last = control.evaluate("control => control.selectedIndex === control.length - 1")
+        control.press("Home" if last else "End")
+        page.wait_for_function(f"before => {PICTURES} !== before", arg=before)
+    assert not page.problems
+
+
+@pytest.mark.parametrize("name", ["transport", "classifiers"])
+def test_drawing_with_keys_and_with_the_mouse(shown, name):
+    page = shown(name)
+    pad, said = page.locator(".wdtr-pad").first, page.locator(".wdtr-said").first
+    told = said.inner_text()
+    pad.focus()
+    for key in ("Delete", "ArrowUp", " ", "ArrowUp", " "):
+        pad.press(key)
+    page.wait_for_function(CHANGED, arg=told)
+    by_keys = said.inner_text()
+    box = pad.bounding_box()
+    page.mouse.move(box["x"] + 20, box["y"] + 20)
+    page.mouse.down()
+    page.mouse.move(box["x"] + 90, box["y"] + 100, steps=5)
+    page.mouse.up()
+    page.wait_for_function(CHANGED, arg=by_keys)
+    assert not page.problems
+
+
+def test_a_place_of_the_map_is_chosen(shown):
+    page = shown("photograph")
+    page.locator(".wdtr-drag").last.click(position={"x": 4, "y": 4})
+    values = page.locator("input").evaluate_all("each => each.map((input) => input.value)")
+    assert values == ["-1", "-1"]
+    caption = page.locator("figcaption").last.inner_text()
+    assert caption == "Wasserstein penalty: airplane. Right at 1 of 9 places."
+
+
+@pytest.mark.parametrize("name", ["transport", "classifiers", "photograph"])
+def test_a_narrow_page_does_not_scroll_sideways(shown, name):
+    page = shown(name, 390)
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+
+
+@pytest.mark.parametrize("name", ["transport", "classifiers", "photograph"])
+def test_a_picture_stands_in_its_place(shown, widgets, name):
+    """Without scripts and in print; and the data are small."""
+    page = shown(name, java_script_enabled=False)
+    picture = page.locator(".wdtr-instead img")
+    assert picture.is_visible() and len(picture.get_attribute("alt")) > 20
+    page = shown(name)
+    page.emulate_media(media="print")
+    assert page.locator(".wdtr-instead").is_visible()
+    assert not page.locator(".wdtr-live-part").is_visible()
+    assert len(widgets[name].data) < 400_000

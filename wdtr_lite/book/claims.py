@@ -1,108 +1,29 @@
-"""What chapter 11 reports: cost beside robustness, and the paper's claims with our numbers."""
+"""What chapter 11 reports of the paper's claims, with our numbers."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from string import Template
 
-import matplotlib.pyplot as plt
-import numpy as np
 from IPython.display import Markdown
 
 from wdtr_lite import study
-from wdtr_lite.book import plots, tables
+from wdtr_lite.book import tables
 from wdtr_lite.book.reports import (
     MAIN,
     errors,
     first,
     flips,
     flips_by_image,
-    label,
     measurements,
     path_lengths,
     rate,
     select,
-    setting_of,
 )
 from wdtr_lite.book.trial import misread
 from wdtr_lite.book.units import row_pair
 from wdtr_lite.study.statistics import across_seeds
 from wdtr_lite.study.table1 import PAPER
 
-__all__ = ["costs", "draw_tradeoff", "tradeoff_table", "verdicts"]
-
-_STEPS = {
-    "none": "plain",
-    "euclidean": "euclidean, FD",
-    "wasserstein": "wasserstein, FD",
-    "wasserstein, exact": "wasserstein",
-    "gaussian_noise": "gaussian noise",
-    "jacobian": "jacobian, FD",
-    "fgsm": "fgsm",
-    "pgd": "pgd-7",
-    "trades": "trades-7",
-}  # in the benchmark
-
-_OFFSETS = {
-    "none": (10, 2),
-    "euclidean": (-118, 8),
-    "wasserstein": (12, 6),
-    "wasserstein, exact": (-60, 14),
-    "gaussian_noise": (9, 4),
-    "jacobian": (-112, -14),
-    "trades": (12, 6),
-    "pgd": (10, -14),
-    "fgsm": (10, 4),
-}  # of the texts in the figure, in points
-
-
-# ---------------------------------------------------------------- cost beside robustness
-
-
-def costs(benchmark: Mapping) -> dict[str, float]:
-    """The time of a training step of each method, in plain steps."""
-    ratios = {row["step"]: row["ratio"] for row in benchmark["step_costs"]}
-    return {method: ratios[step] for method, step in _STEPS.items()}
-
-
-def tradeoff_table(tradeoff: Mapping, benchmark: Mapping) -> Markdown:
-    """Setting, cost and errors of each method."""
-    rows, chosen = tradeoff["result"]["rows"], tradeoff["result"]["chosen"]
-    lines = [
-        [
-            label(method),
-            setting_of(chosen.get(method, chosen["wasserstein"])),
-            cost,
-            np.mean([row["seconds"]["training"] for row in select(rows, method=method)]),
-            tables.mean_sd(errors(rows, "natural", method=method)),
-            tables.mean_sd(errors(rows, "I-FGSM-20 8", method=method)),
-        ]
-        for method, cost in costs(benchmark).items()
-    ]
-    header = ["method", "setting", "step, × plain", "training, s", "natural", "I-FGSM-20 8/255"]
-    return tables.table(header, lines, ["", "", ".2f", ".0f"])
-
-
-def draw_tradeoff(tradeoff: Mapping, benchmark: Mapping) -> None:
-    """Draw natural error against error under I-FGSM-20, each method with its cost."""
-    rows = tradeoff["result"]["rows"]
-    _, axes = plt.subplots(figsize=(6.6, 4.6))
-    for method, cost in costs(benchmark).items():
-        x, y = (errors(rows, name, method=method) for name in ("natural", "I-FGSM-20 8"))
-        color, center = plots.color_of(method), (x.mean(), y.mean())
-        axes.errorbar(
-            *center,
-            y.std(ddof=1),
-            x.std(ddof=1),
-            fmt=plots.MARKERS[method],
-            color=color,
-            ms=7,
-            mfc="none" if "," in method else color,
-            elinewidth=0.8,
-            capsize=2,
-        )
-        text, offset = f"{label(method)} ({cost:.1f})", _OFFSETS[method]
-        axes.annotate(text, center, offset, textcoords="offset points", fontsize=8)
-    axes.set(xlabel="natural error (%)", ylabel="error under I-FGSM-20 (%)")
-
+__all__ = ["of_equations", "verdicts"]
 
 # ---------------------------------------------------------------- the claims
 
@@ -220,7 +141,7 @@ def verdicts(equations: str) -> Markdown:
 def _numbers(equations: str) -> dict[str, str | int]:
     """The numbers of the claims, by name."""
     return {
-        **_of_equations(equations),
+        **of_equations(equations),
         **_of_distances(),
         **_of_mnist(),
         **_of_steps(),
@@ -230,7 +151,7 @@ def _numbers(equations: str) -> dict[str, str | int]:
     }
 
 
-def _of_equations(equations: str) -> dict[str, int]:
+def of_equations(equations: str) -> dict[str, int]:
     checked = [
         line.split("|")[2].strip()
         for line in equations.splitlines()

@@ -177,7 +177,7 @@ def _two_digits(x: Tensor, y: Tensor) -> Figure:
     figure, panels = plt.subplots(1, 5, figsize=(6.8, 1.9))
     shown = [transport.displacement_interpolation(x, y, t) for t in np.linspace(0, 1, 5)]
     for axes, image, name in zip(panels, shown, ("from", "", "halfway", "", "to"), strict=True):
-        plots.show_image(axes, image, name)
+        plots.show_image(axes, image.numpy(), name)
     distance = float(transport.wasserstein_distance(x, y))
     figure.suptitle(f"The ink of one digit moved to another: W2 = {distance:.2f} pixels", size=9)
     return figure
@@ -192,12 +192,12 @@ def _answers(networks: Mapping[str, nn.Module], x: Tensor) -> Figure:
         answer = int(shares.argmax())
         gradient = attacks.input_gradient(network, x[None, None], torch.tensor([answer]))[0, 0]
         said.append(f"{label(method)} {answer}")
-        plots.show_image(row[0], x, vmax=1)
+        plots.show_image(row[0], x.numpy(), vmax=1)
         row[0].set_ylabel(label(method), fontsize=8)
-        row[1].bar(range(10), shares, color=plots.color_of(method))
+        row[1].bar(range(10), shares.numpy(), color=plots.color_of(method))
         row[1].set(ylim=(0, 1), xticks=range(10), yticks=[])
-        plots.show_change(row[2], gradient, "g")
-        plots.show_change(row[3], metric.apply_laplacian(graph, x, gradient), "L(x) g")
+        plots.show_change(row[2], gradient.numpy(), "g")
+        plots.show_change(row[3], metric.apply_laplacian(graph, x, gradient).numpy(), "L(x) g")
     figure.suptitle("Three networks asked: " + ", ".join(said), size=9)
     return figure
 
