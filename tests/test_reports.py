@@ -17,6 +17,7 @@ from wdtr_lite import study
 from wdtr_lite.book import (
     adversarial,
     claims,
+    figure2,
     natural_variation,
     reports,
     results,
@@ -357,8 +358,8 @@ def test_changed_labels_add_up_to_the_flips(varied):
 
 def test_moved_images_lie_over_the_answers_of_three_networks():
     moved = study.stored("figure2", "cpu")
-    assert natural_variation.moved_images(moved).shape == (4, 3, 32, 32)
-    natural_variation.draw_moved(moved)
+    assert figure2.images(moved).shape == (4, 3, 32, 32)
+    figure2.draw(moved)
     panels = plt.gcf().subfigs
     assert [len(panel.axes) for panel in panels] == [7 + 3] * 4
     bars = panels[0].axes[7].patches
@@ -418,6 +419,33 @@ def test_methods_are_ranked_by_the_weighted_error(monkeypatch, weight, budget, a
     assert [bar.get_width() for bar in bars.patches] == pytest.approx(expected)
     said = asked["describe"](weight, budget)
     assert f"{names[0]} with a weighted error of {expected[0]:.1f} %" in said
+
+
+def drawn_dots(axes):
+    """By method in the order drawn, the rows' means and the paper's numbers."""
+    lines = [line.get_xdata() for line in axes.lines]
+    return list(zip(lines[::2], lines[1::2], strict=True))
+
+
+def test_table_1_is_drawn_as_its_numbers_are(full):
+    adversarial.draw_comparison(full)
+    lines = cells(adversarial.comparison_table(full))
+    for column, (ours, paper) in enumerate(drawn_dots(plt.gca()), 2):
+        assert [f"{value:.2f}" for value in paper] == [line[column] for line in lines[::2]]
+        told = [line[column].split()[0] for line in lines[1::2]]
+        assert [f"{value:.1f}" for value in ours] == told
+
+
+def test_table_2_is_drawn_as_its_numbers_are():
+    table2 = study.stored("table2")
+    natural_variation.draw_comparison(table2)
+    for axes, count in zip(plt.gcf().axes, natural_variation.COUNTS, strict=True):
+        lines = cells(natural_variation.comparison_table(table2, count))
+        ours = [line for line in lines if line[1] == "ours"]
+        paper = [line for line in lines if line[1] != "ours"]
+        for column, (means, told) in enumerate(drawn_dots(axes), 3):
+            assert [f"{value:.2f}" for value in means] == [row[column].split()[0] for row in ours]
+            assert [f"{value:.2f}" for value in told[::3]] == [row[column] for row in paper]
 
 
 def test_every_claim_has_its_numbers(table1):

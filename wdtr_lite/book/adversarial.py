@@ -26,6 +26,7 @@ from wdtr_lite.study.table1 import PAPER
 __all__ = [
     "by_seed",
     "comparison_table",
+    "draw_comparison",
     "draw_grid",
     "error_table",
     "grid_table",
@@ -81,6 +82,23 @@ def comparison_table(full: Mapping) -> Markdown:
         ours = [share(networks[m]["wrong"][condition], networks[m]["n"][condition]) for m in MAIN]
         lines.append(["", "ours", *ours])
     return tables.table(["error (%)", "", *map(label, MAIN)], lines, ["", "", *[".1f"] * 3])
+
+
+def draw_comparison(full: Mapping) -> None:
+    """Draw the numbers of :func:`comparison_table`, the paper's as open marks."""
+    networks = first(full)
+    ours = {
+        name: {
+            method: share(networks[method]["wrong"][condition], networks[method]["n"][condition])
+            for method in MAIN
+        }
+        for condition, name in _CONDITIONS.items()
+    }
+    paper = {name: PAPER[condition] for condition, name in _CONDITIONS.items()}
+    _, axes = plt.subplots(figsize=(6.6, 3.2))
+    plots.dots(axes, ours, paper, MAIN)
+    plots.name_dots(axes, {method: short(method) for method in MAIN}, row=0)
+    axes.set(xlim=(0, 103), xlabel="error (%)")
 
 
 def trained_table(full: Mapping) -> Markdown:

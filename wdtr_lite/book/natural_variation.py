@@ -4,15 +4,10 @@ from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
-import torch
 from IPython.display import Markdown
-from matplotlib.axes import Axes
-from torch import Tensor
 
-from wdtr_lite import evaluation
 from wdtr_lite.book import plots, tables
 from wdtr_lite.book.reports import (
-    CLASSES,
     MAIN,
     flips,
     flips_by_image,
@@ -20,7 +15,6 @@ from wdtr_lite.book.reports import (
     measured,
     measurements,
     path_lengths,
-    photo,
     select,
     short,
 )
@@ -39,10 +33,9 @@ __all__ = [
     "describe_ratios",
     "digits_table",
     "draw_changes",
-    "draw_moved",
+    "draw_comparison",
     "draw_norms",
     "equal_error_table",
-    "moved_images",
     "nearest_table",
     "paper_table",
     "paths_table",
@@ -67,67 +60,6 @@ _LINES = {
 }
 _VARIATIONS = ("translation", "rotation", "elastic", "blur")
 _REACHES = range(1, 17)
-
-
-# ---------------------------------------------------------------- moved images
-
-
-def moved_images(report: Mapping) -> Tensor:
-    """The images that are moved, (N, 3, 32, 32), uint8."""
-    images = report["result"]["images"]
-    return torch.from_numpy(np.stack([photo(image["pixels"]) for image in images]))
-
-
-def draw_moved(report: Mapping) -> None:
-    """Draw moved images, each over the answers of the networks at each shift."""
-    reach, rows = report["config"]["reach"], report["result"]["rows"]
-    figure = plt.figure(figsize=(6.8, 8.2))
-    panels = figure.subfigures(4, 1, squeeze=False, hspace=0.02).flat
-    for k, (panel, x) in enumerate(zip(panels, moved_images(report), strict=True)):
-        shifts = range(-reach, reach + 1, 4)
-        grid = panel.add_gridspec(4, len(shifts), height_ratios=(3.6, 1, 1, 1))
-        places = [panel.add_subplot(grid[0, column]) for column in range(len(shifts))]
-        _draw_copies(places, x, shifts)
-        right = report["result"]["images"][k]["label"]
-        for place, row in enumerate(rows, 1):
-            axes = panel.add_subplot(grid[place, :])
-            _draw_answers(axes, row["labels"][k], right)
-            name = short(row["method"])
-            axes.set_ylabel(name, rotation=0, ha="right", va="center", fontsize=8)
-
-
-def _draw_copies(panels: Sequence[Axes], x: Tensor, shifts: Sequence[int]) -> None:
-    copies = evaluation.translation_sequence(x[None].double() / 255, "horizontal", shifts, "zeros")
-    for axes, shift, copy in zip(panels, shifts, copies, strict=True):
-        axes.imshow(copy[0].permute(1, 2, 0).numpy())
-        axes.set_title(f"{shift:+d}" if shift else "0", fontsize=8)
-        axes.axis("off")
-
-
-def _draw_answers(axes: Axes, labels: Sequence[int], right: int) -> None:
-    """A bar for each run of equal labels, with the name of the class."""
-    reach = len(labels) // 2
-    ends = [k for k in range(1, len(labels)) if labels[k] != labels[k - 1]]
-    for start, end in zip([0, *ends], [*ends, len(labels)], strict=True):
-        ok = labels[start] == right
-        axes.barh(
-            0,
-            end - start,
-            left=start - reach - 0.5,
-            color="#9CCBEA" if ok else "#F2B98A",
-            edgecolor="black",
-            hatch=None if ok else "///",
-            linewidth=0.6,
-        )
-        if end - start > 2:
-            _write(axes, (start + end - 1) / 2 - reach, CLASSES[labels[start]])
-    axes.set(xlim=(-reach - 2, reach + 2), yticks=[], xticks=[])
-    axes.spines[:].set_visible(False)
-
-
-def _write(axes: Axes, x: float, text: str) -> None:
-    box = {"facecolor": "white", "edgecolor": "none", "pad": 0.8}
-    axes.text(x, 0, text, fontsize=8, ha="center", va="center", clip_on=True, bbox=box)
 
 
 # ---------------------------------------------------------------- Table 2
@@ -166,6 +98,30 @@ def comparison_table(report: Mapping, count: str) -> Markdown:
             lines.append(["", "ours", padding, *found])
     header = ["flips", "", "padding", *map(short, MAIN)]
     return tables.table([*header, *([] if several else ["Wasserstein − Euclidean"])], lines)
+
+
+def draw_comparison(report: Mapping) -> None:
+    """Draw the numbers of both :func:`comparison_table`, the paper's as open marks."""
+    networks = measurements(report)
+    _, panels = plt.subplots(1, 2, figsize=(6.8, 3.6), sharey=True)
+    for axes, (count, title) in zip(panels, COUNTS.items(), strict=True):
+        ours = {
+            f"{axis}, {padding}": {
+                method: _mean(flips_by_image(networks[method][f"{axis} {padding}"], count))
+                for method in MAIN
+            }
+            for axis in AXES
+            for padding in PADDINGS
+        }
+        paper = {f"{axis}, {padding}": PAPER[axis] for axis in AXES for padding in PADDINGS}
+        plots.dots(axes, ours, paper, MAIN)
+        axes.set(title=title, xlabel="label flips of an image")
+    plots.name_dots(panels[0], {method: short(method) for method in MAIN})
+
+
+def _mean(values: np.ndarray) -> tuple[float, float]:
+    """With its standard error."""
+    return float(values.mean()), float(values.std(ddof=1) / len(values) ** 0.5)
 
 
 def _by_image(report: Mapping, case: str, count: str) -> list[str]:

@@ -1,6 +1,6 @@
 """Images, plans and curves, drawn alike in every chapter."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -15,8 +15,10 @@ __all__ = [
     "COLORS",
     "MARKERS",
     "color_of",
+    "dots",
     "error_bars",
     "image_grid",
+    "name_dots",
     "show_change",
     "show_image",
     "show_plan",
@@ -174,3 +176,41 @@ def error_bars(
         "capsize": 3,
     } | options
     axes.errorbar(x, mean, error, **options)
+
+
+def dots(
+    axes: Axes,
+    found: Mapping[str, Mapping[str, tuple[float, float]]],
+    paper: Mapping[str, Mapping[str, float]],
+    methods: Sequence[str],
+) -> None:
+    """Draw means with their errors, a row a condition, a mark a method, and the paper's numbers as
+    open marks of the same shape.
+
+    Parameters
+    ----------
+    axes : Axes
+    found : mapping of condition -> method -> (mean, error)
+    paper : mapping of condition -> method -> value
+    methods : sequence of str
+    """
+    rows = np.arange(len(found))[::-1]
+    for k, method in enumerate(methods):
+        places = rows + 0.24 - 0.24 * k
+        means, errors = zip(*(each[method] for each in found.values()), strict=True)
+        look = {"color": color_of(method), "marker": MARKERS[method], "linestyle": "none"}
+        axes.errorbar(means, places, xerr=errors, markersize=6, linewidth=1.2, **look)
+        told = [paper[condition][method] for condition in found]
+        axes.plot(told, places, markersize=7, markerfacecolor="none", **look)
+    axes.set_yticks(rows, list(found))
+    axes.set(ylim=(-0.6, len(found) - 0.3))
+
+
+def name_dots(axes: Axes, names: Mapping[str, str], row: int = -1) -> None:
+    """Write what the marks of :func:`dots` stand for beside those of one row."""
+    for line, (method, name) in zip(axes.lines[::2], names.items(), strict=True):
+        place = line.get_xdata()[row], line.get_ydata()[row]
+        axes.annotate(
+            name, place, (8, 0), textcoords="offset points",
+            color=color_of(method), fontsize=9, va="center",
+        )  # fmt: skip
