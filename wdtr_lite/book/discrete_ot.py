@@ -7,11 +7,15 @@ import numpy as np
 from IPython.display import Markdown
 from matplotlib.axes import Axes
 
+from wdtr_lite import data, transport
 from wdtr_lite.book import plots, tables
 
 __all__ = [
+    "entropic_curves",
+    "entropic_table",
     "error_curves",
     "error_table",
+    "opening",
     "paired_table",
     "scaling_curves",
     "scaling_table",
@@ -28,6 +32,33 @@ _NAMES = {
 }
 
 
+def opening() -> None:
+    """Draw a 1 that slides to the right, and its L2 and W2 distance to where it was."""
+    one = transport.as_measure(data.load("mnist5k").images[503].double().numpy())
+    shifts = np.arange(11)
+    moved = [np.roll(one, shift, axis=1) for shift in shifts]
+    curves = {
+        "euclidean": [float(np.linalg.norm(one - image)) for image in moved],
+        "wasserstein": [transport.wasserstein_distance(one, image) for image in moved],
+    }
+    shown = (1, 2, 4, 7, 10)
+    figure = plt.figure(figsize=(5.4, 3))
+    grid = figure.add_gridspec(2, len(shown), height_ratios=(1, 1.5))
+    for column, shift in enumerate(shown):
+        axes = figure.add_subplot(grid[0, column])
+        plots.show_image(axes, np.maximum(0.35 * one, moved[shift]), f"{shift} px")
+    axes = figure.add_subplot(grid[1, :])
+    for metric, curve in curves.items():
+        axes.plot(
+            shifts, np.array(curve) / curve[-1], color=plots.COLORS[metric],
+            marker=plots.MARKERS[metric],
+        )  # fmt: skip
+    axes.text(4, 1.09, "L2: flat from 4 pixels on", color=plots.COLORS["euclidean"])
+    axes.text(5.6, 0.4, "W2: the shift itself", color=plots.COLORS["wasserstein"])
+    axes.set(xlabel="moved by (pixels)", ylabel="distance / at 10", ylim=(0, 1.3))
+    axes.set_xticks(shifts)
+
+
 def show_distance(
     axes: Axes,
     metric: str,
@@ -41,7 +72,7 @@ def show_distance(
     axes.plot(shifts, curve, color=color)
     axes.plot(shift, curve[list(shifts).index(shift)], "o", color=color)
     axes.axhline(to_another, color="black", linewidth=1, linestyle="--")
-    axes.text(shifts[0], to_another, "to the 7", va="bottom", fontsize=9)
+    axes.text(shifts[0], to_another, "to the 7", va="bottom")
     name = {"euclidean": "L2", "wasserstein": "W2 (pixels)"}[metric]
     axes.set(xlabel="shift (pixels)", ylabel=name, ylim=(0, None))
 
@@ -51,7 +82,7 @@ def show_spread(spread: Mapping[str, np.ndarray], source: int, target: np.ndarra
     `target`.
     """
     height, width = target.shape
-    _, panels = plt.subplots(1, len(spread), figsize=(6.8, 2.1))
+    _, panels = plt.subplots(1, len(spread), figsize=(5.6, 1.9))
     for axes, (title, image) in zip(panels, spread.items(), strict=True):
         plots.show_image(axes, image.reshape(height, width), title)
         axes.contour(target, levels=[target.max() / 4], colors="#9A9A9A", linewidths=0.8)
@@ -76,23 +107,41 @@ def error_table(report: Mapping) -> Markdown:
 
 
 def error_curves(report: Mapping) -> None:
-    """The same errors as curves over the training size."""
-    _, axes = plt.subplots(figsize=(6, 3.4))
+    """Draw the same errors over the training size, and what W2 saves for each number of
+    neighbours.
+    """
+    _, (left, right) = plt.subplots(1, 2, figsize=(5.6, 2.8), width_ratios=(1.2, 1))
     for metric in ("euclidean", "intensities", "wasserstein"):
         curve = _curve(report, metric)
         plots.error_bars(
-            axes,
+            left,
             [row["train_size"] for row in curve],
             [100 * row["mean"] for row in curve],
             [100 * row["standard_error"] for row in curve],
             metric,
             label=_NAMES[metric],
         )
+    left.set(ylabel="error (%), k = 1", ylim=(0, None))
+    left.legend(loc="lower left")
     sizes = report["config"]["train_sizes"]
-    axes.set(xscale="log", xlabel="training digits", ylabel="error (%)", ylim=(0, None))
-    axes.set_xticks(sizes, sizes)
-    axes.minorticks_off()
-    axes.legend()
+    for shift, (k, marker) in enumerate(
+        zip(report["config"]["neighbours"], ("o", "s", "^"), strict=True)
+    ):
+        saved = [_saved(report, size, k) for size in sizes]
+        right.errorbar(
+            np.array(sizes) * 1.12 ** (shift - 1),
+            [each.mean() for each in saved],
+            [each.std(ddof=1) / len(each) ** 0.5 for each in saved],
+            fmt=marker, color=plots.COLORS["wasserstein"], alpha=1 - 0.3 * shift, capsize=2,
+            label=f"k = {k}",
+        )  # fmt: skip
+    right.axhline(0, color="black", linewidth=0.8)
+    right.set(ylabel="saved by W2 (points)")
+    right.legend()
+    for axes in (left, right):
+        axes.set(xscale="log", xlabel="training digits")
+        axes.set_xticks([50, 200, 1000], ["50", "200", "1,000"])
+        axes.minorticks_off()
 
 
 def _curve(report: Mapping, metric: str) -> list[Mapping]:
@@ -100,25 +149,61 @@ def _curve(report: Mapping, metric: str) -> list[Mapping]:
     return [row for row in rows if (row["metric"], row["k"]) == (metric, 1)]
 
 
+def _wrong(report: Mapping, metric: str, size: int, k: int) -> np.ndarray:
+    """100 for each test digit that is misread, else 0."""
+    truth = np.array(list(report["result"]["labels"]))
+    (row,) = (
+        row
+        for row in report["result"]["rows"]
+        if (row["metric"], row["train_size"], row["k"]) == (metric, size, k)
+    )
+    return 100.0 * (np.array(list(row["predictions"])) != truth)
+
+
+def _saved(report: Mapping, size: int, k: int) -> np.ndarray:
+    """What W2 saves over L2 of the intensities, on each test digit."""
+    return _wrong(report, "intensities", size, k) - _wrong(report, "wasserstein", size, k)
+
+
 def paired_table(report: Mapping) -> Markdown:
     """All errors, and what W2 saves over L2 of the intensities on the same test digits."""
-    truth = np.array(list(report["result"]["labels"]))
-    wrong = {
-        (row["metric"], row["train_size"], row["k"]): 100.0
-        * (np.array(list(row["predictions"])) != truth)
-        for row in report["result"]["rows"]
-    }
     rows = []
     for size in report["config"]["train_sizes"]:
         for k in report["config"]["neighbours"]:
-            errors = [wrong[metric, size, k] for metric in _NAMES]
-            saved = wrong["intensities", size, k] - wrong["wasserstein", size, k]
+            errors = [_wrong(report, metric, size, k) for metric in _NAMES]
+            saved = _saved(report, size, k)
             rows.append([size, k, *map(tables.mean_error, [*errors, saved])])
     return tables.table(["training digits", "k", *_NAMES.values(), "saved by W2, paired"], rows)
 
 
+def entropic_curves(found: Mapping[float, Mapping[str, float]], exact: float) -> None:
+    """Draw Sinkhorn's distances over the weight of the entropy, and the exact one."""
+    _, axes = plt.subplots(figsize=(5.6, 2.3))
+    weights, color = list(found), plots.COLORS["sinkhorn"]
+    for name, style, place in (
+        ("entropic", "D-", (1.2, 3.6)),
+        ("debiased", "D--", (9, 1.7)),
+        ("entropic (x, x)", "D:", (2, 0.45)),
+    ):
+        axes.semilogx(weights, [found[weight][name] for weight in weights], style, color=color)
+        axes.text(*place, name, color=color)
+    axes.axhline(exact, color=plots.COLORS["wasserstein"], linewidth=1)
+    axes.text(
+        weights[0], exact, "exact W2", ha="right", va="bottom", color=plots.COLORS["wasserstein"]
+    )
+    axes.set(xlabel=r"$\varepsilon_{\mathrm{S}}$ (pixels²)", ylabel="distance (pixels)")
+    axes.set(ylim=(0, None))
+
+
+def entropic_table(found: Mapping[float, Mapping[str, float]], exact: float) -> Markdown:
+    """The same in numbers."""
+    rows = [[f"{weight:g}", *told.values(), exact] for weight, told in found.items()]
+    names = list(next(iter(found.values())))
+    return tables.table(["ε_S", *names, "exact W2"], rows, ["", *[".4f"] * (len(names) + 1)])
+
+
 def stability_table(benchmark: Mapping) -> Markdown:
-    """Two ways to run Sinkhorn's iteration, for smaller and smaller ε."""
+    """Two ways to run Sinkhorn's iteration, for smaller and smaller ε_S."""
 
     def yes_or_no(right: bool) -> str:
         return "yes" if right else "no"
@@ -134,26 +219,29 @@ def stability_table(benchmark: Mapping) -> Markdown:
         ]
         for row in benchmark["stability"]
     ]
-    header = ["ε", "converged", "plain POT", "it is right", "wdtr_lite", "it is right"]
+    header = ["ε_S", "converged", "plain POT", "it is right", "wdtr_lite", "it is right"]
     return tables.table(header, rows, ["", ".4f", ".4f", "", ".4f", ""])
 
 
 def scaling_curves(benchmark: Mapping) -> None:
-    """What one distance costs, by the number of pixels."""
+    """Draw what one distance costs, by the number of pixels."""
     rows = benchmark["scaling"]
-    _, axes = plt.subplots(figsize=(6, 3.4))
+    _, axes = plt.subplots(figsize=(5.6, 2.9))
     for key, name, metric, marker in (
         ("linprog_ms", "linprog", "intensities", "^"),
         ("exact_ms", "network simplex", "wasserstein", "o"),
         ("sinkhorn_debiased_ms", "Sinkhorn", "sinkhorn", "D"),
     ):
         measured = [(row["n"], row[key]) for row in rows if row[key] is not None]
-        axes.plot(*zip(*measured), color=plots.COLORS[metric], marker=marker, label=name)
-    axes.set(xscale="log", yscale="log", xlabel="pixels n", ylabel="time (ms)")
+        axes.plot(*zip(*measured, strict=True), color=plots.COLORS[metric], marker=marker)
+        n, time = measured[-1]
+        low = key == "exact_ms"
+        at = {"xy": (n, time), "xytext": (8, -8 if low else 0), "textcoords": "offset points"}
+        axes.annotate(name, **at, color=plots.COLORS[metric])
+    axes.set(xscale="log", yscale="log", xlabel="pixels n", ylabel="time (ms)", xlim=(40, 16000))
     sizes = [row["n"] for row in rows]
-    axes.set_xticks(sizes, sizes)
+    axes.set_xticks(sizes, [f"{size:,}" for size in sizes])
     axes.minorticks_off()
-    axes.legend()
 
 
 def scaling_table(benchmark: Mapping) -> Markdown:

@@ -1,35 +1,38 @@
 """What chapter 7 draws, and what it reports of ``benchmarks/training.py`` and ``precision.py``."""
 
 from collections import Counter
-from collections.abc import Callable, Mapping
-from itertools import pairwise
+from collections.abc import Callable, Mapping, Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
-from IPython.display import Markdown
-from matplotlib.axes import Axes
-from matplotlib.patches import Rectangle
+from IPython.display import Markdown, display
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from wdtr_lite import study
 from wdtr_lite.book import plots, tables
-from wdtr_lite.transport.measures import Image
 
 __all__ = [
-    "box_sum",
     "compilation",
     "cost_table",
-    "double_backpropagation",
+    "count_table",
+    "draw_radii",
+    "draw_steps",
+    "every_number",
     "gpu_table",
     "ladder",
     "metric_table",
     "networks_table",
+    "opening",
     "operations",
     "precision_table",
     "prototype_table",
+    "radius_table",
     "target_table",
 ]
 
-_BLUE, _RED, _GREY = (plots.COLORS[key] for key in ("wasserstein", "euclidean", "intensities"))
+_BLUE, _RED, _GREEN, _GREY = (
+    plots.COLORS[key] for key in ("wasserstein", "euclidean", "sinkhorn", "intensities")
+)
 
 _STEPS = {
     "plain": "plain",
@@ -51,104 +54,110 @@ _STEPS = {
 }
 
 _LADDER = {
-    "W r=8, naive": "double back-propagation as torch does it, beside the loop's own pass",
-    "W r=8, torch's": "one pass for outputs, loss and penalty",
-    "W r=8": "second derivatives by the library's kernels",
-    "W r=8, FD": "a finite difference in place of second derivatives",
-    "W r=8, compiled": "double back-propagation as one compiled graph",
+    "W r=8, naive": "as torch does it, beside the loop's own pass",
+    "W r=8, torch's": "+ one pass for outputs, loss and penalty",
+    "W r=8": "+ second derivatives by the library's kernels",
+    "W r=8, FD": "or: a finite difference",
+    "W r=8, compiled": "or: one compiled graph",
+}
+
+_OPENING = {
+    "plain": (("plain",), "black"),
+    "FGSM training": (("fgsm",), _GREEN),
+    "penalty, finite difference": (("W r=8, FD",), _BLUE),
+    "Wasserstein penalty": (tuple(f"W r={r}" for r in (2, 4, 6, 8)), _BLUE),
+    "Euclidean penalty": (("euclidean",), _RED),
+    "PGD-7 training": (("pgd-7",), _GREEN),
 }
 
 
-def double_backpropagation() -> None:
-    """Draw a network of two layers, its first backward pass and the second one through both."""
-    _, axes = plt.subplots(figsize=(6.8, 2.7))
-    axes.set(xlim=(-1.75, 3.45), ylim=(-0.45, 1.4))
-    axes.axis("off")
-    _passes(axes)
-    _weights(axes)
-    _second_pass(axes)
-    for y, name, color in (
-        (1.15, "forward", "black"),
-        (0.9, "first backward", _BLUE),
-        (0.65, "second backward", _RED),
-    ):
-        axes.text(-1.6, y, name, color=color, va="center", fontsize=10)
+def opening() -> None:
+    """Draw what a step of each kind of training takes, in plain steps: the chapter in a picture."""
+    plots.style()
+    measured = _on_cpu(study.stored("benchmark_training"))
+    _, axes = plt.subplots(figsize=(4.6, 2.3))
+    for place, (keys, color) in enumerate(reversed(_OPENING.values())):
+        ratios = [measured[key]["ratio"] for key in keys]
+        axes.hlines(place, 0, max(ratios), color="#d9d9d9", linewidth=1)
+        axes.plot(ratios, [place] * len(ratios), "o", color=color, markersize=6)
+        text = f"{min(ratios):.1f}" + (f" to {max(ratios):.1f}" if len(ratios) > 1 else "")
+        if len(ratios) > 1:
+            text += ", r = 2, 4, 6, 8"
+        axes.text(max(ratios) + 0.15, place, text, va="center", fontsize=9.5)
+    axes.set_yticks(range(len(_OPENING)), list(reversed(_OPENING)), fontsize=9.5)
+    axes.set_xlim(0, 6.9)
+    axes.set_xlabel("time of a step, in plain steps", fontsize=10)
 
 
-def _passes(axes: Axes) -> None:
-    nodes = {
-        "x": (0, 1), "a": (1, 1), "h": (2, 1), "ℓ": (3, 1),
-        "ℓ'": (3, 0), r"$\bar h$": (2, 0), r"$\bar a$": (1, 0), "g": (0, 0),
-        "P = gᵀL g": (-1.25, 0),
-    }  # fmt: skip
-    for k, (start, end) in enumerate(pairwise(nodes.values())):
-        wide = start == nodes["g"]  # what it leads to is a wide box
-        _arrow(axes, start, end, "black" if k < 3 else _BLUE, gaps=(15, 24 if wide else 15))
-    for name, place in nodes.items():
-        _box(axes, place, name, "round,pad=0.35", "black" if place[1] else _BLUE)
+def draw_radii(radii: Sequence[int], times: Mapping[str, Sequence[float]]) -> None:
+    """Draw times in ms of Algorithm 1 and of its replacements against the radius."""
+    _, axes = plt.subplots(figsize=(4.6, 2.4))
+    looks = zip(times.items(), (_RED, _BLUE, _GREEN), "soD", strict=True)
+    for (name, values), color, marker in looks:
+        axes.loglog(radii, values, marker + "-", color=color, markersize=5)
+        above = name != "band matrices"
+        axes.annotate(
+            name, (radii[1], values[1]), (0, 9 if above else -9), textcoords="offset points",
+            ha="center", va="bottom" if above else "top", color=color, fontsize=10,
+        )  # fmt: skip
+    pairs = np.array([_pairs(radius) for radius in radii])
+    axes.loglog(radii, pairs * times["Algorithm 1"][1] / pairs[1], ":", color=_GREY)
+    axes.set_xticks(radii, [str(radius) for radius in radii])
+    axes.minorticks_off()
+    axes.set(xlabel="radius r (pixels)", ylabel="time (ms)")
+    axes.set_ylim(min(min(values) for values in times.values()) / 6, None)
 
 
-def _weights(axes: Axes) -> None:
-    for x, name in ((0.5, "$W_1$"), (2.5, "$W_2$")):
-        for end in (1, 0):
-            axes.plot((x, x), (0.5, end), color=_GREY, linewidth=1)
-            _arrow(axes, (x + 0.06, end), (x + 0.06, 0.5), _RED, line="--", gaps=(9, 9))
-        _box(axes, (x, 0.5), name, "square,pad=0.3", _GREY)
-    axes.plot((1, 1), (0.82, 0.18), ":", color=_GREY)
-    _arrow(axes, (1.06, 0), (1.06, 1), _RED, line="--")
-    axes.text(1.13, 0.5, "s'(a)", color=_GREY, va="center", fontsize=10)
+def _pairs(radius: int) -> int:
+    """Pairs of opposite neighbours, each of which is a turn of Algorithm 1's loop."""
+    return ((2 * radius + 1) ** 2 - 1) // 2
 
 
-def _second_pass(axes: Axes) -> None:
-    below, above = -0.08, 1.08
-    for x, end in pairwise((-1.25, 0, 1, 2, 3)):
-        _arrow(axes, (x, below), (end, below), _RED, bend=0.35, line="--")
-    _arrow(axes, (3.08, 0), (3.08, 1), _RED, bend=0.35, line="--")
-    for x in (3, 2):
-        _arrow(axes, (x, above), (x - 1, above), _RED, bend=0.35, line="--")
+def radius_table(radii: Sequence[int], times: Mapping[str, Sequence[float]]) -> Markdown:
+    """The same times as numbers."""
+    rows = [[r, _pairs(r), *ms] for r, *ms in zip(radii, *times.values(), strict=True)]
+    return tables.table(["r", "pairs", *(f"{name} (ms)" for name in times)], rows,
+                        ["", "", *[".2f"] * len(times)])  # fmt: skip
 
 
-def _arrow(axes: Axes, start, end, color: str, bend=0.0, line="-", gaps=(15, 15)) -> None:
-    axes.annotate(
-        "", end, start,
-        arrowprops={
-            "arrowstyle": "->", "color": color, "linestyle": line, "lw": 1.6,
-            "connectionstyle": f"arc3,rad={bend}", "shrinkA": gaps[0], "shrinkB": gaps[1],
-        },
-    )  # fmt: skip
+def count_table(counts: Mapping[str, Mapping[str, int]]) -> Markdown:
+    """How many calls each kind of step makes, and how many of two kinds of layers."""
+    rows = [
+        [
+            name,
+            sum(found.values()),
+            sum(n for call, n in found.items() if call.startswith("convolution")),
+            sum(n for call, n in found.items() if "batch_norm" in call),
+        ]
+        for name, found in counts.items()
+    ]
+    return tables.table(["step", "calls", "of convolutions", "of batch norms"], rows)
 
 
-def _box(axes: Axes, place, name: str, style: str, edge: str) -> None:
-    box = {"boxstyle": style, "fc": "white", "ec": edge}
-    axes.text(place[0], place[1], name, ha="center", va="center", fontsize=11, bbox=box)
-
-
-def box_sum(image: Image, radius: int, row: int, column: int) -> None:
-    """Draw a window of an image and the one a pixel to its right, the image's sums along rows and
-    then along columns, and the pixel where both end.
+def draw_steps(
+    steps: np.ndarray, errors: Mapping[tuple[str, bool], Sequence[float]], single: float
+) -> None:
+    """Draw the error of a finite difference over its step, by precision and whether central, and
+    that of double back-propagation in float32, `single`.
     """
-    side = np.arange(len(image))
-    band = (abs(side[:, None] - side) <= radius).astype(float)
-    along_rows = image @ band
-    panels = {
-        "v: one column leaves, one enters": image,
-        "v T: sums along rows": along_rows,
-        "T v T: sums over windows": band @ along_rows,
-    }
-    _, axes = plt.subplots(1, 3, figsize=(8.2, 3.1))
-    for ax, (title, values) in zip(axes, panels.items(), strict=True):
-        plots.show_image(ax, values, title)
-    top, left, size = row - radius - 0.5, column - radius - 0.5, 2 * radius + 1
-    _patch(axes[0], (left, top), (size, size), _GREY)
-    _patch(axes[0], (left, top), (1, size), _RED, hatch="////")
-    _patch(axes[0], (left + size, top), (1, size), _BLUE, hatch="\\\\\\\\")
-    _patch(axes[1], (column - 0.5, top), (1, size), _BLUE)
-    for ax in axes[1:]:
-        _patch(ax, (column - 0.5, row - 0.5), (1, 1), _RED)
-
-
-def _patch(axes: Axes, corner, size, color: str, hatch: str | None = None) -> None:
-    axes.add_patch(Rectangle(corner, *size, fill=False, ec=color, lw=1.6, hatch=hatch))
+    _, axes = plt.subplots(figsize=(4.6, 2.9))
+    for (dtype, central), values in errors.items():
+        axes.loglog(
+            steps, values, "-" if dtype == "float32" else "--",
+            marker="D" if central else "o", markersize=4.5, color=_GREEN if central else _BLUE,
+        )  # fmt: skip
+    axes.axhline(single, linestyle=":", color="black")
+    axes.axvline(5e-3, color=_GREY, linewidth=0.8)
+    for x, y, text, color in (
+        (6e-8, 3e-2, "float32", "black"),
+        (6e-8, 5e-9, "float64", "black"),
+        (8e-3, 0.6, "one-sided", _BLUE),
+        (7e-2, 1.5e-4, "central", _GREEN),
+        (6e-3, 2e-10, "default step", _GREY),
+    ):
+        axes.text(x, y, text, color=color, fontsize=9.5)
+    axes.set(xlabel="step: largest ‖h w‖ (L2 of intensities)")
+    axes.set(ylabel="relative error", ylim=(1e-10, 20), xlim=(4e-8, 2))
 
 
 def _on_cpu(benchmark: Mapping) -> dict[str, Mapping]:
@@ -174,16 +183,18 @@ def compilation(benchmark: Mapping) -> None:
 def ladder(benchmark: Mapping) -> None:
     """Draw what a penalised step takes, in plain ones, remedy by remedy."""
     measured = _on_cpu(benchmark)
-    ratios = [measured[key]["ratio"] or 0.0 for key in _LADDER]
-    _, axes = plt.subplots(figsize=(7.2, 2.6))
-    places = np.arange(len(ratios))[::-1]
-    bars = axes.barh(places, ratios, color=_BLUE, height=0.6)
-    axes.bar_label(bars, [f"{r:.2f}" if r else "not run" for r in ratios], padding=4)
-    axes.set_yticks(places, _LADDER.values())
-    axes.axvline(1, color="black", linewidth=1)
-    axes.axvline(2, color=_GREY, linewidth=1, linestyle="--")
-    axes.set(xlabel="time of a step, in plain steps (black); dashed: by products")
-    axes.margins(x=0.12)
+    _, axes = plt.subplots(figsize=(4.6, 2.6))
+    for place, (key, text) in zip(range(len(_LADDER), 0, -1), _LADDER.items(), strict=True):
+        ratio = measured[key]["ratio"] or 0.0
+        axes.barh(place, ratio, color=_BLUE, height=0.32)
+        axes.text(ratio + 0.05, place, f"{ratio:.2f}" if ratio else "not run", va="center",
+                  fontsize=9.5)  # fmt: skip
+        axes.text(0.03, place + 0.36, text, va="center", fontsize=9.5,
+                  bbox={"fc": "white", "ec": "none", "pad": 0.5})  # fmt: skip
+    axes.axvline(1, color="black", linewidth=1, zorder=0)
+    axes.axvline(2, color=_GREY, linewidth=1, linestyle="--", zorder=0)
+    axes.set(yticks=[], xlim=(0, 4.5), ylim=(0.6, len(_LADDER) + 0.7))
+    axes.set_xlabel("time of a step, in plain steps; dashed: by products", fontsize=10)
 
 
 def operations(step: Callable[[], object]) -> Mapping[str, int]:
@@ -212,16 +223,28 @@ def networks_table(benchmark: Mapping) -> Markdown:
         for row in benchmark["other_networks"]
         if row["device"] == "cpu"
     ]
-    header = ["network", "plain (ms)", "torch's derivatives", "the package's", "finite difference"]
+    header = ["network", "plain (ms)", "torch's", "the package's", "difference"]
     return tables.table(header, rows, ["", ",.0f", ".2f", ".2f", ".2f"])
+
+
+def every_number(benchmark: Mapping, precision: Mapping) -> None:
+    """Show all tables of the two benchmarks, each under a line that names it."""
+    for title, shown in {
+        "Training steps": cost_table(benchmark),
+        "The metric alone": metric_table(benchmark),
+        "Other networks: a penalised step over a plain one": networks_table(benchmark),
+        "float32 and bfloat16, mean ± sd over three seeds": precision_table(precision),
+        "What was aimed at": target_table(benchmark),
+    }.items():
+        display(Markdown(f"**{title}**"), shown)
 
 
 def prototype_table(prototype: Mapping) -> Markdown:
     """What a prototype of the compiled step measured on a GPU."""
     rows = [[row["step"], row["precision"], row["networks"], row["engine_ms"], row["graph_ms"]]
             for row in prototype["steps"]]  # fmt: skip
-    header = ["step", "precision", "networks at once", "torch's derivatives, captured (ms)"]
-    return tables.table([*header, "one compiled graph (ms)"], rows, ["", "", "", ".1f", ".1f"])
+    header = ["step, in ms", "precision", "networks", "replayed", "compiled"]
+    return tables.table(header, rows, ["", "", "", ".1f", ".1f"])
 
 
 def metric_table(benchmark: Mapping) -> Markdown:
@@ -256,19 +279,19 @@ def target_table(benchmark: Mapping) -> Markdown:
 
 
 def precision_table(benchmark: Mapping) -> Markdown:
-    """Training in float32 and in bfloat16."""
+    """Training in float32 and in bfloat16, from three seeds."""
+    assert {row["n"] for row in benchmark["precision"]} == {3}
     rows = [
         [
             {"none": "none", "wasserstein": "Wasserstein"}[row["method"]],
             row["precision"],
-            row["n"],
             (row["training_loss_mean"], row["training_loss_sd"]),
             (100 * row["test_error_mean"], 100 * row["test_error_sd"]),
         ]
         for row in benchmark["precision"]
     ]
-    header = ["penalty", "precision", "n", "training loss", "test error (%)"]
-    return tables.table(header, rows, ["", "", "", ".4f", ".2f"])
+    header = ["penalty", "precision", "loss", "error (%)"]
+    return tables.table(header, rows, ["", "", ".4f", ".2f"])
 
 
 def gpu_table(benchmark: Mapping) -> Markdown | None:

@@ -2,12 +2,14 @@
 
 from collections.abc import Mapping
 
+import matplotlib.pyplot as plt
 from IPython.display import Markdown
 
-from wdtr_lite.book import tables
+from wdtr_lite.book import plots, tables
 
 __all__ = [
     "accuracy",
+    "draw_gradient_norms",
     "gradient_norms",
     "laplacian_costs",
     "laplacian_errors",
@@ -30,6 +32,24 @@ def gradient_norms(benchmark: Mapping) -> Markdown:
     ]
     header = ["r", "window sums (ms)", "Algorithm 1 (ms)", "ratio", "ratio, with derivative"]
     return tables.table(header, rows, ["", ".2f", ".0f", ".0f", ".0f"])
+
+
+def draw_gradient_norms(benchmark: Mapping) -> None:
+    """Draw what the gradient norm costs by window sums and by Algorithm 1, over the radius."""
+    rows = [
+        row for row in benchmark["gradient_norm"] if row["device"] == "cpu" and row["radius"] > 1
+    ]
+    radii = [row["radius"] for row in rows]
+    _, axes = plt.subplots(figsize=(5.6, 2.4))
+    for key, name, metric in (
+        ("forward_algorithm1_ms", "Algorithm 1, mended", "intensities"),
+        ("forward_ms", "sums over windows", "wasserstein"),
+    ):
+        times = [row[key] for row in rows]
+        axes.semilogy(radii, times, color=plots.COLORS[metric], marker=plots.MARKERS[metric])
+        at = {"xy": (radii[-1], times[-1]), "xytext": (10, -4), "textcoords": "offset points"}
+        axes.annotate(f"{times[-1]:.3g} ms:\n{name}", **at, color=plots.COLORS[metric])
+    axes.set(xlabel="radius r", ylabel="time (ms)", xticks=radii, xlim=(1.5, 11.5), ylim=(1, 2000))
 
 
 def accuracy(benchmark: Mapping) -> None:

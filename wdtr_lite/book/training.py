@@ -7,7 +7,6 @@ import numpy as np
 from IPython.display import Markdown
 from matplotlib.axes import Axes
 from scipy import stats
-from torch import Tensor
 
 from wdtr_lite import study
 from wdtr_lite.book import plots, reports, tables
@@ -18,15 +17,16 @@ __all__ = [
     "color",
     "cost_table",
     "difference_table",
+    "draw_differences",
+    "draw_errors",
     "error_curves",
     "error_points",
     "error_table",
+    "opening",
     "search_table",
-    "show_gradients",
     "training_time",
     "twin_gaps",
     "twin_table",
-    "winner_table",
 ]
 
 NAMES = {
@@ -54,6 +54,7 @@ _MOVED = {
 }
 _COLUMNS = {"attack": _NATURAL | _ATTACKED, "variation": _NATURAL | _MOVED}
 _ALL = _NATURAL | _ATTACKED | _MOVED
+_SIGNS = {"x": "×", "s": "■", "o": "●", "D": "◆"}
 _CASES = [(purpose, name) for purpose, columns in _COLUMNS.items() for name in columns]
 
 
@@ -62,26 +63,58 @@ def color(method: str) -> str:
     return plots.COLORS.get(method, "black")
 
 
-def show_gradients(slopes: Mapping[str, Tensor], norms: Mapping[str, Sequence]) -> None:
-    """Draw the gradient (H, W) of each network at one digit, and histograms of the Euclidean and
-    the Wasserstein norms, (2, N), at many.
+def opening() -> None:
+    """Draw the errors of five ways to train, under attack and on varied digits: the chapter in a
+    picture.
     """
-    figure = plt.figure(figsize=(6.8, 4.2))
-    grid = figure.add_gridspec(2, 6)
-    for k, (method, slope) in enumerate(slopes.items()):
-        axes = figure.add_subplot(grid[0, 2 * k : 2 * k + 2])
-        plots.show_change(axes, slope, NAMES[method])
-    bins = np.logspace(-5, 1.5, 40).tolist()
-    for k, name in enumerate(("‖g‖_E", "‖g‖_W")):
-        axes = figure.add_subplot(grid[1, 3 * k : 3 * k + 3])
-        for method, both in norms.items():
-            axes.hist(
-                both[k], bins, histtype="step", color=color(method),
-                label=NAMES[method], linewidth=1.6,
-            )  # fmt: skip
-        axes.set(xscale="log", xlabel=name, ylabel="digits", ylim=(0, 125))
-        if k == 0:
-            axes.legend(fontsize=8, loc="upper left")
+    plots.style()
+    report = study.stored("robust_digits")
+    _, panels = plt.subplots(1, 2, figsize=(4.6, 2.4), sharey=True)
+    methods = ["none", "euclidean", "wasserstein", "gaussian_noise", "pgd"]
+    for axes, (purpose, name, title) in zip(
+        panels,
+        (
+            ("attack", "PGD 0.1", "attacked by PGD"),
+            ("variation", "mean of the three", "moved, turned, bent"),
+        ),
+        strict=True,
+    ):
+        for place, method in enumerate(reversed(methods)):
+            errors = _errors(report, method, name, purpose)
+            tint, marker, face = _looks()[method]
+            axes.plot(errors, [place] * len(errors), marker, color=tint, markersize=4,
+                      markerfacecolor=face, alpha=0.6)  # fmt: skip
+            axes.text(errors.min(), place + 0.22, f"{errors.mean():.1f}", fontsize=9.5)
+        axes.set_title(title, fontsize=9.5)
+        axes.set_xlabel("test error (%)", fontsize=9.5)
+        axes.tick_params(labelsize=9.5)
+        axes.set(xlim=(0, None), ylim=(-0.5, len(methods) - 0.3))
+        axes.margins(x=0.12)
+    panels[0].set_yticks(range(len(methods)), [NAMES[m] for m in reversed(methods)], fontsize=9.5)
+
+
+def draw_errors(found: Mapping[str, Mapping[str, tuple[float, float]]]) -> None:
+    """Draw errors in percent with their standard errors, a row a condition, a mark a method."""
+    _, axes = plt.subplots(figsize=(4.6, 0.9 + 0.36 * len(found)))
+    methods = list(next(iter(found.values())))
+    places = np.arange(len(found))[::-1]
+    for k, method in enumerate(methods):
+        tint, marker, face = _looks()[method]
+        means, bars = zip(*(row[method] for row in found.values()), strict=True)
+        axes.errorbar(
+            means, places - 0.2 * (k - (len(methods) - 1) / 2), xerr=bars, color=tint,
+            marker=marker, markerfacecolor=face, linestyle="none", markersize=5, linewidth=1.2,
+        )  # fmt: skip
+        if len(methods) > 1:
+            axes.text(k / len(methods), 1.02, f"{_SIGNS[marker]} {reports.short(method)}",
+                      color=tint, fontsize=9.5, transform=axes.transAxes)  # fmt: skip
+        else:
+            for place, mean, bar in zip(places, means, bars, strict=True):
+                axes.text(mean + bar + 0.6, place, f"{mean:.1f}", va="center", fontsize=9.5)
+    axes.set_yticks(places, list(found), fontsize=9.5)
+    axes.set(xlim=(0, None), ylim=(-0.6, len(found) - 0.4))
+    axes.set_xlabel("error (%)", fontsize=9.5)
+    axes.tick_params(labelsize=9.5)
 
 
 def training_time(report: Mapping) -> None:
@@ -98,7 +131,8 @@ def training_time(report: Mapping) -> None:
 
 def error_curves(report: Mapping) -> None:
     """Draw the validation errors of both penalties over η, and mark the chosen settings."""
-    figure, panels = plt.subplots(1, 3, figsize=(6.8, 3.3))
+    _, grid = plt.subplots(2, 2, figsize=(4.6, 3.9))
+    panels = grid.flat[:3]
     for axes, conditions, title, limits in zip(
         panels,
         (("pgd 0.1",), _VARIED, ("natural",)),
@@ -107,13 +141,17 @@ def error_curves(report: Mapping) -> None:
         strict=True,
     ):
         _curves(axes, report, conditions)
-        axes.set(xlabel="η", title=title)
+        axes.set_title(title, fontsize=10)
+        axes.set_xlabel("η", fontsize=10)
+        axes.tick_params(labelsize=9.5)
         axes.set_ylim(limits)
     (plain,) = reports.select(report["result"]["search"], method="none")
     limit = _rate(plain, ("natural",)) + 1
     panels[2].axhline(limit, color="black", ls=":", lw=1)
-    panels[0].set_ylabel("validation error (%)")
-    _legend_below(figure, panels[0])
+    for axes in grid[:, 0]:
+        axes.set_ylabel("validation error (%)", fontsize=9.5)
+    grid[1, 1].axis("off")
+    grid[1, 1].legend(*panels[0].get_legend_handles_labels(), loc="center", fontsize=9.5)
 
 
 def _curves(axes: Axes, report: Mapping, conditions: Sequence[str]) -> None:
@@ -210,7 +248,7 @@ def error_table(report: Mapping, purpose: str) -> Markdown:
 
 def error_points(report: Mapping) -> None:
     """Draw the same errors, a panel a purpose."""
-    figure, panels = plt.subplots(1, 2, figsize=(6.8, 3.9), width_ratios=(5, 4))
+    figure, panels = plt.subplots(2, 1, figsize=(4.6, 5.6))
     for axes, (purpose, columns) in zip(panels, _COLUMNS.items(), strict=True):
         for k, (method, (tint, marker, face)) in enumerate(_looks().items()):
             found = [_errors(report, method, name, purpose) for name in columns]
@@ -219,12 +257,15 @@ def error_points(report: Mapping) -> None:
                 [errors.mean() for errors in found],
                 [errors.std(ddof=1) for errors in found],
                 color=tint, marker=marker, markerfacecolor=face, linestyle="none",
-                markersize=5, capsize=2, linewidth=1.2, label=NAMES[method],
+                markersize=4.5, capsize=2, linewidth=1.2, label=NAMES[method],
             )  # fmt: skip
-        axes.set_xticks(range(len(columns)), columns, rotation=25, ha="right", fontsize=9)
-        axes.set(ylim=(0, None), title=f"chosen for {purpose}")
-    panels[0].set_ylabel("test error (%)")
-    _legend_below(figure, panels[0])
+        axes.set_xticks(range(len(columns)), [name.replace(" ", "\n", 1) for name in columns])
+        axes.tick_params(labelsize=9.5)
+        axes.set(ylim=(0, None))
+        axes.set_title(f"settings chosen for {purpose}", fontsize=10)
+        axes.set_ylabel("test error (%)", fontsize=9.5)
+    handles = panels[0].get_legend_handles_labels()
+    figure.legend(*handles, loc="outside lower center", ncols=2, fontsize=9.5)
 
 
 def _looks() -> dict[str, tuple]:
@@ -238,11 +279,6 @@ def _looks() -> dict[str, tuple]:
         "wasserstein_noise": (wasserstein, "o", "white"),
         "pgd": (plots.COLORS["sinkhorn"], "D", None),
     }
-
-
-def _legend_below(figure, axes: Axes) -> None:
-    handles = axes.get_legend_handles_labels()
-    figure.legend(*handles, loc="outside lower center", ncols=3, fontsize=8)
 
 
 def by_seed_table(report: Mapping) -> Markdown:
@@ -283,6 +319,29 @@ def _is_clear(change: np.ndarray) -> bool:
     return bool(abs(change.mean()) > bar * change.std(ddof=1) / len(change) ** 0.5)
 
 
+def draw_differences(report: Mapping) -> None:
+    """Draw the Wasserstein penalty's errors minus the Euclidean one's, with what a mean of so many
+    differences must exceed to be clear at 95 %.
+    """
+    sizes = [len(columns) for columns in _COLUMNS.values()]
+    _, panels = plt.subplots(2, 1, figsize=(4.6, 3.7), height_ratios=sizes)
+    for axes, (purpose, columns) in zip(panels, _COLUMNS.items(), strict=True):
+        for place, name in enumerate(reversed(list(columns))):
+            change = _difference(report, "euclidean", name, purpose)
+            bar = stats.t.ppf(0.975, len(change) - 1) * change.std(ddof=1) / len(change) ** 0.5
+            tint = plots.COLORS["wasserstein" if change.mean() < 0 else "euclidean"]
+            axes.errorbar(
+                change.mean(), place, xerr=bar, color=tint, marker="o", markersize=6, capsize=2,
+                markerfacecolor=None if _is_clear(change) else "white", linewidth=1.2,
+            )  # fmt: skip
+        axes.axvline(0, color="black", linewidth=1)
+        axes.set_yticks(range(len(columns)), list(reversed(list(columns))), fontsize=9.5)
+        axes.set_ylim(-0.6, len(columns) - 0.4)
+        axes.set_title(f"settings chosen for {purpose}", fontsize=10)
+        axes.tick_params(labelsize=9.5)
+    panels[1].set_xlabel("Wasserstein minus Euclidean (points of error)", fontsize=9.5)
+
+
 def difference_table(report: Mapping) -> Markdown:
     """The Wasserstein penalty minus each other method, with a star where it is clear."""
     others = ["euclidean", "none", "gaussian_noise", "wasserstein_noise", "pgd"]
@@ -295,20 +354,6 @@ def difference_table(report: Mapping) -> Markdown:
             for change in changes
         ]
     header = ["Wasserstein penalty minus", *(NAMES[other] for other in others)]
-    return tables.table(header, rows)
-
-
-def winner_table(report: Mapping) -> Markdown:
-    """The two methods with the lowest errors, and the better penalty."""
-    rows = []
-    for purpose, name in _CASES:
-        means = {method: _errors(report, method, name, purpose).mean() for method in NAMES}
-        first, second = sorted(means, key=means.__getitem__)[:2]
-        change = _difference(report, "euclidean", name, purpose)
-        better = "Wasserstein" if change.mean() < 0 else "Euclidean"
-        better += "" if _is_clear(change) else " (not clear)"
-        rows.append([f"{name} ({purpose})", NAMES[first], NAMES[second], better])
-    header = ["condition", "lowest error", "then", "the better penalty"]
     return tables.table(header, rows)
 
 

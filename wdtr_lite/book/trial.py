@@ -4,9 +4,12 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
+import torch
 from IPython.display import Markdown
 from matplotlib.axes import Axes
+from matplotlib.colors import BoundaryNorm
 from matplotlib.figure import Figure
+from torch import Tensor
 
 from wdtr_lite.book import plots, tables, widgets
 from wdtr_lite.book.reports import CLASSES, MAIN, label, measurements, photo, share
@@ -17,13 +20,14 @@ __all__ = [
     "draw_epsilons",
     "draw_surfaces",
     "misread",
+    "pictured",
     "signs_table",
     "trial_table",
 ]
 
 _TRIALS = {
     "natural": "as they are",
-    "transfer": "from another plain network",
+    "transfer": "from a plain network",
     "transfer euclidean": "from the Euclidean network",
     "transfer wasserstein": "from the Wasserstein network",
     "FGSM 8": "FGSM",
@@ -148,15 +152,16 @@ def draw_surfaces(trial: Mapping) -> None:
         for method, measured in measurements(trial).items()
     }
     at = measurements(trial)["none"]["surface"]["at"]
-    top = max(surface.max() for surface in surfaces.values())
+    levels = [0, 0.1, 0.3, 1, 3, 10, 30, 100]
+    norm = BoundaryNorm(levels, 256)
     figure, panels = plt.subplots(1, 3, figsize=(6.8, 2.6), sharey=True)
     for axes, (method, surface) in zip(panels, surfaces.items(), strict=True):
-        filled = axes.contourf(at, at, surface, np.linspace(0, top, 21), cmap="cividis")
-        axes.contour(at, at, surface, np.arange(0.5, top, 0.5), colors="white", linewidths=0.6)
+        filled = axes.contourf(at, at, surface, levels, cmap="cividis", norm=norm)
+        axes.contour(at, at, surface, levels, colors="white", linewidths=0.6)
         axes.set(title=label(method), xlabel="random signs", aspect="equal")
         axes.title.set_fontsize(9)
     panels[0].set_ylabel("signs of the gradient")
-    figure.colorbar(filled, ax=panels, label="loss", shrink=0.85, ticks=range(int(top) + 1))
+    figure.colorbar(filled, ax=panels, label="loss", shrink=0.85)
 
 
 def _all_right(trial: Mapping) -> int:
@@ -167,6 +172,13 @@ def _all_right(trial: Mapping) -> int:
 
 def _answer(frame: Mapping) -> int:
     return int(np.argmax(frame["probabilities"]))
+
+
+def pictured(trial: Mapping) -> tuple[Tensor, Tensor]:
+    """The images that are shown, as they are, (N, 3, 32, 32) in [0, 1], and their labels."""
+    frames = next(iter(measurements(trial).values()))["frames"]
+    pixels = np.stack([photo(each[0]["pixels"]) for each in frames])
+    return torch.from_numpy(pixels).float() / 255, torch.tensor(trial["result"]["labels"])
 
 
 def attack_it_yourself(trial: Mapping, *, question: str) -> None:
