@@ -818,7 +818,7 @@ def test_geodesic_keeps_the_mass_and_its_time():
 def test_geodesic_that_leaves_the_simplex():
     graph, x, sigma = graph_of(2, 3, 1), inside(2, 3), tangents(2, 3)
     with pytest.raises(
-        RuntimeError, match=r"^the geodesic leaves the simplex before time 0\.\d+: a shorter sigma"
+        RuntimeError, match=r"^the geodesic leaves the simplex before time 0\.\d+: .* sigma or time"
     ):
         geodesic(graph, x, sigma)
     with pytest.raises(RuntimeError, match="^the geodesic leaves the simplex"):

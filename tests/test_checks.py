@@ -568,6 +568,12 @@ class Output:
             ((BATCH[0],), ValueError, r"x must be \(B, C, H, W\), got \(1, 4, 4\)"),
         ],
         "attacked": [
+            (
+                (BATCH.half(), LABELS),
+                TypeError,
+                r"x must be float32 or float64 for an attack, got torch.float16, in which .*: "
+                r"attack lambda x: model\(x.to\(torch.float16\)\) at x.float\(\)",
+            ),
             ((STORED, LABELS), TypeError, "x must be a floating tensor, got torch.uint8"),
             ((BATCH[0], LABELS), ValueError, r"x must be \(B, C, H, W\), got \(1, 4, 4\)"),
             ((BATCH[:0], LABELS[:0]), ValueError, r"x must hold an image, got \(0, 1, 4, 4\)"),
@@ -576,6 +582,11 @@ class Output:
             ((BATCH, -LABELS), ValueError, "y must be non-negative, its least is -2"),
             ((BATCH, -torch.eye(3)), ValueError, "y must be non-negative, its least is -1"),
             ((BATCH, 2 * torch.eye(3)), ValueError, "y must be probabilities that sum to 1, .* 2"),
+            (
+                (BATCH, torch.eye(3).to(torch.float8_e4m3fn)),
+                TypeError,
+                "y must be a floating tensor, got torch.float8_e4m3fn",
+            ),
         ],
         "probabilities": [
             ((torch.eye(3) - 0.1,), ValueError, "y must be non-negative, its least is -0.1"),
@@ -662,6 +673,7 @@ class Output:
         ],
         "length": [
             ((1e20, "alpha", torch.float32), ValueError, r"alpha must be at most 9.2e\+18 in .*"),
+            ((1e-7, "alpha", torch.float32), ValueError, "alpha must be at least 1.2e-07 .* 1e-07"),
         ],
         "image_shape": [
             ((BATCH[0, 0],), ValueError, r"images must be .* or \(N, H, W\), got \(4, 4\)"),
@@ -673,6 +685,10 @@ class Output:
                 TypeError,
                 "images must be torch.float32, as the weights of model, got torch.float64",
             ),
+            ((int, BATCH), ValueError, r"model failed on images \(3, 1, 4, 4\): only one element"),
+        ],
+        "failed": [
+            ((TypeError("so"), "f", BATCH), TypeError, r"f failed on images \(3, 1, 4, 4\): so$"),
         ],
         "labels": [
             ((LABELS.tolist(), BATCH), TypeError, "y must be an int64 tensor, got list"),
@@ -692,6 +708,12 @@ class Output:
 def test_classifiers_and_their_data(check, arguments, error, says):
     with pytest.raises(error, match=f"^{says}"):
         check(*arguments)
+
+
+def test_a_default_device_holds_values():
+    checks.default_device()
+    with torch.device("meta"), pytest.raises(ValueError, match="^torch's default device must .*me"):
+        checks.default_device()
 
 
 def test_outputs_of_one_class():

@@ -486,6 +486,18 @@ BAD_CALLS = {
     "beyond_float32": ((3, 4, 1), 1e39, ValueError, r"weight is too large .*got 1e\+39"),
     "infinite_sum": ((3, 4, 1), torch.full((3, 3), 3e38), ValueError, "weight is too large"),
     "below_float32": ((3, 4, 1), 1e-300, ValueError, "weight is too small .*got 1e-300"),
+    "half_below_float32": (
+        (3, 4, 1),
+        kernel_with(1e-45, *BOTH),
+        ValueError,
+        "weight is too small for torch.float32, got 1.4013e-45",
+    ),
+    "asymmetric": (
+        (3, 4, 1),
+        kernel_with(2.0, (0, 1)),
+        ValueError,
+        r"weight must be equal at .*, got 2 at \[-1, 0\] and 1 at \[1, 0\]: weight \+ weight\.flip",
+    ),
     "taller_than_memory": ((2**31, 4, 1), 1.0, ValueError, "height must be at most 8192, got 2147"),
     "zero": ((3, 4, 1), torch.zeros(3, 3), ValueError, rf"{ALONE}, got \[\[0.0, 0.0, 0.0\]"),
     "alone": ((1, 4, 1), ALONG_THE_ROW, ValueError, rf"{ALONE}, got \[\[0.0, 1.0, 0.0\]"),
@@ -537,7 +549,7 @@ def test_numpys_small_numbers_do_not_wrap():
 
 def test_a_sum_beyond_the_type_is_reported():
     graph = PixelGraph(3, 4, 1)
-    with pytest.raises(RuntimeError, match=r"^neighbor_sum overflows torch\.float32"):
+    with pytest.raises(RuntimeError, match=r"^neighbor_sum overflows torch\.float32: scale v"):
         graph.neighbor_sum(torch.full((3, 4), 3e38))
     with pytest.raises(ValueError, match="^v must be finite, got nan to nan"):
         graph.neighbor_sum(torch.full((3, 4), math.nan))

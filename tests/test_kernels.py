@@ -1,5 +1,7 @@
 """Layers whose derivatives are the library's kernels: right at every order, values unchanged."""
 
+from contextlib import nullcontext
+
 import numpy as np
 import pytest
 import torch
@@ -389,6 +391,20 @@ def test_second_derivatives_under_autocast(name, dtype):
             for v in (mine, others)
         )
         assert missed < max(1.5 * usual, 2e-6)
+
+
+def test_one_channel_in_another_layout():
+    """A view of its weight has other strides, which torch's kernel refuses."""
+    torch.manual_seed(0)
+    layer = nn.Conv2d(3, 1, 3).double().to(memory_format=torch.channels_last)
+    x, found = torch.rand(2, 3, 6, 6).double().to(memory_format=torch.channels_last), []
+    for how in (LibraryKernels, nullcontext):
+        leaf = x.clone().requires_grad_()
+        with how():
+            value = layer(leaf).square().sum()
+        (slope,) = grad(value, leaf, create_graph=True)
+        found.append(grad(slope.square().sum(), [layer.weight, layer.bias]))
+    torch.testing.assert_close(*found)
 
 
 def test_channels_last_stays():

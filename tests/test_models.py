@@ -5,6 +5,7 @@ import gc
 import pickle
 import sys
 import threading
+import time
 import weakref
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,7 +17,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from wdtr_lite import GradientPenalty, PixelGraph, data, models
-from wdtr_lite.evaluation import predictions
+from wdtr_lite.evaluation import misclassified, predictions
 from wdtr_lite.models import MODELS, Normalize, resnet8, resnet20, small_cnn
 from wdtr_lite.models.modes import evaluating, held, own
 from wdtr_lite.regularizer.forward import fixed_statistics
@@ -422,11 +423,34 @@ def test_threads_wait_for_no_other_model_nor_in_evaluation_mode():
     with ThreadPoolExecutor(1) as pool, evaluating(model), evaluating(frozen):
         for each in (other, frozen):
             pool.submit(predictions, each, x).result(60)
-        waits = pool.submit(predictions, nn.Sequential(model), x)
+        waits = pool.submit(PENALTY, nn.Sequential(model), x, torch.tensor([0, 1, 2, 0]))
         with pytest.raises(TimeoutError):
             waits.result(0.1)
         assert predictions(model, x).shape == (4,)
     assert waits.result(60).shape == (4,)
+
+
+@pytest.mark.parametrize("make", [normalised, lambda: Switches(normalised())])
+def test_an_attack_whose_threads_evaluate(make):
+    """Beside a penalty that waits for all of them."""
+    model, x, y = make(), torch.rand(SHAPE), torch.tensor([0, 1, 2, 0])
+    before, expected = condition(model), predictions(model, x)
+    started = threading.Event()
+
+    def attack(model, x, y):
+        started.set()
+        time.sleep(0.1)  # in which the penalty comes to wait
+        with ThreadPoolExecutor(2) as pool:
+            found = pool.map(lambda part: predictions(model, part), x.split(2))
+        assert torch.equal(torch.cat(list(found)), expected)
+        return x
+
+    other = threading.Thread(target=lambda: started.wait(60) and PENALTY(model, x, y))
+    other.start()
+    assert misclassified(model, x, y, attack).tolist() == (expected != y).tolist()
+    other.join(60)
+    assert not other.is_alive()
+    assert_as_before(model, before)
 
 
 def test_two_threads_that_would_wait_for_each_other():
@@ -436,7 +460,7 @@ def test_two_threads_that_would_wait_for_each_other():
     def cross(mine, other):
         with evaluating(mine):
             both.wait(60)
-            with evaluating(other):
+            with fixed_statistics(other):
                 return True
 
     with ThreadPoolExecutor(2) as pool:
@@ -510,6 +534,84 @@ def test_layers_that_go_and_come_meanwhile():
     assert model[1].training and model[2].training
     gc.collect()
     assert gone() is None
+
+
+class Switches(nn.Sequential):
+    """Acts on the call: noise in training mode alone, told of each change once."""
+
+    noise, told = 1.0, ()
+
+    def train(self, mode=True):
+        if mode != self.training:
+            self.told = (*self.told, mode)
+        self.noise = float(mode)
+        return super().train(mode)
+
+    def forward(self, x):
+        return super().forward(x) + self.noise * torch.arange(3, 0, -1)
+
+
+class AlwaysOn(nn.Dropout):
+    def train(self, mode=True):
+        return super().train()
+
+
+def test_models_that_act_on_a_change_of_mode():
+    """Within others, and with parts in other modes, which they keep."""
+    x = torch.rand(SHAPE)
+    resting = Switches(nn.Identity()).eval()
+    acting = Switches(normalised(), resting, AlwaysOn(0.5))
+    model = nn.Sequential(acting, nn.Dropout(0.5))
+    acting[0][6].eval()
+    before = condition(model)
+    plain = copy.deepcopy(model).eval()
+    for outer in (model, nn.Sequential(model)):
+        acting.told, resting.told = (), ()
+        with evaluating(outer):
+            assert [layer.training for layer in model.modules()] == [
+                layer.training for layer in plain.modules()
+            ]
+            with evaluating(outer), evaluating(model), evaluating(acting[0]):
+                assert acting.noise == resting.noise == 0
+            assert acting.noise == 0 and own(acting, "training")
+        assert acting.told == (False, True) and acting.noise == 1
+        assert resting.noise == 0
+        assert_as_before(model, before)
+    with pytest.raises(RuntimeError, match="^mine$"), evaluating(model):
+        raise RuntimeError("mine")
+    assert acting.noise == 1
+    assert_as_before(model, before)
+    assert predictions(Switches(nn.Flatten(), nn.Linear(36, 3)).eval(), x).shape == (4,)
+
+
+def test_threads_that_evaluate_a_model_that_acts():
+    """The last one brings it back; a penalty among them has it in training mode."""
+    model, x, y = Switches(normalised()), torch.rand(SHAPE), torch.tensor([0, 1, 2, 0])
+    before, expected, labels = condition(model), PENALTY(model, x, y), predictions(model, x)
+
+    def run(k):
+        for _ in range(10):
+            if k:
+                assert torch.equal(predictions(model, x, batch_size=1), labels)
+            else:
+                assert torch.equal(PENALTY(model, x, y), expected)
+
+    with ThreadPoolExecutor(3) as pool:
+        for thread in [pool.submit(run, k) for k in range(3)]:
+            thread.result(60)
+    assert model.noise == 1
+    assert_as_before(model, before)
+
+
+def test_an_exported_model_says_what_torch_says():
+    model, x = normalised()[:4].append(nn.Flatten()), torch.rand(SHAPE)
+    model = torch.export.export(model, (x,)).module()
+    with pytest.raises(NotImplementedError, match="eval"):
+        predictions(model, x)
+    assert all(layer.training for layer in model.modules())
+    for layer in model.modules():
+        layer.training = False
+    assert predictions(model, x).shape == (4,)
 
 
 @pytest.mark.parametrize("wrapped", ["compiled", "scripted", "parallel"])

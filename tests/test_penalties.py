@@ -5,7 +5,10 @@ parameters against differences, what a call leaves as it was, and the ways a tra
 import copy
 import pickle
 import re
+import threading
+import time
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from functools import cache
 from itertools import product
@@ -690,6 +693,33 @@ def test_passes_that_repeat_the_first_see_its_buffers(call, central, recwarn):
     assert error(slopes(finite), slopes(GradientPenalty(GRAPH))) < 1e-3 and not recwarn
 
 
+class Replaced(Running):
+    """The same, as another tensor."""
+
+    def forward(self, x):
+        self.mean = self.mean / 2 + x.detach().mean() / 2
+        return x * (1 + self.mean)
+
+
+@pytest.mark.parametrize("layer", [Running, Replaced])
+@pytest.mark.parametrize("central", [False, True])
+@pytest.mark.parametrize("call", [GradientPenalty.__call__, GradientPenalty.terms])
+def test_buffers_that_move_in_evaluation_mode(call, central, layer, recwarn):
+    """They move as in one pass, and all passes see those of the first."""
+
+    def result(**how):
+        model = small(norm=layer()).eval()
+        buffer = model[1].mean
+        found = call(GradientPenalty(GRAPH, **how), model, X, Y)
+        found = grads(getattr(found, "penalty", found).sum(), model)
+        assert (model[1].mean is buffer) == (layer is Running)
+        return found, model[1].mean
+
+    found, mean = result(mode="finite_difference", central=central, step=1e-4)
+    expected, once = result()
+    assert error(found, expected) < 1e-3 and torch.equal(mean, once) and not recwarn
+
+
 class Counts(nn.Module):
     """The number of passes, times the squares of the pixels."""
 
@@ -704,9 +734,10 @@ class Counts(nn.Module):
 
 def test_the_passes_of_the_laplacian_see_the_same_buffers():
     itself = lambda outputs, y: outputs  # noqa: E731
-    how = {"generator": generator(), "loss": itself}
-    value = laplacian_penalty("euclidean", Counts(), torch.ones(1, 1, 4, 8), None, **how)
-    assert value.item() == 64
+    for model in (Counts(), Counts().eval()):
+        how = {"generator": generator(), "loss": itself}
+        value = laplacian_penalty("euclidean", model, torch.ones(1, 1, 4, 8), None, **how)
+        assert value.item() == 64
 
 
 def test_instance_normalisation_keeps_its_statistics_to_the_last_bit():
@@ -1158,6 +1189,64 @@ def test_the_global_generator_moves_as_in_one_pass(how):
         result = call(GradientPenalty(GRAPH, **how), model, X, Y)
         assert torch.equal(torch.get_rng_state(), after)
     close(result.outputs, outputs)
+
+
+class Meanwhile(nn.Module):
+    """Another thread draws in the given passes."""
+
+    def __init__(self, *passes):
+        super().__init__()
+        self.passes, self.count = passes, 0
+
+    def forward(self, x):
+        if self.count in self.passes:
+            thread = threading.Thread(target=torch.rand, args=(1,))
+            thread.start()
+            thread.join()
+        self.count += 1
+        return x
+
+
+@pytest.mark.parametrize("passes", [(0,), (1,)])
+def test_draws_of_another_thread_are_refused(passes):
+    """They would mix the masks, for gradients a thousand times too long."""
+    model = small(dropout=0.5)
+    before = state_of(model)
+    for call in (
+        lambda mixed: GradientPenalty(GRAPH, mode="finite_difference")(mixed, X, Y),
+        lambda mixed: laplacian_penalty(GRAPH, mixed, X, Y, generator=generator()),
+    ):
+        with pytest.raises(RuntimeError, match="another thread draws .*mode='double_backprop'"):
+            call(nn.Sequential(Meanwhile(*passes), model))
+        assert unchanged(model, before)
+
+
+@pytest.mark.parametrize("passes", [(0,), (1,)])
+def test_draws_of_another_thread_beside_a_model_that_does_not_draw(passes):
+    model = small()
+    for each in (nn.Sequential(Meanwhile(*passes), model), model):
+        value = GradientPenalty(GRAPH, mode="finite_difference", step=1e-4)(each, X, Y)
+        found = grads(value.sum(), model)
+        assert error(found, grads(GradientPenalty(GRAPH)(model, X, Y).sum(), model)) < 1e-3
+
+
+def test_finite_differences_of_threads_take_turns():
+    """Of different models: their masks are torch's global generator's."""
+    order = []
+
+    def noted(x):
+        order.append(threading.get_ident())
+        time.sleep(0.005)
+        return x
+
+    def run(k):
+        model = nn.Sequential(Function(noted), small(dropout=0.5))
+        for _ in range(5):
+            GradientPenalty(GRAPH, mode="finite_difference", step=1e-4).terms(model, X, Y)
+
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(run, range(2)))
+    assert len(set(order)) == 2 and order[::2] == order[1::2]
 
 
 @METRICS
@@ -1884,6 +1973,17 @@ def test_finite_differences_have_no_derivative_in_activations(of):
         with pytest.raises(RuntimeError, match=says):
             torch.autograd.grad(penalty, activation, retain_graph=True)
     assert torch.autograd.grad(penalty, model[2].weight)[0].any()
+
+
+def test_a_model_that_takes_gradients_in_its_images():
+    def slopes(x):
+        (found,) = torch.autograd.grad(energy(x).sum(), x, create_graph=True)
+        return found.flatten(1)
+
+    energy = nn.Sequential(nn.Flatten(), nn.Linear(36, 8), nn.Softplus()).double()
+    assert GradientPenalty(GRAPH)(slopes, X, Y).shape == (5,)
+    with pytest.raises(RuntimeError, match="gradient in its images .*mode='double_backprop'"):
+        GradientPenalty(GRAPH, mode="finite_difference")(slopes, X, Y)
 
 
 class Clipped(torch.autograd.Function):

@@ -826,19 +826,24 @@ BAD_CALLS = {
             square, lambda x: 1e20 * scalar(x), X.float(), Y.float(), X.float()
         ),
         RuntimeError,
-        "first_order_expansion overflows torch.float32: scale its arguments",
+        "first_order_expansion overflows torch.float32: scale mean, loss or f",
     ),
     "second_order_overflows": (
         lambda: second_order_expansion(
             square, lambda x: 1e20 * scalar(x), "euclidean", X.float(), Y.float()
         ),
         RuntimeError,
-        "second_order_expansion overflows torch.float32: scale its arguments",
+        "second_order_expansion overflows torch.float32: scale loss or f",
     ),
     "xi_without_samples": (
         lambda: perturbed_loss(square, scalar, X, Y, XI[0]),
         ValueError,
         r"xi must be \(N, 2, 1, 3, 4\)",
+    ),
+    "xi_of_another_type": (
+        lambda: perturbed_loss(square, scalar, X.float(), Y, XI),
+        TypeError,
+        "xi is torch.float64 but x is torch.float32",
     ),
     "xi_of_no_samples": (
         lambda: perturbed_loss(square, scalar, X, Y, XI[:0]),

@@ -325,7 +325,7 @@ class PixelGraph(nn.Module):
         tensor, (..., H, W)
         """
         checks.vector(self, v, "v")
-        return checks.in_range(self.weighted_sum(v), "neighbor_sum")
+        return checks.in_range(self.weighted_sum(v), "neighbor_sum", "v")
 
     def weighted_sum(self, v: Tensor) -> Tensor:
         """As :meth:`neighbor_sum`, of values that are not looked at."""

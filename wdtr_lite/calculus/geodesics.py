@@ -64,7 +64,7 @@ def geodesic(
         if not bool((x >= 0).all()):  # NaN fails it
             raise RuntimeError(
                 f"the geodesic leaves the simplex before time {(k + 1) * h:.3g}: "
-                "a shorter sigma stays inside"
+                "a shorter sigma or time stays inside"
             )
         path.append(x)
     return torch.stack(path)

@@ -18,8 +18,15 @@ from wdtr_lite.checks.values import number, option, repeats, shown
 
 
 def attacked(x: Tensor, y: Tensor) -> None:
-    """At least one image, in [0, 1], and the labels or probabilities."""
+    """At least one image, in [0, 1], of a type that small steps do not vanish in, and the labels or
+    probabilities.
+    """
     batch(x)
+    if x.dtype.itemsize < 4:
+        raise TypeError(
+            f"x must be float32 or float64 for an attack, got {x.dtype}, in which its steps are "
+            f"rounded away: attack lambda x: model(x.to({x.dtype})) at x.float()"
+        )
     targets(y, x)
     if not x.numel():
         raise ValueError(f"x must hold an image, got {tuple(x.shape)}")
@@ -40,7 +47,7 @@ def strength(
     epsilon: float, alpha: float, steps: int, norm: str, dtype: torch.dtype | None = None
 ) -> tuple[float, float, int]:
     """The ball of an attack, and its steps, returned; lengths have a square in the type of the
-    images.
+    images, and steps change intensities in it.
     """
     epsilon = number(epsilon, "epsilon")
     alpha = number(alpha, "alpha", positive=epsilon > 0)
@@ -53,10 +60,14 @@ def strength(
 
 
 def length(value: float, name: str, dtype: torch.dtype) -> None:
-    """A length whose square the type holds."""
-    most = 0.5 * torch.finfo(dtype).max ** 0.5
+    """A length of 0 or that changes a 1, and whose square the type holds."""
+    least, most = torch.finfo(dtype).eps, 0.5 * torch.finfo(dtype).max ** 0.5
     if value > most:
         raise ValueError(f"{name} must be at most {most:.2g} in {dtype}, got {value:.2g}")
+    if 0 < value < least:
+        raise ValueError(
+            f"{name} must be at least {least:.2g} in {dtype} to change an image, got {value:.2g}"
+        )
 
 
 def radii(epsilon: float | Tensor, x: Tensor) -> Tensor:

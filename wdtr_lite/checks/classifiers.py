@@ -30,6 +30,12 @@ def device(device: str | torch.device) -> torch.device:
     return torch.device(device)
 
 
+def default_device() -> None:
+    """Torch's, on which tensors are made: one that has values."""
+    if (found := torch.get_default_device()).type == "meta":
+        raise ValueError(f"torch's default device must hold values, got {found}")
+
+
 def logits(returned: object, x: Tensor, *, single: bool = False, name: str = "model") -> Tensor:
     """The logits (B, K) that a classifier returned of the images x, or an object's ``.logits``; of
     a single output (B,) too.
@@ -55,14 +61,23 @@ def called(model: Any, x: Tensor, name: str = "x") -> Any:
     """What a model returns; it may refuse images, so named, for their type."""
     try:
         return model(x)
-    except RuntimeError:
+    except (RuntimeError, TypeError, ValueError) as error:
         weights = model.parameters() if isinstance(model, torch.nn.Module) else ()
         types = sorted({str(weight.dtype) for weight in weights})
-        if types and str(x.dtype) not in types:
+        if isinstance(error, RuntimeError) and types and str(x.dtype) not in types:
             raise TypeError(
                 f"{name} must be {' or '.join(types)}, as the weights of model, got {x.dtype}"
             ) from None
+        failed(error, "model", x)
         raise
+
+
+def failed(error: Exception, name: str, x: Tensor) -> None:
+    """Raise an error of the images that a function, so named, was given as one that says so; an
+    error of a class of its own is the function's word.
+    """
+    if type(error) in (RuntimeError, TypeError, ValueError):
+        raise type(error)(f"{name} failed on images {tuple(x.shape)}: {error}") from error
 
 
 def recording(x: Tensor) -> None:
@@ -160,7 +175,7 @@ def targets(y: Tensor, x: Tensor) -> None:
     if not isinstance(y, Tensor) or not y.is_floating_point():
         labels(y, x)
         return
-    dense(y, "y")
+    floating(y, "y")
     if y.dim() != 2 or len(y) != len(x):
         raise ValueError(
             f"y must be ({len(x)},) labels or ({len(x)}, K) probabilities, got {tuple(y.shape)}"

@@ -65,10 +65,10 @@ def nonnegative(v: Tensor, name: str, *, moderate: bool = False) -> None:
         )
 
 
-def in_range(value: Tensor, what: str) -> Tensor:
+def in_range(value: Tensor, what: str, large: str = "its arguments") -> Tensor:
     """A result of finite arguments, which is finite unless it or its parts overflow; returned."""
     if eager(value) and not bool(value.isfinite().all()):
-        raise RuntimeError(f"{what} overflows {value.dtype}: scale its arguments")
+        raise RuntimeError(f"{what} overflows {value.dtype}: scale {large}")
     return value
 
 
@@ -118,8 +118,17 @@ def kernel(weight: Tensor, radius: int) -> None:
     if not (low >= 0 and high < float("inf")):  # NaN fails both
         got = f"{float(low):g} to {float(high):g}"
         raise ValueError(f"weight must be non-negative and finite, got {got}")
-    if not torch.equal(weight, weight.flip(0, 1)):
-        raise ValueError("weight must be equal at opposite offsets: weight + weight.flip(0, 1) is")
+    apart = (weight != weight.flip(0, 1)).nonzero()
+    if len(apart):
+        one, other = (apart[0] - radius).tolist(), (radius - apart[0]).tolist()
+        raise ValueError(
+            f"weight must be equal at opposite offsets, got {weight[tuple(apart[0])]:g} at {one} "
+            f"and {weight[tuple(-1 - apart[0])]:g} at {other}: weight + weight.flip(0, 1) is"
+        )
+    lost = (weight > 0) & (weight / 2 == 0)  # half of each is taken
+    lost[radius, radius] = False
+    if bool(lost.any()):
+        raise ValueError(f"weight is too small for {weight.dtype}, got {float(weight[lost][0]):g}")
 
 
 def is_graph(graph: object) -> bool:

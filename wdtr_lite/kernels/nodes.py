@@ -30,8 +30,10 @@ def integers(values: Any) -> bool:
 
 
 def inner(v: Any) -> Any:
-    """A leaf as a node of autograd's graph: only of these can :func:`wanted` ask."""
-    return v.view_as(v) if v is not None and v.requires_grad and v.is_leaf else v
+    """A leaf as a node of autograd's graph, of the same strides: only of these can :func:`wanted`
+    ask.
+    """
+    return v[...] if v is not None and v.requires_grad and v.is_leaf else v
 
 
 def wanted(ctx: Any, k: int) -> bool:

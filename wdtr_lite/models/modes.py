@@ -1,11 +1,12 @@
 """A network's layers set otherwise for a while: evaluation mode, attributes held.
 
 Of the layers in training mode, which may be set otherwise, one thread at a time is the user. Others
-wait in turn for as long as it evaluates; itself it may take them again.
+wait in turn for as long as it evaluates; itself it may take them again. Evaluations share them,
+also those of threads that an evaluation starts and waits for: an attack may have its own.
 """
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from itertools import takewhile
 from threading import Condition, get_ident
 from typing import Any
@@ -17,59 +18,116 @@ from wdtr_lite import checks
 from wdtr_lite.models.registry import Classifier
 
 _LOCK = Condition()
-_USERS: WeakKeyDictionary[nn.Module, list[int]] = WeakKeyDictionary()
-"""Of each layer in use its thread, once for each use."""
-_WAITING: dict[int, set[nn.Module]] = {}
+_USERS: WeakKeyDictionary[Any, list[tuple[int, object]]] = WeakKeyDictionary()
+"""Of each layer in use its threads and with whom they share it, once for each use."""
+_WAITING: dict[int, set] = {}
 """The layers for which threads wait, by thread, who came first in front."""
 _HELD: WeakKeyDictionary[nn.Module, dict[str, list]] = WeakKeyDictionary()
 """Of each layer that is held, by attribute: what it was, then all that it is held at."""
+_SWITCHED: dict[nn.Module, tuple[int, ExitStack]] = {}
+"""Of each model that its own method put into evaluation mode: how often, and what puts it back."""
 
 
 @contextmanager
 def evaluating(model: Classifier) -> Iterator[None]:
-    """The model in evaluation mode, afterwards each of its modules as before."""
+    """The model in evaluation mode, afterwards each of its modules as before. Where a module's
+    ``train`` does more than set the attribute, by that.
+    """
     checks.function(model, "model")
-    with used(model) as training, held({layer: {"training": False} for layer in training}):
-        yield
+    acts = any(map(_acts, layers(model)))
+    with used(model, sharing=model if acts else evaluating) as training:
+        off = {layer: {"training": False} for layer in training}
+        with _switched(model) if acts and training else held(off):
+            yield
 
 
 @contextmanager
-def used(model: Classifier) -> Iterator[list[nn.Module]]:
-    """The layers of a model in training mode, which no other thread uses meanwhile."""
+def used(model: Classifier, *more: object, sharing: object = None) -> Iterator[list[nn.Module]]:
+    """The layers of a model in training mode, which no other thread uses meanwhile, nor `more`;
+    but for those that share them in the same sense.
+    """
     training, me = [layer for layer in layers(model) if own(layer, "training")], get_ident()
+    use, wanted = (me, sharing), {*training, *more}
     with _LOCK:
-        _wait(me, set(training))
-        for layer in training:
-            _USERS.setdefault(layer, []).append(me)
+        _wait(use, wanted)
+        for each in wanted:
+            _USERS.setdefault(each, []).append(use)
     try:
         yield training
     finally:
         with _LOCK:
-            for layer in training:
-                _USERS[layer].remove(me)
-                if not _USERS[layer]:
-                    del _USERS[layer]
+            for each in wanted:
+                _USERS[each].remove(use)
+                if not _USERS[each]:
+                    del _USERS[each]
             _LOCK.notify_all()
 
 
-def _wait(me: int, wanted: set[nn.Module]) -> None:
+def _wait(use: tuple[int, object], wanted: set) -> None:
     """For the threads that use these layers, and those that came before and wait for them."""
-    inside = any(me in users for users in _USERS.values())
+    me, sharing = use
+    inside = any(thread == me for users in _USERS.values() for thread, _ in users)
 
-    def others() -> set[int]:
-        return {_USERS[layer][0] for layer in wanted if layer in _USERS} - {me}
+    def users(*, sharers: bool) -> set[int]:
+        found = (user for each in wanted for user in _USERS.get(each, ()))
+        return {thread for thread, sense in found if (sense is sharing is not None) == sharers}
 
     def next_in_turn() -> bool:
-        ahead = takewhile(me.__ne__, () if inside else _WAITING)
-        return not others() and all(wanted.isdisjoint(_WAITING[thread]) for thread in ahead)
+        first = inside or users(sharers=True)
+        ahead = takewhile(me.__ne__, () if first else _WAITING)
+        free = users(sharers=False) <= {me}
+        return free and all(wanted.isdisjoint(_WAITING[thread]) for thread in ahead)
 
-    if inside and others() & set(_WAITING):
+    if inside and (users(sharers=False) - {me}) & set(_WAITING):
         raise RuntimeError("two threads, each evaluating a model, wait for that of the other")
     _WAITING[me] = wanted
     try:
         _LOCK.wait_for(next_in_turn)
     finally:
         del _WAITING[me]
+
+
+@contextmanager
+def _switched(model: Any) -> Iterator[None]:
+    """In evaluation mode by its own method, called for the first thread and undone for the last."""
+    with _LOCK:
+        uses, back = _SWITCHED.get(model, (0, ExitStack()))
+        if not uses:
+            back.enter_context(_switching(model))
+        _SWITCHED[model] = uses + 1, back
+    try:
+        yield
+    finally:
+        with _LOCK:
+            uses, back = _SWITCHED.pop(model)
+            if uses > 1:
+                _SWITCHED[model] = uses - 1, back
+            else:
+                back.close()
+
+
+@contextmanager
+def _switching(model: Any) -> Iterator[None]:
+    modes = {layer: layer.training for layer in layers(model)}
+    try:
+        model.eval()
+    finally:
+        found = {layer: {"training": layer.training} for layer in modes}
+        for layer, mode in modes.items():
+            layer.training = mode
+    with held(found):
+        try:
+            yield
+        finally:
+            for layer, mode in modes.items():  # parents first, whose method moves those within
+                if layer.training != mode:
+                    layer.train(mode)
+
+
+def _acts(layer: nn.Module) -> bool:
+    """Whether it does more than note the mode, by a method of its own."""
+    methods = ((getattr(layer, name), getattr(nn.Module, name)) for name in ("train", "eval"))
+    return any(getattr(found, "__func__", None) is not plain for found, plain in methods)
 
 
 @contextmanager

@@ -41,7 +41,7 @@ NORMS = {
 
 
 def changes(
-    at: Callable[[Tensor], Tensor],
+    columns: Callable[[Tensor], tuple[Tensor, Tensor]],
     values: Tensor,
     x: Tensor,
     directions: Sequence[Tensor],
@@ -56,13 +56,26 @@ def changes(
         longest = F.pad(w.flatten(1).norm(dim=1), (0, 1)).amax()  # 0 of no images
         usable = longest > step / torch.finfo(w.dtype).max
         w = w * (step / longest.where(usable, 1))
-        ahead = at(x + w)[:, k]
-        behind = at(x - w)[:, k] if central else values[:, k]
+        ahead = _at(columns, x + w)[:, k]
+        behind = _at(columns, x - w)[:, k] if central else values[:, k]
         difference = ahead - behind
         if difference.requires_grad and checks.eager(x):
             difference.register_hook(partial(_as_it_must, (ahead, behind)))
         found.append((difference / 2 if central else difference) * (longest / step))
     return found
+
+
+def _at(columns: Callable[[Tensor], tuple[Tensor, Tensor]], image: Tensor) -> Tensor:
+    """A pass whose images require no gradient, which each backward pass would compute then."""
+    try:
+        return columns(image)[0]
+    except RuntimeError as error:
+        if "does not require grad" not in str(error):
+            raise
+        raise RuntimeError(
+            "a model or loss that takes a gradient in its images has no finite difference, whose "
+            "images have none: take mode='double_backprop'"
+        ) from error
 
 
 @torch.no_grad()

@@ -111,7 +111,7 @@ def second_order_expansion(
         raised = derivatives.raised(metric, x.detach()[:, None], jacobian)
         gradient = (second * (jacobian.flatten(2) @ raised.flatten(2).mT)).sum((1, 2))
         slope = forward.loss_slope(loss, f, x, y) if create_graph else first.detach()
-    checks.in_range(gradient, "second_order_expansion")
+    checks.in_range(gradient, "second_order_expansion", "loss or f")
     if not create_graph:
         value, gradient = value.detach(), gradient.detach()
     laplacian = calculus.laplace_beltrami(
@@ -170,7 +170,7 @@ def first_order_expansion(
         grad = torch.autograd.grad(
             value.sum(), leaf, create_graph=create_graph, materialize_grads=True
         )[0]
-    return checks.in_range((grad * mean).sum((1, 2, 3)), "first_order_expansion")
+    return checks.in_range((grad * mean).sum((1, 2, 3)), "first_order_expansion", "mean, loss or f")
 
 
 def perturbed_loss(loss: Loss, f: Classifier, x: Tensor, y: Any, xi: Tensor) -> Estimate:
@@ -209,6 +209,7 @@ def perturbed_loss(loss: Loss, f: Classifier, x: Tensor, y: Any, xi: Tensor) -> 
     checks.bounded(xi, "xi")
     if xi.shape[1:] != x.shape or not len(xi):
         raise ValueError(f"xi must be (N, {', '.join(map(str, x.shape))}), got {tuple(xi.shape)}")
+    checks.alike(xi[0], x, "xi")
     truth = y if callable(y) else lambda image: y
     draws = torch.stack(
         [

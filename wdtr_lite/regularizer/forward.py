@@ -4,6 +4,7 @@ without moving the model.
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from operator import attrgetter
 from typing import Any
 
 import torch
@@ -21,6 +22,14 @@ from wdtr_lite.models import Classifier
 from wdtr_lite.models.modes import held, layers, used
 from wdtr_lite.regularizer.norms import InputNorm
 from wdtr_lite.regularizer.one_pass import gradient_and_value, next_number
+
+MASKS = (
+    "the passes of a penalty do not draw the same numbers from torch's global generator: another "
+    "thread draws from it meanwhile, or model draws more in one pass than in the next. Give each "
+    "thread a process of its own; of a GradientPenalty take mode='double_backprop'"
+)
+
+_writes = attrgetter("_version")
 
 Loss = Callable[[Tensor, Any], Tensor]
 Buffers = Mapping[nn.Module, Mapping[str, Tensor]]
@@ -126,15 +135,17 @@ def input_gradients(
 
 
 @contextmanager
-def fixed_statistics(model: Classifier, buffers: Buffers | None = None) -> Iterator[None]:
+def fixed_statistics(
+    model: Classifier, *more: object, buffers: Buffers | None = None
+) -> Iterator[None]:
     """Layers of batch normalisation in training mode use the batch's statistics, and move neither
     their running ones nor the singular vectors of spectral normalisation. Other layers move copies
-    of their buffers, or of those given.
+    of their buffers; in evaluation mode too, of those given. `more` is used as they are.
     """
-    given = buffers or {}
-    with used(model) as training:
-        fixed = {layer: _fixing(layer) | _copies(given.get(layer, {})) for layer in training}
-        with held(fixed):
+    given = {layer: _copies(found) for layer, found in (buffers or {}).items()}
+    with used(model, *more) as training:
+        fixed = {layer: _fixing(layer) | given.pop(layer, {}) for layer in training}
+        with held(fixed | given):
             yield
 
 
@@ -192,43 +203,81 @@ def _near(found: Tensor, right: Tensor) -> Tensor:
 
 
 def replay(model: Classifier, device: torch.device) -> Callable[[], AbstractContextManager]:
-    """A context in which a model repeats its next pass, with the buffers that it has now and the
-    same dropout masks, and moves nothing.
+    """A context of each of a model's passes: those after the first repeat it, with the buffers that
+    it had and the same dropout masks, and move nothing. Threads take turns, with it for `more` in
+    :func:`used`.
     """
-    random = _random(device)
-    buffers = {
-        layer: _copies(dict(layer.named_buffers(recurse=False)))
+    random, moved = _random(device), None
+    before = [
+        (layer, found, [_version(buffer) for buffer in found.values()], _copies(found))
         for layer in layers(model)
         if not (isinstance(layer, _BatchNorm | _SpectralNorm) or _spectral(layer))
-    }
+        and (found := dict(layer.named_buffers(recurse=False)))
+    ]
 
     @contextmanager
-    def again():
-        with random(), fixed_statistics(model, buffers):
+    def once():
+        nonlocal moved
+        with random(), nullcontext() if moved is None else fixed_statistics(model, buffers=moved):
             yield
+        if moved is None:
+            moved = {
+                layer: copies
+                for layer, found, versions, copies in before
+                if _moved(layer, found, versions)
+            }
 
-    return again
+    return once
+
+
+def _moved(layer: nn.Module, buffers: Mapping[str, Tensor], versions: list[int]) -> bool:
+    """Whether these were replaced, or written to since."""
+    now = dict(layer.named_buffers(recurse=False))
+    return any(
+        now.get(name) is not buffer or _version(buffer) != version
+        for (name, buffer), version in zip(buffers.items(), versions, strict=True)
+    )
+
+
+def _version(buffer: Tensor) -> int:
+    """How often it was written to; an inference tensor cannot be."""
+    return 0 if buffer.is_inference() else _writes(buffer)
 
 
 def _random(device: torch.device) -> Callable[[], AbstractContextManager]:
-    """A context in which torch's generators repeat what they give from here on."""
+    """A context in which torch's generators give what they gave in the first of them."""
     cuda = device.type == "cuda"
     if torch._C._are_functorch_transforms_active() or (
         cuda and torch.cuda.is_current_stream_capturing()
     ):
         return nullcontext
-    state = torch.get_rng_state()
-    device_state = torch.cuda.get_rng_state(device) if cuda else None
+    devices, known = [device] if cuda else [], []
+
+    def states() -> list[Tensor]:
+        return [torch.get_rng_state(), *map(torch.cuda.get_rng_state, devices)]
 
     @contextmanager
-    def again():
-        with torch.random.fork_rng([device] if cuda else []):
-            torch.set_rng_state(state)
-            if device_state is not None:
-                torch.cuda.set_rng_state(device_state, device)
+    def once():
+        if len(known) < 2:
+            known.append(states())
             yield
+            known.append(states())
+        elif _same(*known):  # nothing is drawn
+            yield
+        else:
+            with torch.random.fork_rng(devices):
+                torch.set_rng_state(known[0][0])
+                for state in known[0][1:]:
+                    torch.cuda.set_rng_state(state, device)
+                yield
+                if not any(_same(states(), each) for each in known):
+                    raise RuntimeError(MASKS)
 
-    return again
+    return once
+
+
+def _same(one: list[Tensor], other: list[Tensor]) -> bool:
+    return all(map(torch.equal, one, other))
 
 
 def checked_batch(norm: InputNorm, x: Tensor) -> Tensor:

@@ -87,7 +87,7 @@ class GradientPenalty(nn.Module):
     Raises
     ------
     RuntimeError
-        In inference mode.
+        In inference mode. Of a finite difference whose passes draw other numbers than one another.
 
     Examples
     --------
@@ -118,14 +118,17 @@ class GradientPenalty(nn.Module):
     looked at in the calls 1, 2, 4, 8, …, and a warning says once what is wrong, and which `step` is
     better. It comes where 3 % of that value are missed; the derivative in the parameters may miss
     several times as much, 10 % of an EfficientNet's say. Kinks of comparisons, ``torch.where`` or
-    ``x * (x > 0)``, are not seen; hooks and functions of your own that change gradients, by
-    clipping say, only where that value misses for it. The penalty's derivative is wrong then; the
-    loss of :meth:`terms` is differentiated by a pass of its own. Under autocast they run in the
-    type of x; call ``backward()`` outside it. All passes share the dropout masks of torch's global
-    generators, except under ``torch.func`` and CUDA-graph capture, and see the buffers that the
-    first one saw. Finite differences, and the loss that comes with them, have derivatives in
-    parameters and in what was computed from them before the call, not in the outputs and what else
-    the model computes on the way.
+    ``x * (x > 0)``, are not seen. Nor is, but for what that value misses, that gradients are other
+    than the values' slopes: by hooks and functions of your own, clipping say, or by ``detach()``,
+    of statistics in a normalisation or of weights in a loss say, which the perturbed passes compute
+    anew. The penalty's derivative is wrong then; the loss of :meth:`terms` is differentiated by a
+    pass of its own. Under autocast they run in the type of x; call ``backward()`` outside it. All
+    passes share the dropout masks of torch's global generators, except under ``torch.func`` and
+    CUDA-graph capture, and see the buffers that the first one saw. So the finite differences of
+    several threads take turns, and raise where another thread draws from these generators
+    meanwhile. They have derivatives, and so has the loss that comes with them, in parameters and in
+    what was computed from them before the call, not in the outputs and what else the model computes
+    on the way; a model that takes gradients in its images itself needs double back-propagation.
 
     References
     ----------
@@ -182,7 +185,7 @@ class GradientPenalty(nn.Module):
         -------
         tensor, (B,)
         """
-        with fixed_statistics(model):
+        with fixed_statistics(model, *self._more()):
             return self._evaluate(model, x, y)[-1]
 
     def terms(self, model: Classifier, x: Tensor, y: Any) -> Terms:
@@ -190,10 +193,13 @@ class GradientPenalty(nn.Module):
 
         Arguments are those of a call. Running statistics move once.
         """
-        with used(model):
+        with used(model, *self._more()):
             outputs, values, penalty = self._evaluate(model, x, y)
         loss = values[:, 0] if self.of == "loss" else losses_of(self.loss, outputs, y)
         return Terms(outputs, loss, penalty)
+
+    def _more(self) -> tuple:
+        return (replay,) if self.mode == "finite_difference" else ()
 
     def _evaluate(self, model: Classifier, x: Tensor, y: Any) -> tuple[Tensor, Tensor, Tensor]:
         """The model's outputs, the functions whose gradients are penalised, (B, k), and the
@@ -208,9 +214,14 @@ class GradientPenalty(nn.Module):
         keep, difference = torch.is_grad_enabled(), self.mode == "finite_difference"
         eager = keep and checks.eager(x)
         with torch.autocast(x.device.type, enabled=False) if difference else nullcontext():
-            again = replay(model, x.device) if difference else nullcontext
+            once = replay(model, x.device) if difference else nullcontext
+
+            def columns(image: Tensor) -> tuple[Tensor, Tensor]:
+                with once():
+                    return self._columns(model, image, y)
+
             outputs, values, gradients = input_gradients(
-                lambda image: self._columns(model, image, y),
+                columns,
                 x,
                 create_graph=keep and not difference,
                 one_pass=(lambda: self._linear) if eager and difference else None,
@@ -220,12 +231,7 @@ class GradientPenalty(nn.Module):
             squares = [checks.per_image(self.norm.norm_sq(x, g), x, "norm_sq") for g in gradients]
             penalty = sum(squares, x.new_zeros(len(x)))
             if difference and keep:
-
-                def perturbed(image: Tensor) -> Tensor:
-                    with again():
-                        return self._columns(model, image, y)[0]
-
-                penalty = penalty + self._changes(perturbed, values, outputs, x, gradients)
+                penalty = penalty + self._changes(columns, values, outputs, x, gradients)
         if eager and not difference:
             another = "mode='finite_difference', or another function"
             derivatives.explain_missing(penalty, "model", another)
@@ -233,7 +239,7 @@ class GradientPenalty(nn.Module):
 
     def _changes(
         self,
-        at: Callable[[Tensor], Tensor],
+        columns: Callable[[Tensor], tuple[Tensor, Tensor]],
         values: Tensor,
         outputs: Tensor,
         x: Tensor,
@@ -246,11 +252,11 @@ class GradientPenalty(nn.Module):
         for w in directions:
             checks.alike(w, x, "what direction returns")
         directions = [w.detach() for w in directions]
-        found = differences.changes(at, values, x, directions, self.step, self.central)
+        found = differences.changes(columns, values, x, directions, self.step, self.central)
 
         @torch.no_grad()
         def missed(step: float) -> float:
-            others = differences.changes(at, values, x, directions, step, self.central)
+            others = differences.changes(columns, values, x, directions, step, self.central)
             return differences.miss(others, values, gradients, directions)
 
         if checks.eager(x) and self._due():
@@ -366,11 +372,12 @@ def laplacian_penalty(
     samples = checks.repeats(samples, "samples")
     checks.generator(generator, x)
     keep = torch.is_grad_enabled()
-    with fixed_statistics(model):
-        again = replay(model, x.device)
-        slope = loss_slope(loss, model, x, y)
+    with fixed_statistics(model, replay):
+        once = replay(model, x.device)
+        with once():
+            slope = loss_slope(loss, model, x, y)
         weighted = weighted_outputs(model, slope if keep else slope.detach())
-        with again():
+        with once():
             leaf, grad = derivatives.differentiate(weighted, x, create_graph=True, name="model")
         checks.differentiable(grad if grad.grad_fn or grad.any() else None)
         if keep:
