@@ -151,6 +151,7 @@ def _numbers(equations: str) -> dict[str, str | int]:
 
 
 def of_equations(equations: str) -> dict[str, int]:
+    """How many statements were ``checked`` on their page, and how many are ``failing`` there."""
     checked = [
         line.split("|")[2].strip()
         for line in equations.splitlines()
