@@ -269,6 +269,28 @@ def test_the_type_is_kept(dtype):
     assert wasserstein_attack(linear, x, y, graph_of(3, 4, 1).to(dtype=dtype), 0.1).dtype == dtype
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_types_are_refused(dtype):
+    """Whose steps would round away, or leave the ball."""
+    x, y = images(2, 2, 3, 4).to(dtype), torch.tensor([0, 1])
+    for attack in (*ATTACKS.values(), lambda m, x, y, e: Attack("pgd", e)(m, x, y)):
+        with pytest.raises(TypeError, match=f"^x must be float32 or float64 .* got {dtype}, in wh"):
+            attack(linear, x, y, 0.1)
+
+
+def test_a_network_of_a_half_type_is_attacked_as_the_message_says(trained, digits):
+    """Small steps are as strong as in float32."""
+    x, y = digits
+    half = copy.deepcopy(trained).bfloat16()
+    attack = Attack("ifgsm", 8 / 255, steps=100)
+    found = attack(lambda x: half(x.to(torch.bfloat16)), x, y)
+    assert found.dtype == torch.float32 and float((found - x).abs().max()) <= 8 / 255 + 1e-7
+    wrong, expected = (
+        int((trained(z).argmax(1) != y).sum()) for z in (found, attack(trained, x, y))
+    )
+    assert abs(wrong - expected) <= 0.1 * expected
+
+
 # ---------------------------------------------------------------- random starts
 
 
@@ -508,6 +530,20 @@ def test_wasserstein_attack_fools(trained, digits):
             ).sqrt()
             assert float(size.max()) <= epsilon * (1 + 1e-4)
     assert wrong[0] < wrong[1] <= wrong[2] < wrong[3]
+
+
+def test_a_floor_that_is_too_small_is_named(trained, digits):
+    """Where lengths cannot be found in float32, in float64 they can."""
+    x, y = digits[0][:4], digits[1][:4]
+    graph = graph_of(28, 28, 1)
+    says = "^floor=1e-06 is too small to measure lengths in torch.float32: take a larger one, or x"
+    with pytest.raises(RuntimeError, match=says):
+        wasserstein_attack(trained, x, y, graph.float(), 1.0, floor=1e-6)
+    exact, x = in_float64(trained, (x, y))[:2]
+    graph = graph_of(28, 28, 1)
+    xi = wasserstein_attack(exact, x, y, graph, 1.0, floor=1e-6) - x
+    size = metric.tangent_norm_sq(graph, x.clamp_min(1e-6), xi, unit="pixel").sqrt()
+    assert float(size.max()) <= 1 + 1e-6
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -848,6 +884,8 @@ BAD = {
         ({"norm": 3}, ValueError, "^norm must be one of 'linf', 'l2', got 3"),
     ],
     "ifgsm": [
+        ({"alpha": 1e-320}, ValueError, r"^alpha must be at least 2\.2e-16 in .*, got 1e-320"),
+        ({"epsilon": 1e-17}, ValueError, r"^epsilon must be at least 2\.2e-16 in .*, got 1e-17"),
         ({"y": GOOD["y"].int()}, TypeError, "^y must be an int64 tensor, got torch.int32"),
         ({"alpha": 1e300, "norm": "l2"}, ValueError, r"^alpha must be at most .* got 1e\+300"),
         ({"steps": NAN}, TypeError, "^steps must be a whole number, got nan"),
@@ -879,6 +917,7 @@ BAD = {
         ({"x": 2 * GOOD["x"]}, ValueError, r"^x must be in \[0, 1\]"),
         ({"steps": 0}, ValueError, "^steps must be at least 1"),
         ({"floor": 0}, ValueError, "^floor must be positive"),
+        ({"epsilon": 1e-320}, ValueError, r"^epsilon must be at least 2\.2e-16 in .*, got 1e-320"),
         ({"floor": 2.0}, ValueError, "^floor must be from .* to 1 in torch.float64, got 2.0"),
         ({"graph": "euclidean"}, TypeError, "^graph must be a PixelGraph, got "),
         ({"epsilon": torch.tensor([1, 1])}, TypeError, "^epsilon must be a floating tensor"),

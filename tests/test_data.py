@@ -1317,3 +1317,14 @@ def test_arrays_are_copied_and_tensors_are_held():
         dataset = mine(images=images)
         images[0] = 1
         assert int(dataset.images.sum()) == sum_after
+
+
+def test_data_are_on_the_cpu(digits):
+    """Whatever torch's default device is."""
+    with torch.device("meta"):
+        found = data.load("mnist5k")
+        own = mine(images=np.zeros((6, 8, 8), np.uint8), labels=[0, 1, 2, 0, 1, 2])
+        drawn = found.part("test", 3)[1]
+    assert torch.equal(found.images, digits.images)
+    assert torch.equal(drawn, digits.part("test", 3)[1])
+    assert own.images.device.type == "cpu" and own.part("train")[1].device.type == "cpu"

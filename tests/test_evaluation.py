@@ -716,3 +716,66 @@ def test_bytes_are_of_the_type_of_the_weights(digits):
         predictions(network().double(), bytes_)
     finally:
         torch.set_default_dtype(torch.float32)
+
+
+def in_two(x):
+    raise ValueError("of two words")
+
+
+@pytest.mark.parametrize(
+    ("model", "error_", "says"),
+    [
+        (lambda: 0, TypeError, "<lambda>.* takes 0 positional arguments but 1 was given"),
+        (int, ValueError, "only one element tensors can be converted to Python scalars"),
+        (torch.nn.Linear(1, 1), RuntimeError, "mat1 and mat2 shapes cannot be multiplied"),
+        (in_two, ValueError, "of two words"),
+    ],
+)
+def test_a_model_that_fails_is_named(model, error_, says):
+    """By an error of the same type, which the model's caused; one of a class of its own is kept."""
+    x, y = torch.rand(2, 1, 3, 3), torch.tensor([0, 1])
+    for call in (
+        lambda: predictions(model, x),
+        lambda: label_flips(model, x, "horizontal", [1], "zeros"),
+        lambda: robust_error(model, x, y, Attack("fgsm", 0.1)),
+        lambda: Attack("fgsm", 0.1)(model, x, y),
+    ):
+        with pytest.raises(
+            error_, match=rf"^model failed on images \(2, 1, 3, 3\): .*{says}"
+        ) as told:
+            call()
+        assert type(told.value) is error_ and type(told.value.__cause__) is error_
+
+
+def test_a_models_own_error_is_its_word():
+    class Refusal(ValueError):
+        pass
+
+    def refusing(x):
+        raise Refusal("not these")
+
+    with pytest.raises(Refusal, match="^not these$"):
+        predictions(refusing, torch.rand(2, 1, 3, 3))
+
+
+@pytest.mark.parametrize(
+    ("attack", "error_", "says"),
+    [
+        (lambda: 0, TypeError, "<lambda>.* takes 0 positional arguments but 3 were given"),
+        (int, TypeError, "int.* takes at most 2 arguments"),
+        (torch.nn.Linear(1, 1), TypeError, "Linear.forward.* takes 2 positional arguments but 4"),
+        (Attack("fgsm", 1e-9), ValueError, "epsilon must be at least 1.2e-07 in torch.float32"),
+    ],
+)
+def test_an_attack_that_fails_is_named(attack, error_, says):
+    x, y = torch.rand(2, 1, 3, 3), torch.tensor([0, 1])
+    with pytest.raises(error_, match=rf"^attack failed on images \(2, 1, 3, 3\): .*{says}"):
+        robust_error(lambda x: x.flatten(1)[:, :3], x, y, attack)
+
+
+def test_variations_are_drawn_on_the_cpu(textured):
+    """Whatever torch's default device is."""
+    expected = variations(textured[:1], 0)
+    with torch.device("meta"):
+        found = variations(textured[:1], 0)
+    assert all(torch.equal(found[name], each) for name, each in expected.items())

@@ -437,7 +437,77 @@ def test_a_data_set_that_is_registered_anew(here, tmp_path, monkeypatch):
     assert complete([asked], Store())
 
 
+@pytest.fixture
+def grey(monkeypatch):
+    """Images and labels of which ``grey`` consists, which may be changed: it is registered anew."""
+    monkeypatch.setattr(data.dataset, "SOURCES", dict(data.SOURCES))
+    monkeypatch.setattr(data, "SOURCES", data.dataset.SOURCES)
+    monkeypatch.setattr(data, "load", data.dataset.load)  # without a cache
+    random = torch.Generator().manual_seed(0)
+    now = {
+        "images": torch.randint(256, (64, 8, 8), dtype=torch.uint8, generator=random),
+        "labels": torch.arange(64) % 2,
+        "split": {"train": range(48), "test": range(48, 64)},
+    }
+
+    def change(**values):
+        now.update(values)
+        data.dataset.SOURCES.pop("grey", None)
+        data.register("grey", lambda root, split: Dataset("grey", source="torch", **now))
+
+    change()
+    return now, change
+
+
+GREY = {"data": "grey", "images": 48, "batch_size": 16, "epochs": 1}
+
+
+def test_a_measurement_is_of_its_images(here, grey, tmp_path):
+    """And labels, and parts; once it was not told of which."""
+    now, change = grey
+    question = Errors("test", None, None)
+    asked, store = network({"natural": question}, **GREY), Store(tmp_path)
+    (first,) = complete([asked], store)
+    before, file = dict(now), store.file(asked.config, question)
+    tested = now["images"].clone()
+    tested[60] = 255 - tested[60]
+    for other in (
+        {"images": tested},
+        {"labels": (torch.arange(64) + (torch.arange(64) > 50)) % 2},
+        {"split": {"train": range(48), "test": range(49, 64)}},
+    ):
+        change(**before | other)
+        for read in (outcome, grid.work, lambda asked, store: complete([asked], store)):
+            with pytest.raises(
+                ValueError, match=f"^{file} is of other images than .* 'grey' now: "
+            ):
+                read(asked, store)
+    told = json.loads(file.read_text())
+    file.write_text(json.dumps({k: told[k] for k in told if k not in ("images", "checksum")}))
+    assert complete([asked], store) == [first]
+    change(**before)
+    assert complete([asked], store) == [first]
+
+
 # ---------------------------------------------------------------- divergence
+
+
+def test_a_divergence_is_of_its_images(here, grey, tmp_path):
+    """Mended, they are refused until it is deleted; then the network is trained."""
+    now, change = grey
+    asked, store = network({}, **GREY, seed=1), Store(tmp_path)
+    store.keep_divergence(asked.config, "in epoch 1")
+    assert outcome(asked, store) == {"diverged": "in epoch 1"}, "once it was not told of which"
+    told = network({}, **GREY | {"learning_rate": 1e30})
+    assert complete([told], store)[0].keys() == {"diverged"}
+    change(images=255 - now["images"])
+    file = store.folder(told.config) / "diverged.json"
+    says = f"^{file} is of other images than those of 'grey' now: delete it, and run the command"
+    for read in (outcome, grid.work, lambda asked, store: grid.progress([asked.config], store)):
+        with pytest.raises(ValueError, match=says):
+            read(told, store)
+    file.unlink()
+    assert outcome(told, store) is None
 
 
 @pytest.fixture

@@ -139,6 +139,13 @@ def refused_by_both(columns, error, says):
         *refused_by_both({"wrong": -1}, ValueError, r"\['wrong'\].* must be at least 0, got -1"),
         *refused_by_both({"wrong": 101}, ValueError, r"\['wrong'\].* at most 100, got 101"),
         (lambda: summary(np.zeros(0, bool)), ValueError, r"outcomes must be .*, got \(0,\)"),
+        *(
+            (lambda each=each: across_seeds(changed(seed=0), "pgd", seed=each), TypeError, says)
+            for each, says in (
+                (np.array([0.1, 0.2]), r"seed must be one value, got array\(\[0.1, 0.2\]\)"),
+                (torch.zeros(2), r"seed must be one value, got tensor\(\[0., 0.\]\)"),
+            )
+        ),
         (lambda: summary([1]), TypeError, r"outcomes must be ndarray, got \[1\]"),
     ],
 )
@@ -153,6 +160,19 @@ def test_summary_by_hand():
         "mean": 0.25,
         "standard_error": pytest.approx((0.25 * 0.75 / 4) ** 0.5),
         "n": 4,
+    }
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, ">f4"])
+def test_a_summary_is_in_float64(dtype):
+    """Of sums that the type of the outcomes does not hold."""
+    shares = np.ones(100_000, dtype)
+    shares[:20] = 0
+    found = summary(shares)
+    assert found == {
+        "mean": 0.9998,
+        "standard_error": (0.9998 * (1 - 0.9998) / 1e5) ** 0.5,
+        "n": 10**5,
     }
 
 

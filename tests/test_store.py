@@ -453,6 +453,28 @@ def test_flipped_bits_change_no_outcome(pair):
         file.write_bytes(whole)
 
 
+@pytest.mark.parametrize("bit", range(7))
+def test_a_flipped_bit_in_the_name_of_the_checksum(bit, pair):
+    """With which another change would not be seen."""
+    store, one, _ = pair
+    store.keep_divergence(CONFIG, "in epoch 1")
+    for file in (one / "diverged.json", store.file(CONFIG, *ASKED.values())):
+        text = bytearray(file.read_bytes())
+        text[text.index(b'"checksum"') + 3] ^= 1 << bit
+        file.write_bytes(text.replace(b"1", b"2"))
+        with pytest.raises(ValueError, match=f"^{file} (is damaged|holds .*, which is unknown): d"):
+            grid.outcome(Network(CONFIG, ASKED), store)
+        file.unlink()
+
+
+def test_a_store_makes_its_folders(tmp_path):
+    store, (question,) = Store(tmp_path / "new"), ASKED.values()
+    store.keep(CONFIG, question, 3, 1.0)
+    store.keep_divergence(OTHER, "in epoch 1")
+    assert store.measured(CONFIG, question)["measurement"] == 3
+    assert store.diverged(OTHER)["diverged"] == "in epoch 1"
+
+
 def test_what_is_written_is_json(tmp_path):
     file = tmp_path / "it.json"
     store_module.write(file, {"a": [1, 0.5]})

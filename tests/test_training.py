@@ -1863,10 +1863,17 @@ def test_a_folder_holds_one_kind_of_network(tmp_path):
         lambda model: fit(config(), model=model, folder=tmp_path),
         lambda model: load(tmp_path, model=model),
     ):
-        with pytest.raises(ValueError, match=r"holds a run of another network, [\s\S]*size"):
+        says = r"holds a run of another network, not of model: [\s\S]*size"
+        with pytest.raises(ValueError, match=says):
             use(Tiny(hidden=7))
     with pytest.raises(ValueError, match="holds a run of a given Tiny: pass one as model=..."):
         load(tmp_path)
+
+
+def test_a_default_device_without_values_is_refused():
+    says = "^torch's default device must hold values, got meta"
+    with torch.device("meta"), pytest.raises(ValueError, match=says):
+        fit(config())
 
 
 def test_a_given_network_may_be_called_as_another(tmp_path):

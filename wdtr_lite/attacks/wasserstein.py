@@ -54,13 +54,20 @@ def wasserstein_attack(
         As in :func:`~wdtr_lite.metric.tangent_norm_sq`.
     floor : float
         Positive, at most 1. At x itself no mass can reach a black pixel without lit neighbours; the
-        floor links all pixels. It is in the metric only, not in the image.
+        floor links all pixels. It is in the metric only, not in the image. For one below 1e-3 give
+        x and graph in float64.
 
     Returns
     -------
     tensor, (B, C, H, W)
-        Adversarial images, detached. Masses hold to rounding, the length in float32 to 1e-4. Not to
-        be captured in a CUDA graph: the length is found by conjugate gradients.
+        Adversarial images, detached. Masses hold to rounding, the length in float32 to 1e-4, with a
+        floor below 1e-3 to 1e-2 only. Not to be captured in a CUDA graph: the length is found by
+        conjugate gradients.
+
+    Raises
+    ------
+    RuntimeError
+        If the floor is so small that the length cannot be found.
 
     Examples
     --------
@@ -97,9 +104,21 @@ def wasserstein_attack(
                 0,
             )
             xi = to_box(x, xi + length * step)
-            size = tangent_norm_sq(graph, at, xi, unit=unit).sqrt()
+            size = _length(graph, at, xi, unit, floor)
             xi = xi * spread(torch.where(size > radius, radius / size.where(size > 0, 1), 1))
     return (x + xi).clamp(0, 1)
+
+
+def _length(graph: PixelGraph, at: Tensor, xi: Tensor, unit: str | None, floor: float) -> Tensor:
+    try:
+        return tangent_norm_sq(graph, at, xi, unit=unit).sqrt()
+    except RuntimeError as error:
+        if type(error) is not RuntimeError:  # but out of memory
+            raise
+        raise RuntimeError(
+            f"floor={floor:g} is too small to measure lengths in {xi.dtype}: take a larger one"
+            + (", or x and graph in float64" if xi.dtype == torch.float32 else "")
+        ) from error
 
 
 def to_box(x: Tensor, xi: Tensor) -> Tensor:

@@ -94,7 +94,8 @@ class Dataset:
                 raise ValueError(
                     f"images must be at most {len(index)}, those of {which!r}, got {images}"
                 )
-            drawn = torch.randperm(len(index), generator=torch.Generator().manual_seed(0))
+            generator = torch.Generator().manual_seed(0)
+            drawn = torch.randperm(len(index), generator=generator, device="cpu")
             index = index[drawn[:images]]
         return self.images[index], self.labels[index]
 
@@ -219,6 +220,7 @@ def load(name: str, root: Folder = None, *, split: str | None = None) -> Dataset
     if not isinstance(split, str | None) or split not in (None, *splits):
         allowed = " or ".join(map(repr, (None, *splits)))
         raise ValueError(f"split must be {allowed} for {name}, got {checks.shown(split)}")
-    found = read(root, split or next(iter(splits), None))
+    with torch.device("cpu"):  # whatever the caller's default is
+        found = read(root, split or next(iter(splits), None))
     checks.instance(found, f"the data set {name!r}", Dataset)
     return found

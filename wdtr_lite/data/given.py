@@ -52,7 +52,7 @@ def _index(given: Any, count: int, name: str) -> Tensor:
     if isinstance(given, slice):
         given = _sliced(given, count, name)
     if isinstance(given, list | tuple | range) and not given:
-        return torch.arange(0)
+        return torch.arange(0, device="cpu")
     if isinstance(given, range) and given[count:]:
         raise ValueError(
             f"{name} must hold numbers from 0 to {count - 1}, got {checks.shown(given)}"
@@ -92,7 +92,8 @@ def _tensor(given: Any, name: str) -> Tensor:
     if isinstance(given, np.ndarray) and given.dtype.kind in "biuf" and given.itemsize < 9:
         if np.ma.is_masked(given):
             raise ValueError(f"{name} must have no masked values, got some of {given.shape}")
-        return torch.tensor(given.astype(f"={given.dtype.kind}{given.itemsize}", order="C"))
+        native = given.astype(f"={given.dtype.kind}{given.itemsize}", order="C")
+        return torch.tensor(native, device="cpu")
     if not isinstance(given, Tensor):
         got = f"{given.dtype}" if isinstance(given, np.ndarray) else f"{checks.shown(given)}"
         raise TypeError(f"{name} must be a tensor or an array of numbers, got {got}")

@@ -169,8 +169,9 @@ def robust_error(
 def _attacked(attack: Attacker, model: Classifier, x: Tensor, y: Tensor) -> Tensor:
     try:
         found = attack(model, x, y)
-    except (RuntimeError, TypeError, ValueError):
+    except (RuntimeError, TypeError, ValueError) as error:
         checks.of_model(y, logits_of(model, x), "labels")
+        checks.failed(error, "attack", x)
         raise
     return checks.attacking(found, x)
 

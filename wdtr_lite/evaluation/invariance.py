@@ -215,7 +215,7 @@ def variations(
         "blur": v2.GaussianBlur(5, 1.0),
     }
     wide = v2.functional.pad(images, [margin], padding_mode="reflect") if margin else images
-    with _Drawing(torch.Generator().manual_seed(seed)):
+    with torch.device("cpu"), _Drawing(torch.Generator().manual_seed(seed)):
         varied = {
             name: torch.stack([change(image) for image in wide]).clamp(0, 1)
             for name, change in transforms.items()

@@ -1,7 +1,8 @@
 """The networks of a grid: each trained once, and asked each question once.
 
 What is in the store is not done again, by whichever experiment it is asked for; a network whose
-training was killed goes on from its last checkpoint. After a change of the code that trains or
+training was killed goes on from its last checkpoint. What is of other images or labels than those
+that the name of the data set stands for now is refused. After a change of the code that trains or
 asks, delete its folder: a measurement is known by the question's name and options. Networks are
 independent of each other: on a GPU several train at once, on a CPU each core trains one, and a
 cluster's workers share them out.
@@ -23,7 +24,7 @@ from wdtr_lite import checks, data, training
 from wdtr_lite.data import Dataset
 from wdtr_lite.study.files import published
 from wdtr_lite.study.spec import Job, Question
-from wdtr_lite.study.store import AGAIN, Store, described, name_of
+from wdtr_lite.study.store import AGAIN, Store, Told, described, digest, name_of
 from wdtr_lite.study.workers import GOES_ON, executor
 from wdtr_lite.training.checkpoint import checksum_of, found_in, trained_on_checksum
 from wdtr_lite.training.lock import held
@@ -122,13 +123,13 @@ def outcome(network: Network, store: Store) -> dict[str, Any] | None:
     ``training``, the ``seconds`` that the training and each measurement took; None where not all
     is there. Of a training that diverged, ``diverged`` says how.
     """
-    if diverged := store.diverged(network.config):
+    if diverged := _diverged(network.config, store):
         return {"diverged": diverged}
     run = taken(network.config, store)
     if run is None:
         return None
     measured = {
-        name: store.measured(network.config, question, stopped(run))
+        name: _known(network.config, question, run, store)
         for name, question in network.questions.items()
     }
     return None if None in measured.values() else _outcome(run, measured)
@@ -164,7 +165,7 @@ def progress(configs: Sequence[training.Config], store: Store) -> list[tuple[flo
     measured, found = cache(_images_per_second), []
     for config, run in zip(configs, runs, strict=True):
         history = run.history if run else []
-        epochs = 0 if store.diverged(config) else config.epochs - len(history)
+        epochs = 0 if _diverged(config, store) else config.epochs - len(history)
         images = config.images or len(dataset_of(config.data, config.split).split[config.part])
         speed = sum(seen) / len(seen) if seen else measured(_kind(config)) if epochs else 1.0
         found.append((sum(epoch["seconds"] for epoch in history), epochs * images / speed))
@@ -228,14 +229,14 @@ def work(network: Network, store: Store) -> str:
 
 def _worked(network: Network, store: Store) -> str:
     config, folder = network.config, store.folder(network.config)
-    if store.diverged(config):
+    if _diverged(config, store):
         return "diverged"
     try:
         run = trained(config, store)
     except training.Unfinished as stopped:
         return str(stopped)
     except training.Divergence as error:
-        store.keep_divergence(config, str(error))
+        store.keep_divergence(config, str(error), _digest(config))
         return "diverged"
     if store.until is not None and time.time() > store.until:
         return "trained; the time is up"
@@ -266,7 +267,7 @@ def _here(network: Network) -> dict[str, Any]:
 def _measured(network: Network, run: training.Run, store: Store) -> dict[str, dict]:
     measured = {}
     for name, question in network.questions.items():
-        known = store.root and store.measured(network.config, question, stopped(run))
+        known = store.root and _known(network.config, question, run, store)
         if known:
             measured[name] = known
             continue
@@ -279,7 +280,7 @@ def _measured(network: Network, run: training.Run, store: Store) -> dict[str, di
         found = checks.as_json(found, f"the answer to the question {question.name!r}")
         measured[name] = {"measurement": found, "seconds": seconds}
         if store.root:
-            store.keep(network.config, question, found, seconds, stopped(run))
+            store.keep(network.config, question, found, seconds, stopped(run), digest(dataset))
     return measured
 
 
@@ -359,6 +360,32 @@ def _begun(
 
 
 _checksum = cache(checksum_of)
+
+
+def _known(
+    config: training.Config, question: Question, run: training.Run, store: Store
+) -> Told | None:
+    """What is stored of a question, which was asked on the images that there are now."""
+    return _of_images(store.measured(config, question, stopped(run)), config)
+
+
+def _diverged(config: training.Config, store: Store) -> str | None:
+    """How the training diverged, if it did, on the images that there are now."""
+    told = _of_images(store.diverged(config), config)
+    return told["diverged"] if told else None
+
+
+def _of_images(told: Told | None, config: training.Config) -> Told | None:
+    """The same, of the images of the data set as it is now; once that was not told."""
+    if told and "images" in told and told["images"] != _digest(config):
+        raise ValueError(
+            f"{told.file} is of other images than those of {config.data!r} now: {AGAIN}"
+        )
+    return told
+
+
+def _digest(config: training.Config) -> int:
+    return digest(dataset_of(config.data, config.split))
 
 
 def _name(config: training.Config) -> str:

@@ -14,7 +14,7 @@ __all__ = ["across_seeds", "choose", "paired", "summary"]
 def summary(outcomes: np.ndarray) -> dict:
     """Mean of n yes-or-no outcomes and its binomial standard error, sqrt(m (1 - m) / n)."""
     checks.outcomes(outcomes)
-    mean, n = float(np.mean(outcomes)), len(outcomes)
+    mean, n = float(np.mean(outcomes, dtype=np.float64)), len(outcomes)
     return {"mean": mean, "standard_error": (mean * (1 - mean) / n) ** 0.5, "n": n}
 
 
@@ -83,7 +83,7 @@ def across_seeds(rows: list[dict], condition: str, **labels: object) -> dict:
         _error(row, f"rows[{k}]", condition, "condition")
         for k, row in enumerate(checks.every(rows, "rows", dict))
         if all(
-            _under(name, checks.some(row, f"rows[{k}]", dict), "label") == value
+            _same(_under(name, checks.some(row, f"rows[{k}]", dict), "label"), value, name)
             for name, value in labels.items()
         )
         and "wrong" in row
@@ -139,6 +139,13 @@ def _error(row: dict, name: str, condition: str, argument: str) -> float:
     n = checks.held(counts, f"{name}['n']", condition)
     n = checks.whole(n, f"{name}['n'][{condition!r}]")
     return checks.whole(errors, f"{name}['wrong'][{condition!r}]", 0, n) / n
+
+
+def _same(held: object, value: object, name: str) -> bool:
+    try:
+        return bool(held == value)
+    except (RuntimeError, ValueError) as error:
+        raise TypeError(f"{name} must be one value, got {checks.shown(value)}") from error
 
 
 def _under(key: str, row: dict, name: str) -> Any:

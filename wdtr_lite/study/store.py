@@ -4,8 +4,8 @@ A network has a folder named by the fields of its configuration that are not as 
 measurement a file named by its question and the question's options: a field or an option that is
 added later changes no name. What was stored under the names before these is found and renamed.
 
-Each file says of which network and question it is, and holds its checksum; what was stored before
-there were any is taken as it is.
+Each file says of which network, question and images it is, and holds its checksum; what was stored
+before there were any is taken as it is.
 """
 
 import hashlib
@@ -15,15 +15,18 @@ import re
 import zlib
 from contextlib import suppress
 from dataclasses import MISSING, dataclass, fields, is_dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, NoReturn
 
 from wdtr_lite import checks, training
+from wdtr_lite.data import Dataset
 from wdtr_lite.study import legacy
 from wdtr_lite.study.spec import Question
 from wdtr_lite.training.checkpoint import replace_file
+from wdtr_lite.training.images import checksum
 
-__all__ = ["AGAIN", "Store", "Told", "described", "given", "name_of", "read", "write"]
+__all__ = ["AGAIN", "Store", "Told", "described", "digest", "given", "name_of", "read", "write"]
 
 FORMAT = 2  # of the names; 1 is legacy's
 
@@ -33,6 +36,10 @@ AGAIN = "delete it, and run the command again"
 @dataclass(frozen=True)
 class Store:
     """A folder of networks and measurements, and who is to make those that are missing.
+
+    What is there is known by the names and options of network and question. If other images or
+    labels have been registered under the name of its data set since, it is refused; a change of the
+    code that trains or asks is not seen: delete the network's folder then.
 
     Parameters
     ----------
@@ -103,6 +110,7 @@ class Store:
         file = self.file(config, question)
         told = read(file)
         if told is not None:
+            _check_keys(told, "network", "question", "epochs", "images", "seconds", "measurement")
             _, seconds = told["measurement"], told["seconds"]
             _check_owner(told, network=name_of(config), question=described(question))
             try:
@@ -120,28 +128,38 @@ class Store:
         measurement: Any,
         seconds: float,
         epochs: int | None = None,
+        images: int | None = None,
     ) -> None:
-        seconds = checks.number(seconds, "seconds")
-        owner = {"network": name_of(config), "question": described(question)}
-        after = {"epochs": epochs} if epochs else {}
-        told = {**owner, **after, "seconds": seconds, "measurement": measurement}
-        write(self.file(config, question), told)
+        """Store a measurement: `images` is the :func:`digest` of the data set."""
+        told = {
+            "network": name_of(config),
+            "question": described(question),
+            **_given(epochs=epochs, images=images),
+            "seconds": checks.number(seconds, "seconds"),
+            "measurement": measurement,
+        }
+        write(_made(self.file(config, question)), told)
 
-    def diverged(self, config: training.Config) -> str | None:
-        """How the training diverged, if it did."""
+    def diverged(self, config: training.Config) -> "Told | None":
+        """How the training ``diverged``, if it did."""
         file = self.folder(config) / "diverged.json"
         told = read(file, (str, dict))  # once it was the text alone
-        if isinstance(told, Told):
+        if isinstance(told, str):
+            told = Told({"diverged": told}, file)
+        if told is not None:
+            _check_keys(told, "network", "images", "diverged")
             _check_owner(told, network=name_of(config))
-            told = told.part("diverged", str)
-        if told == "":
-            raise ValueError(f"{file} holds '' in place of what happened: {AGAIN}")
+            if not told.part("diverged", str):
+                raise ValueError(f"{file} holds '' in place of what happened: {AGAIN}")
         return told
 
-    def keep_divergence(self, config: training.Config, says: str) -> None:
+    def keep_divergence(
+        self, config: training.Config, says: str, images: int | None = None
+    ) -> None:
+        """Store how the training diverged: `images` is the :func:`digest` of the data set."""
         checks.text(says, "says")
         file = self.folder(config) / "diverged.json"
-        write(file, {"network": name_of(config), "diverged": says})
+        write(_made(file), {"network": name_of(config), **_given(images=images), "diverged": says})
 
 
 def name_of(config: training.Config) -> str:
@@ -149,6 +167,15 @@ def name_of(config: training.Config) -> str:
     checks.instance(config, "config", training.Config)
     shown = f"{config.data}-{config.model}-{config.method}-s{config.seed}"
     return re.sub(r"[^\w.-]", "_", shown) + "-" + _hash(given(config))
+
+
+@cache
+def digest(dataset: Dataset) -> int:
+    """Checksum of all images and labels, and of which are in which part."""
+    found = checksum(dataset.images, dataset.labels.contiguous())
+    for part, index in sorted(dataset.split.items()):
+        found = zlib.crc32(part.encode() + index.numpy().tobytes(), found)
+    return found
 
 
 def described(question: Question) -> str:
@@ -257,6 +284,22 @@ def _of(kind: type | tuple[type, ...], found: Any, file: Path) -> Any:
         names = " or ".join(each.__name__ for each in kinds)
         raise ValueError(f"{file} holds {checks.shown(found)} in place of a {names}: {AGAIN}")
     return found
+
+
+def _given(**values: int | None) -> dict[str, int]:
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _made(file: Path) -> Path:
+    """A file whose folder is there."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    return file
+
+
+def _check_keys(told: Told, *known: str) -> None:
+    """None but those that are written, as a flipped bit makes one."""
+    if unknown := sorted(told.keys() - set(known)):
+        raise ValueError(f"{told.file} holds {checks.shown(unknown[0])}, which is unknown: {AGAIN}")
 
 
 def _check_owner(told: Told, **owner: str) -> None:

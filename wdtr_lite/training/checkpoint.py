@@ -216,8 +216,8 @@ def restore(model: nn.Module, weights: dict[str, Tensor], path: Path) -> None:
         model.load_state_dict(weights)
     except (RuntimeError, TypeError) as error:
         raise ValueError(
-            f"{path} holds a run of another network, choose another folder or delete that one: "
-            f"{error}"
+            f"{path} holds a run of another network, not of model: choose another folder or delete "
+            f"that one: {error}"
         ) from error
 
 

@@ -80,6 +80,7 @@ class Training:
         checkpoint_every: int = 10,
         until: float | None = None,
     ):
+        checks.default_device()
         checks.instance(config, "config", Config)
         checks.instance(model, "model", (nn.Module, type(None)))
         checks.instance(dataset, "dataset", (data.Dataset, type(None)))
