@@ -19,7 +19,7 @@ $(if $(UNKNOWN),$(error no notebook book/$(UNKNOWN).ipynb; CHAPTER is one of: $(
 
 NOTEBOOKS := $(CHAPTERS:%=book/%.ipynb)
 # What a chapter's numbers, and what the pages beside them, are made from.
-CODE := .venv/.installed tools/notebooks.py $(wildcard wdtr_lite/*.py wdtr_lite/*/*.py results/*)
+CODE := .venv/.installed $(wildcard tools/*.py wdtr_lite/*.py wdtr_lite/*/*.py wdtr_lite/*/*/*.* results/*)
 PAGES := $(NOTEBOOKS) $(CODE) _config.yml _toc.yml \
 	$(wildcard book/*.md book/*.bib book/*/*.md book/_ext/*.py book/_static/* book/_templates/* book/figures/*)
 
@@ -97,7 +97,7 @@ _build/stored/built: $(PAGES)
 		{ echo "In NAME.ipynb:30012, 3 is the cell and 12 the line in it." >&2; exit 1; }
 	@touch $@
 
-_build/browser: _build/stored/built $(wildcard tests/browser/*.py)
+_build/browser: _build/stored/built $(wildcard tests/browser/*.py tests/browser/*.js)
 	@$(CHECK) -n $(CORES) -rs tests/browser
 	@if command -v chromium chromium-browser google-chrome >/dev/null; then touch $@; fi # else: skipped
 

@@ -4,7 +4,8 @@
     python tools/notebooks.py store SRC ...                  execute with the defaults, in place
     python tools/notebooks.py stage DST [EXECUTED]           copy the sources, executed where newer
 
-Nothing is written unless every cell ran.
+Nothing is written unless every cell ran. Where _config.yml has the address of the repository, each
+notebook's first code cell fetches the package on Colab and Binder; where it has none, none does.
 """
 
 import ast
@@ -17,19 +18,54 @@ from pathlib import Path
 
 import nbformat
 import papermill
+import yaml
 from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError, strip_color
 
 ROOT = Path(__file__).resolve().parent.parent
-README_FIGURE = (
-    ROOT / "book" / "figures" / "which_is_closer.png"
-)  # the output of intro's tagged cell
+FIGURES = ROOT / "book" / "figures"  # the outputs of cells tagged figure:NAME
 RUN_METADATA = {"papermill", "execution", "ExecuteTime"}  # times and paths
+LETTERING = f"__import__('runpy').run_path({str(ROOT / 'tools' / 'lettering.py')!r})"
+LAUNCH = "launch"  # the id of the cell below
+LAUNCH_CELL = """\
+# On Colab and Binder: the book and its package. Elsewhere nothing happens.
+import importlib.util
+import os
+import subprocess
+import sys
+
+if "google.colab" in sys.modules and not os.path.isdir("/content/book"):
+    address = "{address}"
+    clone = ["git", "clone", "-q", "--depth=1", address, "/content/book"]
+    subprocess.run(clone, check=True)
+    install = [sys.executable, "-m", "pip", "install", "-q"]
+    extras = "/content/book[book,attack]"
+    subprocess.run([*install, "-e", extras], check=True)
+    os.chdir("/content/book/book")
+    sys.path.insert(0, "/content/book")
+elif importlib.util.find_spec("wdtr_lite") is None:
+    sys.path.insert(0, os.path.abspath(".."))"""
 CALL = re.compile(r"File |Cell |-+> ")  # the lines of IPython's tracebacks that say where
 
 
 class NotebookError(Exception):
     """What stopped a chapter, said in a few lines."""
+
+
+def address():
+    """The repository's, as _config.yml has it; empty while it is not known."""
+    config = yaml.safe_load((ROOT / "_config.yml").read_text())
+    return (config.get("repository", {}).get("url") or "").rstrip("/")
+
+
+def with_launch_cell(notebook, address):
+    """The notebook with the cell for Colab and Binder after its title, or without it."""
+    notebook.cells = [cell for cell in notebook.cells if cell.get("id") != LAUNCH]
+    if address:
+        cell = nbformat.v4.new_code_cell(LAUNCH_CELL.format(address=address), id=LAUNCH)
+        cell.metadata["tags"] = ["remove-cell"]
+        notebook.cells.insert(1, cell)
+    return notebook
 
 
 def execute(source, parameters):
@@ -49,7 +85,7 @@ def execute(source, parameters):
     running = {}
     try:
         notebook = papermill.execute_notebook(
-            source,
+            with_launch_cell(nbformat.read(source, as_version=4), address()),
             None,
             changed,
             kernel_name="python3",
@@ -57,8 +93,9 @@ def execute(source, parameters):
             progress_bar=False,
             coalesce_streams=True,  # how often a cell's output was flushed is chance
             extra_arguments=[
-                "--IPKernelApp.log_level=CRITICAL"
-            ],  # it warns of its unencrypted local socket
+                "--IPKernelApp.log_level=CRITICAL",  # it warns of its unencrypted local socket
+                f"--IPKernelApp.exec_lines={LETTERING}",
+            ],
             on_cell_start=lambda **cell: running.update(cell),
         )
     except PapermillExecutionError as error:
@@ -120,8 +157,11 @@ def run(source, destination, parameters):
 def store(source):
     notebook = run(source, source, {})
     for cell in notebook.cells:
-        if "readme-figure" in cell.metadata.get("tags", []):
-            write(README_FIGURE, base64.b64decode(cell.outputs[-1].data["image/png"]))
+        for tag in cell.metadata.get("tags", []):
+            kind, _, name = tag.partition(":")
+            if kind == "figure":
+                picture = base64.b64decode(cell.outputs[-1].data["image/png"])
+                write(FIGURES / f"{name}.png", picture)
 
 
 def stage(destination, executed):

@@ -1,11 +1,19 @@
 """Every page of the built book, as a reader with the network unplugged sees it, at two widths."""
 
+import re
+import sys
 from pathlib import Path
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 
-BUILD = Path(__file__).parents[2] / "_build" / "stored" / "_build" / "html"
+ROOT = Path(__file__).parents[2]
+sys.path.insert(0, str(ROOT / "book" / "_ext"))
+
+import links  # noqa: E402
+import pictures  # noqa: E402
+
+BUILD = ROOT / "_build" / "stored" / "_build" / "html"
 PAGES = sorted(
     path.relative_to(BUILD).as_posix()
     for path in BUILD.rglob("*.html")
@@ -45,7 +53,8 @@ IMAGES = """async () => {
         image.loading = "eager";
         await image.decode().catch(() => {});
         if (!image.naturalWidth) problems.push("image not loaded: " + image.src.slice(-80));
-        if (!image.alt.trim()) problems.push("image without alt text: " + image.src.slice(-80));
+        if (!image.alt.trim() || image.alt.includes("_images/"))  // or its own address
+            problems.push("image without alt text: " + image.src.slice(-80));
     }
     return problems;
 }"""
@@ -53,6 +62,10 @@ SIDEWAYS = """() => {
     const excess = document.documentElement.scrollWidth - innerWidth;
     return excess > 1 ? [`the page scrolls sideways by ${excess} px`] : [];
 }"""
+LAYOUT = (Path(__file__).parent / "layout.js").read_text()
+SHOWN_PICTURES = """() => [...document.querySelectorAll("main img")]
+    .filter((image) => image.checkVisibility() && image.clientWidth)
+    .map((image) => [image.src, image.getBoundingClientRect().width, image.alt.slice(0, 60)])"""
 # Of texts in the same colours on the same ground, one is judged: contrast is slow to judge.
 KINDS_OF_TEXT = """() => {
     const grounds = new Map();
@@ -86,6 +99,19 @@ MENU_SHOWN = """() => {
 
 def url(name):
     return (BUILD / name).as_uri()
+
+
+def small_letters(page):
+    """In pictures, as far as these tell."""
+    problems = []
+    for source, width, alt in page.evaluate(SHOWN_PICTURES):
+        found = pictures.measures(source.removeprefix("file://"), "")
+        if found and found[0]:
+            inches, points = found
+            size = points * width / (72 * inches)
+            if size < pictures.SMALLEST - 0.05:
+                problems.append(f"letters of {size:.1f} px in the picture: {alt}")
+    return problems
 
 
 def axe_findings(page, context=None, **options):
@@ -131,12 +157,98 @@ def test_page(open_page, name, width):
     problems = page.evaluate(FORMULAS)
     problems += page.evaluate(IMAGES)
     problems += page.evaluate(SIDEWAYS)
+    problems += page.evaluate(LAYOUT, pictures.SMALLEST) + small_letters(page)
     problems += axe_findings(page, rules={"color-contrast": {"enabled": False}})
     if width == WIDE:  # colours are the same at both
         problems += contrast_findings(page, "light") + contrast_findings(page, "dark")
     assert not problems, "\n".join([f"{name} at {width} px:", *problems])
     check_menu(page, width)
     assert not page.problems
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_page_leads_to_the_paper_and_to_its_source(name):
+    page = (BUILD / name).read_text()
+    assert page.count(f'href="{links.PAPER}"') >= 2  # above and below
+    if name == "search.html":
+        return
+    (source,) = re.findall(r'<a href="([^"]*)" download="', page)
+    source = (BUILD / name).parent / source
+    assert source.is_file() and source.stem == Path(name).stem
+
+
+def test_notebook_is_downloaded(open_page):
+    page = open_page(url("book/intro.html"), WIDE)
+    with page.expect_download() as download:
+        page.locator("a[download]").click()
+    assert download.value.suggested_filename == "intro.ipynb"
+    source = BUILD / "_sources" / "book" / "intro.ipynb"
+    assert Path(download.value.path()).read_text() == source.read_text()
+
+
+def test_each_entry_of_the_bibliography_has_its_address(open_page):
+    page = open_page(url("book/bibliography.html"), NARROW)
+    entries = page.locator(".citation")
+    assert entries.count() > 30
+    for entry in entries.all():
+        assert entry.locator("a[href^=https]").count() == 1
+
+
+def test_a_cut_box_fades_on_the_side_that_is_cut(open_page):
+    page = open_page(url("book/fast_penalty.html"), NARROW)
+    box = page.locator("pre.scrolls:visible").first
+    assert "cut-right" in box.get_attribute("class")
+    box.evaluate("box => { box.id = 'scrolled'; box.scrollTo(1e4, 0); }")
+    page.wait_for_selector("#scrolled.cut-left:not(.cut-right)")
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("width", [WIDE, NARROW])
+def test_symbols_explain_themselves(open_page, width, theme):
+    page = open_page(url("book/metric_tensor.html"), width)
+    page.evaluate("theme => document.documentElement.dataset.theme = theme", theme)
+    page.evaluate("MathJax.startup.promise.then(() => null)")
+    symbol = page.locator(".symbol:visible").first
+    said = symbol.get_attribute("title")
+    assert said and symbol.get_attribute("tabindex") is None
+    symbol.hover()
+    tip = page.locator(".symbol-tip")
+    assert tip.is_visible() and tip.inner_text() == said
+    assert symbol.get_attribute("title") is None  # the browser's own would cover it
+    box = tip.bounding_box()
+    assert box["x"] >= 0 and box["x"] + box["width"] <= width
+    assert axe_findings(page, {"include": [[".symbol-tip"]]}, runOnly=["color-contrast"]) == []
+    page.mouse.move(1, 1)
+    assert tip.is_hidden() and symbol.get_attribute("title") == said
+
+
+@pytest.mark.parametrize("name", FRAMES[:1])
+def test_print_shows_the_current_frame_and_what_is_folded(open_page, name):
+    page = open_page(url(name), WIDE)
+    control = page.locator(".wdtr-frames input, .wdtr-frames select").first
+    control.focus()
+    control.press("End")
+    shown = page.locator(".wdtr-frames").first.locator("figure[data-shown] figcaption").inner_text()
+    page.evaluate("""() => addEventListener("beforeprint", () => {
+        const folded = [...document.querySelectorAll("main details:not([open])")];
+        const frame = document.querySelector(".wdtr-frames figure[data-shown]");
+        window.printed = {
+            unnamed: folded.filter((one) => !one.querySelector("summary").innerText.trim()).length,
+            folded: folded.filter((one) => !one.matches(".above-input")).length,
+            outputs: folded.filter((one) => one.querySelector(".cell_output")).length,
+            frame: frame.innerText.trim(), visible: frame.checkVisibility(),
+        };
+    })""")
+    assert page.pdf().startswith(b"%PDF")
+    printed = page.evaluate("printed")
+    assert printed == {
+        "unnamed": 0,
+        "folded": 0,
+        "outputs": 0,
+        "frame": shown.strip(),
+        "visible": True,
+    }
+    assert page.locator("main details[open]").count() == 0  # folded again
 
 
 @pytest.mark.parametrize("width", [WIDE, NARROW])

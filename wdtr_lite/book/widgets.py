@@ -17,6 +17,7 @@ import matplotlib.pyplot as plt
 from IPython.display import HTML, display
 from matplotlib.figure import Figure
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 __all__ = ["explore"]
 
@@ -120,7 +121,11 @@ def png(figure: Figure) -> str:
     full, small = io.BytesIO(), io.BytesIO()
     figure.savefig(full, format="png", dpi=90)
     plt.close(figure)
-    Image.open(full).convert("RGB").quantize(64).save(small, format="png", optimize=True)
+    image, told = Image.open(full), PngInfo()
+    for key, value in image.info.items():
+        if isinstance(value, str):  # the size of the letters
+            told.add_text(key, value)
+    image.convert("RGB").quantize(64).save(small, format="png", optimize=True, pnginfo=told)
     return "data:image/png;base64," + base64.b64encode(small.getvalue()).decode()
 
 
