@@ -72,7 +72,7 @@ def show_distance(
     axes.plot(shifts, curve, color=color)
     axes.plot(shift, curve[list(shifts).index(shift)], "o", color=color)
     axes.axhline(to_another, color="black", linewidth=1, linestyle="--")
-    axes.text(shifts[0], to_another, "to the 7", va="bottom")
+    axes.text(shifts[0], to_another, "the 7", va="bottom")
     name = {"euclidean": "L2", "wasserstein": "W2 (pixels)"}[metric]
     axes.set(xlabel="shift (pixels)", ylabel=name, ylim=(0, None))
 
@@ -121,8 +121,8 @@ def error_curves(report: Mapping) -> None:
             metric,
             label=_NAMES[metric],
         )
-    left.set(ylabel="error (%), k = 1", ylim=(0, None))
-    left.legend(loc="lower left")
+    left.set(ylabel="error (%), k = 1", ylim=(0, 50))
+    left.legend(loc="upper right", borderaxespad=0)
     sizes = report["config"]["train_sizes"]
     for shift, (k, marker) in enumerate(
         zip(report["config"]["neighbours"], ("o", "s", "^"), strict=True)

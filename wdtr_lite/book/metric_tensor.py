@@ -74,7 +74,7 @@ def _turned(image: Tensor, degrees: float) -> Tensor:
 
 def length(image: Tensor, change: Tensor, radius: int = 1) -> float:
     """How long a change is, in pixels; infinite where ink would have to cross black."""
-    graph = PixelGraph(*image.shape, radius).to(image.dtype)
+    graph = PixelGraph(*image.shape, radius=radius).double()
     try:
         return float(metric.tangent_norm_sq(graph, image, change, unit="pixel")) ** 0.5
     except ValueError:
@@ -102,7 +102,7 @@ def length_table(changes: Mapping[str, Tensor], images: Mapping[str, Tensor]) ->
         for name, image in images.items()
     ]
     text = tables.table(["pixels", *changes], rows, ["", *[".3f"] * len(changes)]).data
-    return Markdown(text.replace(" inf ", " infinite "))
+    return Markdown(str(text).replace(" inf ", " infinite "))
 
 
 # ---------------------------------------------------------------- volumes, directions
@@ -200,7 +200,7 @@ def fade_against_move(measures: Tensor, seed: int = 0, pairs: int = 30) -> dict[
         steps.append(both / both.flatten(1).norm(dim=1)[:, None, None])
     ratios = {}
     for radius in RADII:
-        graph = PixelGraph(*measures.shape[-2:], radius).to(measures.dtype)
+        graph = PixelGraph(*measures.shape[-2:], radius=radius).double()
         squares = metric.tangent_norm_sq(
             graph, torch.stack(images)[:, :, None], torch.stack(steps)[:, :, None]
         )
@@ -266,7 +266,7 @@ def distances(x: Tensor, y: Tensor, middle: Tensor | None = None) -> dict[str, f
     """Three distances between two rows of pixels, in pixels: the linear program's, the geodesic
     one, and the length of the change at `middle` (by default, `x`).
     """
-    line = PixelGraph(*x.shape, radius=1).to(x.dtype)
+    line = PixelGraph(*x.shape, radius=1).double()
     path = metric.dynamic_distance(line, x, y, 8, unit="pixel")
     squared = metric.tangent_norm_sq(line, x if middle is None else middle, y - x, unit="pixel")
     return {

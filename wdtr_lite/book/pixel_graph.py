@@ -8,7 +8,7 @@ from IPython.display import SVG
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
-from torch import Tensor, tensor
+from torch import Tensor, as_tensor, tensor
 
 from wdtr_lite import PixelGraph, data, metric, transport
 from wdtr_lite.book import plots
@@ -25,7 +25,7 @@ def pixel_graph() -> SVG:
     _draw_line(axes[0, 0], graph, x)
     _draw_matrix(axes[0, 1], metric.laplacian(graph, x), numbers=True)
     axes[0, 1].set_title("L(x) of the three")
-    image = transport.as_measure(data.load("mnist5k").images[2000].double())
+    image = as_tensor(transport.as_measure(data.load("mnist5k").images[2000].double()))
     patch = image[11:17, 10:16]
     _draw_patch(axes[1, 0], patch)
     patch_graph = PixelGraph(*patch.shape, radius=1).double()
