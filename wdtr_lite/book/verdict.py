@@ -32,7 +32,7 @@ _TEXT = """\
 | **Do not use it when** | somebody attacks: at 8/255 still $attacked_wasserstein % of the photographs are misread ($robustness). Nor for large shifts: moved by four pixels or more, a photograph loses its label more often than with plain training. |
 | **It costs** | $step plain training steps ($fast by a finite difference, for smooth networks), at any radius ($costs). And natural error: from $natural_none to $natural_wasserstein % on CIFAR-10, from $digits_none to $digits_wasserstein % on MNIST. |
 | **Better under attack** | Training on attacked images. On MNIST, PGD at 0.1 misleads $mnist_pgd % of such a network's answers, $mnist_wasserstein % with the Wasserstein penalty. PGD training costs $step_pgd steps, FGSM training $step_fgsm ($digits). |
-| **As good, and simpler** | The Euclidean penalty, $$\\eta^2 \\|\\nabla \\ell\\|^2$$. Under attack it is level on CIFAR-10 ($attacked_euclidean %) and ahead on MNIST ($mnist_euclidean %); on blur it is level ($blur_euclidean %). The Wasserstein penalty is ahead where an image moves and its border is continued. |
+| **As good, and simpler** | The Euclidean penalty, $$\\eta^2 \\lVert \\nabla \\ell \\rVert^2$$. Under attack it is level on CIFAR-10 ($attacked_euclidean %) and ahead on MNIST ($mnist_euclidean %); on blur it is level ($blur_euclidean %). The Wasserstein penalty is ahead where an image moves and its border is continued. |
 | **How sure** | CIFAR-10: one ResNet-20 of each method, at epoch $epoch of 200. MNIST: three small networks of each; one of the three Wasserstein networks hides its gradient from a weak attack ($digits). Of $checked statements of the paper $failing do not hold as printed ($equations). |
 """  # noqa: E501
 
@@ -192,7 +192,10 @@ def draw_balls(image: Tensor, moved: Tensor, other: Tensor) -> Figure:
         far = (
             f"L2 {float((x - y).norm()):.3f}\nW2 {transport.wasserstein_distance(x, y):.2f} pixels"
         )
-        axes.annotate(far, place, (30, 2), textcoords="offset points", fontsize=8)
+        axes.annotate(
+            far, place, (30, 2), textcoords="offset points", fontsize=8,
+            bbox={"facecolor": "white", "edgecolor": "none", "pad": 1},
+        )  # fmt: skip
     axes.set(xlim=(-3.7, 4.6), ylim=(-2.1, 2.7), aspect="equal")
     axes.axis("off")
     return figure

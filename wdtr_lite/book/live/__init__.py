@@ -26,8 +26,11 @@ from wdtr_lite.book.widgets import png
 
 __all__ = ["EPSILON", "RADIUS", "ask_three", "draw_two", "move_photograph", "rounded"]
 
-EPSILON = 1.0  # pixels², of the Sinkhorn divergence that is computed in the page
-RADIUS = 4  # of the graph of L(x)
+EPSILON = 1.0
+"""Of the Sinkhorn divergence that is computed in the page, in pixels²."""
+
+RADIUS = 4
+"""Of the graph of L(x), in pixels."""
 
 
 # ---------------------------------------------------------------- the widgets
