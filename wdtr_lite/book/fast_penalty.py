@@ -243,7 +243,7 @@ def prototype_table(prototype: Mapping) -> Markdown:
     """What a prototype of the compiled step measured on a GPU."""
     rows = [[row["step"], row["precision"], row["networks"], row["engine_ms"], row["graph_ms"]]
             for row in prototype["steps"]]  # fmt: skip
-    header = ["step, in ms", "precision", "networks", "replayed", "compiled"]
+    header = ["step, ms", "precision", "at once", "replayed", "compiled"]
     return tables.table(header, rows, ["", "", "", ".1f", ".1f"])
 
 

@@ -64,8 +64,8 @@ PASSES = {
         "color": _RED,
     },
 }
-"""The passes of a penalised step in their order: what each makes, reads and costs, in one unit of
-a layer's forward product.
+"""What the passes of a penalised step make, read and cost, in their order. A unit is a layer's
+forward product.
 """
 
 _MADE = (

@@ -188,19 +188,20 @@ def _curves(axes: Axes, report: Mapping, conditions: Sequence[str]) -> None:
 def search_table(report: Mapping) -> Markdown:
     """The validation errors of the candidates, of the two penalties only where chosen."""
     rows = [
-        [NAMES[row["method"]], _in_words(row["setting"])]
+        [reports.short(row["method"]), _in_words(row["setting"])]
         + [_rate(row, conditions) for conditions in (("natural",), ("pgd 0.1",), _VARIED)]
-        + [" and ".join(_purposes(report, row))]
+        + [{"attack": "attack", "variation": "varied", "": ""}.get("".join(found), "both")]
         for row in report["result"]["search"]
-        if row["method"] not in ("euclidean", "wasserstein") or _purposes(report, row)
+        for found in [_purposes(report, row)]
+        if row["method"] not in ("euclidean", "wasserstein") or found
     ]
-    header = ["method", "setting", "natural", "PGD", "varied", "chosen for"]
+    header = ["method", "setting", "natural", "PGD", "varied", "for"]
     return tables.table(header, rows, ["", "", ".1f", ".1f", ".1f"])
 
 
 def _in_words(setting: Mapping) -> str:
-    symbols = {"eta": "η", "radius": "r", "epsilon": "ε", "warmup": "warm-up"}
-    return ", ".join(f"{symbols[name]} = {value:g}" for name, value in setting.items()) or "–"
+    symbols = {"eta": "η", "radius": "r", "epsilon": "ε"}
+    return ", ".join(f"{s}={setting[k]:g}" for k, s in symbols.items() if k in setting) or "–"
 
 
 def _purposes(report: Mapping, row: Mapping) -> list[str]:
@@ -237,13 +238,14 @@ def _mean_sd(report: Mapping, method: str, name: str, purpose: str = "attack") -
     return tables.mean_sd(_errors(report, method, name, purpose), _places(name))
 
 
-def error_table(report: Mapping, purpose: str) -> Markdown:
-    """The test errors of all methods, with the settings chosen for a purpose."""
+def error_table(report: Mapping, purpose: str, part: slice = slice(None)) -> Markdown:
+    """The test errors of all methods, with the settings chosen for a purpose; or some columns."""
+    columns = list(_COLUMNS[purpose])[part]
     rows = [
-        [label, *(_mean_sd(report, method, name, purpose) for name in _COLUMNS[purpose])]
+        [label, *(_mean_sd(report, method, name, purpose) for name in columns)]
         for method, label in NAMES.items()
     ]
-    return tables.table(["error (%)", *_COLUMNS[purpose]], rows)
+    return tables.table(["error (%)", *columns], rows)
 
 
 def error_points(report: Mapping) -> None:
@@ -281,10 +283,11 @@ def _looks() -> dict[str, tuple]:
     }
 
 
-def by_seed_table(report: Mapping) -> Markdown:
+def by_seed_table(report: Mapping, part: slice = slice(None)) -> Markdown:
     """The errors of each seed by itself, each choice at both purposes."""
     columns = {name: _ALL[name] for name in ("as they are", "FGSM 0.1", "PGD 0.1")}
     columns |= {"mean of the three": _VARIED}
+    columns = dict(list(columns.items())[part])
     networks = {"Euclidean, both": ("euclidean", "attack")}
     for method, short in (("wasserstein", "Wasserstein"), ("pgd", "PGD")):
         networks |= {f"{short}, {purpose}": (method, purpose) for purpose in _COLUMNS}
@@ -342,9 +345,9 @@ def draw_differences(report: Mapping) -> None:
     panels[1].set_xlabel("Wasserstein minus Euclidean (points of error)", fontsize=9.5)
 
 
-def difference_table(report: Mapping) -> Markdown:
+def difference_table(report: Mapping, part: slice = slice(None)) -> Markdown:
     """The Wasserstein penalty minus each other method, with a star where it is clear."""
-    others = ["euclidean", "none", "gaussian_noise", "wasserstein_noise", "pgd"]
+    others = ["euclidean", "none", "gaussian_noise", "wasserstein_noise", "pgd"][part]
     rows = []
     for purpose, name in _CASES:
         changes = [_difference(report, other, name, purpose) for other in others]
@@ -353,7 +356,7 @@ def difference_table(report: Mapping) -> Markdown:
             tables.mean_error(change, _places(name), sign="+") + " *" * _is_clear(change)
             for change in changes
         ]
-    header = ["Wasserstein penalty minus", *(NAMES[other] for other in others)]
+    header = ["Wasserstein minus", *(NAMES[each].removesuffix(" penalty") for each in others)]
     return tables.table(header, rows)
 
 
