@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from oracles import settings  # noqa: F401, its profile has no deadline
 
 from wdtr_lite.study.outcomes import bits, pack, pack_bits, unpack
 from wdtr_lite.study.statistics import across_seeds, choose, paired, summary
