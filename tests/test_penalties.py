@@ -1239,13 +1239,14 @@ def test_finite_differences_of_threads_take_turns():
         time.sleep(0.005)
         return x
 
-    def run(k):
-        model = nn.Sequential(Function(noted), small(dropout=0.5))
+    models = [nn.Sequential(Function(noted), small(dropout=0.5)) for _ in range(2)]
+
+    def run(model):
         for _ in range(5):
             GradientPenalty(GRAPH, mode="finite_difference", step=1e-4).terms(model, X, Y)
 
     with ThreadPoolExecutor(2) as pool:
-        list(pool.map(run, range(2)))
+        list(pool.map(run, models))
     assert len(set(order)) == 2 and order[::2] == order[1::2]
 
 

@@ -118,8 +118,8 @@ def test_names_of_questions_differ():
     """They name files; so they never change either."""
     names = [each.name for each in of_the_package()]
     assert sorted(names) == [
-        "along_paths", "autoattack", "confidence", "digit_errors", "errors", "flips", "frames",
-        "gradient_norms", "loss_surface", "sequences", "transfer_errors", "unit_errors",
+        "along_paths", "autoattack", "confidence", "digit_errors", "errors", "everywhere", "flips",
+        "frames", "gradient_norms", "loss_surface", "sequences", "transfer_errors", "unit_errors",
         "variation_errors",
     ]  # fmt: skip
 

@@ -152,12 +152,12 @@ def show_entropy(times: np.ndarray, heat: np.ndarray, flows: Mapping[str, np.nda
     """Draw the flows at three times beside the heat equation, and the misplaced mass."""
     _, (left, right) = plt.subplots(1, 2, figsize=(5.4, 2.4), width_ratios=[1.3, 1])
     colors = [plots.COLORS[name] for name in ("wasserstein", "euclidean", "sinkhorn")]
-    places = (4.4, 0.5), (3.2, 0.21), (-0.5, 0.12)
+    places = (4.4, 0.5), (6.4, 0.2), (9.5, 0.07)
     for k, color, place in zip((4, 20, 100), colors, places, strict=True):
         left.plot(heat[k], color=color)
         left.plot(flows["logarithmic"][k], "x", color=color)
         left.plot(flows["arithmetic"][k], ".", color=color)
-        side = "left" if k == 100 else "right"
+        side = "right" if k == 4 else "left"
         left.text(*place, f"t = {times[k]:.2f}", color=color, ha=side)
     arrow = {"arrowstyle": "-", "linewidth": 0.7}
     for text, values, height in (
@@ -193,7 +193,7 @@ def show_missing(errors: Mapping[str, tuple[float, bool]]) -> None:
 
 def show_divergence(radii: Sequence[int] = (1, 4, 8)) -> None:
     """Draw the missing drift on a grid of 28 × 28 pixels, by radius."""
-    figure, axes = plt.subplots(1, len(radii), figsize=(5.4, 1.8))
+    figure, axes = plt.subplots(1, len(radii), figsize=(5.4, 1.6))
     for ax, radius in zip(axes, radii, strict=True):
         grid = PixelGraph(28, 28, radius)
         relative = 2 * calculus.laplacian_divergence(grid) / grid.degree.sum()

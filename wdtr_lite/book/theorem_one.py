@@ -130,9 +130,9 @@ def opening() -> None:
     change = (_average(few, 0.1) - _loss(few)) / (0.5 * 0.1**2)
     right.plot(few, change, "o", color="black", markersize=3.5)
     right.text(0.55, 4.3, "gradient", color=RED)
-    right.text(-2.5, -5.3, "Laplacian", color=GREEN)
+    right.text(0.2, -3.2, "Laplacian", color=GREEN)
     right.text(0.5, 6.2, "sum", color=BLUE)
-    right.text(-2.5, 3.2, "• measured")
+    right.text(0.75, 2.3, "• measured")
     right.set(xlabel="input x", ylabel="change / ½η²")
 
 
@@ -184,11 +184,14 @@ def show_remainders(etas: np.ndarray, rests: Mapping[str, Mapping[str, np.ndarra
         ax.set(xlabel="η", title=f"noise: {kind}")
         ax.set_xticks([0.002, 0.005, 0.01], ["0.002", "0.005", "0.01"])
         ax.minorticks_off()
-    places = ((5, 1.08, 1), (1, 1, 0.25), (5, 1.08, 1.3))  # point, factors of both coordinates
-    for (name, rest), (k, right, up), (color, _, _) in zip(
-        rests[next(iter(rests))].items(), places, styles, strict=True
+    left, right = rests.values()
+    for panel, curves, which, place, (color, _, _) in (
+        (axes[0], left, 0, (1.13 * etas[-1], 1.0), styles[0]),
+        (axes[1], right, 1, (etas[0], 1.8), styles[1]),
+        (axes[0], left, 2, (1.13 * etas[-1], 1.3), styles[2]),
     ):
-        axes[0].text(right * etas[k], up * rest[k], name, color=color, va="center")
+        name, rest = list(curves.items())[which]
+        panel.text(place[0], place[1] * rest[-1], name, color=color, va="center")
     axes[0].set_ylabel("remainder (loss)")
 
 
@@ -209,7 +212,7 @@ def show_labels(etas: Sequence[float], losses: np.ndarray, errors: np.ndarray) -
         zip(texts, (GREY, GREEN, RED), ("^", "o", "s"), strict=True)
     ):
         ax.errorbar(places, losses[k], errors[k], color=color, marker=mark, capsize=3)
-        column, height = ((3.6, losses[0, 0] * 1.25), (2.3, 0.055), (2.0, 0.9))[k]
+        column, height = ((3.6, losses[0, 0] * 1.25), (1.8, 0.055), (2.0, 0.9))[k]
         ax.text(column, height, text, color=color)
     ax.set(yscale="log", xlabel="noise η", ylabel="mean loss", ylim=(0.045, 3))
     ax.set_xticks(places, [f"{eta:g}" for eta in etas])
@@ -286,7 +289,7 @@ def show_anatomy(
     epochs: Sequence[int], followed: Mapping[str, Sequence[Mapping[str, Tensor]]]
 ) -> None:
     """Draw the terms along a training run, and their shares of the gradient term."""
-    _, (left, right) = plt.subplots(1, 2, figsize=(5.2, 2.7))
+    _, (left, right) = plt.subplots(1, 2, figsize=(5.2, 2.4))
     places = np.arange(len(epochs))
     for key, color, mark, name, where in (
         ("gradient", RED, "s", "l''‖∇f‖²", (3.2, 600)),
@@ -306,7 +309,7 @@ def show_anatomy(
 
     for name, ratio, part, color, mark, where in (
         ("Laplacian, train", laplacian, "train", GREEN, "D", (0.1, 0.012)),
-        ("Laplacian, test", laplacian, "test", BLUE, "o", (3.2, 0.13)),
+        ("Laplacian, test", laplacian, "test", BLUE, "o", (2.8, 0.13)),
         ("left out by App. D", left_out, "train", GREY, "^", (1.7, 1.45)),
     ):
         mean, error = np.array([ratio(m) for m in followed[part]]).T

@@ -183,10 +183,10 @@ def bands(power: Tensor) -> list[float]:
 
 def show_spectrum(spectrum: Mapping[int, Sequence[float]], x: Tensor) -> None:
     """Draw the power of the noises by frequency, and that of the digit itself."""
-    _, ax = plt.subplots(figsize=(5.2, 2.3))
+    _, ax = plt.subplots(figsize=(5.2, 2.1))
     for r, values in spectrum.items():
         ax.plot(_CENTRES, values, marker=_MARKS[r], color=_SHADES[r])
-        place = (_CENTRES[0] - 0.008, values[0] + {1: -0.04, 2: 0.08}.get(r, 0))  # apart
+        place = (_CENTRES[0] - 0.008, values[0] + {1: -0.05, 2: 0.1, 4: 0.11}.get(r, 0))  # apart
         ax.text(*place, NAMES[r], color=_SHADES[r], ha="right", va="center")
     own = torch.fft.fft2(x - x.mean()).abs().square()
     ax.plot(_CENTRES, bands(own / own.mean()), "--", color="#6F6F6F")
@@ -306,13 +306,13 @@ def moved(chosen: Sequence[int], seed: int = 0) -> dict[tuple[float, int], np.nd
 
 def show_moved(found: Mapping[tuple[float, int], np.ndarray]) -> None:
     """Draw W2 between a digit and its noisy version against the noise level."""
-    _, ax = plt.subplots(figsize=(5.2, 2.3))
+    _, ax = plt.subplots(figsize=(5.2, 2.1))
     for r, name in NAMES.items():
         values = np.array([found[rho, r][:, 0] for rho in LEVELS])
         error = values.std(1, ddof=1) / values.shape[1] ** 0.5
         means = values.mean(1)
         ax.errorbar(LEVELS, means, error, color=_SHADES[r], marker=_MARKS[r], capsize=3)
-        place = (LEVELS[-1] * 1.04, means[-1] * {1: 0.97, 2: 1.02}.get(r, 1))  # apart
+        place = (LEVELS[-1] * 1.04, means[-1] * {1: 0.94, 2: 1.03}.get(r, 1))  # apart
         ax.text(*place, name, color=_SHADES[r], va="center")
     ticks = (0.25, 0.5, 1, 2)
     ax.set(xlabel="noise level ρ", ylabel="W2 from the digit (pixels)", xscale="log")
@@ -361,7 +361,9 @@ def show_kept(found: Mapping, rho: float) -> None:
     for ax, r in zip(axes[1:], (0, 1, 4), strict=True):
         values = [found[r, level][0][1] for level in levels]
         axes[0].plot(levels, values, color=_SHADES[r], marker=_MARKS[r])
-        axes[0].text(levels[0], values[0] - 5, NAMES[r], color=_SHADES[r], va="top")
+        side, apart = ("bottom", 4) if r == 1 else ("top", -5)
+        axes[0].text(levels[0], values[0] + apart, NAMES[r], color=_SHADES[r], va=side)
         plots.show_change(ax, found[r, rho][1].numpy(), NAMES[r], vmax=largest)
-    axes[0].set(xscale="log", xlabel="noise level ρ", ylabel="variance kept (%)", ylim=(0, 105))
+    axes[0].set(xscale="log", xlabel="noise level ρ", ylabel="variance kept (%)", ylim=(0, 128))
     axes[0].set_xticks([0.01, 0.1, 1], ["0.01", "0.1", "1"])
+    axes[0].set_yticks([0, 50, 100])
