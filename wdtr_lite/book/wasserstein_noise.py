@@ -47,6 +47,8 @@ __all__ = [
 ]
 
 RADII = (1, 2, 4, 8)
+"""Of the graphs whose noise is compared."""
+
 NAMES = {0: "isotropic"} | {r: f"W, r = {r}" for r in RADII}
 """What the noise of each radius is called; radius 0 is isotropic noise."""
 
