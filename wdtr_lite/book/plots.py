@@ -1,6 +1,7 @@
 """Images, plans and curves, drawn alike in every chapter."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -198,7 +199,7 @@ def dots(
     for k, method in enumerate(methods):
         places = rows + 0.24 - 0.24 * k
         means, errors = zip(*(each[method] for each in found.values()), strict=True)
-        look = {"color": color_of(method), "marker": MARKERS[method], "linestyle": "none"}
+        look: Any = {"color": color_of(method), "marker": MARKERS[method], "linestyle": "none"}
         axes.errorbar(means, places, xerr=errors, markersize=6, linewidth=1.2, **look)
         told = [paper[condition][method] for condition in found]
         axes.plot(told, places, markersize=7, markerfacecolor="none", **look)
@@ -209,8 +210,8 @@ def dots(
 def name_dots(axes: Axes, names: Mapping[str, str], row: int = -1) -> None:
     """Write what the marks of :func:`dots` stand for beside those of one row."""
     for line, (method, name) in zip(axes.lines[::2], names.items(), strict=True):
-        place = line.get_xdata()[row], line.get_ydata()[row]
+        x, y = (np.asarray(values)[row] for values in line.get_data())
         axes.annotate(
-            name, place, (8, 0), textcoords="offset points",
+            name, (x, y), (8, 0), textcoords="offset points",
             color=color_of(method), fontsize=9, va="center",
         )  # fmt: skip

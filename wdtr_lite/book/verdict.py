@@ -184,13 +184,13 @@ def draw_balls(image: Tensor, moved: Tensor, other: Tensor) -> Figure:
         axes.plot(*ball, color=plots.COLORS[metric])
     axes.text(1.35, -1.75, "L2 ball", color=plots.COLORS["euclidean"], fontsize=10)
     axes.text(-3.4, -0.35, "W2 ball", color=plots.COLORS["wasserstein"], fontsize=10)
-    x = transport.as_measure(image)
+    x = transport.as_measure(image.numpy())
     _put(axes, image, (0, 0))
     for picture, place in ((moved, (2.55, 0.42)), (other, (0.35, 1.75))):
         _put(axes, picture, place)
-        y = transport.as_measure(picture)
+        y = transport.as_measure(picture.numpy())
         far = (
-            f"L2 {float((x - y).norm()):.3f}\nW2 {transport.wasserstein_distance(x, y):.2f} pixels"
+            f"L2 {np.linalg.norm(x - y):.3f}\nW2 {transport.wasserstein_distance(x, y):.2f} pixels"
         )
         axes.annotate(
             far, place, (30, 2), textcoords="offset points", fontsize=8,

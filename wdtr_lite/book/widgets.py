@@ -122,9 +122,8 @@ def png(figure: Figure) -> str:
     figure.savefig(full, format="png", dpi=90)
     plt.close(figure)
     image, told = Image.open(full), PngInfo()
-    for key, value in image.info.items():
-        if isinstance(value, str):  # the size of the letters
-            told.add_text(key, value)
+    if "Lettering" in image.info:  # the size of its smallest letters
+        told.add_text("Lettering", str(image.info["Lettering"]))
     image.convert("RGB").quantize(64).save(small, format="png", optimize=True, pnginfo=told)
     return "data:image/png;base64," + base64.b64encode(small.getvalue()).decode()
 

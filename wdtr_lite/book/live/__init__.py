@@ -178,9 +178,10 @@ _STYLE = (Path(__file__).parent / "live.css").read_text()
 
 def _two_digits(x: Tensor, y: Tensor) -> Figure:
     figure, panels = plt.subplots(1, 5, figsize=(6.8, 1.9))
-    shown = [transport.displacement_interpolation(x, y, t) for t in np.linspace(0, 1, 5)]
+    ends = x.numpy(), y.numpy()
+    shown = [transport.displacement_interpolation(*ends, t) for t in np.linspace(0, 1, 5)]
     for axes, image, name in zip(panels, shown, ("from", "", "halfway", "", "to"), strict=True):
-        plots.show_image(axes, image.numpy(), name)
+        plots.show_image(axes, image, name)
     distance = float(transport.wasserstein_distance(x, y))
     figure.suptitle(f"The ink of one digit moved to another: W2 = {distance:.2f} pixels", size=9)
     return figure
