@@ -1202,6 +1202,42 @@ class Masked(torch.nn.Module):
         assert state == {"version": 3}
 
 
+class Summed(torch.nn.Module):
+    """Autograd gives both biases one gradient."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = torch.nn.Linear(64, 10, bias=False)
+        self.first, self.second = (torch.nn.Parameter(torch.zeros(10)) for _ in range(2))
+
+    def forward(self, x):
+        return self.layer(x.flatten(1)) + (self.first + self.second)
+
+
+def test_parameters_do_not_share_a_gradient(monkeypatch):
+    """An optimizer that scales gradients in place scales each once."""
+
+    class Halving(torch.optim.SGD):
+        def step(self, closure=None):
+            for parameter in self.param_groups[0]["params"]:
+                parameter.grad.mul_(0.5)
+            return super().step(closure)
+
+    monkeypatch.setitem(
+        training.OPTIMIZERS, "halving", lambda ps, c, device: Halving(ps, lr=2 * c.learning_rate)
+    )
+    monkeypatch.setitem(
+        training.OPTIMIZERS, "whole", lambda ps, c, device: torch.optim.SGD(ps, lr=c.learning_rate)
+    )
+    model = Summed()
+    halved, whole = (
+        fit(config(optimizer=each, epochs=1), model=copy.deepcopy(model)).model
+        for each in ("halving", "whole")
+    )
+    for name in ("first", "second"):
+        assert torch.allclose(getattr(halved, name), getattr(whole, name), rtol=1e-4)
+
+
 @pytest.mark.parametrize(
     "mask",
     [torch.full((2, 2), -math.inf).triu(1), torch.ones(3).to(torch.float8_e4m3fn)],

@@ -78,8 +78,8 @@ _CLAIMS = (
         "(Not claimed, but needed.) The robustness is real, not a masked gradient.",
         "The two penalised ResNet-20, 500 images: PGD-50 with ten starts $pgd_50, AutoAttack "
         "$autoattack ({doc}`adversarial`). None of five signs of a masked gradient shows beyond a "
-        "few images. Of six penalised MNIST networks, tried by FGSM against PGD alone, one misleads "
-        "FGSM (7 against 34 %; {doc}`training`).",
+        "few images. Of six penalised MNIST networks, tried by FGSM against PGD alone, one "
+        "misleads FGSM (7 against 34 %; {doc}`training`).",
         "in the two large networks, as far as five signs tell; on MNIST one of six misleads FGSM",
     ),
     (

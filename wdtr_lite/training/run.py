@@ -229,8 +229,12 @@ class Training:
         x, y = self._batch()
         gradients, sums = self.compute(x, y)
         found = dict(zip(self._parameters(), gradients, strict=True))
+        given: set[int] = set()  # autograd gives one tensor to parameters that enter as a sum
         for parameter in self.model.parameters():
-            parameter.grad = found.get(parameter)  # None of a frozen one
+            gradient = found.get(parameter)  # None of a frozen one
+            shared = gradient is not None and id(gradient) in given
+            parameter.grad = gradient.clone() if shared else gradient
+            given.add(id(gradient))
         self.optimizer.step()
         self.totals += sums
 
