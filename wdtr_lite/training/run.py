@@ -232,9 +232,10 @@ class Training:
         given: set[int] = set()  # autograd gives one tensor to parameters that enter as a sum
         for parameter in self.model.parameters():
             gradient = found.get(parameter)  # None of a frozen one
-            shared = gradient is not None and id(gradient) in given
-            parameter.grad = gradient.clone() if shared else gradient
+            if gradient is not None and id(gradient) in given:
+                gradient = gradient.clone()
             given.add(id(gradient))
+            parameter.grad = gradient
         self.optimizer.step()
         self.totals += sums
 
