@@ -723,16 +723,20 @@ class Growing(torch.optim.SGD):
         super().step()
 
 
+def assert_continued(asked, folder, monkeypatch):
+    """Stopped and run again it ends with the weights of a run that was not stopped."""
+    with monkeypatch.context() as patch, pytest.raises(Stopped):
+        stop_at_write(patch, 3, "after")
+        fit(asked, folder=folder, checkpoint_every=1)
+    assert_same(weights(fit(asked, folder=folder)), weights(fit(asked)))
+
+
 def test_what_an_optimizer_keeps_in_its_groups_is_continued(tmp_path, monkeypatch):
     def growing(parameters, config, device):
         return Growing(parameters, lr=config.learning_rate / 10)
 
     monkeypatch.setitem(training.OPTIMIZERS, "growing", growing)
-    asked = config(epochs=4, optimizer="growing")
-    with monkeypatch.context() as patch, pytest.raises(Stopped):
-        stop_at_write(patch, 3, "after")
-        fit(asked, folder=tmp_path, checkpoint_every=1)
-    assert_same(weights(fit(asked, folder=tmp_path)), weights(fit(asked)))
+    assert_continued(config(epochs=4, optimizer="growing"), tmp_path, monkeypatch)
 
 
 def test_an_optimizer_that_gathers_sums_of_rows_is_continued(tmp_path, monkeypatch):
@@ -740,11 +744,7 @@ def test_an_optimizer_that_gathers_sums_of_rows_is_continued(tmp_path, monkeypat
         return torch.optim.Adafactor(parameters, lr=config.learning_rate)
 
     monkeypatch.setitem(training.OPTIMIZERS, "adafactor", adafactor)
-    asked = config(epochs=4, optimizer="adafactor")
-    with monkeypatch.context() as patch, pytest.raises(Stopped):
-        stop_at_write(patch, 3, "after")
-        fit(asked, folder=tmp_path, checkpoint_every=1)
-    assert_same(weights(fit(asked, folder=tmp_path)), weights(fit(asked)))
+    assert_continued(config(epochs=4, optimizer="adafactor"), tmp_path, monkeypatch)
 
 
 def test_flips_and_crops_are_of_all_kinds():

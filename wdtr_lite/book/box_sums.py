@@ -7,10 +7,9 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from wdtr_lite.book import plots, widgets
+from wdtr_lite.book.plots import BLUE, GREY, RED
 
 __all__ = ["additions", "draw_window", "slide", "window_sum"]
-
-_BLUE, _RED, _GREY = (plots.COLORS[key] for key in ("wasserstein", "euclidean", "intensities"))
 
 
 def additions(radius: int) -> tuple[int, int]:
@@ -49,9 +48,9 @@ def _picture(axes: Axes, image: np.ndarray, radius: int, row: int, column: int) 
     plots.show_image(axes, image)
     corner, size = (column - radius - 0.5, row - radius - 0.5), 2 * radius + 1
     for left, width, color, hatch in (
-        (corner[0], size, _GREY, None),
-        (corner[0], 1, _RED, "////"),
-        (corner[0] + size, 1, _BLUE, "\\\\\\\\"),
+        (corner[0], size, GREY, None),
+        (corner[0], 1, RED, "////"),
+        (corner[0] + size, 1, BLUE, "\\\\\\\\"),
     ):
         box = Rectangle((left, corner[1]), width, size, fill=False, ec=color, lw=1.6, hatch=hatch)
         axes.add_patch(box)
@@ -64,8 +63,8 @@ def _words(axes: Axes, radius: int) -> None:
     for y, text, color, size in (
         (0.95, f"window {2 * radius + 1} × {2 * radius + 1}", "black", 10),
         (0.8, "to go one to the right:", "black", 10),
-        (0.65, "  this column leaves", _RED, 10),
-        (0.5, "  this column enters", _BLUE, 10),
+        (0.65, "  this column leaves", RED, 10),
+        (0.5, "  this column enters", BLUE, 10),
         (0.28, f"pixel by pixel: {one_by_one}", "black", 10),
         (0.13, f"by running sums: {by_running}", "black", 10),
         (-0.02, "additions a pixel", "black", 10),
@@ -77,7 +76,7 @@ def _columns(axes: Axes, sums: np.ndarray, radius: int, column: int) -> None:
     place = np.arange(len(sums))
     inside = abs(place - column) <= radius
     axes.bar(place, sums, color=np.where(inside, "#4d4d4d", "#c9c9c9"), width=0.8)
-    for k, color in ((column - radius, _RED), (column + radius + 1, _BLUE)):
+    for k, color in ((column - radius, RED), (column + radius + 1, BLUE)):
         if 0 <= k < len(sums):
             axes.bar(k, sums[k], color=color, width=0.8)
             axes.plot(k, -0.35, "^", color=color, markersize=5, clip_on=False)
@@ -92,10 +91,10 @@ def _running(axes: Axes, sums: np.ndarray, radius: int, column: int) -> None:
     first, last = max(column - radius - 1, -1), min(column + radius, len(sums) - 1)
     low, high = total[first + 1], total[last + 1]
     for k, value in ((first, low), (last, high)):
-        axes.plot(k, value, "o", color=_GREY, markersize=6, zorder=3)
-    axes.plot((first, last), (low, low), ":", color=_GREY, linewidth=1.2)
+        axes.plot(k, value, "o", color=GREY, markersize=6, zorder=3)
+    axes.plot((first, last), (low, low), ":", color=GREY, linewidth=1.2)
     axes.annotate(
-        "", (last, high), (last, low), arrowprops={"arrowstyle": "<->", "color": _GREY, "lw": 1.5}
+        "", (last, high), (last, low), arrowprops={"arrowstyle": "<->", "color": GREY, "lw": 1.5}
     )
     axes.set_ylim(-0.06 * total[-1], 1.12 * total[-1])
     axes.set_xlabel("column", fontsize=10)

@@ -10,6 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from wdtr_lite import study
 from wdtr_lite.book import plots, tables
+from wdtr_lite.book.plots import BLUE, GREEN, GREY, RED
 
 __all__ = [
     "compilation",
@@ -29,10 +30,6 @@ __all__ = [
     "radius_table",
     "target_table",
 ]
-
-_BLUE, _RED, _GREEN, _GREY = (
-    plots.COLORS[key] for key in ("wasserstein", "euclidean", "sinkhorn", "intensities")
-)
 
 _STEPS = {
     "plain": "plain",
@@ -63,11 +60,11 @@ _LADDER = {
 
 _OPENING = {
     "plain": (("plain",), "black"),
-    "FGSM training": (("fgsm",), _GREEN),
-    "penalty, finite difference": (("W r=8, FD",), _BLUE),
-    "Wasserstein penalty": (tuple(f"W r={r}" for r in (2, 4, 6, 8)), _BLUE),
-    "Euclidean penalty": (("euclidean",), _RED),
-    "PGD-7 training": (("pgd-7",), _GREEN),
+    "FGSM training": (("fgsm",), GREEN),
+    "penalty, finite difference": (("W r=8, FD",), BLUE),
+    "Wasserstein penalty": (tuple(f"W r={r}" for r in (2, 4, 6, 8)), BLUE),
+    "Euclidean penalty": (("euclidean",), RED),
+    "PGD-7 training": (("pgd-7",), GREEN),
 }
 
 
@@ -92,7 +89,7 @@ def opening() -> None:
 def draw_radii(radii: Sequence[int], times: Mapping[str, Sequence[float]]) -> None:
     """Draw times in ms of Algorithm 1 and of its replacements against the radius."""
     _, axes = plt.subplots(figsize=(4.6, 2.4))
-    looks = zip(times.items(), (_RED, _BLUE, _GREEN), "soD", strict=True)
+    looks = zip(times.items(), (RED, BLUE, GREEN), "soD", strict=True)
     for (name, values), color, marker in looks:
         axes.loglog(radii, values, marker + "-", color=color, markersize=5)
         above = name != "band matrices"
@@ -101,7 +98,7 @@ def draw_radii(radii: Sequence[int], times: Mapping[str, Sequence[float]]) -> No
             ha="center", va="bottom" if above else "top", color=color, fontsize=10,
         )  # fmt: skip
     pairs = np.array([_pairs(radius) for radius in radii])
-    axes.loglog(radii, pairs * times["Algorithm 1"][1] / pairs[1], ":", color=_GREY)
+    axes.loglog(radii, pairs * times["Algorithm 1"][1] / pairs[1], ":", color=GREY)
     axes.set_xticks(radii, [str(radius) for radius in radii])
     axes.minorticks_off()
     axes.set(xlabel="radius r (pixels)", ylabel="time (ms)")
@@ -144,16 +141,16 @@ def draw_steps(
     for (dtype, central), values in errors.items():
         axes.loglog(
             steps, values, "-" if dtype == "float32" else "--",
-            marker="D" if central else "o", markersize=4.5, color=_GREEN if central else _BLUE,
+            marker="D" if central else "o", markersize=4.5, color=GREEN if central else BLUE,
         )  # fmt: skip
     axes.axhline(single, linestyle=":", color="black")
-    axes.axvline(5e-3, color=_GREY, linewidth=0.8)
+    axes.axvline(5e-3, color=GREY, linewidth=0.8)
     for x, y, text, color in (
         (6e-8, 3e-2, "float32", "black"),
         (6e-8, 5e-9, "float64", "black"),
-        (8e-3, 0.6, "one-sided", _BLUE),
-        (7e-2, 1.5e-4, "central", _GREEN),
-        (6e-3, 2e-10, "default step", _GREY),
+        (8e-3, 0.6, "one-sided", BLUE),
+        (7e-2, 1.5e-4, "central", GREEN),
+        (6e-3, 2e-10, "default step", GREY),
     ):
         axes.text(x, y, text, color=color, fontsize=9.5)
     axes.set(xlabel="step: largest ‖h w‖ (L2 of intensities)")
@@ -186,13 +183,13 @@ def ladder(benchmark: Mapping) -> None:
     _, axes = plt.subplots(figsize=(4.6, 2.6))
     for place, (key, text) in zip(range(len(_LADDER), 0, -1), _LADDER.items(), strict=True):
         ratio = measured[key]["ratio"] or 0.0
-        axes.barh(place, ratio, color=_BLUE, height=0.32)
+        axes.barh(place, ratio, color=BLUE, height=0.32)
         axes.text(ratio + 0.05, place, f"{ratio:.2f}" if ratio else "not run", va="center",
                   fontsize=9.5)  # fmt: skip
         axes.text(0.03, place + 0.36, text, va="center", fontsize=9.5,
                   bbox={"fc": "white", "ec": "none", "pad": 0.5})  # fmt: skip
     axes.axvline(1, color="black", linewidth=1, zorder=0)
-    axes.axvline(2, color=_GREY, linewidth=1, linestyle="--", zorder=0)
+    axes.axvline(2, color=GREY, linewidth=1, linestyle="--", zorder=0)
     axes.set(yticks=[], xlim=(0, 4.5), ylim=(0.6, len(_LADDER) + 0.7))
     axes.set_xlabel("time of a step, in plain steps; dashed: by products", fontsize=10)
 

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from wdtr_lite.book import plots, reports, widgets
+from wdtr_lite.book.plots import BLUE, GREEN, GREY, RED
 
 __all__ = [
     "PASSES",
@@ -23,9 +24,6 @@ __all__ = [
     "step_through",
 ]
 
-_BLUE, _RED, _GREEN, _GREY = (
-    plots.COLORS[key] for key in ("wasserstein", "euclidean", "sinkhorn", "intensities")
-)
 _PALE, _READ = "#d9d9d9", "#ffe9a8"
 
 _NODES = {
@@ -49,19 +47,19 @@ PASSES = {
         "made": "the derivative of ℓ in z, in a and in x, which is g",
         "read": "both weights again, and a for the activation's slope s'(a)",
         "units": "one unit a layer, since it goes to the input only",
-        "color": _BLUE,
+        "color": BLUE,
     },
     "penalty": {
         "made": "one number an image, P",
         "read": "g, and x for the metric L(x)",
         "units": "next to nothing, at any radius",
-        "color": _GREEN,
+        "color": GREEN,
     },
     "second backward": {
         "made": "the derivative of P in both weights, each from both rows",
         "read": "everything that was made before, right to left and back",
         "units": "four units a layer, two along each row",
-        "color": _RED,
+        "color": RED,
     },
 }
 """What the passes of a penalised step make, read and cost, in their order. A unit is a layer's
@@ -124,29 +122,29 @@ def _edges(axes: Axes, step: int, colors: list[str]) -> None:
             color = _PALE if made_in > step else colors[0] if made_in < step else colors[step - 1]
             axes.plot((x, x), (_NODES[weight][1], y), color=color, linewidth=1.2, zorder=0)
     if step >= 2:  # the slope of the activation
-        axes.plot((1, 1), (2, 0), ":", color=_GREY, linewidth=1.4, zorder=0)
-        axes.text(1.08, 1.0, "s'(a)", color=_GREY, fontsize=10, va="center")
+        axes.plot((1, 1), (2, 0), ":", color=GREY, linewidth=1.4, zorder=0)
+        axes.text(1.08, 1.0, "s'(a)", color=GREY, fontsize=10, va="center")
     if step >= 3:  # the metric
         axes.annotate("", (-0.12, -0.75), (-0.12, 1.86), arrowprops={
-            "arrowstyle": "->", "color": _GREY, "ls": ":", "lw": 1.4,
+            "arrowstyle": "->", "color": GREY, "ls": ":", "lw": 1.4,
             "connectionstyle": "arc3,rad=0.3", "shrinkA": 4, "shrinkB": 2,
         })  # fmt: skip
-        axes.text(-0.85, 0.2, "L(x)", color=_GREY, fontsize=10, va="center")
+        axes.text(-0.85, 0.2, "L(x)", color=GREY, fontsize=10, va="center")
     if step == 4:
         _second(axes)
 
 
 def _second(axes: Axes) -> None:
     """The second pass: up from P, to the right along the lower row, to the left along the upper."""
-    _arrow(axes, (0.12, -1), (0.12, 0), _RED, line="--", width=1.8)
+    _arrow(axes, (0.12, -1), (0.12, 0), RED, line="--", width=1.8)
     for x in range(3):
-        _arrow(axes, (x, -0.08), (x + 1, -0.08), _RED, bend=0.4, line="--", width=1.8)
-        _arrow(axes, (3 - x, 2.08), (2 - x, 2.08), _RED, bend=0.4, line="--", width=1.8)
-    _arrow(axes, (3.08, 0), (3.08, 2), _RED, bend=0.3, line="--", width=1.8)
-    _arrow(axes, (0.93, 0), (0.93, 2), _RED, line="--", width=1.4)
+        _arrow(axes, (x, -0.08), (x + 1, -0.08), RED, bend=0.4, line="--", width=1.8)
+        _arrow(axes, (3 - x, 2.08), (2 - x, 2.08), RED, bend=0.4, line="--", width=1.8)
+    _arrow(axes, (3.08, 0), (3.08, 2), RED, bend=0.3, line="--", width=1.8)
+    _arrow(axes, (0.93, 0), (0.93, 2), RED, line="--", width=1.4)
     for x in (0.5, 2.5):
         for y in (0, 2):
-            _arrow(axes, (x + 0.09, y), (x + 0.09, 1), _RED, line="--", width=1.8, gaps=(2, 12))
+            _arrow(axes, (x + 0.09, y), (x + 0.09, 1), RED, line="--", width=1.8, gaps=(2, 12))
 
 
 def _arrow(axes: Axes, start, end, color: str, *, bend=0.0, line="-", width=1.6, gaps=(14, 14)):

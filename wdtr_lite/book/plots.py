@@ -36,6 +36,8 @@ COLORS = {
 and Ito, 2008).
 """
 
+RED, BLUE, GREY, GREEN = COLORS.values()
+
 MARKERS = {
     "euclidean": "s",
     "wasserstein": "o",

@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from wdtr_lite import PixelGraph, metric, regularizer
 from wdtr_lite.book import plots
+from wdtr_lite.book.plots import BLUE, GREEN, GREY, RED
 
 __all__ = [
     "change_at",
@@ -37,10 +38,6 @@ __all__ = [
     "tanh_classifier",
     "train",
 ]
-
-BLUE, RED, GREEN, GREY = (
-    plots.COLORS[key] for key in ("wasserstein", "euclidean", "sinkhorn", "intensities")
-)
 
 
 # ---------------------------------------------------------------- losses, means, orders
