@@ -232,6 +232,24 @@ def test_a_place_of_the_map_is_chosen(shown):
     assert caption == "Wasserstein penalty: airplane. Right at 1 of 9 places."
 
 
+@pytest.mark.parametrize(("name", "picture"), [("classifiers", 1), ("photograph", 0)])
+def test_a_picture_is_dragged(shown, name, picture):
+    """Its place follows, down and to the right, until it is let go."""
+    page = shown(name)
+    canvas, sliders = page.locator("canvas").nth(picture), page.locator("input[type=range]")
+    values = "each => each.slice(0, 2).map((input) => Number(input.value))"
+    box = canvas.bounding_box()
+    page.mouse.move(box["x"] + 40, box["y"] + 40)
+    page.mouse.down()
+    page.mouse.move(box["x"] + 52, box["y"] + 22, steps=3)
+    right, down = sliders.evaluate_all(values)
+    assert right > 0 > down
+    page.mouse.up()
+    page.mouse.move(box["x"] + 10, box["y"] + 90)
+    assert sliders.evaluate_all(values) == [right, down]
+    assert not page.problems
+
+
 @pytest.mark.parametrize("name", ["transport", "classifiers", "photograph"])
 def test_a_narrow_page_does_not_scroll_sideways(shown, name):
     page = shown(name, 390)

@@ -128,7 +128,6 @@ wdtr.blurred = (x, sigma) => {
 wdtr.attacked = (x, gradient, epsilon) =>
   x.map((value, k) => Math.min(1, Math.max(0, value + epsilon * Math.sign(gradient[k]))));
 
-wdtr.widgets = wdtr.widgets || {};
 wdtr.widgets.classifiers = (box, { images, names, first, networks, radius }) => {
   const digits = images.map(wdtr.image);
   const changed = wdtr.later(() => ask());
@@ -177,20 +176,10 @@ wdtr.widgets.classifiers = (box, { images, names, first, networks, radius }) => 
     }
   };
 
-  let held = null;
-  varied.className = "wdtr-drag";
-  varied.addEventListener("pointerdown", (event) => {
-    varied.setPointerCapture(event.pointerId);
-    const [row, column] = wdtr.place(varied, event);
-    held = [row - down.value, column - right.value];
-  });
-  varied.addEventListener("pointermove", (event) => {
-    if (!held) return;
-    const [row, column] = wdtr.place(varied, event);
-    down.value = row - held[0];
-    right.value = column - held[1];
+  wdtr.drag(varied, () => [down.value, right.value], (row, column) => {
+    down.value = row;
+    right.value = column;
     changed();
   });
-  for (const end of ["pointerup", "pointercancel"]) varied.addEventListener(end, () => { held = null; });
   ask();
 };

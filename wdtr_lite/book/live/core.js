@@ -2,6 +2,8 @@
 
 var wdtr = window.wdtr || {};
 
+wdtr.widgets = wdtr.widgets || {};
+
 wdtr.SIDE = 28;
 
 wdtr.bytes = (base64) => Uint8Array.from(atob(base64), (letter) => letter.charCodeAt(0));
@@ -90,6 +92,21 @@ wdtr.place = (canvas, event) => {
     ((event.clientY - box.top) / box.height) * canvas.height,
     ((event.clientX - box.left) / box.width) * canvas.width,
   ];
+};
+
+// A canvas that is dragged: `moved` is called with how far down and to the right, from `start()`.
+wdtr.drag = (canvas, start, moved) => {
+  let held = null;
+  canvas.className = "wdtr-drag";
+  canvas.addEventListener("pointerdown", (event) => {
+    canvas.setPointerCapture(event.pointerId);
+    const from = start();
+    held = wdtr.place(canvas, event).map((at, axis) => at - from[axis]);
+  });
+  canvas.addEventListener("pointermove", (event) => {
+    if (held) moved(...wdtr.place(canvas, event).map((at, axis) => at - held[axis]));
+  });
+  for (const end of ["pointerup", "pointercancel"]) canvas.addEventListener(end, () => { held = null; });
 };
 
 // A canvas on which mouse, finger or keys put ink into `ink`.

@@ -18,12 +18,10 @@ wdtr.shifted = (pixels, side, right, down, border) => {
   return out;
 };
 
-wdtr.widgets = wdtr.widgets || {};
 wdtr.widgets.photograph = (box, { images, classes, networks, borders, reach, side }) => {
   const pixels = images.map((image) => wdtr.bytes(image.pixels)), places = 2 * reach + 1;
   const row = wdtr.element(box, "div", { className: "wdtr-row" });
   const photo = wdtr.picture(row, "drag it", side);
-  photo.className = "wdtr-drag";
   const controls = wdtr.element(row, "div", { className: "wdtr-controls wdtr-column" });
   const named = images.map((image, k) => `${k + 1}: ${classes[image.label]}`);
   const image = wdtr.menu(controls, "photograph", named, () => show());
@@ -65,19 +63,10 @@ wdtr.widgets.photograph = (box, { images, classes, networks, borders, reach, sid
     }
   };
 
-  let held = null;
-  photo.addEventListener("pointerdown", (event) => {
-    photo.setPointerCapture(event.pointerId);
-    const [r, c] = wdtr.place(photo, event);
-    held = [r - down.value, c - right.value];
-  });
-  photo.addEventListener("pointermove", (event) => {
-    if (!held) return;
-    const [r, c] = wdtr.place(photo, event);
-    down.value = Math.round(r - held[0]);
-    right.value = Math.round(c - held[1]);
+  wdtr.drag(photo, () => [down.value, right.value], (row, column) => {
+    down.value = Math.round(row);
+    right.value = Math.round(column);
     show();
   });
-  for (const end of ["pointerup", "pointercancel"]) photo.addEventListener(end, () => { held = null; });
   show();
 };

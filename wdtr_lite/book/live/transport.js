@@ -95,7 +95,6 @@ wdtr.between = (plan, t) => {
   return out;
 };
 
-wdtr.widgets = wdtr.widgets || {};
 wdtr.widgets.transport = (box, { images, names, first, epsilon }) => {
   const digits = images.map(wdtr.image);
   const row = wdtr.element(box, "div", { className: "wdtr-row" });
