@@ -5,6 +5,7 @@ from torch import Tensor
 
 from wdtr_lite import checks
 from wdtr_lite.graph import PixelGraph
+from wdtr_lite.metric.source import Source, checked
 
 __all__ = ["project_to_simplex", "sample"]
 
@@ -17,6 +18,7 @@ def sample(
     generator: torch.Generator,
     n: int = 1,
     nonnegative: bool = False,
+    source: Source | None = None,
 ) -> Tensor:
     r"""Samples of Wasserstein Gaussian noise, exactly, without a factorisation.
 
@@ -46,7 +48,10 @@ def sample(
         each channel. The noise is then no longer Gaussian: its mean is not zero, for black pixels
         next to ink can only gain, its total variance is smaller than :math:`\eta^2
         \operatorname{tr} L(x)`, and it may carry mass between parts of x that the graph does not
-        link. The effect does not vanish with `eta`.
+        link. The effect does not vanish with `eta`. With a source the mass is that of x + ξ.
+    source : Source, optional
+        Adds independent noise of covariance :math:`\eta^2 \alpha P`: the sum has :math:`\eta^2
+        (L(x) + \alpha P)`, and no channel keeps its mass.
 
     Returns
     -------
@@ -86,9 +91,12 @@ def sample(
         flux = torch.randn(n, *variance.shape, **kind).mul_(deviation * eta)
         graph.endpoints(xi, offset)[1].add_(flux)
         graph.endpoints(xi, offset)[0].sub_(flux)
+    if source := checked(source):
+        xi = xi + eta * source.sample(xi, generator)
     checks.in_range(xi, "noise.sample")
     if nonnegative:
-        xi = project_to_simplex(x + xi, x.sum((-2, -1))) - x
+        total = (x + xi).sum((-2, -1)).clamp_min(0) if source else x.sum((-2, -1))
+        xi = project_to_simplex(x + xi, total) - x
     return xi
 
 

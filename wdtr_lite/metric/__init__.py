@@ -10,6 +10,7 @@ far from the border by one pixel then measures about 1. Derivatives are those of
 """
 
 from wdtr_lite.metric.dynamic import DynamicDistance, dynamic_distance
+from wdtr_lite.metric.source import Source
 from wdtr_lite.metric.tangent import Potential, inner, potential, tangent_norm_sq
 from wdtr_lite.metric.weighted_laplacian import (
     apply_laplacian,
@@ -24,6 +25,7 @@ from wdtr_lite.metric.weighted_laplacian import (
 __all__ = [
     "DynamicDistance",
     "Potential",
+    "Source",
     "apply_laplacian",
     "dynamic_distance",
     "grad_norm_sq",

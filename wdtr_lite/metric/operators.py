@@ -40,6 +40,11 @@ def image_sum(value: Tensor) -> Tensor:
     return value.sum(tuple(range(-min(3, value.dim()), 0)), dtype=torch.float64).to(value.dtype)
 
 
+def channel_sum(value: Tensor) -> Tensor:
+    """Sum over the channels of (..., C), or of the only one, ()."""
+    return value.sum(-1) if value.dim() else value
+
+
 def mean_diagonal(graph: PixelGraph, x: Tensor) -> Tensor:
     """The mean of the diagonal of L(x) over all pixels, channels and images."""
     return graph.degree.sum() * x.mean()

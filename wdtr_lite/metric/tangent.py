@@ -8,10 +8,13 @@ from torch import Tensor
 from wdtr_lite import checks
 from wdtr_lite.graph import PixelGraph
 from wdtr_lite.metric import operators
+from wdtr_lite.metric.source import Source, checked
 
 
 class Potential(NamedTuple):
-    r"""A solution :math:`\Phi = L(x)^{+} \xi` and what it took."""
+    r"""A solution :math:`\Phi = L(x)^{+} \xi`, or with a source :math:`(L(x) + \alpha P)^{-1}
+    \xi`, and what it took.
+    """
 
     value: Tensor  # (..., H, W)
     iterations: int  # of conjugate gradients, the same for the whole batch
@@ -24,6 +27,7 @@ def potential(
     x: Tensor,
     xi: Tensor,
     *,
+    source: Source | None = None,
     tol: float | None = None,
     max_iter: int | None = None,
 ) -> Potential:
@@ -41,7 +45,9 @@ def potential(
     xi : tensor of the same shape
         Sums to zero on each connected component of the pixels that x links: two neighbours are
         linked unless both are black, so black pixels without a lit neighbour are components of one,
-        where xi is 0.
+        where xi is 0. With a uniform source this holds of what xi is less its mean, with a local
+        one xi is any vector.
+    source : Source, optional
     tol : float, optional
         Relative residual to stop at, each pixel's square divided by L's diagonal; by default 1e-10
         in float64, 1e-5 in float32.
@@ -63,7 +69,7 @@ def potential(
     ----------
     The continuity equation below (5) of Lin et al. (2019).
     """
-    return solve(graph, x, xi, "xi", tol, max_iter)
+    return solve(graph, x, xi, "xi", source, tol, max_iter)
 
 
 def solve(
@@ -71,12 +77,32 @@ def solve(
     x: Tensor,
     xi: Tensor,
     name: str,
+    source: Source | None = None,
     tol: float | None = None,
     max_iter: int | None = None,
 ) -> Potential:
     """As :func:`potential`, of a vector that messages call `name`."""
     checks.image(graph, x)
     checks.vector(graph, xi, name, x)
+    if not (source := checked(source)):
+        return _solve(graph, x, xi, name, 0.0, tol, max_iter)
+    if source.kind == "local":
+        return _solve(graph, x, xi, name, source.strength, tol, max_iter)
+    level = xi.mean((-2, -1), keepdim=True)  # of which L(x) knows nothing
+    found = _solve(graph, x, xi - level, name, 0.0, tol, max_iter)
+    return found._replace(value=found.value + level / source.strength)
+
+
+def _solve(
+    graph: PixelGraph,
+    x: Tensor,
+    xi: Tensor,
+    name: str,
+    shift: float,
+    tol: float | None,
+    max_iter: int | None,
+) -> Potential:
+    """Of the matrix L(x) + shift I."""
     low = graph.dtype != torch.float64
     tol = checks.tolerance((1e-5 if low else 1e-10) if tol is None else tol)
     most = 100 * graph.size
@@ -85,10 +111,11 @@ def solve(
         return Potential(torch.zeros_like(x), 0, 0.0)
     shape = (-1, graph.height, graph.width)
     with torch.no_grad():
-        solver = _Solver(graph, x.detach().reshape(shape), tol, max_iter)
+        how = (graph, x.detach().reshape(shape), tol, max_iter)
+        solver = _Shifted(*how, shift) if shift else _Solver(*how)
         right, size = solver.balance(xi.detach(), _slack(x, xi, 1e-4 if low else 1e-9), name)
         value, iterations, residual = solver.solve(right)
-        image = operators.product(graph, solver.x, value)
+        image = solver.product(value)
         work, energy = ((value * v).sum((1, 2)) for v in (xi.reshape(shape) / size, image))
         if not bool(((work - energy).abs() <= tol**0.5 * work).all()):
             solver.fail(
@@ -135,6 +162,9 @@ class _Solver:
         self.density = self.x / graph.volume
         self.diagonal = operators.diagonal(graph, self.density)
         self.component = graph.components(x)
+
+    def product(self, v: Tensor) -> Tensor:
+        return operators.density_product(self.graph, self.density, self.diagonal, v)
 
     def project(self, v: Tensor) -> Tensor:
         """v less its mean on each component: the nearest vector in the range of L(x)."""
@@ -184,7 +214,7 @@ class _Solver:
         norm = rho.where(rho > 0, 1)
         iterations = 0
         while bool((active := rho > self.tol**2 * norm).any()) and iterations < self.max_iter:
-            image = operators.density_product(self.graph, self.density, self.diagonal, direction)
+            image = self.product(direction)
             step = torch.where(active, rho / dot(direction, image).where(active, 1), 0)
             value = value + step * direction
             residual = residual - step * image
@@ -192,7 +222,7 @@ class _Solver:
             rho, old = dot(residual, z), rho
             direction = z + torch.where(active, rho / old.where(active, 1), 0) * direction
             iterations += 1
-        residual = right - operators.density_product(self.graph, self.density, self.diagonal, value)
+        residual = right - self.product(value)
         worst = float((dot(residual, inverse * residual) / norm).max().sqrt())
         if not worst <= 10 * self.tol:
             self.fail(
@@ -207,6 +237,30 @@ class _Solver:
             f"{what}: if max_iter is not too small, x has mass on some pixels many orders below "
             "that on others"
         )
+
+
+class _Shifted(_Solver):
+    """The same for L(x) + shift I, which is regular. Of the constants on a component L knows
+    nothing: their part of the solution is known.
+    """
+
+    def __init__(self, graph: PixelGraph, x: Tensor, tol: float, max_iter: int, shift: float):
+        super().__init__(graph, x, tol, max_iter)
+        self.shift = shift / self.size
+        self.diagonal = self.diagonal + self.shift
+
+    def project(self, v: Tensor) -> Tensor:
+        return v
+
+    def balance(self, xi: Tensor, slack: Tensor, name: str) -> tuple[Tensor, Tensor]:
+        xi = xi.reshape(self.x.shape)
+        size = _size(xi)
+        return xi / size, size
+
+    def solve(self, right: Tensor) -> tuple[Tensor, int, float]:
+        moved = super().project(right)
+        value, iterations, residual = super().solve(moved)
+        return super().project(value) + (right - moved) / self.shift, iterations, residual
 
 
 class _Inverse(torch.autograd.Function):
@@ -226,11 +280,19 @@ class _Inverse(torch.autograd.Function):
         return _Inverse.apply(grad, value, ctx.solver), None, None
 
 
+def _image(graph: PixelGraph, x: Tensor, phi: Tensor, source: Source | None) -> Tensor:
+    if not source:
+        return operators.product(graph, x, phi)
+    level = phi.mean((-2, -1), keepdim=True)  # much larger than the rest, where alpha is small
+    return operators.product(graph, x, phi - level) + source.product(phi)
+
+
 def tangent_norm_sq(
     graph: PixelGraph,
     x: Tensor,
     xi: Tensor,
     *,
+    source: Source | None = None,
     unit: str | None = None,
     tol: float | None = None,
     max_iter: int | None = None,
@@ -244,7 +306,10 @@ def tangent_norm_sq(
     x : tensor, (..., C, H, W) or (H, W)
         Non-negative intensities.
     xi : tensor of the same shape
-        Sums to zero on each connected component of the pixels that x links, in each channel.
+        Sums to zero on each connected component of the pixels that x links, in each channel; with a
+        source as in :func:`potential`.
+    source : Source, optional
+        In place of L(x) its sum with :math:`\alpha P`, which counts in the same unit.
     unit : {None, "pixel"}
         ``"pixel"`` gives squared pixels where x has mass 1.
     tol, max_iter
@@ -275,9 +340,9 @@ def tangent_norm_sq(
     Equation (5) and Definition 2 of Lin et al. (2019).
     """
     factor = operators.squared_unit(graph, unit)
-    phi = potential(graph, x, xi, tol=tol, max_iter=max_iter).value
+    phi = potential(graph, x, xi, source=source, tol=tol, max_iter=max_iter).value
     value = operators.image_sum(2 * xi * phi)
-    value = value - operators.image_sum(phi * operators.product(graph, x, phi))
+    value = value - operators.image_sum(phi * _image(graph, x, phi, source))
     return checks.in_range(value, "tangent_norm_sq").clamp_min(0) / factor
 
 
@@ -287,6 +352,7 @@ def inner(
     xi: Tensor,
     zeta: Tensor,
     *,
+    source: Source | None = None,
     unit: str | None = None,
     tol: float | None = None,
     max_iter: int | None = None,
@@ -301,7 +367,7 @@ def inner(
         Non-negative intensities.
     xi, zeta : tensors of the same shape
         Tangent vectors as in :func:`tangent_norm_sq`.
-    unit, tol, max_iter
+    source, unit, tol, max_iter
         As in :func:`tangent_norm_sq`.
 
     Returns
@@ -319,7 +385,10 @@ def inner(
     Definition 2 of Lin et al. (2019).
     """
     factor = operators.squared_unit(graph, unit)
-    phi, psi = (solve(graph, x, v, k, tol, max_iter).value for v, k in ((xi, "xi"), (zeta, "zeta")))
+    phi, psi = (
+        solve(graph, x, v, name, source, tol, max_iter).value
+        for v, name in ((xi, "xi"), (zeta, "zeta"))
+    )
     value = operators.image_sum(xi * psi) + operators.image_sum(zeta * phi)
-    value = value - operators.image_sum(phi * operators.product(graph, x, psi))
+    value = value - operators.image_sum(phi * _image(graph, x, psi, source))
     return checks.in_range(value, "inner") / factor

@@ -8,6 +8,7 @@ from torch import Tensor
 from wdtr_lite import checks
 from wdtr_lite.graph import PixelGraph, full_precision, sparse_coo
 from wdtr_lite.metric import operators
+from wdtr_lite.metric.source import Source, checked
 
 
 def mobility(graph: PixelGraph, x: Tensor) -> Tensor:
@@ -36,7 +37,7 @@ def mobility(graph: PixelGraph, x: Tensor) -> Tensor:
     return checks.in_range((u[..., i] + u[..., j]) / 2, "mobility")
 
 
-def laplacian(graph: PixelGraph, x: Tensor) -> Tensor:
+def laplacian(graph: PixelGraph, x: Tensor, *, source: Source | None = None) -> Tensor:
     r"""The weighted Laplacian as a dense matrix, :math:`L(x) = D^\top \Lambda(x) D`.
 
     .. math:: L(x)_{ij} = \begin{cases}
@@ -48,11 +49,13 @@ def laplacian(graph: PixelGraph, x: Tensor) -> Tensor:
     graph : PixelGraph
     x : tensor, (..., H, W)
         Non-negative intensities.
+    source : Source, optional
+        Adds :math:`\alpha P`.
 
     Returns
     -------
     tensor, (..., n, n)
-        Symmetric, positive semi-definite, rows summing to 0.
+        Symmetric, positive semi-definite, rows summing to 0 without a source.
 
     Examples
     --------
@@ -68,7 +71,12 @@ def laplacian(graph: PixelGraph, x: Tensor) -> Tensor:
     Section 4 and Definition 1 of Lin et al. (2019).
     """
     checks.image(graph, x)
-    return checks.in_range(operators.dense_laplacian(graph, x), "laplacian")
+    matrix = operators.dense_laplacian(graph, x)
+    if source := checked(source):
+        identity = torch.eye(graph.size, device=x.device, dtype=x.dtype)
+        columns = source.product(identity.view(-1, graph.height, graph.width))
+        matrix = matrix + columns.flatten(-2)
+    return checks.in_range(matrix, "laplacian")
 
 
 def laplacian_sparse(graph: PixelGraph, x: Tensor) -> Tensor:
@@ -104,7 +112,9 @@ def laplacian_sparse(graph: PixelGraph, x: Tensor) -> Tensor:
     return matrix
 
 
-def apply_laplacian(graph: PixelGraph, x: Tensor, v: Tensor) -> Tensor:
+def apply_laplacian(
+    graph: PixelGraph, x: Tensor, v: Tensor, *, source: Source | None = None
+) -> Tensor:
     r"""The product L(x) v, without the matrix.
 
     With :math:`u = x/d` and :math:`(Bv)_i = \sum_{j \in N(i)} \omega_{ij} v_j`,
@@ -119,6 +129,8 @@ def apply_laplacian(graph: PixelGraph, x: Tensor, v: Tensor) -> Tensor:
         Non-negative intensities.
     v : tensor, (..., H, W)
         Any vectors; the leading dimensions of x and v broadcast.
+    source : Source, optional
+        Adds :math:`\alpha P v`.
 
     Returns
     -------
@@ -131,7 +143,10 @@ def apply_laplacian(graph: PixelGraph, x: Tensor, v: Tensor) -> Tensor:
     checks.image(graph, x)
     checks.vector(graph, v, "v")
     checks.broadcast(v, x, "v")
-    return checks.in_range(operators.product(graph, x, v), "apply_laplacian")
+    moved = operators.product(graph, x, v)
+    if source := checked(source):
+        moved = moved + source.product(v)
+    return checks.in_range(moved, "apply_laplacian")
 
 
 def mean_diagonal(graph: PixelGraph, x: Tensor) -> Tensor:
@@ -158,7 +173,9 @@ def mean_diagonal(graph: PixelGraph, x: Tensor) -> Tensor:
     return checks.in_range(operators.mean_diagonal(graph, x), "mean_diagonal")
 
 
-def grad_norm_sq(graph: PixelGraph, x: Tensor, grad: Tensor) -> Tensor:
+def grad_norm_sq(
+    graph: PixelGraph, x: Tensor, grad: Tensor, *, source: Source | None = None
+) -> Tensor:
     r"""The squared Wasserstein gradient norm (7), one number per image.
 
     .. math:: \nabla f^\top L(x) \nabla f
@@ -176,6 +193,8 @@ def grad_norm_sq(graph: PixelGraph, x: Tensor, grad: Tensor) -> Tensor:
         Non-negative intensities.
     grad : tensor of the same shape
         The gradient :math:`g = \nabla f(x)`.
+    source : Source, optional
+        Adds :math:`\alpha\, g^\top P g`.
 
     Returns
     -------
@@ -199,7 +218,10 @@ def grad_norm_sq(graph: PixelGraph, x: Tensor, grad: Tensor) -> Tensor:
     """
     checks.image(graph, x)
     checks.vector(graph, grad, "grad", x)
-    return checks.in_range(operators.grad_norm_sq(graph, x, grad), "grad_norm_sq")
+    value = operators.grad_norm_sq(graph, x, grad)
+    if source := checked(source):
+        value = value + operators.channel_sum(source.norm_sq(grad))
+    return checks.in_range(value, "grad_norm_sq")
 
 
 def grad_norm_sq_algorithm1(graph: PixelGraph, x: Tensor, grad: Tensor) -> Tensor:

@@ -1,0 +1,197 @@
+"""The metric with a source of mass, against the minimisation that defines it."""
+
+import numpy as np
+import pytest
+import torch
+from oracles import SIZES, generator, graph_of, inside, weight_matrix
+from scipy.linalg import lstsq
+
+from wdtr_lite import PixelGraph, metric, noise
+from wdtr_lite.metric import Source
+from wdtr_lite.metric.source import KINDS
+
+
+@pytest.fixture(params=SIZES.values(), ids=SIZES)
+def size(request):
+    return request.param
+
+
+@pytest.fixture(params=KINDS)
+def source(request):
+    return Source(request.param, 0.3)
+
+
+def projection(kind, n):
+    return np.eye(n) if kind == "local" else np.full((n, n), 1 / n)
+
+
+def least_cost(weights, x, xi, source):
+    """The least sum of m^2 / mobility over the edges that carry mass, plus s^2 / alpha over the
+    pixels, of a flux m and a source s of its kind with D'm + s = xi: a least-squares problem in
+    both, solved by eliminating the constraint.
+    """
+    n, volume = len(x), weights.sum(0) / weights.sum()
+    columns, costs = [], []
+    for i in range(n):
+        for j in range(i):
+            if weights[i, j] and x[i] / volume[i] + x[j] / volume[j] > 0:
+                edge = np.zeros(n)
+                edge[i], edge[j] = weights[i, j] ** 0.5, -(weights[i, j] ** 0.5)
+                columns.append(edge)
+                costs.append((x[i] / volume[i] + x[j] / volume[j]) / 2)
+    for s in np.eye(n) if source.kind == "local" else np.ones((1, n)):
+        columns.append(s)
+        costs.append(source.strength / (s @ s))
+    scaled = np.array(columns).T * np.sqrt(costs)  # of variables divided by the root of their cost
+    found = lstsq(scaled, xi)[0]  # the shortest
+    assert np.allclose(scaled @ found, xi)
+    return found @ found
+
+
+def test_length_is_the_least_cost_of_moves_and_sources(size, source):
+    """Of changes of any sum; where the source is local, also on black pixels out of reach."""
+    graph, weights = graph_of(*size), weight_matrix(*size)
+    x = inside(3, *size[:2])
+    if source.kind == "local":
+        x[0] = 0
+        x[1, ..., 1:] = 0
+    xi = torch.randn(x.shape, dtype=x.dtype, generator=generator(1))
+    found = metric.tangent_norm_sq(graph, x[:, None], xi[:, None], source=source)
+    for value, image, change in zip(
+        found, x.flatten(1).numpy(), xi.flatten(1).numpy(), strict=True
+    ):
+        assert float(value) == pytest.approx(least_cost(weights, image, change, source), rel=1e-8)
+
+
+def test_inverse_is_the_laplacian_plus_the_projection(size, source):
+    graph, x = graph_of(*size), inside(2, *size[:2])
+    matrix = metric.laplacian(graph, x, source=source)
+    n = graph.size
+    expected = metric.laplacian(graph, x).numpy() + 0.3 * projection(source.kind, n)
+    assert np.allclose(matrix.numpy(), expected, rtol=1e-12, atol=1e-12)
+    v = torch.randn(x.shape, dtype=x.dtype, generator=generator(2))
+    applied = metric.apply_laplacian(graph, x, v, source=source)
+    assert torch.allclose(applied.flatten(1), (matrix @ v.flatten(1)[..., None])[..., 0])
+    squared = metric.grad_norm_sq(graph, x[:, None], v[:, None], source=source)
+    assert torch.allclose(squared, (applied * v).sum((1, 2)))
+    phi = metric.potential(graph, x, applied, source=source).value
+    assert torch.allclose(phi, v, atol=1e-7)
+    w = v.flip(0)
+    product = metric.inner(graph, x[:, None], applied[:, None], w[:, None], source=source)
+    assert torch.allclose(product, (v * w).sum((1, 2)), atol=1e-7)
+
+
+def test_brightening_in_closed_form(source):
+    """A change of c in every pixel is all source: n c^2 / alpha; its gradient's norm likewise."""
+    x = torch.rand(2, 3, 4, 5, dtype=torch.float64, generator=generator(0))
+    graph, c = PixelGraph(4, 5, 2).to(torch.float64), torch.full_like(x, 0.1)
+    length = metric.tangent_norm_sq(graph, x, c, source=source)
+    assert torch.allclose(length, torch.full_like(length, 3 * 20 * 0.01 / 0.3))
+    norm = metric.grad_norm_sq(graph, x, c, source=source)
+    assert torch.allclose(norm, torch.full_like(norm, 0.3 * 3 * 20 * 0.01))
+    assert bool(metric.grad_norm_sq(graph, x, c).abs().max() < 1e-14)
+
+
+def test_between_the_two_metrics(size):
+    """A weak local source leaves the length of a tangent vector as it is, a strong one leaves its
+    Euclidean length.
+    """
+    graph, x = graph_of(*size), inside(1, *size[:2])[:, None]
+    xi = torch.randn(x.shape, dtype=x.dtype, generator=generator(3))
+    xi = xi - xi.mean((-2, -1), keepdim=True)
+    weak = metric.tangent_norm_sq(graph, x, xi, source=Source("local", 1e-9))
+    assert torch.allclose(weak, metric.tangent_norm_sq(graph, x, xi), rtol=1e-4)
+    strong = metric.tangent_norm_sq(graph, x, xi, source=Source("local", 1e9))
+    assert torch.allclose(1e9 * strong, (xi**2).sum((1, 2, 3)), rtol=1e-4)
+    uniform = metric.tangent_norm_sq(graph, x, xi, source=Source("uniform", 0.1))
+    assert torch.allclose(uniform, metric.tangent_norm_sq(graph, x, xi), rtol=1e-6)
+
+
+def test_differentiable(source):
+    graph = PixelGraph(2, 3, 1).to(torch.float64)
+    drawn = generator(0)
+    x, v = (torch.rand(2, 1, 2, 3, dtype=torch.float64, generator=drawn) for _ in range(2))
+    inputs = x.requires_grad_(), v.requires_grad_()
+
+    def length(x, v):
+        return metric.tangent_norm_sq(graph, x, v, source=source)
+
+    def norm(x, v):
+        return metric.grad_norm_sq(graph, x, v, source=source)
+
+    for function in (length, norm):
+        assert torch.autograd.gradcheck(function, inputs)
+        assert torch.autograd.gradgradcheck(function, inputs, atol=1e-4)
+
+
+def test_noise_has_the_inverse_metric_as_covariance(source):
+    graph = PixelGraph(2, 3, 1).to(torch.float64)
+    x = torch.tensor([[[0.5, 0.1, 0.0], [0.0, 0.2, 0.2]]], dtype=torch.float64)
+    drawn = generator(0)
+    xi = noise.sample(graph, x, 0.5, generator=drawn, n=40_000, source=source).flatten(1)
+    matrix = 0.25 * metric.laplacian(graph, x, source=source)[0]
+    found = xi.T @ xi / len(xi)
+    diagonal = matrix.diagonal()
+    spread = (matrix**2 + diagonal[:, None] * diagonal).div(len(xi)).sqrt()
+    assert bool(((found - matrix).abs() < 5 * spread).all())
+
+
+def test_noisy_images_without_negative_pixels(source):
+    x = torch.rand(3, 1, 6, 6, generator=generator(0))
+    kind = {"generator": generator(1), "source": source}
+    image = x + noise.sample(PixelGraph(6, 6, 1), x, 0.2, nonnegative=True, **kind)[0]
+    assert bool((image >= -1e-6).all())
+    assert bool((image.sum((-2, -1)) != x.sum((-2, -1))).all())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_float32_and_half_black_digits(kind):
+    x = torch.zeros(1, 1, 12, 12)
+    x[..., 4:8, 4:8] = 1
+    graph, xi = PixelGraph(12, 12, 2), torch.zeros_like(x)
+    xi[..., 5, 5], xi[..., 6, 7] = 0.1, -0.2
+    if kind == "uniform":
+        x = x + 0.001
+    narrow = metric.tangent_norm_sq(graph, x, xi, source=Source(kind, 0.05))
+    wide = metric.tangent_norm_sq(
+        graph.converted(dtype=torch.float64), x.double(), xi.double(), source=Source(kind, 0.05)
+    )
+    assert torch.allclose(narrow.double(), wide, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "told"),
+    [
+        (("global", 0.1), ValueError, "kind must be"),
+        (("local", 0.0), ValueError, "strength must be positive"),
+        (("local", float("nan")), ValueError, "strength must be"),
+        (("local", "much"), TypeError, "strength must be"),
+    ],
+)
+def test_bad_sources(arguments, error, told):
+    with pytest.raises(error, match=told):
+        Source(*arguments)
+
+
+@pytest.mark.parametrize("bad", ["local", 0.1])
+def test_a_source_must_be_one(bad):
+    x = torch.rand(1, 1, 3, 3)
+    graph = PixelGraph(3, 3, 1)
+    for call in (
+        lambda: metric.laplacian(graph, x, source=bad),
+        lambda: metric.apply_laplacian(graph, x, x, source=bad),
+        lambda: metric.grad_norm_sq(graph, x, x, source=bad),
+        lambda: metric.potential(graph, x, x, source=bad),
+        lambda: metric.tangent_norm_sq(graph, x, x, source=bad),
+        lambda: metric.inner(graph, x, x, x, source=bad),
+        lambda: noise.sample(graph, x, 0.1, generator=generator(), source=bad),
+    ):
+        with pytest.raises(TypeError, match="source must be Source"):
+            call()
+
+
+def test_a_uniform_source_does_not_reach_islands():
+    """What the source does not explain is moved, which needs a way."""
+    x = torch.tensor([[[[1.0, 0.0, 0.0, 0.0, 1.0]]]])
+    with pytest.raises(ValueError, match="xi must sum to zero"):
+        metric.tangent_norm_sq(PixelGraph(1, 5, 1), x, x, source=Source("uniform", 1.0))
