@@ -9,6 +9,7 @@ from scipy.linalg import lstsq
 from wdtr_lite import PixelGraph, metric, noise
 from wdtr_lite.metric import Source
 from wdtr_lite.metric.source import KINDS
+from wdtr_lite.regularizer import GradientPenalty, Wasserstein
 
 
 @pytest.fixture(params=SIZES.values(), ids=SIZES)
@@ -195,3 +196,35 @@ def test_a_uniform_source_does_not_reach_islands():
     x = torch.tensor([[[[1.0, 0.0, 0.0, 0.0, 1.0]]]])
     with pytest.raises(ValueError, match="xi must sum to zero"):
         metric.tangent_norm_sq(PixelGraph(1, 5, 1), x, x, source=Source("uniform", 1.0))
+
+
+@pytest.mark.parametrize("scale", ["trace", None])
+def test_norm_of_the_penalty(source, scale):
+    """By the dense matrix; its direction is its derivative."""
+    graph, drawn = PixelGraph(4, 3, 2).to(torch.float64), generator(0)
+    x, g = (torch.rand(3, 2, 4, 3, dtype=torch.float64, generator=drawn) for _ in range(2))
+    matrix = metric.laplacian(graph, x)
+    if scale == "trace":
+        matrix = matrix / matrix.diagonal(dim1=-2, dim2=-1).mean()
+    matrix = matrix + 0.3 * torch.tensor(projection(source.kind, 12))
+    if scale == "trace":
+        matrix = matrix / matrix.diagonal(dim1=-2, dim2=-1).mean()
+    norm, v = Wasserstein(graph, scale, source=source), g.flatten(2)
+    found = norm.norm_sq(x, g.requires_grad_())
+    assert torch.allclose(found, torch.einsum("bci,bcij,bcj->b", v, matrix, v))
+    slope = torch.autograd.grad(found.sum(), g)[0]
+    assert torch.allclose(norm.direction(x, g), slope)
+
+
+def test_finite_difference_of_the_penalty(source):
+    """The same derivative in the parameters as double back-propagation."""
+    drawn = generator(0)
+    model = torch.nn.Sequential(
+        torch.nn.Flatten(), torch.nn.Linear(12, 5), torch.nn.Softplus(), torch.nn.Linear(5, 3)
+    ).double()
+    x, y = torch.rand(6, 1, 4, 3, dtype=torch.float64, generator=drawn), torch.arange(6) % 3
+    norm, found = Wasserstein(PixelGraph(4, 3, 1).to(torch.float64), source=source), []
+    for how in ({}, {"mode": "finite_difference", "step": 1e-5, "central": True}):
+        penalty = GradientPenalty(norm, **how)(model, x, y).sum()
+        found.append(torch.autograd.grad(penalty, model[1].weight)[0])
+    assert torch.allclose(*found, rtol=1e-4, atol=1e-7)

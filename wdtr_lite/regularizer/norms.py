@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from wdtr_lite import checks
 from wdtr_lite.graph import PixelGraph
 from wdtr_lite.metric import operators
+from wdtr_lite.metric.source import Source, checked
 
 
 class InputNorm(nn.Module):
@@ -92,29 +93,41 @@ class Wasserstein(InputNorm):
     scale : {"trace", None}
         "trace" divides L(x) by its mean diagonal over the batch, so that radii and the Euclidean
         metric compare at the same η. None is the paper's.
+    source : Source, optional
+        Adds :math:`\alpha\, g^\top P g`, so that a gradient which brightens or darkens all pixels
+        evenly counts too. With the scale "trace" α is relative, :math:`\alpha P` is added to the
+        divided L(x), and the sum is divided by its mean diagonal: of a local source of strength 1
+        half of the Euclidean penalty and half of the Wasserstein one.
 
     Examples
     --------
     >>> import torch
     >>> from wdtr_lite import PixelGraph
+    >>> from wdtr_lite.metric import Source
     >>> from wdtr_lite.regularizer import Wasserstein
     >>> x, g = torch.tensor([[[[0.5, 0.5]]]]), torch.tensor([[[[3.0, -4.0]]]])
     >>> Wasserstein(PixelGraph(1, 2, radius=1)).norm_sq(x, g)
     tensor([49.])
+    >>> Wasserstein(PixelGraph(1, 2, radius=1), source=Source("local", 1.0)).norm_sq(x, g)
+    tensor([37.])
 
     References
     ----------
-    Equation (7) of Lin et al. (2019).
+    Equation (7) of Lin et al. (2019); :class:`~wdtr_lite.metric.Source`.
     """
 
-    def __init__(self, graph: PixelGraph, scale: str | None = "trace"):
+    def __init__(
+        self, graph: PixelGraph, scale: str | None = "trace", *, source: Source | None = None
+    ):
         super().__init__()
         checks.graph(graph)
         checks.option(scale, "scale", ("trace", None))
-        self.graph, self.scale = graph, scale
+        self.graph, self.scale, self.source = graph, scale, checked(source)
+        self._whole = 1 + source.mean_diagonal(graph.size) if source and scale else 1.0
 
     def __repr__(self) -> str:
-        return f"Wasserstein({self.graph!r}, scale={self.scale!r})"
+        source = f", source={self.source!r}" if self.source else ""
+        return f"Wasserstein({self.graph!r}, scale={self.scale!r}{source})"
 
     def check(self, x: Tensor) -> None:
         """Non-negative images on the graph, of its device and type."""
@@ -123,12 +136,18 @@ class Wasserstein(InputNorm):
     def norm_sq(self, x: Tensor, g: Tensor) -> Tensor:
         unit = self.unit(x)
         checks.gradient(g, x)
-        return operators.grad_norm_sq(self.graph, x, g) / unit
+        value = operators.grad_norm_sq(self.graph, x, g) / unit
+        if self.source is None:
+            return value
+        return (value + self.source.norm_sq(g).sum(1)) / self._whole
 
     def direction(self, x: Tensor, g: Tensor) -> Tensor:
         unit = self.unit(x)
         checks.gradient(g, x)
-        return 2 * (operators.product(self.graph, x, g) / unit)
+        moved = operators.product(self.graph, x, g) / unit
+        if self.source is None:
+            return 2 * moved
+        return 2 * (moved + self.source.product(g)) / self._whole
 
     def unit(self, x: Tensor) -> Tensor | float:
         """What L(x) is divided by: its mean diagonal, 1 where all is black; 1 without a scale."""
