@@ -7,6 +7,7 @@ from oracles import SIZES, generator, graph_of, inside, weight_matrix
 from scipy.linalg import lstsq
 
 from wdtr_lite import PixelGraph, metric, noise
+from wdtr_lite.attacks import wasserstein_attack
 from wdtr_lite.metric import Source
 from wdtr_lite.metric.source import KINDS
 from wdtr_lite.regularizer import GradientPenalty, Wasserstein
@@ -228,3 +229,44 @@ def test_finite_difference_of_the_penalty(source):
         penalty = GradientPenalty(norm, **how)(model, x, y).sum()
         found.append(torch.autograd.grad(penalty, model[1].weight)[0])
     assert torch.allclose(*found, rtol=1e-4, atol=1e-7)
+
+
+def ball(graph, x, xi, source):
+    return metric.tangent_norm_sq(graph, x, xi, source=source, unit="pixel").sqrt()
+
+
+def test_attack_solves_the_linear_problem(source):
+    """Of a linear loss and an interior image: epsilon times the unit vector along (L + alpha P) g,
+    and no change of that length raises the loss more.
+    """
+    graph, drawn = PixelGraph(4, 4, 1).to(torch.float64), generator(0)
+    weight = torch.randn(16, dtype=torch.float64, generator=drawn)
+    x = 0.4 + 0.2 * torch.rand(1, 1, 4, 4, dtype=torch.float64, generator=drawn)
+
+    def model(z):
+        score = z.flatten(1) @ weight
+        return torch.stack([0 * score, score], 1)
+
+    y = torch.tensor([0])
+    xi = wasserstein_attack(model, x, y, graph, 0.01, source=source) - x
+    assert float(ball(graph, x, xi, source)) == pytest.approx(0.01, rel=1e-6)
+    raised = metric.apply_laplacian(graph, x, weight.view(1, 1, 4, 4), source=source)
+    assert torch.allclose(xi / xi.norm(), raised / raised.norm(), atol=1e-8)
+    for _ in range(50):
+        other = torch.randn(x.shape, dtype=torch.float64, generator=drawn)
+        other = 0.01 * other / ball(graph, x, other, source)
+        assert float(other.flatten() @ weight) < float(xi.flatten() @ weight)
+
+
+def test_attack_stays_in_the_box_and_in_the_ball(source):
+    graph, drawn = PixelGraph(4, 4, 1).to(torch.float64), generator(0)
+    weight = torch.randn(16, 2, dtype=torch.float64, generator=drawn)
+    x = torch.rand(5, 1, 4, 4, dtype=torch.float64, generator=drawn).round(decimals=0)
+    y = torch.arange(5) % 2
+    found = wasserstein_attack(
+        lambda z: z.flatten(1) @ weight, x, y, graph, 0.4, steps=4, source=source
+    )
+    assert bool(((found >= 0) & (found <= 1)).all())
+    lengths = ball(graph, x.clamp_min(1 / 255), found - x, source)
+    assert bool((lengths < 0.4 * (1 + 1e-6)).all())
+    assert bool(((found - x).sum((1, 2, 3)).abs() > 1e-6).any())

@@ -6,7 +6,8 @@ from torch import Tensor
 from wdtr_lite import checks
 from wdtr_lite.attacks.gradient import input_gradient, scaled, spread
 from wdtr_lite.graph import PixelGraph
-from wdtr_lite.metric import operators, tangent_norm_sq
+from wdtr_lite.metric import Source, operators, tangent_norm_sq
+from wdtr_lite.metric.source import checked
 from wdtr_lite.models import Classifier
 
 _BISECTIONS = 50  # of a bracket of at most 2: to float64 rounding
@@ -22,6 +23,7 @@ def wasserstein_attack(
     steps: int = 1,
     unit: str | None = "pixel",
     floor: float = 1 / 255,
+    source: Source | None = None,
 ) -> Tensor:
     r"""Steepest ascent within a ball of the Wasserstein metric: mass is moved, no channel gains or
     loses any.
@@ -32,7 +34,7 @@ def wasserstein_attack(
     .. math:: \xi^\top L(\tilde x)^{+}\, \xi \le \epsilon^2, \qquad 0 \le x + \xi \le 1, \qquad
        \textstyle\sum_i \xi_i = 0 \text{ in each channel.}
 
-    A black or a white channel stays as it is.
+    Without a source a black or a white channel stays as it is.
 
     To first order the loss rises most along :math:`v = L(\tilde x)\, g / \sqrt{g^\top L(\tilde x)\,
     g}`, a vector of length 1; for a linear loss and an interior image :math:`\xi = \epsilon v`
@@ -56,6 +58,9 @@ def wasserstein_attack(
         Positive, at most 1. At x itself no mass can reach a black pixel without lit neighbours; the
         floor links all pixels. It is in the metric only, not in the image. For one below 1e-3 give
         x and graph in float64.
+    source : Source, optional
+        Of mass: the ball is that of the metric whose inverse is :math:`L(\tilde x) + \alpha P`, and
+        channels may gain or lose mass.
 
     Returns
     -------
@@ -87,7 +92,7 @@ def wasserstein_attack(
     checks.image(graph, x)
     checks.attacked(x, y)
     steps, radius = checks.repeats(steps, "steps"), checks.radii(epsilon, x)
-    floor = checks.floor(floor, x.dtype)
+    floor, source = checks.floor(floor, x.dtype), checked(source)
     factor = operators.squared_unit(graph, unit)
     x = x.detach()
     at = x.clamp_min(floor)
@@ -97,21 +102,25 @@ def wasserstein_attack(
         gradient = input_gradient(model, (x + xi).clamp(0, 1), y)
         with torch.no_grad():
             gradient = scaled(gradient)
-            norm = spread((operators.grad_norm_sq(graph, at, gradient) * factor).sqrt())
-            step = torch.where(
-                norm > 0,
-                operators.product(graph, at, gradient) * factor / norm.where(norm > 0, 1),
-                0,
-            )
-            xi = to_box(x, xi + length * step)
-            size = _length(graph, at, xi, unit, floor)
+            norm = spread((operators.grad_norm_sq(graph, at, gradient, source) * factor).sqrt())
+            raised = operators.product(graph, at, gradient, source) * factor
+            xi = xi + length * torch.where(norm > 0, raised / norm.where(norm > 0, 1), 0)
+            xi = (x + xi).clamp(0, 1) - x if source else to_box(x, xi)
+            size = _length(graph, at, xi, unit, floor, source)
             xi = xi * spread(torch.where(size > radius, radius / size.where(size > 0, 1), 1))
     return (x + xi).clamp(0, 1)
 
 
-def _length(graph: PixelGraph, at: Tensor, xi: Tensor, unit: str | None, floor: float) -> Tensor:
+def _length(
+    graph: PixelGraph,
+    at: Tensor,
+    xi: Tensor,
+    unit: str | None,
+    floor: float,
+    source: Source | None,
+) -> Tensor:
     try:
-        return tangent_norm_sq(graph, at, xi, unit=unit).sqrt()
+        return tangent_norm_sq(graph, at, xi, source=source, unit=unit).sqrt()
     except RuntimeError as error:
         if type(error) is not RuntimeError:  # but out of memory
             raise

@@ -2,9 +2,9 @@ r"""The Wasserstein-2 metric tensor of an image, and its inverse, the weighted L
 
 Images are tensors (..., C, H, W) or (H, W). Each channel is a measure of its own: matrices come per
 channel, norms and distances are summed over the channels, so that one image gives one number.
-``unit="pixel"`` multiplies L(x) by :math:`2 / (n S)`, S the sum of the weights times the squared
-offsets, the mean of the row and the column part: moving a blob that is wide against the radius and
-far from the border by one pixel then measures about 1. Derivatives are those of
+``unit="pixel"`` multiplies L(x) by :math:`2 / (n s_r)`, :math:`s_r` the sum of the weights times
+the squared offsets, the mean of the row and the column part: moving a blob that is wide against the
+radius and far from the border by one pixel then measures about 1. Derivatives are those of
 :mod:`torch.autograd`, not of ``torch.func``. A norm or product that its type cannot hold is a
 ``RuntimeError``.
 """

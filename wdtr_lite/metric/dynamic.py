@@ -26,7 +26,7 @@ def dynamic_distance(
     r"""The geodesic distance of the metric :math:`L(x)^{+}`, in the manner of Benamou and Brenier,
     for small graphs.
 
-    .. math:: d(x, y)^2 = \min_{x_0 = x,\, x_N = y}\; N \sum_{k=0}^{N-1}
+    .. math:: d_L(x, y)^2 = \min_{x_0 = x,\, x_N = y}\; N \sum_{k=0}^{N-1}
        (x_{k+1} - x_k)^\top L\bigl(\tfrac{x_k + x_{k+1}}{2}\bigr)^{+} (x_{k+1} - x_k)
 
     over paths of N steps with non-negative pixels. The problem is convex; a logarithmic barrier and

@@ -6,12 +6,17 @@ from torch.nn import functional as F
 
 from wdtr_lite import checks
 from wdtr_lite.graph import PixelGraph
+from wdtr_lite.metric.source import Source
 
 
-def product(graph: PixelGraph, x: Tensor, v: Tensor) -> Tensor:
-    """L(x) v."""
+def product(graph: PixelGraph, x: Tensor, v: Tensor, source: Source | None = None) -> Tensor:
+    """L(x) v, or (L(x) + alpha P) v."""
     u = x / graph.volume
-    return density_product(graph, u, diagonal(graph, u), v)
+    if not source:
+        return density_product(graph, u, diagonal(graph, u), v)
+    # L leaves nothing of a level, which is much larger than the rest where alpha is small.
+    apart = v - v.mean((-2, -1), keepdim=True)
+    return density_product(graph, u, diagonal(graph, u), apart) + source.product(v)
 
 
 def density_product(graph: PixelGraph, u: Tensor, diagonal: Tensor, v: Tensor) -> Tensor:
@@ -50,12 +55,17 @@ def mean_diagonal(graph: PixelGraph, x: Tensor) -> Tensor:
     return graph.degree.sum() * x.mean()
 
 
-def grad_norm_sq(graph: PixelGraph, x: Tensor, grad: Tensor) -> Tensor:
-    """The squared norm (7), of gradients that are centred first against rounding."""
+def grad_norm_sq(
+    graph: PixelGraph, x: Tensor, grad: Tensor, source: Source | None = None
+) -> Tensor:
+    """The squared norm (7), of gradients that are centred first against rounding, and a source's
+    part.
+    """
     u = x / graph.volume
     mass = u.sum((-2, -1), keepdim=True)
-    grad = grad - (u * grad).sum((-2, -1), keepdim=True) / mass.where(mass > 0, 1)
-    return image_sum(u * carre_du_champ(graph, grad)).clamp_min(0)
+    apart = grad - (u * grad).sum((-2, -1), keepdim=True) / mass.where(mass > 0, 1)
+    value = image_sum(u * carre_du_champ(graph, apart)).clamp_min(0)
+    return value + channel_sum(source.norm_sq(grad)) if source else value
 
 
 def algorithm1(graph: PixelGraph, x: Tensor, grad: Tensor) -> Tensor:
@@ -94,7 +104,7 @@ def pseudo_inverse(laplacian: Tensor) -> Tensor:
 
 
 def squared_unit(graph: PixelGraph, unit: str | None) -> float | Tensor:
-    """What L is multiplied by: 1, or 2 / (n S)."""
+    """What L is multiplied by: 1, or 2 / (n s_r)."""
     checks.graph(graph)
     checks.option(unit, "unit", (None, "pixel"))
     if unit is None:

@@ -280,13 +280,6 @@ class _Inverse(torch.autograd.Function):
         return _Inverse.apply(grad, value, ctx.solver), None, None
 
 
-def _image(graph: PixelGraph, x: Tensor, phi: Tensor, source: Source | None) -> Tensor:
-    if not source:
-        return operators.product(graph, x, phi)
-    level = phi.mean((-2, -1), keepdim=True)  # much larger than the rest, where alpha is small
-    return operators.product(graph, x, phi - level) + source.product(phi)
-
-
 def tangent_norm_sq(
     graph: PixelGraph,
     x: Tensor,
@@ -342,7 +335,7 @@ def tangent_norm_sq(
     factor = operators.squared_unit(graph, unit)
     phi = potential(graph, x, xi, source=source, tol=tol, max_iter=max_iter).value
     value = operators.image_sum(2 * xi * phi)
-    value = value - operators.image_sum(phi * _image(graph, x, phi, source))
+    value = value - operators.image_sum(phi * operators.product(graph, x, phi, source))
     return checks.in_range(value, "tangent_norm_sq").clamp_min(0) / factor
 
 
@@ -390,5 +383,5 @@ def inner(
         for v, name in ((xi, "xi"), (zeta, "zeta"))
     )
     value = operators.image_sum(xi * psi) + operators.image_sum(zeta * phi)
-    value = value - operators.image_sum(phi * _image(graph, x, psi, source))
+    value = value - operators.image_sum(phi * operators.product(graph, x, psi, source))
     return checks.in_range(value, "inner") / factor
