@@ -80,6 +80,8 @@ OPTIONS = {
     "of": ("margin --method l1", "margin"),
     "mode": ("finite_difference --method l1", "finite_difference"),
     "scale": ("none --method wasserstein --radius 3", None),
+    "source": ("local --method wasserstein --radius 3 --strength 1", "local"),
+    "strength": ("0.5 --method wasserstein --radius 3 --source uniform", 0.5),
     "epsilon": ("0.1 --method fgsm", 0.1), "steps": ("3 --method pgd --epsilon 0.1", 3),
     "warmup": ("2 --method fgsm --epsilon 0.1", 2),
     "augmentation": ("flip_crop", "flip_crop"), "epochs": ("2", 2),

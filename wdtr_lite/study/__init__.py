@@ -38,7 +38,7 @@ __all__ = [
 ]
 
 _FIRST = """
-nearest_neighbours label_keeping robust_digits table1 table2 figure2 photographs
+nearest_neighbours label_keeping robust_digits blind_direction table1 table2 figure2 photographs
 units stress variation tradeoff
 """  # in the order of the book, others after them
 

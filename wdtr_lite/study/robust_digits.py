@@ -99,8 +99,12 @@ class RobustDigits(Trained):
     def _rows(
         self, jobs: list[Job], part: str, names: Sequence[str], store: Store
     ) -> list[dict[str, Any]]:
-        question = DigitErrors(part, self.evaluated, names)
-        return [_flat(row) for row in grid.rows(jobs, {"errors": question}, store)]
+        questions = self.questions(part, names)
+        return [_flat(row) for row in grid.rows(jobs, questions, store)]
+
+    def questions(self, part: str, names: Sequence[str]) -> dict[str, Question]:
+        """What is asked of each network: ``errors``, whose columns are the row's."""
+        return {"errors": DigitErrors(part, self.evaluated, names)}
 
 
 def _without_seed(job: Job) -> Job:
@@ -120,13 +124,16 @@ def _chosen(networks: Networks, criterion: str, chosen: dict[str, Setting]) -> l
 
 
 def _flat(row: dict[str, Any]) -> dict[str, Any]:
-    """With the only measurement's columns in the row, the time of training beside its metrics."""
+    """With the errors' columns in the row, other measurements by name, and the time of training
+    beside its metrics.
+    """
     if "measurements" not in row:
         return row
     training = {**row["training"], "seconds": row["seconds"]["training"]}
     other = ("measurements", "training", "seconds")
     labels = {name: row[name] for name in row if name not in other}
-    return {**labels, **row["measurements"]["errors"], "training": training}
+    measured = dict(row["measurements"])
+    return {**labels, **measured.pop("errors"), **measured, "training": training}
 
 
 _SHARED = {"model": "small_cnn", "learning_rate": 0.05}

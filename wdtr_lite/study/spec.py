@@ -80,7 +80,8 @@ class Networks:
     search : dict
         Those that differ while choosing.
     candidates : dict of str to list of dict
-        The settings of each method, fields again.
+        The settings of each method, fields again; under a name of its own where they say the
+        ``method``, all the same.
     initial : dict of str to dict
         Settings to begin with, which also stand in for the choice while the grid is unfinished.
     also : dict of str to dict
@@ -111,7 +112,7 @@ class Networks:
         for name, setting in self._settings():
             checks.instance(setting, name, dict)
             for key in setting:
-                more = ("method",) if name.startswith("also") else ()
+                more = ("method",) if name.startswith(("also", "candidates")) else ()
                 checks.option(key, f"a field in {name}", allowed + more)
         for method in self.initial:
             checks.option(method, "a method in initial", methods)
@@ -164,7 +165,7 @@ class Networks:
 
     def named(self, chosen: dict[str, Setting]) -> dict[str, Setting]:
         """The settings of a choice, and of what is made from it, with their methods."""
-        found = {method: {"method": method, **setting} for method, setting in chosen.items()}
+        found = {name: {"method": self._method(name), **each} for name, each in chosen.items()}
         for name, changes in self.also.items():
             if changes["method"] in found:
                 found[name] = {**found[changes["method"]], **changes}
@@ -172,11 +173,16 @@ class Networks:
 
     def job(self, name: str, setting: Setting, seed: int, **changes: Any) -> Job:
         """The network of a method's setting, trained as all are but for the changes."""
-        method = {"method": name, **setting}
+        method = {"method": self._method(name), **setting}
         shown = {key: value for key, value in setting.items() if key != "method"}
         shared = {"data": self.dataset, "split": self.split, **self.training, **changes}
         config = training.Config(**{**shared, **method, "seed": seed})
         return Job({"method": name, "setting": shown, "seed": seed}, config)
+
+    def _method(self, name: str) -> str:
+        """That of a name's candidates: the name itself, unless they say another."""
+        first, *_ = self.candidates.get(name, [{}])
+        return first.get("method", name)
 
     def settled(self, chosen: dict[str, Setting]) -> "Networks":
         """With what is chosen as the only candidates of those methods."""

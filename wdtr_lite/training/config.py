@@ -9,6 +9,7 @@ from typing import Any, get_args
 
 from wdtr_lite import checks, data, models
 from wdtr_lite.attacks import Attack
+from wdtr_lite.metric import source
 from wdtr_lite.regularizer.penalties import MODES, OF
 from wdtr_lite.training.choices import AUGMENTATIONS, OPTIMIZERS, SCHEDULES
 from wdtr_lite.training.objectives import METHODS
@@ -85,6 +86,15 @@ class Config:
         "trace",
         "divide L(x) by its mean diagonal (trace), or take it as it is (none)",
         ("trace", None),
+    )
+    source: str | None = _option(
+        None,
+        "of the wasserstein methods: let mass appear and vanish, in each pixel by itself (local) "
+        "or in all alike (uniform)",
+        (*source.KINDS, None),
+    )
+    strength: float = _option(
+        0.0, "of the source: alpha, of L(x) as it is scaled", check=checks.moderate
     )
     epsilon: float = _option(
         0.0,

@@ -9,13 +9,16 @@ from torch import Tensor, nn
 
 from wdtr_lite import attacks, checks
 from wdtr_lite.graph import PixelGraph
+from wdtr_lite.metric import Source
 from wdtr_lite.regularizer import Terms
 from wdtr_lite.regularizer.forward import cross_entropy
 
 if TYPE_CHECKING:
     from wdtr_lite.training.config import Config
 
-OPTIONS = ("eta", "radius", "of", "mode", "scale", "epsilon", "steps", "warmup")
+OPTIONS = (
+    "eta", "radius", "of", "mode", "scale", "source", "strength", "epsilon", "steps", "warmup"
+)  # fmt: skip
 
 METHODS: dict[str, type["Objective"]] = {}
 """The classes of the methods by name."""
@@ -40,8 +43,8 @@ class Objective:
     label : str
         As in tables and figures.
     options : tuple of str
-        Those of eta, radius, of, mode, scale, epsilon, steps and warmup that the method uses;
-        ``Config`` refuses the others.
+        Those of eta, radius, of, mode, scale, source, strength, epsilon, steps and warmup that the
+        method uses; ``Config`` refuses the others.
     needs : tuple of str
         Those of them that must be given.
     trial : dict
@@ -148,6 +151,19 @@ def logits_of(model: nn.Module, x: Tensor) -> Tensor:
 def pixel_graph(config: "Config", size: tuple[int, int], device: torch.device) -> PixelGraph:
     assert config.radius is not None, "the method needs it"
     return PixelGraph(*size, config.radius).to(device, torch.float32)
+
+
+def source_of(config: "Config") -> Source | None:
+    return Source(config.source, config.strength) if config.source else None
+
+
+def check_source(config: "Config") -> None:
+    """A source and its strength come together."""
+    if bool(config.source) != bool(config.strength):
+        raise ValueError(
+            f"source and strength must be given together, got source={config.source!r}, "
+            f"strength={config.strength!r}"
+        )
 
 
 def weight_of(config: "Config", device: torch.device) -> Tensor:

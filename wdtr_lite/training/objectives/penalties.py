@@ -7,9 +7,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from wdtr_lite.graph import PixelGraph
-from wdtr_lite.regularizer import GradientPenalty, Terms
+from wdtr_lite.regularizer import GradientPenalty, InputNorm, Terms, norms
 from wdtr_lite.regularizer.forward import cross_entropy
-from wdtr_lite.training.objectives.base import Objective, pixel_graph, register, weight_of
+from wdtr_lite.training.objectives.base import (
+    Objective,
+    check_source,
+    pixel_graph,
+    register,
+    source_of,
+    weight_of,
+)
 
 if TYPE_CHECKING:
     from wdtr_lite.training.config import Config
@@ -33,7 +40,9 @@ class Penalty(Objective):
             scale=config.scale,
         )
 
-    def input_metric(self, size: tuple[int, int], device: torch.device) -> str | PixelGraph:
+    def input_metric(
+        self, size: tuple[int, int], device: torch.device
+    ) -> str | PixelGraph | InputNorm:
         return self.metric
 
     def terms(
@@ -55,12 +64,20 @@ class Wasserstein(Penalty):
     """Lin et al. (2019)."""
 
     name, label = "wasserstein", "Wasserstein penalty"
-    options = ("eta", "radius", "of", "mode", "scale")
+    options = ("eta", "radius", "of", "mode", "scale", "source", "strength")
     needs = ("radius",)
     trial = {"eta": 0.1, "radius": 8}
 
-    def input_metric(self, size: tuple[int, int], device: torch.device) -> str | PixelGraph:
-        return pixel_graph(self.config, size, device)
+    @classmethod
+    def check(cls, config: "Config") -> None:
+        super().check(config)
+        check_source(config)
+
+    def input_metric(
+        self, size: tuple[int, int], device: torch.device
+    ) -> str | PixelGraph | InputNorm:
+        graph = pixel_graph(self.config, size, device)
+        return norms.Wasserstein(graph, self.config.scale, source=source_of(self.config))
 
 
 @register
