@@ -1,8 +1,10 @@
 """The networks: sizes, normalisation, smoothness, double back-propagation, names, bad input."""
 
+import asyncio
 import copy
 import gc
 import pickle
+import subprocess
 import sys
 import threading
 import time
@@ -18,7 +20,7 @@ from torch.nn import functional as F
 
 from wdtr_lite import GradientPenalty, PixelGraph, data, models
 from wdtr_lite.evaluation import misclassified, predictions
-from wdtr_lite.models import MODELS, Normalize, resnet8, resnet20, small_cnn
+from wdtr_lite.models import MODELS, Normalize, modes, resnet8, resnet20, small_cnn
 from wdtr_lite.models.modes import evaluating, held, own
 from wdtr_lite.regularizer.forward import fixed_statistics
 
@@ -469,6 +471,82 @@ def test_two_threads_that_would_wait_for_each_other():
     assert sorted(str(error) for error in errors)[0] == "None"
     assert "wait for that of the other" in str([error for error in errors if error])
     assert one.training and two.training and one[1].training and two[1].training
+
+
+def by_pool(call):
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(call).result()
+
+
+def by_thread(call):
+    found = []
+    thread = threading.Thread(target=lambda: found.append(raised_by(call)))
+    thread.start()
+    thread.join()
+    raise found[0]
+
+
+def raised_by(call):
+    try:
+        return call()
+    except RuntimeError as error:
+        return error
+
+
+STARTS = {
+    "pool": by_pool,
+    "thread": by_thread,
+    "event loop": lambda call: asyncio.run(asyncio.to_thread(call)),
+    "thread of a thread": lambda call: by_pool(lambda: by_thread(call)),
+}
+
+
+def attacks_whose_threads_would_wait_for_ever():
+    """All at once, each on a model of its own."""
+    modes.PATIENCE = 10
+    x, y = torch.rand(SHAPE), torch.tensor([0, 1, 2, 0])
+    finite = GradientPenalty("euclidean", mode="finite_difference")
+    penalties = [
+        lambda model: PENALTY(model, x, y),
+        lambda model: finite.terms(nn.Sequential(model), x, y),
+        lambda model: predictions(Switches(model), x),
+    ]
+    models = [(start, call, normalised()) for start in STARTS.values() for call in penalties]
+
+    def run(start, call, model):
+        before = condition(model)
+        with pytest.raises(RuntimeError, match="another thread evaluates model or takes a penalty"):
+            misclassified(model, x, y, lambda *given: start(lambda: call(model)))
+        assert_as_before(model, before)
+
+    with ThreadPoolExecutor(len(models)) as pool:
+        for thread in [pool.submit(run, *each) for each in models]:
+            thread.result()
+
+
+def test_attacks_whose_threads_would_wait_for_ever():
+    """In a process of their own, which can be ended."""
+    call = "import test_models; test_models.attacks_whose_threads_would_wait_for_ever()"
+    subprocess.run([sys.executable, "-c", call], cwd=ROOT / "tests", timeout=120, check=True)
+
+
+def test_a_thread_waits_for_others_at_work(monkeypatch):
+    """However long, also where the one that started them waits itself."""
+    monkeypatch.setattr(modes, "PATIENCE", 10)
+    model, x, y = normalised(), torch.rand(SHAPE), torch.tensor([0, 1, 2, 0])
+    ready = threading.Event()
+
+    def attack(model, x, y):
+        ready.set()
+        end = time.monotonic() + 3
+        while time.monotonic() < end:
+            by_pool(lambda: predictions(model, x))
+        return x
+
+    with ThreadPoolExecutor(1) as pool:
+        waits = pool.submit(lambda: ready.wait(60) and PENALTY(model, x, y))
+        misclassified(model, x, y, attack)
+    assert waits.result(60).shape == (4,)
 
 
 @pytest.mark.parametrize("first", ["evaluating", "fixing"])

@@ -34,6 +34,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from wdtr_lite import PixelGraph, data
+from wdtr_lite.calculus.derivatives import autograd_nodes
 from wdtr_lite.metric import apply_laplacian, mean_diagonal
 from wdtr_lite.models import MODELS
 from wdtr_lite.regularizer import (
@@ -640,7 +641,33 @@ class OwnStatistics(nn.Module):
         return F.batch_norm(x, self.mean, self.var, training=self.training)
 
 
+class Largest(nn.BatchNorm2d):
+    """Keeps what torch's does not."""
+
+    def __init__(self):
+        super().__init__(6)
+        self.register_buffer("largest", torch.zeros(6).double())
+
+    def forward(self, x):
+        self.largest.lerp_(x.detach().amax((0, 2, 3)), 0.1)
+        return super().forward(x)
+
+
+def observed():
+    """Torch's own batch normalisation, with a buffer that a hook moves."""
+
+    def count(layer, given, returned):
+        layer.seen += len(returned)
+
+    norm = nn.BatchNorm2d(6)
+    norm.register_buffer("seen", torch.zeros(()))
+    norm.register_forward_hook(count)
+    return norm
+
+
 SHELLS = {
+    "subclass": lambda: small(norm=Largest()),
+    "observed": lambda: small(norm=observed()),
     "own": lambda: small(norm=OwnStatistics()),
     "scripted": lambda: torch.jit.script(small(norm=nn.BatchNorm2d(6))),
     "traced": lambda: torch.jit.trace(small(norm=nn.BatchNorm2d(6)), X, check_trace=False),
@@ -667,6 +694,44 @@ def test_statistics_of_other_layers(shell, mode):
     assert unchanged(model, state_of(plain)) and not unchanged(model, before)
     exact = GradientPenalty(GRAPH)(small(norm=nn.BatchNorm2d(6)), X, Y)
     close(value, exact)
+
+
+class Counting(nn.Conv2d):
+    """Multiplies by the number of passes, in training mode."""
+
+    def __init__(self):
+        super().__init__(6, 6, 1)
+        self.register_buffer("passes", torch.zeros(()))
+
+    def forward(self, x):
+        self.passes += self.training
+        return super().forward(x) * self.passes.clone()
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_spectral_normalisation_by_hooks_of_a_layer_with_buffers(mode):
+    """It stays in training mode, and its own buffer moves once."""
+
+    def made():
+        torch.manual_seed(0)
+        model = small(norm=nn.utils.spectral_norm(Counting()))
+        with torch.no_grad():
+            for _ in range(500):  # until passes move its vectors no more
+                model(X)
+        model[1].passes.zero_()
+        return model
+
+    how = {} if mode == "double_backprop" else {"mode": mode, "central": True, "step": 1e-4}
+    model, plain, penalty = made(), made(), GradientPenalty("euclidean", **how)
+    exact = GradientPenalty("euclidean").terms(plain, X, Y).penalty
+    expected, before = grads(exact.sum(), plain), state_of(model)
+    alone = penalty(model, X, Y)
+    close(alone, exact, rtol=1e-6)
+    assert error(grads(alone.sum(), model), expected) < 1e-5 and unchanged(model, before)
+    together = penalty.terms(model, X, Y).penalty
+    close(together, exact, rtol=1e-6)
+    assert error(grads(together.sum(), model), expected) < 1e-5
+    assert unchanged(model, state_of(plain))
 
 
 class Running(nn.Module):
@@ -1015,7 +1080,63 @@ def test_third_derivatives_that_are_still_torchs_are_refused(where):
         assert laplacian_penalty(GRAPH, model, X, Y, generator=generator()).isfinite().all()
 
 
+class Rectified(torch.autograd.Function):
+    """Of no name that tells."""
+
+    @staticmethod
+    def forward(ctx, x):
+        ctx.save_for_backward(x)
+        return x.relu()
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return gradient * (ctx.saved_tensors[0] > 0)
+
+
+class Relu(torch.autograd.Function):
+    """A smooth function of the name of one with kinks."""
+
+    @staticmethod
+    def forward(ctx, x):
+        ctx.save_for_backward(x.sigmoid())
+        return F.softplus(x)
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return gradient * ctx.saved_tensors[0]
+
+
+def close_by(x):
+    """Copies of which some pass 0 wherever x moves by a hundredth."""
+    return x[..., None] - torch.linspace(-1, 1, 200).double()
+
+
+def in_pairs(x, reduce):
+    """The largest, least or sum of each two pixels, by scattering."""
+    flat = x.flatten(1)
+    index = (torch.arange(flat.shape[1]) // 2).expand_as(flat)
+    return flat.new_zeros(len(x), flat.shape[1] // 2).scatter_reduce(1, index, flat, reduce)
+
+
+def sampled(x, mode):
+    """A picture looked at where the layer before says, of both corners' pixels."""
+    picture = torch.linspace(-1, 1, 64).sin().double().view(1, 1, 8, 8).expand(len(x), -1, -1, -1)
+    grid = x[:, :2].movedim(1, 3)
+    return F.grid_sample(picture, grid, mode=mode, align_corners=False, padding_mode="border")
+
+
 OTHER_KINKS = {
+    "a function of one's own": lambda: Function(lambda x: Rectified.apply(close_by(x)).mean(-1)),
+    "where": lambda: Function(lambda x: torch.where(close_by(x) > 0, close_by(x), 0).mean(-1)),
+    "scatter_reduce": lambda: Function(lambda x: in_pairs(x, "amax")),
+    "segment_reduce": lambda: Function(
+        lambda x: torch.segment_reduce(
+            x.flatten(1), "max", lengths=torch.full((len(x), 32), 2), axis=1
+        )
+    ),
+    "grid_sample": lambda: Function(lambda x: sampled(10 * x, "bilinear")),
+    "sign": lambda: Function(lambda x: x * x.sign()),
+    "remainder": lambda: Function(lambda x: x % 0.1),
     "Hardsigmoid": nn.Hardsigmoid,
     "topk": lambda: Function(lambda x: x.flatten(1).topk(5).values),
     "kthvalue": lambda: Function(lambda x: x.kthvalue(2, 3).values),
@@ -1034,6 +1155,10 @@ OTHER_KINKS = {
     "pairwise_distance": lambda: Function(lambda x: F.pairwise_distance(x, x.flip(1), p=1)),
 }
 OTHER_SMOOTH = {
+    "a function of one's own, smooth": lambda: Function(Relu.apply),
+    "where, smooth": lambda: Function(lambda x: torch.where(x > 1, x.exp(), x.exp())),
+    "scatter_reduce, sums": lambda: Function(lambda x: in_pairs(x, "sum")),
+    "grid_sample, cubic": lambda: Function(lambda x: sampled(x, "bicubic")),
     "norm 3": lambda: Function(lambda x: torch.linalg.vector_norm(x, 3, 1)),
     "pairwise_distance of order 2": lambda: Function(lambda x: F.pairwise_distance(x, x.flip(3))),
     "guard": lambda: Function(lambda x: x / x.norm(dim=1, keepdim=True).clamp(min=1e-12)),
@@ -1055,6 +1180,19 @@ def test_finite_differences_warn_of_kinks(layer, recwarn):
     kinked = layer in KINKED or layer in OTHER_KINKS
     assert len(recwarn) == kinked
     assert all("model is not smooth" in str(each.message) for each in recwarn)
+
+
+@pytest.mark.parametrize("activation", [nn.ReLU, nn.Softplus, nn.ELU])
+def test_finite_differences_warn_of_kinks_in_a_compiled_model(activation, recwarn):
+    torch.manual_seed(0)
+    inner = nn.Conv2d(1, 32, 3), activation(), nn.Conv2d(32, 32, 3), activation()
+    model = nn.Sequential(*inner, nn.Flatten(), nn.Linear(128, 4))
+    with compiled(model) as fast:
+        GradientPenalty("euclidean", mode="finite_difference")(fast, X.float(), Y)
+    said = [str(each.message) for each in recwarn]
+    kinked = activation is nn.ReLU
+    assert len(said) == kinked
+    assert all("kinks, or arithmetic below float32, within CompiledFunction:" in s for s in said)
 
 
 # ---------------------------------------------------------------- where a difference cannot work
@@ -2016,6 +2154,52 @@ def test_of_one_pass_a_backward_pass_that_is_not_linear_goes_through_the_graph(c
         assert error(grads(loss, model), expected) < 1e-9
 
 
+def hooked_copy(weight):
+    weight = 1 * weight
+    weight.register_hook(lambda gradient: gradient.clamp(-1e-2, 1e-2))
+    return weight
+
+
+@pytest.mark.parametrize("change", [Clipped.apply, hooked_copy], ids=["function", "hook"])
+def test_of_one_pass_a_weights_own_backward_pass_that_is_not_linear(change):
+    """It is asked for the derivative that the loss has, once."""
+    model, first = small(), small()[0].weight.detach().requires_grad_()
+
+    def clipped(x):
+        return model[1:](F.conv2d(x, change(first)))
+
+    (expected,) = torch.autograd.grad(cross_entropy(clipped(X), Y).mean(), first)
+    loss = GradientPenalty("euclidean", mode="finite_difference").terms(clipped, X, Y).loss.mean()
+    assert error(torch.autograd.grad(loss, first)[0], expected) < 1e-9
+
+
+@pytest.mark.parametrize(
+    ("compute", "shape"), [(torch.neg, (36, 4)), (torch.t, (4, 36))], ids=["minus", "transposed"]
+)
+def test_derivatives_in_what_another_thread_computed(compute, shape):
+    """Autograd numbers the functions of each thread by themselves."""
+    parameter = torch.randn(shape, generator=generator(), dtype=X.dtype).requires_grad_()
+    for _ in range(50):
+        weight = compute(parameter)
+
+    def model(x):
+        return (x.flatten(1) @ weight).tanh()
+
+    penalty = GradientPenalty("euclidean", mode="finite_difference")
+    with ThreadPoolExecutor(1) as pool:
+        loss = pool.submit(penalty.terms, model, X, Y).result().loss.mean()
+    (expected,) = torch.autograd.grad(cross_entropy(model(X), Y).mean(), weight)
+    (found,) = torch.autograd.grad(loss + 0 * weight.sum(), weight)
+    assert error(found, expected) < 1e-9
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_the_packages_networks_take_one_pass(name):
+    model = network(name, width=2)
+    loss = GradientPenalty("euclidean", mode="finite_difference").terms(model, X, Y).loss
+    assert "_KnownBackward" in {node.name() for node in autograd_nodes(loss)}
+
+
 @METRICS
 def test_laplacian_penalty_leaves_things_as_they_were(metric):
     """Statistics, .grad, the global generator, the images; without grad no graph; a seed repeats
@@ -2335,6 +2519,11 @@ BAD_CALLS |= {
         lambda: gives_of(small().float()),
         TypeError,
         "x must be torch.float32, as the weights of model, got torch.float64",
+    ),
+    "images_of_another_size": (
+        lambda: EUCLIDEAN.terms(small(), X[..., :4], Y),
+        RuntimeError,
+        r"model failed on x \(5, 1, 6, 4\): ",
     ),
     "laplacian_of_images_of_another_type": (
         lambda: laplacian_penalty(GRAPH, small().float(), X, Y, generator=generator()),

@@ -848,7 +848,17 @@ BAD_CALLS = {
     "xi_of_no_samples": (
         lambda: perturbed_loss(square, scalar, X, Y, XI[:0]),
         ValueError,
-        r"xi must be \(N, 2, 1, 3, 4\), got \(0, 2, 1, 3, 4\)",
+        r"xi must be \(N, 2, 1, 3, 4\), got \(0, 2, 1, 3, 4\) with x \(2, 1, 3, 4\)",
+    ),
+    "f_of_images_of_another_type": (
+        lambda: second_order_expansion(square, torch.nn.Linear(4, 1), "euclidean", X, Y),
+        TypeError,
+        "x must be torch.float32, as the weights of f, got torch.float64",
+    ),
+    "f_of_images_of_another_size": (
+        lambda: perturbed_loss(square, torch.nn.Linear(7, 1).double(), X, Y, XI),
+        RuntimeError,
+        r"f failed on x \(2, 1, 3, 4\): ",
     ),
     "xi_of_integers": (
         lambda: perturbed_loss(square, scalar, X, Y, XI.long()),

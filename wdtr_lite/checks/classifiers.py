@@ -57,8 +57,8 @@ def logits(returned: object, x: Tensor, *, single: bool = False, name: str = "mo
     return found
 
 
-def called(model: Any, x: Tensor, name: str = "x") -> Any:
-    """What a model returns; it may refuse images, so named, for their type."""
+def called(model: Any, x: Tensor, name: str = "x", function: str = "model") -> Any:
+    """What a model returns, so named; it may refuse images, so named, for their type."""
     try:
         return model(x)
     except (RuntimeError, TypeError, ValueError) as error:
@@ -66,18 +66,18 @@ def called(model: Any, x: Tensor, name: str = "x") -> Any:
         types = sorted({str(weight.dtype) for weight in weights})
         if isinstance(error, RuntimeError) and types and str(x.dtype) not in types:
             raise TypeError(
-                f"{name} must be {' or '.join(types)}, as the weights of model, got {x.dtype}"
+                f"{name} must be {' or '.join(types)}, as the weights of {function}, got {x.dtype}"
             ) from None
-        failed(error, "model", x)
+        failed(error, function, x, name)
         raise
 
 
-def failed(error: Exception, name: str, x: Tensor) -> None:
-    """Raise an error of the images that a function, so named, was given as one that says so; an
-    error of a class of its own is the function's word.
+def failed(error: Exception, function: str, x: Tensor, name: str = "images") -> None:
+    """Raise an error of the images, so named, that a function, so named, was given as one that says
+    so; an error of a class of its own is the function's word.
     """
     if type(error) in (RuntimeError, TypeError, ValueError):
-        raise type(error)(f"{name} failed on images {tuple(x.shape)}: {error}") from error
+        raise type(error)(f"{function} failed on {name} {tuple(x.shape)}: {error}") from error
 
 
 def recording(x: Tensor) -> None:

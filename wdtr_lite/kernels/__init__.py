@@ -38,8 +38,8 @@ class LibraryKernels(TorchFunctionMode):
     are those of this package.
 
     The values are torch's; layer, group and instance normalisation of float16 and bfloat16 compute
-    in float32. With :math:`\bar y` the gradient in the output, :math:`\langle \bar y,
-    w * x \rangle` is linear in each of the three, so that every derivative of a convolution, of
+    in float32. With :math:`\bar a` the gradient in the output, :math:`\langle \bar a,
+    K * z \rangle` is linear in each of the three, so that every derivative of a convolution, of
     its gradient in the input or of its gradient in the weights is one of these three again: the
     library's kernels, whatever the order. Normalisation by the mean and variance of what it sees
     has a second derivative of one more kernel and a combination of its inputs, and of higher

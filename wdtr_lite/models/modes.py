@@ -2,9 +2,11 @@
 
 Of the layers in training mode, which may be set otherwise, one thread at a time is the user. Others
 wait in turn for as long as it evaluates; itself it may take them again. Evaluations share them,
-also those of threads that an evaluation starts and waits for: an attack may have its own.
+also those of threads that an evaluation starts and waits for: an attack may have its own. A penalty
+in such a thread would wait for ever, and is refused.
 """
 
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from itertools import takewhile
@@ -17,13 +19,16 @@ from torch import nn
 from wdtr_lite import checks
 from wdtr_lite.models.registry import Classifier
 
+LOOK = 0.1  # seconds after which a thread that waits looks again for whom
+PATIENCE = 50  # looks in a row at which nobody of these is at work, until it gives up
+
 _LOCK = Condition()
 _USERS: WeakKeyDictionary[Any, list[tuple[int, object]]] = WeakKeyDictionary()
 """Of each layer in use its threads and with whom they share it, once for each use."""
 _WAITING: dict[int, set] = {}
 """The layers for which threads wait, by thread, who came first in front."""
-_HELD: WeakKeyDictionary[nn.Module, dict[str, list]] = WeakKeyDictionary()
-"""Of each layer that is held, by attribute: what it was, then all that it is held at."""
+_HELD: WeakKeyDictionary[Any, dict[str, list]] = WeakKeyDictionary()
+"""Of each layer or hook that is held, by attribute: what it was, then all that it is held at."""
 _SWITCHED: dict[nn.Module, tuple[int, ExitStack]] = {}
 """Of each model that its own method put into evaluation mode: how often, and what puts it back."""
 
@@ -80,11 +85,41 @@ def _wait(use: tuple[int, object], wanted: set) -> None:
 
     if inside and (users(sharers=False) - {me}) & set(_WAITING):
         raise RuntimeError("two threads, each evaluating a model, wait for that of the other")
-    _WAITING[me] = wanted
+    _WAITING[me], idle = wanted, 0
     try:
-        _LOCK.wait_for(next_in_turn)
+        while not _LOCK.wait_for(next_in_turn, LOOK):
+            idle = idle + 1 if _stuck(me, set()) else 0
+            if idle == PATIENCE:
+                raise RuntimeError(
+                    "another thread evaluates model or takes a penalty of it, and waits for a "
+                    "thread meanwhile, for this one it seems: let an attack take penalties of "
+                    "model, or evaluate parts of it, in the thread that called it, or with a copy"
+                )
     finally:
         del _WAITING[me]
+
+
+def _stuck(thread: int, seen: set[int]) -> bool:
+    """Whether it waits for threads of which none is at work, here or for something else."""
+    if thread in seen:
+        return True
+    seen.add(thread)
+    if thread not in _WAITING:
+        return _blocked(thread)
+    wanted = _WAITING[thread]
+    ahead = takewhile(thread.__ne__, _WAITING)
+    users = {user for each in wanted for user, _ in _USERS.get(each, ())}
+    users |= {other for other in ahead if not wanted.isdisjoint(_WAITING[other])}
+    return all(_stuck(user, seen) for user in users)
+
+
+def _blocked(thread: int) -> bool:
+    """Whether it has ended, or is in Python's own waiting for a thread, a queue or an event."""
+    frame = sys._current_frames().get(thread)
+    if frame is None:
+        return True
+    waits = frame.f_globals.get("__name__") in ("threading", "selectors")
+    return waits and frame.f_code.co_name != "__enter__"  # of a lock, which is short
 
 
 @contextmanager
@@ -131,8 +166,8 @@ def _acts(layer: nn.Module) -> bool:
 
 
 @contextmanager
-def held(changes: Mapping[nn.Module, Mapping[str, Any]]) -> Iterator[None]:
-    """Attributes of layers as given, afterwards as before."""
+def held(changes: Mapping[Any, Mapping[str, Any]]) -> Iterator[None]:
+    """Attributes of layers, or of their hooks, as given, afterwards as before."""
     values = [(layer, *each) for layer, given in changes.items() for each in given.items()]
     with _LOCK:
         for layer, name, value in values:  # all are read first: one may be another's, compiled

@@ -1,21 +1,25 @@
 """The finite difference of a penalty, and whether it can be trusted.
 
 Its value is known, 2 g'Lg, which tells how well a step suits a model. Kinks do not show in it: they
-are looked for in autograd's graph.
+are looked for in autograd's graph, and where this hides what is computed, in the gradient.
 """
 
+import re
 from collections.abc import Callable, Sequence
 from functools import partial
 
 import torch
 from torch import Tensor
+from torch.autograd.function import BackwardCFunction
 from torch.autograd.graph import Node
 from torch.nn import functional as F
 
 from wdtr_lite import checks
 from wdtr_lite.calculus.derivatives import autograd_nodes
+from wdtr_lite.regularizer.forward import input_gradients
 
 TOLERANCE = 0.03  # of the value; the derivative in the parameters is some times worse
+BENT = 0.3  # of the gradient's change: smooth models are near 0, those with kinks near 1
 
 KINKS = {
     "ReluBackward", "LeakyReluBackward", "PreluKernelBackward", "RreluWithNoiseBackward",
@@ -26,9 +30,15 @@ KINKS = {
     "FractionalMaxPool2DBackward", "FractionalMaxPool3DBackward", "AbsBackward",
     "CopysignBackward", "FmaxBackward", "FminBackward", "AminmaxBackward", "MedianBackward",
     "NanmedianBackward", "ModeBackward", "CummaxBackward", "CumminBackward", "SortBackward",
-    "TopkBackward", "KthvalueBackward", "RenormBackward",
+    "TopkBackward", "KthvalueBackward", "RenormBackward", "MaxPool2DBackward",
+    "MkldnnMaxPool2DBackward", "MkldnnMaxPool3DBackward", "MultiMarginLossBackward",
+    "MultilabelMarginLossBackward", "FracBackward", "FmodBackward", "RemainderBackward",
+    "SignBackward", "SgnBackward", "RoundBackward", "FloorBackward", "CeilBackward",
+    "TruncBackward",
 }  # fmt: skip
-"""Autograd's names of functions whose derivative jumps, without their numbers at the end."""
+"""Autograd's names of functions that jump or whose derivative does, without their numbers at the
+end.
+"""
 
 NORMS = {
     "LinalgVectorNormBackward": "_saved_ord",
@@ -38,6 +48,12 @@ NORMS = {
     "PdistBackward": "_saved_p",
 }
 """Those of norms, which are smooth for powers between 1 and infinity, and where the power is."""
+
+REDUCTIONS = "ScatterReduceBackward", "IndexReduceBackward", "SegmentReduceBackward"
+"""Those of sums, means, products or extremes."""
+
+UNCLEAR = re.compile("CppNode|DifferentiableGraph|Where|GridSampler|CudnnRnn")
+"""Those, besides Python's, of which autograd does not say what they compute."""
 
 
 def changes(
@@ -52,10 +68,8 @@ def changes(
     longest image moves by `step`.
     """
     found = []
-    for k, w in enumerate(directions):
-        longest = F.pad(w.flatten(1).norm(dim=1), (0, 1)).amax()  # 0 of no images
-        usable = longest > step / torch.finfo(w.dtype).max
-        w = w * (step / longest.where(usable, 1))
+    for k, direction in enumerate(directions):
+        w, longest = _steps(direction, step)
         ahead = _at(columns, x + w)[:, k]
         behind = _at(columns, x - w)[:, k] if central else values[:, k]
         difference = ahead - behind
@@ -63,6 +77,38 @@ def changes(
             difference.register_hook(partial(_as_it_must, (ahead, behind)))
         found.append((difference / 2 if central else difference) * (longest / step))
     return found
+
+
+def _steps(w: Tensor, step: float) -> tuple[Tensor, Tensor]:
+    """A joint direction of images as steps of which the longest is `step`, and its longest."""
+    longest = F.pad(w.flatten(1).norm(dim=1), (0, 1)).amax()  # 0 of no images
+    usable = longest > step / torch.finfo(w.dtype).max
+    return w * (step / longest.where(usable, 1)), longest
+
+
+def bends(
+    columns: Callable[[Tensor], tuple[Tensor, Tensor]],
+    x: Tensor,
+    gradients: Sequence[Tensor],
+    directions: Sequence[Tensor],
+    step: float,
+) -> bool:
+    """Whether the gradient of the column that has the longest direction changes along it by other
+    than twice as much in four steps, which meet more kinks than one, as in two.
+    """
+    k = max(range(len(directions)), key=lambda k: float(directions[k].norm()))
+    w, _ = _steps(directions[k], 4 * step)
+
+    def column(image: Tensor) -> tuple[Tensor, Tensor]:
+        values, outputs = columns(image)
+        return values[:, k : k + 1], outputs
+
+    whole, half = (
+        input_gradients(column, x + part, create_graph=False)[2][0] - gradients[k]
+        for part in (w, w / 2)
+    )
+    rounding = 1000 * torch.finfo(x.dtype).eps * gradients[k].norm()
+    return bool((whole - 2 * half).norm() > BENT * whole.norm() + rounding)
 
 
 def _at(columns: Callable[[Tensor], tuple[Tensor, Tensor]], image: Tensor) -> Tensor:
@@ -125,20 +171,32 @@ def rounding_warning(step: float, x: Tensor) -> str | None:
     )
 
 
-def kink_warning(outputs: Tensor) -> str | None:
-    """What to say of a model with kinks."""
-    found = sorted({_kind(node) for node in autograd_nodes(outputs) if _has_kink(node)})
+def kink_warning(outputs: Tensor, bends: Callable[[], bool]) -> str | None:
+    """What to say of a model with kinks; of what cannot be seen, where its gradient `bends`."""
+    nodes = list(autograd_nodes(outputs))
+    found, where = {_kind(node) for node in nodes if _has_kink(node)}, "it has"
     if not found:
-        return None
-    kinds = ", ".join(name.removesuffix("Backward") for name in found)
+        found = {_kind(node) for node in nodes if _hidden(node)}
+        where = "it has kinks, or arithmetic below float32, within"
+        if not found or not bends():
+            return None
+    kinds = ", ".join(name.removesuffix("Backward") for name in sorted(found))
     return (
-        f"model is not smooth, it has {kinds}: the finite difference's derivative in the "
+        f"model is not smooth, {where} {kinds}: the finite difference's derivative in the "
         "parameters is mostly noise then, though its value is right; take mode='double_backprop' "
         "or smooth activations, average pooling"
     )
 
 
+def _hidden(node: Node) -> bool:
+    return isinstance(node, BackwardCFunction) or bool(UNCLEAR.search(node.name()))
+
+
 def _has_kink(node: Node) -> bool:
+    if isinstance(node, BackwardCFunction):  # of any name
+        return False
+    if _kind(node) in REDUCTIONS:
+        return getattr(node, "_saved_reduce", "") in ("amax", "amin", "max", "min")
     if _kind(node) in NORMS:
         power = getattr(node, NORMS[_kind(node)])  # None is 2
         return power is not None and not 1 < power < float("inf")

@@ -208,7 +208,10 @@ def perturbed_loss(loss: Loss, f: Classifier, x: Tensor, y: Any, xi: Tensor) -> 
     checks.valued(xi, "xi")
     checks.bounded(xi, "xi")
     if xi.shape[1:] != x.shape or not len(xi):
-        raise ValueError(f"xi must be (N, {', '.join(map(str, x.shape))}), got {tuple(xi.shape)}")
+        raise ValueError(
+            f"xi must be (N, {', '.join(map(str, x.shape))}), got {tuple(xi.shape)} "
+            f"with x {tuple(x.shape)}"
+        )
     checks.alike(xi[0], x, "xi")
     truth = y if callable(y) else lambda image: y
     draws = torch.stack(

@@ -29,6 +29,9 @@ MASKS = (
     "thread a process of its own; of a GradientPenalty take mode='double_backprop'"
 )
 
+STATISTICS = {"running_mean", "running_var", "num_batches_tracked"}
+"""The buffers of torch's batch normalisation."""
+
 _writes = attrgetter("_version")
 
 Loss = Callable[[Tensor, Any], Tensor]
@@ -42,7 +45,7 @@ def checked_functions(loss: Loss, f: Classifier) -> None:
 
 def outputs_of(f: Classifier, x: Tensor, name: str = "model") -> Tensor:
     """The outputs, (B,) or (B, k): what f returns, or its ``.logits``."""
-    found = checks.logits(checks.called(f, x), x, single=True, name=name)
+    found = checks.logits(checks.called(f, x, function=name), x, single=True, name=name)
     checks.floating(found, f"what {name} returns")
     return found
 
@@ -139,13 +142,15 @@ def fixed_statistics(
     model: Classifier, *more: object, buffers: Buffers | None = None
 ) -> Iterator[None]:
     """Layers of batch normalisation in training mode use the batch's statistics, and move neither
-    their running ones nor the singular vectors of spectral normalisation. Other layers move copies
-    of their buffers; in evaluation mode too, of those given. `more` is used as they are.
+    their running ones nor the singular vectors of spectral normalisation. Other layers, and those
+    made from these, move copies of their buffers; in evaluation mode too, of those given. `more` is
+    used as they are.
     """
     given = {layer: _copies(found) for layer, found in (buffers or {}).items()}
     with used(model, *more) as training:
         fixed = {layer: _fixing(layer) | given.pop(layer, {}) for layer in training}
-        with held(fixed | given):
+        still = {hook: {"n_power_iterations": 0} for layer in training for hook in _spectral(layer)}
+        with held(fixed | given | still):
             yield
 
 
@@ -160,17 +165,25 @@ def _fixing(layer: nn.Module) -> dict:
             "model must have seen images, which its lazy layers take their sizes from: call "
             f"model(x) once before, got {layer}"
         )
-    if isinstance(layer, _BatchNorm):
+    if _batch_norm(layer):
         return {"track_running_stats": False, "momentum": 0.0}
     if isinstance(layer, _SpectralNorm):
         return {"training": False}
+    copies = _copies(dict(layer.named_buffers(recurse=False)))
     hooks = _spectral(layer)
-    if hooks:  # which read the vectors in evaluation mode, and move them in place in training mode
-        kept, weights = {}, {hook.name: getattr(layer, hook.name) for hook in hooks}
-        for hook in hooks:
-            kept |= _vectors(layer, hook)
-        return {"training": False, "_buffers": {**layer._buffers, **kept}, **weights}
-    return _copies(dict(layer.named_buffers(recurse=False)))
+    if not hooks:
+        return copies
+    weights = {hook.name: getattr(layer, hook.name) for hook in hooks}  # which they compute anew
+    for hook in hooks:
+        copies |= _vectors(layer, hook)
+    return {"_buffers": {**layer._buffers, **copies}, **weights}
+
+
+def _batch_norm(layer: nn.Module) -> bool:
+    """Torch's own, whose forward pass moves running statistics and nothing else."""
+    passes = _BatchNorm.forward, nn.SyncBatchNorm.forward
+    own = isinstance(layer, _BatchNorm) and type(layer).forward in passes
+    return own and STATISTICS.issuperset(layer._buffers)
 
 
 def _spectral(layer: nn.Module) -> list[SpectralNorm]:
@@ -211,8 +224,7 @@ def replay(model: Classifier, device: torch.device) -> Callable[[], AbstractCont
     before = [
         (layer, found, [_version(buffer) for buffer in found.values()], _copies(found))
         for layer in layers(model)
-        if not (isinstance(layer, _BatchNorm | _SpectralNorm) or _spectral(layer))
-        and (found := dict(layer.named_buffers(recurse=False)))
+        if (found := _moving(layer))
     ]
 
     @contextmanager
@@ -230,9 +242,18 @@ def replay(model: Classifier, device: torch.device) -> Callable[[], AbstractCont
     return once
 
 
+def _moving(layer: nn.Module) -> dict[str, Tensor]:
+    """The buffers that a pass may move, but for those that :func:`fixed_statistics` keeps."""
+    if _batch_norm(layer) or isinstance(layer, _SpectralNorm):
+        return {}
+    vectors = {f"{hook.name}_{end}" for hook in _spectral(layer) for end in "uv"}
+    found = layer.named_buffers(recurse=False)
+    return {name: buffer for name, buffer in found if name not in vectors}
+
+
 def _moved(layer: nn.Module, buffers: Mapping[str, Tensor], versions: list[int]) -> bool:
     """Whether these were replaced, or written to since."""
-    now = dict(layer.named_buffers(recurse=False))
+    now = _moving(layer)
     return any(
         now.get(name) is not buffer or _version(buffer) != version
         for (name, buffer), version in zip(buffers.items(), versions, strict=True)

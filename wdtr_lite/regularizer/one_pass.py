@@ -2,13 +2,15 @@
 weights, wanted when training's backward pass comes.
 """
 
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
 from operator import methodcaller
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd import Function
+from torch.autograd.graph import Node
 
 from wdtr_lite.calculus.derivatives import autograd_nodes
 
@@ -25,18 +27,41 @@ def gradient_and_value(
 ) -> tuple[Tensor | None, Tensor]:
     """The gradient in `leaf` of the sum of a value of each image, (B,), and the value with its
     derivative in the weights: known already where all images will count alike, and the backward
-    pass is `linear` in how much. Where weights were computed before the pass, which started at
-    this number of autograd's, others may ask for the derivative in them: it goes their way.
+    pass is `linear` in how much. Where weights are computed, others may ask for the derivative in
+    them, or change it on its way: it goes their way. Transposing them, in the pass, which started
+    at this number of autograd's, is no computation: every linear layer does.
     """
     nodes = list(autograd_nodes(value))
     weights = [w for node in nodes if (w := getattr(node, "variable", leaf)) is not leaf]
     hooks = any(w._backward_hooks for w in weights)  # which would see the pass, and may change it
-    if hooks or not len(value) or min(map(_number, nodes)) < start:
+    passed = range(start, next_number(leaf))
+    computed = any(
+        node.name() != "TBackward0" or _number(node) not in passed
+        for node in _apart(nodes, leaf)
+        if not hasattr(node, "variable")
+    )
+    if hooks or computed or not len(value):
         weights = []
     gradient, *known = torch.autograd.grad(
         value.sum(), [leaf, *weights], retain_graph=True, allow_unused=True
     )
     return gradient, _Known.apply((value, known, linear), *weights) if weights else value
+
+
+def _apart(nodes: Iterable[Node], leaf: Tensor) -> Iterator[Node]:
+    """The nodes from which no way leads to the leaf."""
+    after, ways, left = defaultdict(list), set(), []
+    for node in nodes:
+        for before, _ in node.next_functions:
+            after[before].append(node)
+        if getattr(node, "variable", None) is leaf:
+            left.append(node)
+    while left:
+        node = left.pop()
+        if node not in ways:
+            ways.add(node)
+            left.extend(after[node])
+    return (node for node in nodes if node not in ways)
 
 
 class _Known(Function):

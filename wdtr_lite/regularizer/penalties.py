@@ -66,7 +66,7 @@ class GradientPenalty(nn.Module):
         one output); that of the true class's output minus the largest other; or, of each output
         less the mean of all, :math:`\tfrac2k \sum_m \|\nabla (f_m - \bar f)\|^2`, which in
         the Euclidean and the Wasserstein norm is cross-Lipschitz regularisation,
-        :math:`k^{-2} \sum_{lm} \|\nabla f_l - \nabla f_m\|^2`.
+        :math:`k^{-2} \sum_{ab} \|\nabla f_a - \nabla f_b\|^2`.
     mode : {"double_backprop", "finite_difference"}
         How the penalty is differentiated in the parameters. Double back-propagation is exact. The
         finite difference needs first derivatives only: with w held fixed, the derivative of the
@@ -103,32 +103,33 @@ class GradientPenalty(nn.Module):
     Notes
     -----
     The images are taken as constants: nothing flows back to x. A model with batch normalisation is
-    evaluated in the mode it is in, and a call does not move its running statistics; this needs the
-    :class:`torch.nn.Module` itself, not a function around it, and no activation checkpointing
-    around those layers. Under ``torch.no_grad()`` no graph is kept. Double back-propagation needs
-    second derivatives, which torch lacks for compiled models and some fused operations, scaled
-    dot-product attention's among them; finite differences do not.
+    evaluated in the mode it is in, and a call moves neither its running statistics nor the vectors
+    of spectral normalisation, which are used as they are; those of the older
+    ``nn.utils.spectral_norm``, if no pass in training mode has made them, as the next would. This
+    needs the :class:`torch.nn.Module` itself, not a function around it, and no activation
+    checkpointing around those layers. Under ``torch.no_grad()`` no graph is kept. Double
+    back-propagation needs second derivatives, which torch lacks for compiled models and some fused
+    operations, as of attention; finite differences do not.
 
     Finite differences are right for the sum, the mean and any equal weights of the numbers
     returned; with unequal weights only where the model does not couple the images, and their
     gradients are not orders of magnitude apart. They can be differentiated once, which
     ``torch.func`` does not tell. They ask for intensities in [0, 1] in float32 or float64 and a
     smooth model: across the kinks of ReLU or max-pooling the derivative is mostly noise, many times
-    longer than it should be. The quotient's own value is known, :math:`2 g^\top L g`. Both are
-    looked at in the calls 1, 2, 4, 8, …, and a warning says once what is wrong, and which `step` is
-    better. It comes where 3 % of that value are missed; the derivative in the parameters may miss
-    several times as much, 10 % of an EfficientNet's say. Kinks of comparisons, ``torch.where`` or
-    ``x * (x > 0)``, are not seen. Nor is, but for what that value misses, that gradients are other
-    than the values' slopes: by hooks and functions of your own, clipping say, or by ``detach()``,
-    of statistics in a normalisation or of weights in a loss say, which the perturbed passes compute
-    anew. The penalty's derivative is wrong then; the loss of :meth:`terms` is differentiated by a
-    pass of its own. Under autocast they run in the type of x; call ``backward()`` outside it. All
-    passes share the dropout masks of torch's global generators, except under ``torch.func`` and
-    CUDA-graph capture, and see the buffers that the first one saw. So the finite differences of
-    several threads take turns, and raise where another thread draws from these generators
-    meanwhile. They have derivatives, and so has the loss that comes with them, in parameters and in
-    what was computed from them before the call, not in the outputs and what else the model computes
-    on the way; a model that takes gradients in its images itself needs double back-propagation.
+    too long. The quotient's own value is known, :math:`2 g^\top L g`. Both are looked at in the
+    calls 1, 2, 4, 8, …, and a warning says once what is wrong, and which `step` is better. It comes
+    where 3 % of that value are missed; the derivative in the parameters may miss several times as
+    much, 10 % of an EfficientNet's say. The kinks of ``x * (x > 0)`` are not seen. Nor is, but for
+    what that value misses, that gradients are other than the values' slopes: by hooks and functions
+    of your own, clipping say, or by ``detach()`` in a normalisation or loss, which the perturbed
+    passes compute anew. The penalty's derivative is wrong then; the loss of :meth:`terms` is
+    differentiated by a pass of its own. Under autocast they run in the type of x; call
+    ``backward()`` outside it. All passes share the dropout masks of torch's global generators,
+    except under ``torch.func`` and CUDA-graph capture, and see the buffers that the first one saw.
+    So those of several threads take turns, and raise where another thread draws from these
+    generators meanwhile. They have derivatives, and so has the loss that comes with them, in
+    parameters and in what was computed from them before the call, not in the outputs and what else
+    the model computes on the way; a model that takes gradients in its images needs the other mode.
 
     References
     ----------
@@ -259,11 +260,14 @@ class GradientPenalty(nn.Module):
             others = differences.changes(columns, values, x, directions, step, self.central)
             return differences.miss(others, values, gradients, directions)
 
+        def bends() -> bool:
+            return differences.bends(columns, x, gradients, directions, self.step)
+
         if checks.eager(x) and self._due():
             off = differences.miss(found, values, gradients, directions)
             self._linear = off <= differences.TOLERANCE
             self._warn(
-                differences.kink_warning(outputs)
+                differences.kink_warning(outputs, bends)
                 or differences.rounding_warning(self.step, x)
                 or differences.step_warning(self.step, off, missed)
             )
