@@ -1028,6 +1028,8 @@ def test_bad_calls_of_an_attack():
         attack("resnet8", x, y)
     with pytest.raises(TypeError, match="^generator must be a torch.Generator, got int"):
         attack(linear, x, y, 0)
+    with pytest.raises(ValueError, match="^seed must be at most 4294967295, got 4294967296$"):
+        Attack("pgd", 0.1, seed=2**32)  # as torch's generator has it, seed 0
     with pytest.raises(ValueError, match=r"^epsilon must be at most 9.2e\+18 in torch.float32"):
         Attack("fgsm", 1e30)(linear, x.float(), y)
 

@@ -153,12 +153,21 @@ def of_a_function():
         "as_json": [
             (({"a": len}, "q"), TypeError, "q must be what JSON keeps, got {'a': <.*"),
             (({"a": [NAN]}, "q"), ValueError, "q must have finite numbers, got NaN"),
+            (
+                ([{1: 2, "1": 3}], "q"),
+                ValueError,
+                "the keys in q, as text, must differ, got '1' again",
+            ),
             ((-INF, "q"), ValueError, "q must have finite numbers, got -Infinity"),
             (
                 (in_itself(), "q"),
                 ValueError,
                 r"q must be what JSON keeps, got (\[\[.*|a list that .*)",
             ),
+        ],
+        "keyed": [
+            (({1: 2}, "q"), TypeError, "each key in q must be str, got 1"),
+            (([{"a": ({None: 2},)}], "q"), TypeError, "each key in q must be str, got None"),
         ],
         "importable": [
             ((of_a_function(), "q"), TypeError, "q is a Inner, which other processes cannot .*"),
@@ -182,6 +191,7 @@ def test_good_objects_and_collections():
     assert checks.as_json({"a": (1, None, "NaN"), 2: 0.1}, "q") == {
         "a": [1, None, "NaN"], "2": 0.1,
     }  # fmt: skip
+    checks.keyed({"a": [{"b": {}}, 3]}, "q")
     checks.importable(Local(), "q")
 
 
@@ -685,7 +695,12 @@ class Output:
                 TypeError,
                 "images must be torch.float32, as the weights of model, got torch.float64",
             ),
-            ((int, BATCH), ValueError, r"model failed on images \(3, 1, 4, 4\): only one element"),
+            (
+                (torch.nn.Linear(4, 4), BATCH.double(), "x", "f"),
+                TypeError,
+                "x must be torch.float32, as the weights of f, got torch.float64",
+            ),
+            ((int, BATCH), ValueError, r"model failed on x \(3, 1, 4, 4\): only one element"),
         ],
         "failed": [
             ((TypeError("so"), "f", BATCH), TypeError, r"f failed on images \(3, 1, 4, 4\): so$"),

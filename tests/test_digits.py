@@ -105,6 +105,9 @@ def test_errors_say_what_is_wrong(measured):
         measured(LabelKeeping, **KEEPING | {"classifier_size": 41})
     with pytest.raises(ValueError, match="pairs=21"):
         measured(LabelKeeping, **KEEPING | {"pairs": 21})
+    for kind, options in ((LabelKeeping, KEEPING), (NearestNeighbours, NEAREST)):
+        with pytest.raises(ValueError, match="^seed must be at most 4294967295, got 4294967296$"):
+            measured(kind, **options | {"seed": 2**32})
 
 
 def test_label_keeping_says_what_it_needs(measured, monkeypatch):

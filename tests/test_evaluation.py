@@ -497,6 +497,18 @@ def test_variations_are_those_of_torchs_generator_which_others_may_use(textured)
     assert torch.equal(varied["rotation"], turned.clamp(0, 1))
 
 
+def test_variations_are_the_same_whatever_the_default_type_is(textured):
+    varied = [variations(images, 5) for images in (textured, textured.double())]
+    torch.set_default_dtype(torch.float64)
+    try:
+        again = [variations(images, 5) for images in (textured, textured.double())]
+    finally:
+        torch.set_default_dtype(torch.float32)
+    for one, other in zip(varied, again, strict=True):
+        for name in one:
+            assert one[name].dtype == other[name].dtype and torch.equal(one[name], other[name])
+
+
 # ---------------------------------------------------------------- bad input
 
 X, Y = images(3, 1, 4, 5).float(), torch.tensor([0, 1, 2])
@@ -571,6 +583,11 @@ def misclassified_by(attack):
             lambda: misclassified(brightest, X, Y, batch_size=2.5),
             TypeError,
             "^batch_size must be a whole number",
+        ),
+        (
+            lambda: variations(torch.rand(1, 1, 17, 17), 2**32),
+            ValueError,
+            "^seed must be at most 4294967295, got 42949",
         ),
         (
             lambda: label_flips(brightest, X, "vertical", [1], "edge", batch_size=0),
@@ -741,7 +758,7 @@ def test_a_model_that_fails_is_named(model, error_, says):
         lambda: Attack("fgsm", 0.1)(model, x, y),
     ):
         with pytest.raises(
-            error_, match=rf"^model failed on images \(2, 1, 3, 3\): .*{says}"
+            error_, match=rf"^model failed on (images|x) \(2, 1, 3, 3\): .*{says}"
         ) as told:
             call()
         assert type(told.value) is error_ and type(told.value.__cause__) is error_
@@ -769,7 +786,7 @@ def test_a_models_own_error_is_its_word():
 )
 def test_an_attack_that_fails_is_named(attack, error_, says):
     x, y = torch.rand(2, 1, 3, 3), torch.tensor([0, 1])
-    with pytest.raises(error_, match=rf"^attack failed on images \(2, 1, 3, 3\): .*{says}"):
+    with pytest.raises(error_, match=rf"^attack failed on (images|x) \(2, 1, 3, 3\): .*{says}"):
         robust_error(lambda x: x.flatten(1)[:, :3], x, y, attack)
 
 

@@ -279,6 +279,32 @@ def test_a_folder_that_was_let_go_of_is_not_written(tmp_path):
     assert len([*other.steps()]) == 6 and not [*other.steps()]
 
 
+@pytest.mark.parametrize("deleted", ["folder", ".lock"])
+def test_a_folder_that_another_run_took_is_not_written(deleted, tmp_path, whole):
+    """Deleted while a run was at work there, which ends; the other keeps its files."""
+    folder = tmp_path / "run"
+    first = Training(SMALL, dataset=IMAGES, folder=folder, checkpoint_every=1)
+    steps = first.steps()
+    while first.epoch < 1:
+        next(steps)
+    if deleted == "folder":
+        shutil.rmtree(folder)
+    else:
+        (folder / ".lock").unlink()
+        (folder / "checkpoint.pt").unlink()
+    second = Training(SMALL, dataset=IMAGES, folder=folder, checkpoint_every=1)
+    others = second.steps()
+    while second.epoch < 2:
+        next(others)
+    there = {path.name: path.read_bytes() for path in folder.iterdir()}
+    with pytest.raises(Busy, match=f"^{folder} was deleted, or its .lock, while this run was at"):
+        list(steps)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == there
+    assert ".holder" in there
+    list(others)
+    assert same(weights(load(folder)), weights(whole))
+
+
 def test_metrics_after_an_epoch_that_was_given_up(tmp_path):
     training, sums = Training(replace(SMALL, epochs=1), dataset=IMAGES, folder=tmp_path), []
     compute = training.compute

@@ -240,7 +240,7 @@ def test_moves_and_fades_by_the_radius():
     metric_tensor.show_radii(moves, ratios)
     table = metric_tensor.radius_tables(moves, ratios).data
     assert "| the 4 | 1.000 | 1.000 | 2.000 | 5.000 |" in table
-    assert "fade / move, n = 2" in table and table.count("\n\n") == 1
+    assert "fade / move, 2 digits" in table and table.count("\n\n") == 1
 
 
 def test_a_wide_blob_moved_by_a_pixel_is_about_a_pixel_long(fours):

@@ -6,6 +6,7 @@ import io
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -830,6 +831,30 @@ def test_two_processes_share_the_networks(tmp_path):
     assert (status, err, status_2, err_2) == (0, [], 0, [])
     assert out[-1] == out_2[-1] and None not in json.loads(out[-1])
     assert logged(tmp_path) == {f"step {seed}": 6 for seed in range(4)} | {"asked test": 4}
+
+
+@dataclass(frozen=True)
+class Replacing(Question, name="replacing"):
+    """In whose midst the network's folder is deleted and made anew, the first time."""
+
+    folder: str
+
+    def __call__(self, model: torch.nn.Module, dataset: Dataset) -> int:
+        if (Path(self.folder) / "mark").exists():
+            return 2
+        shutil.rmtree(self.folder)
+        Path(self.folder).mkdir()
+        (Path(self.folder) / "mark").touch()
+        return 1
+
+
+def test_a_folder_that_was_replaced_is_worked_on_anew(tmp_path, capsys):
+    """The answer of what was deleted is not written beside another's network."""
+    store, plain = Store(tmp_path), network({})
+    asked = plain._replace(questions={"q": Replacing(str(store.folder(plain.config)))})
+    assert grid.work(asked, store).endswith(": [2]")
+    assert "waits: " in (said := capsys.readouterr().out) and "was deleted, or its .lock" in said
+    assert outcome(asked, store)["measurements"] == {"q": 2}
 
 
 def test_who_finds_a_network_busy_waits(here, tmp_path, capsys):

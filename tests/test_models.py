@@ -540,7 +540,7 @@ def test_a_thread_waits_for_others_at_work(monkeypatch):
         ready.set()
         end = time.monotonic() + 3
         while time.monotonic() < end:
-            by_pool(lambda: predictions(model, x))
+            by_pool(lambda: [predictions(model, x) for _ in range(100)])
         return x
 
     with ThreadPoolExecutor(1) as pool:

@@ -31,7 +31,14 @@ AROUND = [path for room in ("tests", "benchmarks") for path in sorted((HOME / ro
 OURS = {"wdtr_lite"} | {path.stem for path in AROUND}
 CORE = sorted(room for room, level in LEVEL.items() if 0 < level < LEVEL["study"])
 PUBLIC = {"_fields", "_replace"}  # a named tuple's own
-TORCHS_OWN = {"_backward_hooks", "_buffers", "_forward_pre_hooks", "_overloadpacket", "_schema"}
+TORCHS_OWN = {
+    "_backward_hooks",
+    "_buffers",
+    "_forward_pre_hooks",
+    "_overloadpacket",
+    "_post_accumulate_grad_hooks",
+    "_schema",
+}
 
 
 @pytest.fixture(params=FILES, ids=str)

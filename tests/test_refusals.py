@@ -589,11 +589,11 @@ CALLS = {
         **{k: whole(getattr(CONFIG, k)) for k in ("epochs", "batch_size", "steps")},
         **{k: optional(whole(2)) for k in ("images", "width", "radius")},
         **{k: number(getattr(CONFIG, k), -1) for k in (
-            "eta", "learning_rate", "weight_decay",
+            "eta", "strength", "learning_rate", "weight_decay",
         )},
         "epsilon": number(CONFIG.epsilon, -1, 8), "momentum": number(CONFIG.momentum, -1, 1),
         **{k: text(getattr(CONFIG, k), None) for k in ("data", "model")},
-        "split": text(None), "scale": SCALE, "warmup": natural(0),
+        "split": text(None), "scale": SCALE, "source": option(None), "warmup": natural(0),
         "seed": natural(0),
         "milestones": (
             (1, 2), [None, 3, "ab", NAN, object(), (0.5,), (True,), (-1,), ("1",), (NAN,)],

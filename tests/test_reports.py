@@ -1,6 +1,7 @@
 """What the chapters show of stored reports: numbers made from the counts, drawn and written."""
 
 import base64
+import json
 import re
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from wdtr_lite.book import (
     reports,
     results,
     scorecard,
+    smoothness,
     trial,
     units,
     widgets,
@@ -30,7 +32,8 @@ from wdtr_lite.book import tradeoff as methods
 from wdtr_lite.book.reports import MAIN
 from wdtr_lite.study.questions import AXES, PADDINGS
 
-EQUATIONS = (Path(__file__).parent.parent / "book" / "equations.md").read_text()
+EQUATIONS_PAGE = Path(__file__).parent.parent / "book" / "equations.md"
+EQUATIONS = EQUATIONS_PAGE.read_text()
 
 
 @pytest.fixture(autouse=True)
@@ -131,7 +134,7 @@ def test_table_1_is_made_from_the_counts(table1):
 def test_table_1_of_the_papers_own_networks(full):
     """Image by image, and how far they were trained."""
     lines = cells(adversarial.comparison_table(full))
-    assert lines[0] == ["natural", "the paper", "16.29", "15.61", "15.35"]
+    assert lines[0] == ["natural", "paper", "16.29", "15.61", "15.35"]
     for line, condition in zip(lines[1::2], study.table1.CONDITIONS, strict=True):
         for text, method in zip(line[2:], MAIN, strict=True):
             (row,) = [row for row in full["result"]["rows"] if row["method"] == method][:1]
@@ -233,7 +236,8 @@ def test_where_our_networks_have_the_papers_errors(in_units):
 
 
 def test_the_curves_are_those_of_the_outcomes(in_units):
-    units.draw_errors(in_units)
+    with plt.rc_context():
+        adversarial.opening()
     for axes in plt.gcf().axes:
         for line in axes.lines[:1]:
             for epsilon, error in zip(*line.get_data(), strict=True):
@@ -243,11 +247,32 @@ def test_the_curves_are_those_of_the_outcomes(in_units):
 
 def test_pairs_of_networks_over_epsilon(in_units):
     lines = cells(units.pairs_table(in_units, "FGSM"))
-    assert [line[0] for line in lines][:2] == ["as they are", "ε = 0.25/255"]
+    assert [line[0] for line in lines][:2] == ["as they are", "0.25/255"]
     for line in lines[1:]:
-        name = f"FGSM {line[0].split()[2].removesuffix('/255')} pixels"
+        name = f"FGSM {line[0].removesuffix('/255')} pixels"
         e, w = (error_of(in_units, method, name) for method in MAIN[1:])
         assert line[2:4] == [f"{e:.1f}", f"{w:.1f}"] and line[4].startswith(f"{w - e:+.1f} ± ")
+
+
+def test_pairs_of_networks_are_drawn_as_their_numbers_are(in_units, full):
+    units.draw_differences(full, in_units)
+    axes = plt.gca()
+    drawn = {bars.get_label(): bars.lines[0].get_xydata() for bars in axes.containers}
+    numbers = cells(units.pairs_table(in_units, "FGSM"))
+    natural, *fgsm, several = cells(adversarial.pairs_table(full))
+    expected = {
+        "FGSM, 1,000 images": numbers,
+        "FGSM, 5,000 images": [natural, *fgsm],
+        "I-FGSM-20, 5,000 images": [several],
+    }
+    assert drawn.keys() == expected.keys()
+    for name, lines in expected.items():
+        told = [f"{gap:+.1f}" for _, gap in drawn[name]]
+        assert told == [line[4].split()[0] for line in lines]
+    names = dict(zip(axes.get_xticks(), axes.get_xticklabels(), strict=True))
+    for name, lines in list(expected.items())[1:]:
+        at = [names[int(place)].get_text() for place, _ in drawn[name]]
+        assert at == [re.sub(r".* = (\d+)/255|natural", r"\1", line[0]) or "0" for line in lines]
 
 
 def test_what_was_not_run_is_not_printed(table1):
@@ -271,9 +296,22 @@ def test_the_grid_shows_every_setting_and_rings_the_chosen_ones(table1):
 
 def test_shares_of_the_draws(table1):
     search = reports.select(table1["result"]["search"], method="euclidean")
-    text = adversarial.taken(search, np.array([0, 2, 2, 2]))
-    assert "Euclidean penalty, η = 1          taken in 75 % of the draws" in text
-    assert text.endswith("η = 0.25: 25 %\n  η = 0.5: 0 %\n  η = 1: 75 %\n  η = 2: 0 %")
+    title, most, *rest = adversarial.taken(search, np.array([0, 2, 2, 2])).splitlines()
+    assert title == "Euclidean penalty: share of draws" and most == "  75 %  η = 1"
+    assert rest[-4:] == ["  25 %  η = 0.25", "   0 %  η = 0.5", "  75 %  η = 1", "   0 %  η = 2"]
+
+
+def test_errors_by_seed(table1):
+    setting, *lines, trained = cells(adversarial.by_seed_table(table1))
+    assert setting == ["setting", "–", "η = 1", "η = 1, r = 8"]
+    rows = table1["result"]["rows"]
+    for line, condition in zip(lines, study.table1.CONDITIONS, strict=True):
+        for text, method in zip(line[1:], MAIN, strict=True):
+            found = reports.select(rows, method=method)
+            assert [row["seed"] for row in found] == [0, 1, 2]
+            rates = [100 * row["wrong"][condition] / row["n"][condition] for row in found]
+            assert text == " / ".join(f"{rate:.1f}" for rate in rates)
+    assert trained[0] == "training, last epoch" and trained[1].count("/") == 2
 
 
 def test_the_harder_trial_counts_each_part_of_an_attack(stress):
@@ -292,10 +330,20 @@ def test_the_harder_trial_counts_each_part_of_an_attack(stress):
     ]
 
 
+def test_the_harder_trial_is_drawn_as_its_numbers_are(stress):
+    trial.draw_trial(stress)
+    lines = cells(trial.trial_table(stress))
+    names = [text.get_text() for text in plt.gca().get_yticklabels()]
+    assert names == [line[0] for line in lines]
+    for column, bars in enumerate(plt.gca().containers, 2):
+        told = [f"{value:.1f}" for value in bars.lines[0].get_xdata()]
+        assert told == [line[column].split()[0] for line in lines]
+
+
 def test_errors_are_drawn_against_epsilon(stress):
     trial.draw_epsilons(stress)
     lines = {line.get_label(): line.get_data() for line in plt.gca().lines}
-    x, y = lines["Wasserstein penalty, PGD-20"]
+    x, y = lines["Wasserstein, PGD-20"]
     assert list(x) == [0, *stress["config"]["epsilons"]]
     assert y[list(x).index(8)] == 100 * 402 / 500
 
@@ -303,7 +351,7 @@ def test_errors_are_drawn_against_epsilon(stress):
 def test_the_surface_is_of_an_image_that_all_networks_read_rightly(stress):
     trial.draw_surfaces(stress)
     titles = [axes.get_title() for axes in plt.gcf().axes]
-    assert titles[:3] == [reports.label(method) for method in MAIN]
+    assert titles[:3] == [reports.short(method) for method in MAIN]
 
 
 def test_an_attack_of_the_readers_choice(stress, monkeypatch):
@@ -316,9 +364,11 @@ def test_an_attack_of_the_readers_choice(stress, monkeypatch):
     assert list(choices["method"]) == [reports.label(method) for method in MAIN]
     text = asked["describe"]("plain", 2)
     assert text.startswith("plain, ε = 2/255. The image and the answer: cat: dog (")
-    pictures, bars = draw("plain", 2).axes[:4], plt.gcf().axes[4:]
+    drawn = draw("plain", 2).axes
+    pictures, bars = drawn[::2], drawn[1::2]
     answers = [axes.texts[0].get_text().split()[0] for axes in bars]
     told = re.findall(r"(\w+): (\w+) \(", text)
+    assert trial.lost(stress, 2)["none"] == sum(right != answer for right, answer in told)
     assert told == [(a.get_title(), b) for a, b in zip(pictures, answers, strict=True)]
 
 
@@ -329,10 +379,11 @@ def test_table_2_is_made_from_the_counts(table2):
     rows = table2["result"]["rows"]
     assert {one["n"] for row in rows for one in row["measurements"].values()} == {1000}
     lines = cells(natural_variation.comparison_table(table2, "consecutive"))
-    ours = [line for line in lines if line[1] == "ours"]
+    ours = [line for line in lines if "the paper" not in line[0]]
     cases = [f"{axis} {padding}" for axis in AXES for padding in PADDINGS]
     for line, case in zip(ours, cases, strict=True):
-        for text, method in zip(line[3:], MAIN, strict=True):
+        assert line[0].replace(",", "") == case
+        for text, method in zip(line[1:], MAIN, strict=True):
             found = reports.select(rows, method=method)
             means = [row["measurements"][case]["consecutive"][15] / 1000 for row in found]
             assert text == f"{np.mean(means):.2f} ± {np.std(means, ddof=1):.2f}"
@@ -347,13 +398,61 @@ def test_networks_of_both_experiments_are_the_same(table2, varied):
 
 def test_changed_labels_add_up_to_the_flips(varied):
     natural_variation.draw_changes(varied)
-    flips, *changes = plt.gcf().axes
+    panels = np.reshape(plt.gcf().axes, (2, 2))
     for k, method in enumerate(natural_variation.COMPARED):
-        upto = reports.flips(varied, method, "horizontal edge", "consecutive").mean()
-        assert flips.lines[k].get_ydata()[-1] == upto
-        for axes, axis in zip(changes, AXES, strict=True):
-            departed = reports.flips(varied, method, f"{axis} edge", "from_unshifted").mean()
-            assert axes.lines[k].get_ydata().sum() / 50 == pytest.approx(departed)
+        for (flips, changes), axis in zip(panels, AXES, strict=True):
+            upto, departed = (
+                reports.flips(varied, method, f"{axis} edge", count).mean()
+                for count in natural_variation.COUNTS
+            )
+            assert flips.lines[k].get_ydata()[-1] == upto
+            assert changes.lines[k].get_ydata().sum() / 50 == pytest.approx(departed)
+
+
+def test_the_chapter_opens_with_large_networks_moved_horizontally():
+    natural_variation.opening()
+    flips, changes = plt.gcf().axes
+    lines = cells(natural_variation.comparison_table(study.stored("table2"), "consecutive"))
+    (row,) = (line for line in lines if line[0] == "horizontal, edge")
+    assert [f"{line.get_ydata()[-1]:.2f}" for line in flips.lines] == [
+        text.split()[0] for text in row[1:4]
+    ]
+    plain, *penalised = (line.get_ydata() for line in changes.lines)
+    for each in penalised:
+        assert (each[:2] < plain[:2]).all() and (each[3:] > plain[3:]).all()
+
+
+def test_one_method_is_ahead_in_every_seed_where_its_table_says(table2):
+    rows = table2["result"]["rows"]
+    for line, (a, b) in zip(
+        cells(natural_variation.wins_table(rows)),
+        (("euclidean", "none"), ("wasserstein", "none"), ("wasserstein", "euclidean")),
+        strict=True,
+    ):
+        for text, count in zip(line[1:], natural_variation.COUNTS, strict=True):
+            wins = 0
+            for case in (f"{axis} {padding}" for axis in AXES for padding in PADDINGS):
+                first, second = (
+                    [
+                        row["measurements"][case][count][-1]
+                        for row in reports.select(rows, method=method)
+                    ]
+                    for method in (a, b)
+                )
+                wins += all(x < y for x, y in zip(first, second, strict=True))
+            assert text == f"{wins} of 6"
+
+
+def test_errors_on_varied_images_are_drawn_as_their_tables_say(varied):
+    large = reports.measured(study.stored("variation")["result"]["rows"])
+    natural_variation.draw_variations(large, varied)
+    names = [text.get_text() for text in plt.gcf().axes[0].get_yticklabels()]
+    for axes, rows in zip(plt.gcf().axes, (large, varied), strict=True):
+        table = cells(natural_variation.variations_table(rows))[:5]
+        assert [line[0] for line in table] == names
+        for column, line in enumerate(axes.lines, 1):
+            found = [f"{value:.1f}" for value in line.get_xdata()]
+            assert found == [row[column].split()[0] for row in table]
 
 
 def test_moved_images_lie_over_the_answers_of_three_networks():
@@ -369,11 +468,86 @@ def test_moved_images_lie_over_the_answers_of_three_networks():
 
 
 def test_norms_are_drawn_and_told(varied):
-    natural_variation.draw_norms(varied)
-    median = plt.gcf().axes[0].lines[4].get_ydata()[0]
-    assert f"plain                medians: Euclidean {median:5.2f}" in (
-        natural_variation.describe_norms(varied)
-    )
+    smoothness.draw_norms(varied)
+    for column, axes in enumerate(plt.gcf().axes, 1):
+        medians = [line.get_xdata()[0] for line in axes.lines[4::5]][::-1]
+        told = [line[column] for line in cells(smoothness.norms_table(varied))]
+        assert [f"{median:.2f}" for median in medians] == told
+
+
+def test_paths_are_drawn_as_their_tables_say():
+    report = study.stored("variation")
+    smoothness.draw_paths(report)
+    lengths, ratios = plt.gcf().axes
+    table = cells(smoothness.paths_table(reports.measured(report["result"]["rows"])))
+    for axes, rows in ((lengths, table[:4]), (ratios, table[4:])):
+        for column, line in enumerate(axes.lines, 1):
+            found = [f"{value:.2f}" for value in line.get_xdata()]
+            assert found == [row[column] for row in rows]
+
+
+def test_a_ratio_lies_in_the_range_of_its_draws():
+    networks = reports.measurements(study.stored("variation"))
+    for name, ratio, above in cells(smoothness.ratios_table(study.stored("variation"))):
+        path, method = name.split(", ")
+        (path,) = (key for key, told in smoothness.PATHS.items() if told == path)
+        (method,) = (key for key in MAIN if reports.short(key) == method)
+        within, between = (
+            np.mean(networks[method]["paths"][f"{classes} {path}"])
+            for classes in ("within", "between")
+        )
+        value, low, high = map(float, re.findall(r"[-+]?\d\.\d+", ratio))
+        assert f"{between / within:.2f}" == f"{value:.2f}" and low < value < high
+        assert (above == "") == (method == "none")
+
+
+def test_the_numbers_of_chapter_10_are_those_of_its_results():
+    """The prose again, from the raw counts."""
+    book = json.loads((EQUATIONS_PAGE.parent / "natural_variation.ipynb").read_text())
+    prose = " ".join("".join(cell["source"]) for cell in book["cells"])
+    networks = reports.measurements(study.stored("table2"))
+
+    def gains(paddings, methods=MAIN[1:], than="none"):
+        """How much less they flip from shift to shift, in percent."""
+        means = {
+            (case, m): reports.flips_by_image(networks[m][case], "consecutive").mean()
+            for case in (f"{axis} {padding}" for axis in AXES for padding in paddings)
+            for m in MAIN
+        }
+        return [
+            100 * (1 - mean / means[case, than])
+            for (case, m), mean in means.items()
+            if m in methods
+        ]
+
+    continued = gains(("edge", "reflect"))
+    assert 32 <= round(min(continued)) <= 34 and 44 <= max(continued) < 50
+    assert "a third to nearly a half less often" in prose
+    black = gains(("zeros",))
+    assert f"the gain is {min(black):.0f} to {max(black):.0f} %" in prose
+    ahead = gains(("edge", "reflect"), ("wasserstein",), "euclidean")
+    assert f"by {min(ahead):.0f} to {max(ahead):.0f} % in the large networks" in prose
+    varied = reports.measurements(study.stored("variation"))
+
+    def shorter(classes):
+        sums = {m: sum(varied[m]["paths"][f"{classes} wasserstein"]) for m in MAIN}
+        return sorted(100 * (1 - sums[m] / sums["none"]) for m in MAIN[1:])
+
+    low, high = shorter("within")
+    assert f"by {low:.0f} to {high:.0f} % within classes" in prose
+    low, high = shorter("between")
+    assert f"by {low:.0f} to {high:.0f} % between them" in prose
+    factors = [
+        np.median(varied["none"]["gradients"][key]) / np.median(varied[m]["gradients"][key])
+        for key in ("margin euclidean", "margin wasserstein")
+        for m in MAIN[1:]
+    ]
+    assert (round(min(factors)), round(max(factors))) == (16, 22)
+    assert "by a factor of sixteen to twenty-two" in prose
+    wrong = {m: varied[m]["variations"]["wrong"] for m in MAIN}
+    for case in ("translation", "rotation"):
+        plain, *others = (wrong[m][case] - wrong[m]["natural"] for m in MAIN)
+        assert all(abs(other - plain) < 50 for other in others), "of 5,000: a point"
 
 
 # ---------------------------------------------------------------- chapter 11, results
@@ -441,9 +615,9 @@ def test_table_2_is_drawn_as_its_numbers_are():
     natural_variation.draw_comparison(table2)
     for axes, count in zip(plt.gcf().axes, natural_variation.COUNTS, strict=True):
         lines = cells(natural_variation.comparison_table(table2, count))
-        ours = [line for line in lines if line[1] == "ours"]
-        paper = [line for line in lines if line[1] != "ours"]
-        for column, (means, told) in enumerate(drawn_dots(axes), 3):
+        ours = [line for line in lines if "the paper" not in line[0]]
+        paper = [line for line in lines if "the paper" in line[0]]
+        for column, (means, told) in enumerate(drawn_dots(axes), 1):
             assert [f"{value:.2f}" for value in means] == [row[column].split()[0] for row in ours]
             assert [f"{value:.2f}" for value in told[::3]] == [row[column] for row in paper]
 
@@ -462,6 +636,7 @@ def test_the_scorecard_follows_from_the_numbers(full, table2):
     claims_, text = scorecard.claims(EQUATIONS), scorecard.scorecard(EQUATIONS).data
     marks = {claim.says: claim.verdict for claim in claims_}
     assert len(claims_) == 11 == text.count("{doc}`")
+    assert [[*marks.values()].count(mark) for mark in "✔~✘?"] == [0, 7, 2, 2], "as the page says"
     rows = {row["method"]: row for row in full["result"]["rows"] if "wrong" in row}
     natural, attacked = (
         {m: outcomes(rows[m]["outcomes"][c], 5000) for m in MAIN}

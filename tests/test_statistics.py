@@ -42,6 +42,7 @@ def test_choose_takes_the_most_robust_of_those_that_stay_accurate():
     assert choose(search, ["pgd", "moved"])["euclidean"] == {"eta": 1}
     assert choose(search, ["pgd"], allowance=0.02)["euclidean"] == {"eta": 4}
     assert choose(search, ["natural", "pgd"], allowance=1.0)["pgd"] == {"epsilon": 1}
+    assert choose(search[4:], ["natural", "pgd"], allowance=1.0) == {"pgd": {"epsilon": 1}}
     assert choose(search[::-1], ["natural", "pgd"], allowance=1.0)["pgd"] == {"epsilon": 2}, (
         "the first of equals"
     )
@@ -114,6 +115,12 @@ def refused_by_both(columns, error, says):
         (lambda: choose(ROWS, "pgd"), TypeError, "conditions must be list or tuple, got 'pgd'"),
         (lambda: choose(ROWS, ["x"]), ValueError, "conditions must be one of .*, got 'x'"),
         (lambda: choose(ROWS, ["pgd"], float("nan")), ValueError, "allowance must be .* got nan"),
+        (
+            lambda: choose(changed(method="pgd"), ["pgd"]),
+            ValueError,
+            "search must hold errors of plain .* allowance=0.01 is added to, got those of "
+            r"\['pgd'\]",
+        ),
         (lambda: choose(ROWS, []), ValueError, r"conditions must not be empty, got \[\]"),
         (lambda: choose([{"wrong": {}}], ["x"]), ValueError, r"search\[0\] must have 'method', .*"),
         (

@@ -92,6 +92,14 @@ def test_a_measurement_is_named_by_its_question_and_options(tmp_path):
     )
 
 
+@pytest.mark.parametrize("how", [({1: 2},), ([{None: 2}],), {"a": {True: 2}}], ids=repr)
+def test_options_by_text_alone(how, tmp_path):
+    """In a file's name JSON makes the same of {1: 2} and {"1": 2}."""
+    says = "^each key in the options of the question 'asked' must be str, got (1|None|True)$"
+    with pytest.raises(TypeError, match=says):
+        Store(tmp_path).file(CONFIG, Asked("test", how))
+
+
 @dataclass(frozen=True)
 class Darker:
     epsilon: float = 0.1

@@ -126,7 +126,7 @@ def test_how_far_ink_is_moved(monkeypatch):
     assert (found[0.3, 1][:, 3] == 0).all()  # nothing beyond two pixels
     wasserstein_noise.show_moved(found)
     assert set(written(plt.gca())) == set(wasserstein_noise.NAMES.values())
-    assert "n = 2" in wasserstein_noise.moved_table(found, 0.3).data
+    assert "2 digits" in wasserstein_noise.moved_table(found, 0.3).data
 
 
 def test_changes_are_drawn_beside_the_changed_pictures(three):

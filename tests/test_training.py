@@ -1238,6 +1238,30 @@ def test_parameters_do_not_share_a_gradient(monkeypatch):
         assert torch.allclose(getattr(halved, name), getattr(whole, name), rtol=1e-4)
 
 
+def test_hooks_of_parameters_are_called_as_by_backward():
+    """Those that wait for a gradient may change it, or take the step themselves; once each, and
+    not those of a frozen parameter.
+    """
+    model, called = Summed(), []
+    model.second.requires_grad_(False)
+    hooked = copy.deepcopy(model)
+
+    def steps_itself(parameter):
+        called.append(parameter)
+        parameter.sub_(0.05 * parameter.grad)
+        parameter.grad = None
+
+    for parameter in (hooked.layer.weight, hooked.first):
+        parameter.register_hook(lambda gradient: 2 * gradient)
+        parameter.register_post_accumulate_grad_hook(lambda p: p.grad.mul_(0.5))
+        parameter.register_post_accumulate_grad_hook(steps_itself)
+    asked = config(epochs=1, momentum=0.0, weight_decay=0.0)
+    run, expected = fit(asked, model=hooked), fit(asked, model=model)
+    assert len(called) == 2 * 3
+    for one, other in zip(run.model.parameters(), expected.model.parameters(), strict=True):
+        assert torch.allclose(one, other, rtol=1e-5, atol=1e-7)
+
+
 @pytest.mark.parametrize(
     "mask",
     [torch.full((2, 2), -math.inf).triu(1), torch.ones(3).to(torch.float8_e4m3fn)],
@@ -1306,6 +1330,8 @@ BAD = {
     "of": ("logit", ValueError, "of must be one of 'loss', 'logits', .*, got 'logit'"),
     "mode": ("exact", ValueError, "mode must be one of 'double_backprop', .*, got 'exact'"),
     "scale": ("none", ValueError, "scale must be one of 'trace', None, got 'none'"),
+    "source": ("all", ValueError, "source must be one of 'local', 'uniform', None, got 'all'"),
+    "strength": (-1.0, ValueError, "strength must be non-negative and finite, got -1.0"),
     "epsilon": ("0.1", TypeError, "epsilon must be a number, got str '0.1'"),
     "steps": (0, ValueError, "steps must be at least 1, got 0"),
     "warmup": (-1, ValueError, "warmup must be at least 0, got -1"),
@@ -2227,6 +2253,51 @@ def test_two_threads_train_as_one_by_one():
         assert_same(weights(found[each]), weights(fit(each)))
 
 
+@pytest.mark.parametrize(
+    "how",
+    [{}, {"method": "euclidean", "eta": 0.1, "mode": "finite_difference"},
+     {"method": "pgd", "epsilon": 0.1, "steps": 1}],
+    ids=repr,
+)  # fmt: skip
+def test_who_evaluates_in_another_thread_takes_turns(how):
+    """Also the penalty, which is of a network in training mode; the weights are as without."""
+    asked = config(epochs=8, learning_rate=0.02, **how)
+    alone, training = (Training(asked, dataset=IMAGES) for _ in range(2))
+    x, y, asked_often = IMAGES.images[:4], IMAGES.labels[:4], [0, 0]
+    over, failed = threading.Event(), []
+    penalty = GradientPenalty("euclidean", mode="finite_difference")
+
+    def asks(k, question):
+        try:
+            while not over.is_set():
+                question(training.model)
+                asked_often[k] += 1
+        except Exception as error:
+            failed.append(error)
+
+    questions = (
+        lambda model: evaluation.robust_error(model, x, y, attacks.Attack("fgsm", 0.1)),
+        lambda model: penalty(model, x[:, None] / 255, y),
+    )
+    threads = [
+        threading.Thread(target=asks, args=each, daemon=True) for each in enumerate(questions)
+    ]
+    for thread in threads:
+        thread.start()
+    for _ in training.steps():
+        pass
+    run = training.run()
+    over.set()
+    for thread in threads:
+        thread.join(60)
+        assert not thread.is_alive()
+    for _ in alone.steps():
+        pass
+    assert not failed and min(asked_often) > 4
+    assert_same(weights(run), weights(alone.run()))
+    assert not any(layer.training for layer in run.model.modules())
+
+
 def by_operation():
     """Settings that torch has since 2.9."""
     backends = torch.backends
@@ -2428,3 +2499,9 @@ def test_within_the_callers_autocast_a_step_sees_the_last_ones_weights():
     with torch.autocast("cpu", torch.bfloat16):
         within = fit(config, device="cpu", progress=False)
     assert [epoch["loss"] for epoch in within.history] == [epoch["loss"] for epoch in alone.history]
+
+
+@pytest.mark.parametrize("given", [{"source": "local"}, {"strength": 1.0}])
+def test_a_source_comes_with_its_strength(given):
+    with pytest.raises(ValueError, match="source and strength must be given together"):
+        Config(method="wasserstein", radius=2, **given)

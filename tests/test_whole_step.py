@@ -99,6 +99,18 @@ def test_what_cannot_be_one_graph_goes_step_by_step_and_says_why(digits, kind, w
     assert found == run.derivatives
 
 
+def test_hooks_of_weights_are_not_lost_in_a_graph(digits):
+    run = training(digits, "none")
+    name, weight = next(run.model.named_parameters())
+    hook = weight.register_hook(lambda gradient: 2 * gradient)
+    with pytest.warns(
+        UserWarning, match=f"is not compiled, NotImplementedError: {name} has a hook"
+    ):
+        assert whole(run.derivatives, run.model, *batches(run)[0]) == run.derivatives
+    hook.remove()
+    assert isinstance(Graph(run.derivatives, run.model, *batches(run)[0], as_it_is), Graph)
+
+
 @pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated")
 def test_the_compiled_step_of_the_smallest_network(digits):
     eager, compiled = (training(digits, "wasserstein", eta=0.3) for _ in range(2))

@@ -309,7 +309,7 @@ class PixelGraph(nn.Module):
     # ------------------------------------------------------------ over a pixel's neighbours
 
     def neighbor_sum(self, v: Tensor) -> Tensor:
-        r"""Weighted sum over each pixel's neighbours, :math:`(Bv)_i = \sum_{j \in N(i)} \omega_{ij}
+        r"""Weighted sum over each pixel's neighbours, :math:`(Av)_i = \sum_{j \in N(i)} \omega_{ij}
         v_j`.
 
         Two banded matrix products whatever the radius where all weights are equal; one with the

@@ -22,7 +22,7 @@ def sample(
 ) -> Tensor:
     r"""Samples of Wasserstein Gaussian noise, exactly, without a factorisation.
 
-    .. math:: \xi = \eta\, D^\top \Lambda(x)^{1/2} z, \quad z \sim N(0, I_{|E|}), \\
+    .. math:: \xi = \eta\, D^\top \Lambda(x)^{1/2} z, \quad z \sim \mathcal N(0, I), \\
        \mathbb{E}\,\xi = 0, \quad
        \mathbb{E}\,\xi\xi^\top = \eta^2 D^\top \Lambda(x) D = \eta^2 L(x).
 

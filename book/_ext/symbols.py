@@ -37,7 +37,7 @@ LETTERS = r"""
 \Omega Ω \ell ℓ \nabla ∇ \sum ∑ \le ≤ \ge ≥ \in ∈ \lVert ‖ \rVert ‖ \lvert |
 \rvert | \mid | \T ᵀ \top ᵀ \cdot · \circ ∘ \times × \to → \colon : \tfrac12 ½
 \propto ∝ \W W \E E \R ℝ \det det \exp exp \log log \deg deg \grad grad
-\Hess Hess \vol vol \diag diag
+\Hess Hess \vol vol \diag diag \Sigma Σ
 """
 PLAIN: dict[str, str] = dict(
     zip(LETTERS.split()[::2], LETTERS.split()[1::2], strict=True)
@@ -64,6 +64,7 @@ def tokens(tex):
 def plain(tex):
     """A formula for a text without formulas."""
     text = re.sub(r"\\math[a-z]+\s*\{?\s*([A-Za-z])\s*\}?", r"\1", tex)
+    text = re.sub(r"\\hat\s*\{?\s*([A-Za-z])\s*\}?", "\\1\u0302", text)
     text = text.replace(r"\tfrac12", "½").replace(r"\|", "‖")
     text = re.sub(
         r"\\[A-Za-z]+", lambda name: PLAIN.get(name[0], name[0][1:]), text

@@ -51,6 +51,7 @@ TAUGHT_IN = {
     "book.plots.show_change": ["metric_tensor"],
     "book.results": ["results"],
     "book.riemannian_calculus": ["riemannian_calculus"],
+    "book.smoothness": ["natural_variation"],
     "book.tables.mean_sd": ["natural_variation"],
     "book.tables.percent": ["adversarial"],
     "book.theorem_one": ["theorem_one"],

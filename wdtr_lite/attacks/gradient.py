@@ -216,11 +216,12 @@ def input_gradient(model: Classifier, x: Tensor, y: Tensor) -> Tensor:
     .. math:: g = \nabla_x m, \quad m = \log \sum_{j \ne y} e^{z_j} - z_y, \quad z = f(x), \qquad
        \ell = \log(1 + e^m), \quad \nabla_x \ell = \frac{g}{1 + e^{-m}}
 
-    Of probabilities q it is the gradient of the cross-entropy, written in the gaps :math:`d_j = z_j
-    - z_c` to the likeliest class c,
+    Of probabilities q it is the gradient of the cross-entropy, written in the gaps to the likeliest
+    class c,
 
-    .. math:: \ell = \log\Bigl(1 + \sum_{j \ne c} e^{d_j}\Bigr) - \sum_{j \ne c} q_j d_j, \qquad
-       \frac{\partial \ell}{\partial d_j} = p_j - q_j;
+    .. math:: \ell = \log\Bigl(1 + \sum_{j \ne c} e^{z_j - z_c}\Bigr)
+       - \sum_{j \ne c} q_j (z_j - z_c), \qquad
+       \frac{\partial \ell}{\partial z_j} = p_j - q_j \text{ for } j \ne c;
 
     where q is of one class alone, that of the margin.
 

@@ -12,13 +12,12 @@ def margin(logits: Tensor, y: Tensor) -> Tensor:
 
     Of labels it is the margin :math:`m = \log \sum_{j \ne y} e^{z_j} - z_y`. Cross-entropy is
     softplus(m), whose slope is 0 in float32 where m is below -17 (there p_y - 1 is); m has slope 1
-    everywhere. Of probabilities q, with the gaps :math:`d_j = z_j - z_c` to their largest, it is
-    the cross-entropy
+    everywhere. Of probabilities q, with c the class of the largest, it is the cross-entropy
 
-    .. math:: \log\Bigl(1 + \sum_{j \ne c} e^{d_j}\Bigr) - \sum_{j \ne c} q_j d_j,
+    .. math:: \log\Bigl(1 + \sum_{j \ne c} e^{z_j - z_c}\Bigr) - \sum_{j \ne c} q_j (z_j - z_c),
 
-    whose slope p_j - q_j in d_j takes no difference from 1; where all q_j in the sum are 0, the
-    margin to c.
+    whose slope p_j - q_j in such a z_j takes no difference from 1; where all q_j in the sum are 0,
+    the margin to c.
 
     Parameters
     ----------

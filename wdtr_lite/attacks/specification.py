@@ -87,7 +87,7 @@ class Attack:
             "alpha": alpha,
             "steps": steps,
             "restarts": checks.repeats(self.restarts, "restarts"),
-            "seed": checks.whole(self.seed, "seed", 0),
+            "seed": checks.seed(self.seed),
         }
         for name, value in numbers.items():
             if isinstance(getattr(self, name), np.generic):

@@ -1,6 +1,6 @@
 """What chapter 9 reports: Table 1 and the grid behind it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -19,20 +19,21 @@ from wdtr_lite.book.reports import (
     share,
     short,
 )
-from wdtr_lite.book.units import differences_table, told
+from wdtr_lite.book.units import differences_table, draw_errors, told
 from wdtr_lite.study.statistics import across_seeds
 from wdtr_lite.study.table1 import PAPER
 
 __all__ = [
-    "by_seed",
+    "by_seed_table",
     "comparison_table",
     "draw_comparison",
     "draw_grid",
     "error_table",
     "grid_table",
+    "opening",
     "pairs_table",
-    "paper_table",
     "sources",
+    "style",
     "taken",
     "trained_table",
 ]
@@ -43,6 +44,18 @@ _CONDITIONS = {
     "FGSM 25": "FGSM, ε = 25/255",
     "I-FGSM-20 8": "I-FGSM-20, ε = 8/255",
 }
+
+
+def style() -> None:
+    """The book's style, with letters for pictures as wide as a telephone."""
+    plots.style()
+    plt.rcParams.update({"font.size": 9.5, "axes.titlesize": 9.5})
+
+
+def opening() -> None:
+    """Draw the errors of the three networks against epsilon: the chapter in a picture."""
+    style()
+    draw_errors(study.stored("units"))
 
 
 def sources(**reports: dict | None) -> str:
@@ -60,12 +73,6 @@ def sources(**reports: dict | None) -> str:
 # ---------------------------------------------------------------- Table 1
 
 
-def paper_table() -> Markdown:
-    """The errors that the paper prints."""
-    rows = [[name, *_paper(condition)] for condition, name in _CONDITIONS.items()]
-    return tables.table(["the paper, error (%)", *map(label, MAIN)], rows)
-
-
 def error_table(rows: list[dict]) -> Markdown:
     """The errors of networks, mean and standard deviation over seeds."""
     lines = [[name, *_measured(rows, condition)] for condition, name in _CONDITIONS.items()]
@@ -78,7 +85,7 @@ def comparison_table(full: Mapping) -> Markdown:
     """
     networks, lines = first(full), []
     for condition, name in _CONDITIONS.items():
-        lines.append([name, "the paper", *_paper(condition)])
+        lines.append([name, "paper", *_paper(condition)])
         ours = [share(networks[m]["wrong"][condition], networks[m]["n"][condition]) for m in MAIN]
         lines.append(["", "ours", *ours])
     return tables.table(["error (%)", "", *map(label, MAIN)], lines, ["", "", *[".1f"] * 3])
@@ -95,7 +102,7 @@ def draw_comparison(full: Mapping) -> None:
         for condition, name in _CONDITIONS.items()
     }
     paper = {name: PAPER[condition] for condition, name in _CONDITIONS.items()}
-    _, axes = plt.subplots(figsize=(6.6, 3.2))
+    _, axes = plt.subplots(figsize=(4.6, 2.7))
     plots.dots(axes, ours, paper, MAIN)
     plots.name_dots(axes, {method: short(method) for method in MAIN}, row=0)
     axes.set(xlim=(0, 103), xlabel="error (%)")
@@ -128,20 +135,23 @@ def _measured(rows: list[dict], condition: str) -> list[str]:
     return [tables.percent(across_seeds(rows, condition, method=method)) for method in MAIN]
 
 
-def by_seed(report: Mapping) -> str:
+def by_seed_table(report: Mapping) -> Markdown:
     """The settings, the errors of each seed, and the training errors behind Table 1."""
     result = report["result"]
     rows = result["rows"]
-    lines = [f"{label(m):20s} {setting_of(result['chosen'][m])}" for m in MAIN]
-    lines += ["", f"of seeds {' / '.join(map(str, report['config']['networks']['seeds']))}:"]
+    lines = [["setting", *(setting_of(result["chosen"][m]) or "–" for m in MAIN)]]
     for condition, name in _CONDITIONS.items():
-        each = [" / ".join(f"{e:.1f}" for e in errors(rows, condition, method=m)) for m in MAIN]
-        lines.append(f"{name:21s} {'   '.join(f'{text:20s}' for text in each)}")
-    trained = {
-        m: [round(100 * row["training"]["error"], 1) for row in select(rows, method=m)]
-        for m in MAIN
-    }
-    return "\n".join([*lines, "", f"training error in the last epoch, %: {trained}"])
+        lines.append([name, *(_each(errors(rows, condition, method=m)) for m in MAIN)])
+    trained = [
+        _each(100 * row["training"]["error"] for row in select(rows, method=m)) for m in MAIN
+    ]
+    seeds = " / ".join(map(str, report["config"]["networks"]["seeds"]))
+    header = [f"error (%), seeds {seeds}", *map(short, MAIN)]
+    return tables.table(header, [*lines, ["training, last epoch", *trained]])
+
+
+def _each(values: Iterable[float]) -> str:
+    return " / ".join(f"{value:.1f}" for value in values)
 
 
 def pairs_table(full: Mapping) -> Markdown:
@@ -163,7 +173,7 @@ def draw_grid(search: Sequence[Mapping], chosen: Mapping[str, Mapping]) -> None:
     """Draw natural error against error under I-FGSM-20 of each setting, a ring around the chosen
     ones.
     """
-    _, axes = plt.subplots(figsize=(6.4, 4.2))
+    _, axes = plt.subplots(figsize=(4.7, 3.0))
     for method, radius, marker, line in (
         ("none", None, "*", "none"),
         ("euclidean", None, "s", "-"),
@@ -185,20 +195,20 @@ def draw_grid(search: Sequence[Mapping], chosen: Mapping[str, Mapping]) -> None:
             if row["setting"] == chosen[method]:
                 axes.plot(*point, "o", ms=15, mfc="none", mec=color)
     axes.set(xlabel="natural error (%)", ylabel="error under I-FGSM-20 (%)")
-    axes.legend(fontsize=9)
+    axes.legend(fontsize=9.5)
 
 
 def grid_table(search: Sequence[Mapping], chosen: Mapping[str, Mapping]) -> Markdown:
-    """The errors of each setting on the validation images."""
+    """The errors of each setting on the validation images; a ring marks the chosen ones."""
     rows = [
         [
-            f"{label(row['method'])} {setting_of(row['setting'])}",
+            f"{short(row['method'])} {setting_of(row['setting'])}",
             *(f"{rate(row, condition):.1f}" for condition in _CONDITIONS),
             "◯" if row["setting"] == chosen[row["method"]] else "",
         ]
         for row in search
     ]
-    return tables.table(["setting", *_CONDITIONS.values(), "chosen"], rows)
+    return tables.table(["setting", *_CONDITIONS.values(), "ring"], rows)
 
 
 def taken(search: Sequence[Mapping], draws: np.ndarray) -> str:
@@ -211,10 +221,9 @@ def taken(search: Sequence[Mapping], draws: np.ndarray) -> str:
         The place in `search` of the setting that each draw took.
     """
     shares = 100 * np.bincount(draws, minlength=len(search)) / len(draws)
-    lines = []
-    for k in np.argsort(-shares)[:4]:
-        name = f"{label(search[k]['method'])}, {setting_of(search[k]['setting']):14s}"
-        lines.append(f"{name} taken in {shares[k]:2.0f} % of the draws")
+    most = np.argsort(-shares)[:4]
+    settings = [f"{shares[k]:4.0f} %  {setting_of(search[k]['setting'])}" for k in most]
     etas = np.array([row["setting"]["eta"] for row in search])
-    lines += [f"  η = {eta:g}: {shares[etas == eta].sum():.0f} %" for eta in np.unique(etas)]
-    return "\n".join(lines)
+    weights = [f"{shares[etas == eta].sum():4.0f} %  η = {eta:g}" for eta in np.unique(etas)]
+    title = f"{label(search[0]['method'])}: share of draws"
+    return "\n".join([title, *settings, "by weight:", *weights])

@@ -103,8 +103,8 @@ _CLAIMS = (
     ),
     (
         "Label flips under translation fall, most with the Wasserstein penalty (Table 2).",
-        "ResNet-20, border repeated, up to 16 pixels, horizontally: $full_flips_x changes from the "
-        "shift before, but $full_departures_x from the unshifted image; vertically $full_flips_y "
+        "ResNet-20, border repeated, up to 16 pixels, horizontally: $full_flips_x flips from "
+        "shift to shift, but $full_departures_x from the unshifted image; vertically $full_flips_y "
         "and $full_departures_y. Small networks, three seeds: $flips_x and $departures_x, "
         "vertically $flips_y and $departures_y ({doc}`natural_variation`).",
         "by one count",

@@ -82,7 +82,7 @@ def show_spread(spread: Mapping[str, np.ndarray], source: int, target: np.ndarra
     `target`.
     """
     height, width = target.shape
-    _, panels = plt.subplots(1, len(spread), figsize=(5.6, 1.9))
+    _, panels = plt.subplots(1, len(spread), figsize=(5.3, 1.9))
     for axes, (title, image) in zip(panels, spread.items(), strict=True):
         plots.show_image(axes, image.reshape(height, width), title)
         axes.contour(target, levels=[target.max() / 4], colors="#9A9A9A", linewidths=0.8)
@@ -226,7 +226,7 @@ def stability_table(benchmark: Mapping) -> Markdown:
 def scaling_curves(benchmark: Mapping) -> None:
     """Draw what one distance costs, by the number of pixels."""
     rows = benchmark["scaling"]
-    _, axes = plt.subplots(figsize=(5.6, 2.9))
+    _, axes = plt.subplots(figsize=(5.3, 2.9))
     for key, name, metric, marker in (
         ("linprog_ms", "linprog", "intensities", "^"),
         ("exact_ms", "network simplex", "wasserstein", "o"),

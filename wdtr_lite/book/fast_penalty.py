@@ -137,7 +137,7 @@ def draw_steps(
     """Draw the error of a finite difference over its step, by precision and whether central, and
     that of double back-propagation in float32, `single`.
     """
-    _, axes = plt.subplots(figsize=(4.6, 2.9))
+    _, axes = plt.subplots(figsize=(4.5, 2.9))
     for (dtype, central), values in errors.items():
         axes.loglog(
             steps, values, "-" if dtype == "float32" else "--",
@@ -180,7 +180,7 @@ def compilation(benchmark: Mapping) -> None:
 def ladder(benchmark: Mapping) -> None:
     """Draw what a penalised step takes, in plain ones, remedy by remedy."""
     measured = _on_cpu(benchmark)
-    _, axes = plt.subplots(figsize=(4.6, 2.6))
+    _, axes = plt.subplots(figsize=(4.5, 2.6))
     for place, (key, text) in zip(range(len(_LADDER), 0, -1), _LADDER.items(), strict=True):
         ratio = measured[key]["ratio"] or 0.0
         axes.barh(place, ratio, color=BLUE, height=0.32)

@@ -184,7 +184,7 @@ def show_versions(
     probabilities (N, K) each.
     """
     columns = -(-len(versions) // 2)
-    _, grid = plt.subplots(2, columns, figsize=(4.6, 2.9))
+    _, grid = plt.subplots(2, columns, figsize=(4.6, 3.3))
     for axes in grid.flat[len(versions) :]:
         axes.axis("off")
     used = grid.flat[: len(versions)]
@@ -228,7 +228,7 @@ def show_pairs(
 
 def show_norms(norms: Mapping[str, Sequence[np.ndarray]]) -> None:
     """Draw histograms of the Euclidean and the Wasserstein norms, (2, N), of each network."""
-    _, panels = plt.subplots(1, 2, figsize=(4.6, 2.4), sharey=True)
+    _, panels = plt.subplots(1, 2, figsize=(4.5, 2.4), sharey=True)
     bins = np.logspace(-5, 1.5, 40).tolist()
     for k, (axes, name) in enumerate(zip(panels, ("‖g‖$_E$", "‖g‖$_W$"), strict=True)):
         for place, (method, both) in enumerate(norms.items()):

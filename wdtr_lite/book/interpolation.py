@@ -166,7 +166,7 @@ def judges(report: Mapping) -> None:
         error = report["result"]["classifier_error"][judge]
         print(
             f"error of the {name} itself: {100 * error['mean']:.1f} ±",
-            f"{100 * error['standard_error']:.1f} %, n = {error['n']:,}",
+            f"{100 * error['standard_error']:.1f} % of {error['n']:,} digits",
         )
     medians = report["result"]["medians"]
     print(f"medians: L2 {medians['euclidean']:.4f},", f"W2 {medians['wasserstein']:.3f} pixels")

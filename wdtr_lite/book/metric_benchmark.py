@@ -40,7 +40,7 @@ def draw_gradient_norms(benchmark: Mapping) -> None:
         row for row in benchmark["gradient_norm"] if row["device"] == "cpu" and row["radius"] > 1
     ]
     radii = [row["radius"] for row in rows]
-    _, axes = plt.subplots(figsize=(5.6, 2.4))
+    _, axes = plt.subplots(figsize=(5.3, 2.4))
     for key, name, metric in (
         ("forward_algorithm1_ms", "Algorithm 1, mended", "intensities"),
         ("forward_ms", "sums over windows", "wasserstein"),

@@ -110,7 +110,7 @@ def length_table(changes: Mapping[str, Tensor], images: Mapping[str, Tensor]) ->
 
 def show_volumes(side: int = 28) -> None:
     """Draw the volume of each pixel, for three radii."""
-    figure, axes = plt.subplots(1, 3, figsize=(5.6, 1.9))
+    figure, axes = plt.subplots(1, 3, figsize=(5.3, 1.9))
     for ax, radius in zip(axes, (1, 4, 8), strict=True):
         volume = side**2 * PixelGraph(side, side, radius).volume
         shown = ax.imshow(volume.numpy(), cmap="viridis", vmin=0.3, vmax=1.5)
@@ -143,7 +143,7 @@ def show_directions(image: Tensor, vectors: Tensor) -> Figure:
 
 def show_spectra(values: Mapping[int, Tensor]) -> None:
     """Draw the positive eigenvalues of L(x), by radius, largest first, over the largest."""
-    _, axes = plt.subplots(figsize=(5.6, 2.8))
+    _, axes = plt.subplots(figsize=(5.3, 2.8))
     for (radius, some), style in zip(values.items(), ("-", "--", "-.", ":"), strict=True):
         (line,) = axes.semilogy(some.flip(0) / some[-1], style)
         end = (len(some) - 1, float(some[0] / some[-1]))
@@ -248,7 +248,7 @@ def radius_tables(
         for radius, some in ratios.items()
     ]
     n = len(next(iter(ratios.values())))
-    faded = tables.table(["r", f"fade / move, n = {n}", "range", "fade shorter"], rows)
+    faded = tables.table(["r", f"fade / move, {n} digits", "range", "fade shorter"], rows)
     return Markdown(f"{moved.data}\n\n{faded.data}")
 
 
@@ -336,7 +336,7 @@ def geodesics(pixels: int = 32) -> tuple[dict[str, Tensor], float, float]:
 
 def show_geodesics(paths: Mapping[str, Tensor]) -> None:
     """Draw the paths, time downwards."""
-    _, panels = plt.subplots(1, len(paths), figsize=(5.6, 2.3), sharey=True)
+    _, panels = plt.subplots(1, len(paths), figsize=(5.3, 2.3), sharey=True)
     for axes, (name, path) in zip(panels, paths.items(), strict=True):
         axes.imshow(path.numpy(), aspect="auto", extent=(0, path.shape[1], 1, 0))
         axes.set(title=name, xlabel="pixel")

@@ -1,11 +1,16 @@
-"""What chapter 10 reports: moved images, Table 2, other variations, gradients and paths."""
+"""What chapter 10 reports: moved images, Table 2, steadiness at equal error, other variations."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
 from IPython.display import Markdown
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
+from wdtr_lite import study
 from wdtr_lite.book import plots, tables
 from wdtr_lite.book.reports import (
     MAIN,
@@ -14,8 +19,8 @@ from wdtr_lite.book.reports import (
     label,
     measured,
     measurements,
-    path_lengths,
     select,
+    share,
     short,
 )
 from wdtr_lite.book.units import differences_table, told
@@ -23,46 +28,111 @@ from wdtr_lite.study.questions import AXES, PADDINGS
 from wdtr_lite.study.table2 import PAPER
 
 __all__ = [
+    "COLOR_OF",
     "COMPARED",
     "COUNTS",
-    "PATHS",
     "changed_table",
     "compared",
     "comparison_table",
-    "describe_norms",
-    "describe_ratios",
     "digits_table",
     "draw_changes",
     "draw_comparison",
-    "draw_norms",
+    "draw_dots",
+    "draw_variations",
     "equal_error_table",
+    "letter",
+    "name_methods",
     "nearest_table",
+    "opening",
     "paper_table",
-    "paths_table",
     "variation_pairs",
     "variations_table",
+    "wins_table",
 ]
 
 COMPARED = (*MAIN, "none, fewer images")
 """The methods of Table 2, and the plain networks that have the penalised ones' error."""
 
-COUNTS = {"consecutive": "consecutive", "from_unshifted": "from the unshifted"}
+COUNTS = {"consecutive": "from shift to shift", "from_unshifted": "from the unshifted"}
 """The two counts of label flips."""
 
-PATHS = {"wasserstein": "W2 geodesic", "euclidean": "straight line"}
-"""The two ways from one image to another."""
-
-_LINES = {
-    "none": ("black", "-"),
-    "euclidean": (plots.COLORS["euclidean"], "--"),
-    "wasserstein": (plots.COLORS["wasserstein"], "-."),
-    "none, fewer images": (plots.COLORS["intensities"], ":"),
+COLOR_OF: dict[str, str] = {
+    **{method: plots.color_of(method) for method in MAIN},
+    "none, fewer images": plots.COLORS["intensities"],
 }
-_VARIATIONS = ("translation", "rotation", "elastic", "blur")
+"""The colours of :data:`COMPARED`."""
+
+_LINES: dict[str, Any] = dict(zip(COMPARED, ("-", "--", "-.", ":"), strict=True))
+_MARKS: dict[str, Any] = {**plots.MARKERS, "none, fewer images": "^"}
+_VARIATIONS = {
+    "natural": "as they are",
+    "translation": "moved",
+    "rotation": "turned",
+    "elastic": "bent",
+    "blur": "blurred",
+}
 _REACHES = range(1, 17)
+_SIZE = 9.5
+
+
+# ---------------------------------------------------------------- how the chapter draws
+
+
+def letter(axes: Axes, **texts: Any) -> None:
+    """Set an axes' texts and limits, in letters that stay legible on a narrow page."""
+    axes.set(**texts)
+    for text in (axes.title, axes.xaxis.label, axes.yaxis.label):
+        text.set_fontsize(_SIZE)
+    axes.tick_params(labelsize=_SIZE)
+
+
+def name_methods(figure: Figure, methods: Iterable[str], *, lines: bool = False) -> None:
+    """Write above a figure which mark, or line, is which method's, in its colour."""
+    methods = list(methods)
+    looks = [
+        {"linestyle": _LINES[method]} if lines else {"linestyle": "none", "marker": _MARKS[method]}
+        for method in methods
+    ]
+    figure.legend(
+        [Line2D([], [], color=COLOR_OF[m], **look) for m, look in zip(methods, looks, strict=True)],
+        [short(method) for method in methods],
+        labelcolor=[COLOR_OF[method] for method in methods],
+        loc="outside upper center",
+        ncols=len(methods),
+        fontsize=_SIZE,
+        handlelength=1.4 if lines else 0.8,
+        handletextpad=0.4,
+        columnspacing=0.8,
+        borderpad=0.2,
+    )
+
+
+def draw_dots(axes: Axes, found: Mapping[str, Mapping[str, tuple[float, Any]]]) -> None:
+    """Draw numbers with their errors, or with how far an interval goes below and above them, a row
+    a condition, a mark a method.
+    """
+    places = np.arange(len(found))[::-1]
+    methods = list(next(iter(found.values())))
+    for k, method in enumerate(methods):
+        numbers, errors = zip(*(row[method] for row in found.values()), strict=True)
+        axes.errorbar(
+            numbers, places - 0.2 * (k - (len(methods) - 1) / 2), xerr=np.transpose(errors),
+            color=COLOR_OF[method], marker=_MARKS[method], linestyle="none", markersize=5,
+            linewidth=1.2,
+        )  # fmt: skip
+    axes.set_yticks(places, list(found))
+    letter(axes, ylim=(-0.5, len(found) - 0.5))
 
 
 # ---------------------------------------------------------------- Table 2
+
+
+def opening() -> None:
+    """Draw how often answers change while an image moves, and how often they are lost: the chapter
+    in a picture.
+    """
+    plots.style()
+    draw_changes(measured(study.stored("table2")["result"]["rows"]), ("horizontal",))
 
 
 def paper_table() -> Markdown:
@@ -91,32 +161,29 @@ def comparison_table(report: Mapping, count: str) -> Markdown:
     several = len(select(rows, method="none")) > 1
     for axis in AXES:
         paper = (f"{PAPER[axis][method]:.2f}" for method in MAIN)
-        lines.append([axis, "the paper", "not said", *paper, *([] if several else [""])])
+        lines.append([f"{axis}, the paper", *paper, *([] if several else [""])])
         for padding in PADDINGS:
             case = f"{axis} {padding}"
             found = _flips(rows, case, count) if several else _by_image(report, case, count)
-            lines.append(["", "ours", padding, *found])
-    header = ["flips", "", "padding", *map(short, MAIN)]
-    return tables.table([*header, *([] if several else ["Wasserstein − Euclidean"])], lines)
+            lines.append([f"{axis}, {padding}", *found])
+    header = [f"flips {COUNTS[count]}", *map(short, MAIN)]
+    return tables.table([*header, *([] if several else ["W − E"])], lines)
 
 
 def draw_comparison(report: Mapping) -> None:
     """Draw the numbers of both :func:`comparison_table`, the paper's as open marks."""
     networks = measurements(report)
-    _, panels = plt.subplots(1, 2, figsize=(6.8, 3.6), sharey=True)
+    cases = {f"{axis},\n{padding}": (axis, padding) for axis in AXES for padding in PADDINGS}
+    figure, panels = plt.subplots(1, 2, figsize=(4.6, 3.5), sharey=True)
     for axes, (count, title) in zip(panels, COUNTS.items(), strict=True):
         ours = {
-            f"{axis}, {padding}": {
-                method: _mean(flips_by_image(networks[method][f"{axis} {padding}"], count))
-                for method in MAIN
-            }
-            for axis in AXES
-            for padding in PADDINGS
+            name: {m: _mean(flips_by_image(networks[m][f"{axis} {padding}"], count)) for m in MAIN}
+            for name, (axis, padding) in cases.items()
         }
-        paper = {f"{axis}, {padding}": PAPER[axis] for axis in AXES for padding in PADDINGS}
+        paper = {name: PAPER[axis] for name, (axis, _) in cases.items()}
         plots.dots(axes, ours, paper, MAIN)
-        axes.set(title=title, xlabel="label flips of an image")
-    plots.name_dots(panels[0], {method: short(method) for method in MAIN})
+        letter(axes, title=title, xlabel="label flips of an image")
+    name_methods(figure, MAIN)
 
 
 def _mean(values: np.ndarray) -> tuple[float, float]:
@@ -144,14 +211,14 @@ def nearest_table(rows: Sequence[Mapping]) -> Markdown:
     numbers, and the flips there.
     """
     paper = [" / ".join(f"{PAPER[axis][method]:.1f}" for axis in AXES) for method in MAIN]
-    lines = [["not said", "the paper", "not said", *paper]]
+    lines = [["the paper", "not said", *paper]]
     for padding in PADDINGS:
         for count, name in COUNTS.items():
             best = min(_REACHES, key=lambda reach: _off(rows, padding, count, reach))
             found = [_both(rows, method, padding, count, best) for method in MAIN]
             texts = (" / ".join(f"{mean:.1f}" for mean in both) for both in found)
-            lines.append([padding, name, str(best), *texts])
-    return tables.table(["padding", "count", "nearest S", *map(short, MAIN)], lines)
+            lines.append([f"{padding}, {name}", str(best), *texts])
+    return tables.table(["nearest to the paper", "S", *map(short, MAIN)], lines)
 
 
 def _off(rows: Sequence[Mapping], padding: str, count: str, reach: int) -> float:
@@ -197,19 +264,44 @@ def _errors(rows: Sequence[Mapping], method: str, case: str) -> np.ndarray:
     return np.array([100 * one["wrong"][case] / one["n"] for one in found])
 
 
-def draw_changes(rows: Sequence[Mapping]) -> None:
-    """Draw the flips against the reach, and the share of changed labels against the shift."""
-    _, panels = plt.subplots(1, 3, figsize=(6.8, 2.9))
-    for method in compared(rows):
-        color, line = _LINES[method]
-        upto = _upto(rows, method, "horizontal", "consecutive")
-        panels[0].plot(_REACHES, upto, line, color=color, label=short(method))
-        for axes, axis in zip(panels[1:], AXES, strict=True):
-            axes.plot(_REACHES, _changed(rows, method, axis), line, color=color)
-            axes.set(xlabel="shift k (pixels)", ylim=(0, 75), title=axis)
-    panels[0].set(xlabel="reach S (pixels)", title="flips, horizontal", ylim=(0, 5))
-    panels[1].set_ylabel("changed labels (%)")
-    panels[0].legend(fontsize=7)
+def wins_table(rows: Sequence[Mapping]) -> Markdown:
+    """In how many of the cases of axis and padding one method's networks flip less than another's,
+    in every seed.
+    """
+    cases = [f"{axis} {padding}" for axis in AXES for padding in PADDINGS]
+
+    def wins(better: str, worse: str, count: str) -> str:
+        ahead = [flips(rows, better, c, count) < flips(rows, worse, c, count) for c in cases]
+        return f"{sum(each.all() for each in ahead)} of {len(cases)}"
+
+    pairs = [("euclidean", "none"), ("wasserstein", "none"), ("wasserstein", "euclidean")]
+    lines = [
+        [f"{short(a)} than {short(b)}", *(wins(a, b, count) for count in COUNTS)] for a, b in pairs
+    ]
+    return tables.table(["flips less in every seed", *COUNTS.values()], lines)
+
+
+def draw_changes(rows: Sequence[Mapping], directions: Sequence[str] = AXES) -> None:
+    """Draw the flips against the reach, and the share of changed labels against the shift, a row of
+    panels a direction.
+    """
+    figure, panels = plt.subplots(
+        len(directions), 2, figsize=(4.6, 0.9 + 1.4 * len(directions)), squeeze=False
+    )
+    for (left, right), axis in zip(panels, directions, strict=True):
+        for method in compared(rows):
+            look = {"color": COLOR_OF[method], "linestyle": _LINES[method]}
+            left.plot(_REACHES, _upto(rows, method, axis, "consecutive"), **look)
+            right.plot(_REACHES, _changed(rows, method, axis), **look)
+        letter(left, ylabel=axis, ylim=(0, None))
+        letter(right, ylim=(0, 75))
+        for axes in (left, right):
+            axes.set(xlim=(0, 16.5), xticks=[1, 4, 8, 12, 16])
+    letter(panels[0, 0], title="flips from shift to shift")
+    letter(panels[0, 1], title="changed labels (%)")
+    letter(panels[-1, 0], xlabel="reach S (pixels)")
+    letter(panels[-1, 1], xlabel="shift k (pixels)")
+    name_methods(figure, compared(rows), lines=True)
 
 
 def changed_table(rows: Sequence[Mapping]) -> Markdown:
@@ -219,7 +311,7 @@ def changed_table(rows: Sequence[Mapping]) -> Markdown:
         for axis in AXES
         for k in (1, 2, 4, 8, 16)
     ]
-    header = ["changed labels (%) at k pixels", *map(short, compared(rows))]
+    header = ["changed labels (%), edge", *map(short, compared(rows))]
     return tables.table(header, lines, ["", *[".1f"] * len(compared(rows))])
 
 
@@ -233,18 +325,43 @@ def _changed(rows: Sequence[Mapping], method: str, axis: str) -> np.ndarray:
     return 100 * np.diff([0, *_upto(rows, method, axis, "from_unshifted")]) / 2
 
 
-# ---------------------------------------------------------------- variations, gradients, paths
+# ---------------------------------------------------------------- other variations
+
+
+def draw_variations(large: Sequence[Mapping], small: Sequence[Mapping]) -> None:
+    """Draw the errors on varied images: of one network a method, with their standard errors over
+    the images, and of small ones, with the standard deviation over seeds.
+    """
+    figure, panels = plt.subplots(1, 2, figsize=(4.6, 2.9), sharey=True)
+    for axes, rows, title in zip(panels, (large, small), ("large", "small"), strict=True):
+        found = {
+            name: {method: _error(rows, method, case) for method in compared(rows)}
+            for case, name in _VARIATIONS.items()
+        }
+        draw_dots(axes, found)
+        letter(axes, title=f"{title} networks", xlabel="error (%)", xlim=(0, 78))
+    name_methods(figure, compared(small))
+
+
+def _error(rows: Sequence[Mapping], method: str, case: str) -> tuple[float, float]:
+    """With its standard error over the images, or standard deviation over seeds."""
+    errors = _errors(rows, method, case)
+    if len(errors) > 1:
+        return errors.mean(), errors.std(ddof=1)
+    (row,) = select(rows, method=method)
+    found = row["measurements"]["variations"]
+    return share(found["wrong"][case], found["n"])
 
 
 def variations_table(rows: Sequence[Mapping]) -> Markdown:
     """The errors on varied images, and how far they are above those on images as they are."""
     lines = [
-        [case, *(tables.mean_sd(_errors(rows, m, case)) for m in compared(rows))]
-        for case in ("natural", *_VARIATIONS)
+        [name, *(tables.mean_sd(_errors(rows, m, case)) for m in compared(rows))]
+        for case, name in _VARIATIONS.items()
     ]
-    for case in _VARIATIONS:
+    for case in list(_VARIATIONS)[1:]:
         above = [_errors(rows, m, case) - _errors(rows, m, "natural") for m in compared(rows)]
-        lines.append([f"{case}, above natural", *map(tables.mean_sd, above)])
+        lines.append([f"{_VARIATIONS[case]}, above", *map(tables.mean_sd, above)])
     return tables.table(["error (%)", *map(short, compared(rows))], lines)
 
 
@@ -253,88 +370,7 @@ def variation_pairs(report: Mapping) -> Markdown:
     euclidean, wasserstein = (
         measurements(report)[method]["variations"] for method in ("euclidean", "wasserstein")
     )
-
-    cases = ("natural", *_VARIATIONS)
     return differences_table({
-        case: (told(wasserstein, case), told(euclidean, case)) for case in cases
+        name: (told(wasserstein, case), told(euclidean, case))
+        for case, name in _VARIATIONS.items()
     })  # fmt: skip
-
-
-def draw_norms(rows: Sequence[Mapping]) -> None:
-    """Draw how the norms of the margin's gradient are distributed, in either metric."""
-    _, panels = plt.subplots(1, 2, figsize=(6.8, 3.0), sharey=True)
-    for axes, metric in zip(panels, ("euclidean", "wasserstein"), strict=True):
-        boxes = axes.boxplot(
-            [_norms(rows, method, metric) for method in compared(rows)],
-            whis=(5, 95),
-            showfliers=False,
-            patch_artist=True,
-            tick_labels=[short(method).replace(", ", ",\n") for method in compared(rows)],
-        )
-        for patch, method in zip(boxes["boxes"], compared(rows), strict=True):
-            patch.set(facecolor=_LINES[method][0], alpha=0.5)
-        axes.set(yscale="log", title=f"{metric.capitalize()} metric")
-        axes.tick_params(axis="x", labelsize=7)
-    panels[0].set_ylabel("norm of the margin's gradient")
-
-
-def describe_norms(rows: Sequence[Mapping]) -> str:
-    """The medians of these norms, and their ratio."""
-    lines = []
-    for m in compared(rows):
-        e, w = (np.median(_norms(rows, m, metric)) for metric in ("euclidean", "wasserstein"))
-        medians = f"Euclidean {e:5.2f}, Wasserstein {w:5.2f}, ratio {w / e:.2f}"
-        lines.append(f"{short(m):20s} medians: {medians}")
-    return "\n".join(lines)
-
-
-def _norms(rows: Sequence[Mapping], method: str, metric: str) -> np.ndarray:
-    """Of every image and network of a method."""
-    found = [row["measurements"]["gradients"] for row in select(rows, method=method)]
-    return np.concatenate([one[f"margin {metric}"] for one in found])
-
-
-def paths_table(rows: Sequence[Mapping]) -> Markdown:
-    """Lengths of the answer's path within and between classes, and their ratio."""
-    lines, ratios, methods = [], [], compared(rows)
-    for path, name in PATHS.items():
-        within = [path_lengths(rows, method, f"within {path}").mean(1) for method in methods]
-        between = [
-            path_lengths(rows, method, f"between {path}").mean(1) for method in compared(rows)
-        ]
-        ratio = [b / w for b, w in zip(between, within, strict=True)]
-        for title, lengths in (("within class", within), ("between classes", between)):
-            lines.append([f"{name}, {title}", *(tables.mean_sd(one, 2) for one in lengths)])
-        ratios.append([f"{name}, between / within", *(tables.mean_sd(one, 2) for one in ratio)])
-    header = ["length of the answer's path", *map(short, methods)]
-    return tables.table(header, [*lines, *ratios])
-
-
-def describe_ratios(report: Mapping, draws: int = 2000) -> str:
-    """The ratio between / within of the first networks, and how far it is above the plain one's,
-    each with the range that holds 95 % of it when the pairs are drawn anew, the same for all.
-    """
-    networks, lines = measurements(report), []
-    pairs = len(networks["none"]["paths"]["within wasserstein"])
-    drawn = np.random.default_rng(0).integers(pairs, size=(draws, pairs))
-    for path, name in PATHS.items():
-        found = {}
-        for method in MAIN:
-            within, between = (
-                np.array(networks[method]["paths"][f"{classes} {path}"])
-                for classes in ("within", "between")
-            )
-            found[method] = np.append(
-                between[drawn].mean(1) / within[drawn].mean(1), between.mean() / within.mean()
-            )
-            text = _range(found[method])
-            if method != "none":
-                text += ", above plain " + _range(found[method] - found["none"], "+")
-            lines.append(f"{name:13s} {label(method):20s} {text}")
-    return "\n".join(lines)
-
-
-def _range(values: np.ndarray, sign: str = "") -> str:
-    """The last value, and where 95 % of those before it lie."""
-    low, high = np.percentile(values[:-1], [2.5, 97.5])
-    return f"{values[-1]:{sign}.2f} ({low:{sign}.2f} to {high:{sign}.2f})"

@@ -312,7 +312,7 @@ def show_anatomy(
         mean, error = np.array([ratio(m) for m in followed[part]]).T
         right.errorbar(places, mean, error, color=color, marker=mark, capsize=3)
         right.text(*where, name, color=color)
-    right.set(xlabel="epoch", ylabel="share of l''‖∇f‖²", yscale="log", ylim=(0.008, 2.5))
+    right.set(xlabel="epoch", ylabel="share of gradient term", yscale="log", ylim=(0.008, 2.5))
     right.set_yticks([0.01, 0.1, 1], ["1 %", "10 %", "100 %"])
     for ax in (left, right):
         ax.set_xticks(places, [str(epoch) for epoch in epochs])

@@ -25,15 +25,15 @@ _STEPS = {
 }  # in the benchmark
 
 _OFFSETS = {
-    "none": (10, 2),
-    "euclidean": (-118, 8),
-    "wasserstein": (12, 6),
-    "wasserstein, exact": (-60, 14),
-    "gaussian_noise": (9, 4),
-    "jacobian": (-112, -14),
-    "trades": (12, 6),
-    "pgd": (10, -14),
-    "fgsm": (10, 4),
+    "none": (8, 3),
+    "euclidean": (12, 11),
+    "wasserstein": (8, 5),
+    "wasserstein, exact": (-8, 7),
+    "gaussian_noise": (8, 5),
+    "jacobian": (-8, -13),
+    "trades": (8, 4),
+    "pgd": (8, -12),
+    "fgsm": (8, 5),
 }  # of the texts in the figure, in points
 
 
@@ -67,7 +67,7 @@ def tradeoff_table(tradeoff: Mapping, benchmark: Mapping) -> Markdown:
 def draw_tradeoff(tradeoff: Mapping, benchmark: Mapping) -> None:
     """Draw natural error against error under I-FGSM-20, each method with its cost."""
     rows = tradeoff["result"]["rows"]
-    _, axes = plt.subplots(figsize=(6.6, 4.6))
+    _, axes = plt.subplots(figsize=(4.6, 3.6))
     for method, cost in costs(benchmark).items():
         x, y = (errors(rows, name, method=method) for name in ("natural", "I-FGSM-20 8"))
         color, center = plots.color_of(method), (x.mean(), y.mean())
@@ -77,14 +77,18 @@ def draw_tradeoff(tradeoff: Mapping, benchmark: Mapping) -> None:
             x.std(ddof=1),
             fmt=plots.MARKERS[method],
             color=color,
-            ms=7,
+            ms=5,
             mfc="none" if "," in method else color,
             elinewidth=0.8,
             capsize=2,
         )
         text, offset = f"{label(method)} ({cost:.1f})", _OFFSETS[method]
-        axes.annotate(text, center, offset, textcoords="offset points", fontsize=8)
-    axes.set(xlabel="natural error (%)", ylabel="error under I-FGSM-20 (%)")
+        side = "right" if offset[0] < 0 else "left"
+        axes.annotate(text, center, offset, textcoords="offset points", fontsize=9, ha=side)
+    axes.set_xlim(54, 74)
+    axes.set_xlabel("natural error (%)", fontsize=9.5)
+    axes.set_ylabel("error under I-FGSM-20 (%)", fontsize=9.5)
+    axes.tick_params(labelsize=9.5)
 
 
 def choose_for_yourself(tradeoff: Mapping, benchmark: Mapping, *, question: str) -> None:
@@ -107,11 +111,13 @@ def choose_for_yourself(tradeoff: Mapping, benchmark: Mapping, *, question: str)
         return sorted((mean, method) for method, mean in means.items())
 
     def draw(attack_weight: int, budget: str) -> Figure:
-        figure, axes = plt.subplots(figsize=(6.2, 2.9))
+        figure, axes = plt.subplots(figsize=(4.4, 2.7))
         means, methods = zip(*ranked(attack_weight, budget), strict=True)
-        axes.barh(range(len(means)), means, color=[plots.color_of(m) for m in methods])
+        axes.barh(range(len(means)), means, 0.6, color=[plots.color_of(m) for m in methods])
         axes.set_yticks(range(len(means)), [f"{label(m)} ({cost[m]:.1f})" for m in methods])
-        axes.set(xlim=(50, 100), xlabel="weighted error (%)")
+        axes.set_xlim(50, 100)
+        axes.set_xlabel("weighted error (%)", fontsize=9.5)
+        axes.tick_params(labelsize=9.5)
         axes.invert_yaxis()
         return figure
 

@@ -95,7 +95,7 @@ def opening() -> None:
 
 def draw_errors(found: Mapping[str, Mapping[str, tuple[float, float]]]) -> None:
     """Draw errors in percent with their standard errors, a row a condition, a mark a method."""
-    _, axes = plt.subplots(figsize=(4.6, 0.9 + 0.36 * len(found)))
+    _, axes = plt.subplots(figsize=(4.5, 0.9 + 0.36 * len(found)))
     methods = list(next(iter(found.values())))
     places = np.arange(len(found))[::-1]
     for k, method in enumerate(methods):
@@ -131,7 +131,7 @@ def training_time(report: Mapping) -> None:
 
 def error_curves(report: Mapping) -> None:
     """Draw the validation errors of both penalties over η, and mark the chosen settings."""
-    _, grid = plt.subplots(2, 2, figsize=(4.6, 3.9))
+    _, grid = plt.subplots(2, 2, figsize=(4.5, 3.9))
     panels = grid.flat[:3]
     for axes, conditions, title, limits in zip(
         panels,
@@ -250,7 +250,7 @@ def error_table(report: Mapping, purpose: str, part: slice = slice(None)) -> Mar
 
 def error_points(report: Mapping) -> None:
     """Draw the same errors, a panel a purpose."""
-    figure, panels = plt.subplots(2, 1, figsize=(4.6, 5.6))
+    figure, panels = plt.subplots(2, 1, figsize=(4.5, 5.6))
     for axes, (purpose, columns) in zip(panels, _COLUMNS.items(), strict=True):
         for k, (method, (tint, marker, face)) in enumerate(_looks().items()):
             found = [_errors(report, method, name, purpose) for name in columns]
@@ -327,7 +327,7 @@ def draw_differences(report: Mapping) -> None:
     differences must exceed to be clear at 95 %.
     """
     sizes = [len(columns) for columns in _COLUMNS.values()]
-    _, panels = plt.subplots(2, 1, figsize=(4.6, 3.7), height_ratios=sizes)
+    _, panels = plt.subplots(2, 1, figsize=(4.6, 4.2), height_ratios=sizes)
     for axes, (purpose, columns) in zip(panels, _COLUMNS.items(), strict=True):
         for place, name in enumerate(reversed(list(columns))):
             change = _difference(report, "euclidean", name, purpose)

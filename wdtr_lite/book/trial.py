@@ -1,6 +1,7 @@
 """What chapter 9 reports of the harder trial of Table 1's networks."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -12,13 +13,15 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from wdtr_lite.book import plots, tables, widgets
-from wdtr_lite.book.reports import CLASSES, MAIN, label, measurements, photo, share
+from wdtr_lite.book.reports import CLASSES, MAIN, label, measurements, photo, share, short
 
 __all__ = [
     "attack_it_yourself",
     "autoattack_table",
     "draw_epsilons",
     "draw_surfaces",
+    "draw_trial",
+    "lost",
     "misread",
     "pictured",
     "signs_table",
@@ -27,15 +30,15 @@ __all__ = [
 
 _TRIALS = {
     "natural": "as they are",
-    "transfer": "from a plain network",
-    "transfer euclidean": "from the Euclidean network",
-    "transfer wasserstein": "from the Wasserstein network",
+    "transfer": "from the plain",
+    "transfer euclidean": "from the Euclidean",
+    "transfer wasserstein": "from the Wasserstein",
     "FGSM 8": "FGSM",
     "square square": "Square",
     "PGD-20 8": "PGD-20",
     "PGD-50 linf": "PGD-50, 10 starts",
     "autoattack square": "AutoAttack",
-    "PGD-50 l2": "PGD-50, 10 starts, L2 128/255",
+    "PGD-50 l2": "PGD-50 in L2, 128/255",
 }
 
 _PARTS = {
@@ -45,6 +48,9 @@ _PARTS = {
     "autoattack fab-t": "FAB, targeted",
     "autoattack square": "Square",
 }
+
+_SHOWN = [0, 2, 4, 8, 16]
+"""The epsilons of the images that are shown, in 1/255."""
 
 _SIGNS = {
     "2. Square / APGD / APGD, targeted": [
@@ -92,6 +98,23 @@ def trial_table(trial: Mapping) -> Markdown:
     return tables.table(header, rows, ["", "", ".1f", ".1f", ".1f"])
 
 
+def draw_trial(trial: Mapping) -> None:
+    """Draw the numbers of :func:`trial_table`."""
+    counts = misread(trial)
+    _, axes = plt.subplots(figsize=(4.7, 3.6))
+    rows = np.arange(len(_TRIALS))[::-1]
+    for k, method in enumerate(MAIN):
+        means, errors = zip(*(share(*counts[method][attack]) for attack in _TRIALS), strict=True)
+        look: Any = {"color": plots.color_of(method), "marker": plots.MARKERS[method]}
+        places = rows + 0.22 * (1 - k)
+        axes.errorbar(
+            means, places, xerr=errors, ls="none", ms=5, lw=1.2, label=short(method), **look
+        )
+    axes.set_yticks(rows, list(_TRIALS.values()))
+    axes.set(xlim=(0, 103), ylim=(-0.6, len(rows) - 0.4), xlabel="error (%)")
+    axes.legend(fontsize=9.5, loc=(0.02, 0.3))
+
+
 def autoattack_table(trial: Mapping) -> Markdown:
     """How far AutoAttack's parts got, one after the other."""
     rows = [
@@ -104,7 +127,7 @@ def autoattack_table(trial: Mapping) -> Markdown:
 
 def draw_epsilons(trial: Mapping) -> None:
     """Draw the error against ε, under twenty steps and under one."""
-    _, axes = plt.subplots(figsize=(6.4, 4.0))
+    _, axes = plt.subplots(figsize=(4.5, 2.8))
     epsilons = trial["config"]["epsilons"]
     for method, counts in misread(trial).items():
         for attack, line in (("PGD-20", "-"), ("FGSM", "--")):
@@ -116,10 +139,10 @@ def draw_epsilons(trial: Mapping) -> None:
                 color=plots.color_of(method),
                 marker=plots.MARKERS[method],
                 ms=5,
-                label=f"{label(method)}, {attack}",
+                label=f"{short(method)}, {attack}",
             )
     axes.set(xlabel="ε, in units of 1/255", ylabel="error (%)", ylim=(None, 103))
-    axes.legend(fontsize=8)
+    axes.legend(fontsize=9.5)
 
 
 def signs_table(trial: Mapping) -> Markdown:
@@ -154,14 +177,16 @@ def draw_surfaces(trial: Mapping) -> None:
     at = measurements(trial)["none"]["surface"]["at"]
     levels = [0, 0.1, 0.3, 1, 3, 10, 30, 100]
     norm = BoundaryNorm(levels, 256)
-    figure, panels = plt.subplots(1, 3, figsize=(6.8, 2.6), sharey=True)
+    figure, panels = plt.subplots(1, 3, figsize=(4.7, 2.6), sharey=True)
     for axes, (method, surface) in zip(panels, surfaces.items(), strict=True):
         filled = axes.contourf(at, at, surface, levels, cmap="cividis", norm=norm)
         axes.contour(at, at, surface, levels, colors="white", linewidths=0.6)
-        axes.set(title=label(method), xlabel="random signs", aspect="equal")
-        axes.title.set_fontsize(9)
-    panels[0].set_ylabel("signs of the gradient")
-    figure.colorbar(filled, ax=panels, label="loss", shrink=0.85)
+        axes.set(title=short(method), aspect="equal", xticks=[-8, 0, 8], yticks=[-8, 0, 8])
+    panels[1].set_xlabel("random signs")
+    panels[0].set_ylabel("gradient's signs")
+    figure.colorbar(
+        filled, ax=panels, label="loss", location="bottom", shrink=0.7, aspect=30, format="%g"
+    )
 
 
 def _all_right(trial: Mapping) -> int:
@@ -181,20 +206,32 @@ def pictured(trial: Mapping) -> tuple[Tensor, Tensor]:
     return torch.from_numpy(pixels).float() / 255, torch.tensor(trial["result"]["labels"])
 
 
+def lost(trial: Mapping, epsilon: int) -> dict[str, int]:
+    """How many of the images that are shown each network misreads under attack."""
+    place, truth = _SHOWN.index(epsilon), trial["result"]["labels"]
+    return {
+        method: sum(
+            _answer(frames[place]) != right
+            for frames, right in zip(measured["frames"], truth, strict=True)
+        )
+        for method, measured in measurements(trial).items()
+    }
+
+
 def attack_it_yourself(trial: Mapping, *, question: str) -> None:
     """Show four images, and what each network reads in them, under an attack that the reader
     chooses.
     """
     named = {label(method): measured for method, measured in measurements(trial).items()}
     truth = [CLASSES[k] for k in trial["result"]["labels"]]
-    epsilons = [0, 2, 4, 8, 16]
 
     def frames(method: str, epsilon: int) -> list[Mapping]:
-        return [each[epsilons.index(epsilon)] for each in named[method]["frames"]]
+        return [each[_SHOWN.index(epsilon)] for each in named[method]["frames"]]
 
     def draw(method: str, epsilon: int) -> Figure:
-        figure, grid = plt.subplots(2, 4, figsize=(6.8, 3.3), height_ratios=(1.5, 1))
-        for axes, frame, right in zip(grid.T, frames(method, epsilon), truth, strict=True):
+        figure, grid = plt.subplots(2, 4, figsize=(4.2, 2.4))
+        pairs = grid.reshape(4, 2)  # each image beside its answers
+        for axes, frame, right in zip(pairs, frames(method, epsilon), truth, strict=True):
             _draw_answers(axes, frame, right)
         return figure
 
@@ -206,15 +243,15 @@ def attack_it_yourself(trial: Mapping, *, question: str) -> None:
             found.append(f"{right}: {CLASSES[answer]} ({sure:.2f})")
         return f"{method}, ε = {epsilon}/255. The image and the answer: {', '.join(found)}."
 
-    choices = {"method": list(named), "epsilon": epsilons}
+    choices = {"method": list(named), "epsilon": _SHOWN}
     widgets.explore(draw, choices, question=question, describe=describe)
 
 
 def _draw_answers(axes: Sequence[Axes], frame: Mapping, right: str) -> None:
-    """An image over its three likeliest classes."""
+    """An image beside its three likeliest classes."""
     picture, bars = axes
     picture.imshow(photo(frame["pixels"]).transpose(1, 2, 0))
-    picture.set_title(right, fontsize=9)
+    picture.set_title(right, fontsize=9.5)
     picture.axis("off")
     best = np.argsort(frame["probabilities"])[::-1][:3]
     names = [CLASSES[k] for k in best]
@@ -224,6 +261,6 @@ def _draw_answers(axes: Sequence[Axes], frame: Mapping, right: str) -> None:
     box = {"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 0.6}
     for place, (name, probability) in enumerate(zip(names, sure, strict=True)):
         text = f"{name} {probability:.2f}"
-        bars.text(0.03, place, text, va="center", fontsize=8, bbox=box)
+        bars.text(0.03, place, text, va="center", fontsize=9, bbox=box)
     bars.set(xlim=(0, 1), yticks=[], xticks=[])
     bars.invert_yaxis()

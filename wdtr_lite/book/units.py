@@ -11,7 +11,7 @@ from IPython.display import Markdown
 from matplotlib.axes import Axes
 
 from wdtr_lite.book import plots, tables
-from wdtr_lite.book.reports import MAIN, label, measurements
+from wdtr_lite.book.reports import MAIN, first, measurements, short
 from wdtr_lite.study import units
 from wdtr_lite.study.outcomes import bits
 from wdtr_lite.study.statistics import paired
@@ -20,6 +20,7 @@ from wdtr_lite.study.table1 import PAPER
 __all__ = [
     "best_factor",
     "differences_table",
+    "draw_differences",
     "draw_errors",
     "draw_reached",
     "pair",
@@ -40,22 +41,24 @@ def draw_errors(report: Mapping) -> None:
     numbers, open, where it states them, an arrow to where ours are the same.
     """
     networks = measurements(report)
-    _, panels = plt.subplots(1, 2, figsize=(7.2, 3.8), sharey=True)
+    _, panels = plt.subplots(1, 2, figsize=(4.7, 2.7), sharey=True)
     for axes, attack in zip(panels, report["config"]["epsilons"], strict=True):
         for method, measured in networks.items():
             epsilons, errors = units.curve(measured, attack)
             n, color = measured[f"{attack} 0"]["n"], plots.color_of(method)
             spread = 2 * np.sqrt(errors * (100 - errors) / n)
             style: dict[str, Any] = {"color": color, "marker": plots.MARKERS[method], "ms": 4}
-            axes.plot(epsilons[1:], errors[1:], label=label(method), **style)
+            axes.plot(epsilons[1:], errors[1:], label=short(method), **style)
             low, high = errors - spread, errors + spread
             axes.fill_between(epsilons[1:], low[1:], high[1:], color=color, alpha=0.15, lw=0)
             _draw_told(axes, attack, method, (epsilons, errors))
-        axes.set(xscale="log", xlabel="ε, in 1/255 of [0, 1]", title=attack, ylim=(0, 103))
+        axes.set(xscale="log", xlabel="ε, in units of 1/255", title=attack, ylim=(0, 103))
         axes.set_xticks([0.25, 1, 2, 4, 8, 25], ["¼", "1", "2", "4", "8", "25"])
         axes.minorticks_off()
     panels[0].set_ylabel("error (%)")
-    panels[1].legend(fontsize=9, loc="lower right")
+    panels[1].legend(
+        fontsize=9.5, loc="lower right", handlelength=1.2, labelspacing=0.2, borderaxespad=0
+    )
 
 
 def _draw_told(axes: Axes, attack: str, method: str, found: units.Curve) -> None:
@@ -64,7 +67,7 @@ def _draw_told(axes: Axes, attack: str, method: str, found: units.Curve) -> None
         if told != attack:
             continue
         error = PAPER[row][method]
-        axes.plot(epsilon, error, marker, color=color, mfc="white", ms=8)
+        axes.plot(epsilon, error, marker, color=color, mfc="white", ms=7)
         ours = units.reached(found, error)
         if ours:
             arrow = {"arrowstyle": "->", "color": color, "lw": 0.8, "ls": ":"}
@@ -76,28 +79,23 @@ def draw_reached(report: Mapping) -> None:
     that the paper states, and what that share would be in each unit.
     """
     networks = measurements(report)
-    _, axes = plt.subplots(figsize=(6.8, 3.4))
-    names = list(units.TOLD)
-    for unit, size in units.UNITS.items():
-        mean = sum(size) / 3
-        axes.axvline(mean, color="#9A9A9A", lw=1, zorder=0)
-        axes.text(mean, -0.65, unit, rotation=45, fontsize=8, ha="left")
+    _, axes = plt.subplots(figsize=(4.7, 2.5))
+    means = [sum(size) / 3 for size in units.UNITS.values()]
+    for unit, mean in zip(units.UNITS, means, strict=True):
+        axes.axvline(mean, color=plots.GREY, lw=1, zorder=0)
+        side = "right" if mean in (min(means), 1) else "left"
+        axes.text(mean, -0.7, unit, fontsize=9.5, ha=side)
     for place, (row, (attack, epsilon)) in enumerate(units.TOLD.items()):
         for k, method in enumerate(MAIN):
             ours = units.reached(units.curve(networks[method], attack), PAPER[row][method])
-            style: dict[str, Any] = {
-                "color": plots.color_of(method),
-                "marker": plots.MARKERS[method],
-            }
             if ours is not None:
-                axes.plot(ours / epsilon, place + 0.2 * (1 - k), ls="none", **style)
-    for method in MAIN:
-        style: dict[str, Any] = {"color": plots.color_of(method), "marker": plots.MARKERS[method]}
-        axes.plot([], [], ls="none", label=label(method), **style)
-    axes.set(xlabel="our ε / stated ε", xlim=(0, 1.1), ylim=(-0.6, len(names) - 0.4))
-    axes.set_yticks(range(len(names)), [f"{name}/255" for name in names])
+                look: Any = {"color": plots.color_of(method), "marker": plots.MARKERS[method]}
+                name = "" if place else short(method)
+                axes.plot(ours / epsilon, place + 0.2 * (1 - k), ls="none", label=name, **look)
+    axes.set(xlabel="our ε / stated ε", xlim=(0, 1.1), ylim=(-0.6, len(units.TOLD) - 0.4))
+    axes.set_yticks(range(len(units.TOLD)), [f"{name}/255" for name in units.TOLD])
     axes.invert_yaxis()
-    axes.legend(fontsize=9, loc="lower right")
+    axes.legend(fontsize=9.5, loc="center right", bbox_to_anchor=(0.88, 0.5))
 
 
 def unit_table(report: Mapping) -> Markdown:
@@ -119,7 +117,7 @@ def unit_table(report: Mapping) -> Markdown:
     for name, misfit in (("any", None), ("any, without the misfit", MISFIT)):
         factor, *left = best_factor(report, misfit)
         rows.append([f"{name}: × {factor:.2f}", "yes", 8 * factor, *left])
-    header = ["unit", "clipped", "8/255 is, in pixels / 255", "penalised (6)", "plain (3)"]
+    header = ["unit", "clipped", "8/255 is, in pixels × 255", "penalised (6)", "plain (3)"]
     return tables.table(header, rows, ["", "", ".1f", ".1f", ".1f"])
 
 
@@ -169,16 +167,62 @@ def row_pair(first: Mapping, second: Mapping, condition: str) -> dict:
 
 def pairs_table(report: Mapping, attack: str) -> Markdown:
     """The Euclidean and the Wasserstein network under an attack, image by image."""
-    euclidean, wasserstein = (measurements(report)[method] for method in PENALISED)
-    cases = [
-        (f"{epsilon:g}", units.name_of(units.Case(attack, "pixels", True, epsilon)))
-        for epsilon in report["config"]["epsilons"][attack]
-    ]
-    named = {f"ε = {epsilon}/255": name for epsilon, name in cases}
-    named = {"as they are": f"{attack} 0"} | named
     return differences_table({
-        name: (wasserstein[case], euclidean[case]) for name, case in named.items()
+        f"{epsilon:g}/255" if epsilon else "as they are": both
+        for epsilon, both in _pairs(report, attack).items()
     })  # fmt: skip
+
+
+def _pairs(report: Mapping, attack: str) -> dict[float, tuple[Mapping, Mapping]]:
+    """What was told of the Wasserstein and of the Euclidean network, by epsilon, 0 first."""
+    cases: dict[float, str] = {0.0: f"{attack} 0"}
+    for epsilon in report["config"]["epsilons"][attack]:
+        cases[epsilon] = units.name_of(units.Case(attack, "pixels", True, epsilon))
+    found = measurements(report)
+    return {e: (found["wasserstein"][c], found["euclidean"][c]) for e, c in cases.items()}
+
+
+def draw_differences(full: Mapping, report: Mapping) -> None:
+    """Draw the error of the Wasserstein network less that of the Euclidean one, with its standard
+    error over the images: under FGSM against epsilon, and of the rows of Table 1, on more images.
+    """
+    swept, networks = _pairs(report, "FGSM"), first(full)
+    places = {epsilon: place for place, epsilon in enumerate(swept)}
+    _, axes = plt.subplots(figsize=(4.7, 2.6))
+    axes.axhline(0, color="black", lw=0.8)
+    _draw_pairs(axes, "FGSM", dict(zip(places.values(), swept.values(), strict=True)), "o", "black")
+    for attack, rows, marker, color in (
+        ("FGSM", {"natural": 0, "FGSM 8": 8, "FGSM 25": 25}, "D", plots.GREEN),
+        ("I-FGSM-20", {"I-FGSM-20 8": 8}, "v", plots.RED),
+    ):
+        shift = 0.3 if attack == "FGSM" else 0.6
+        found = {
+            places[epsilon] + shift: [told(networks[m], row) for m in reversed(PENALISED)]
+            for row, epsilon in rows.items()
+        }
+        _draw_pairs(axes, attack, found, marker, color)
+    fractions = {0.25: "¼", 0.5: "½"}
+    axes.set_xticks(list(places.values()), [fractions.get(e, f"{e:g}") for e in places])
+    axes.set(
+        ylim=(-3.6, 3.2), xlabel="ε, in units of 1/255", ylabel="difference of errors (points)"
+    )
+    axes.legend(fontsize=9.5, loc="lower right")
+    for height, place, name in ((0.96, "top", "Euclidean"), (0.04, "bottom", "Wasserstein")):
+        axes.text(0.02, height, f"{name} ahead", transform=axes.transAxes, fontsize=9.5, va=place)
+
+
+def _draw_pairs(
+    axes: Axes, attack: str, pairs: Mapping[float, Sequence[Mapping]], marker: str, color: str
+) -> None:
+    found = [pair(*both) for both in pairs.values()]
+    gaps, errors = (
+        [100 * each[part] for each in found] for part in ("difference", "standard_error")
+    )
+    images = next(iter(pairs.values()))[0]["n"]
+    axes.errorbar(
+        list(pairs), gaps, errors, fmt=marker, ms=5, lw=1.2, color=color,
+        label=f"{attack}, {images:,} images",
+    )  # fmt: skip
 
 
 def differences_table(pairs: Mapping[str, Sequence[Mapping]]) -> Markdown:
@@ -192,13 +236,6 @@ def differences_table(pairs: Mapping[str, Sequence[Mapping]]) -> Markdown:
         difference = f"{100 * found['difference']:+.1f} ± {100 * found['standard_error']:.1f}"
         counts = f"{found['only_second']} / {found['only_first']}"
         rows.append([name, found["n"], *errors, difference, counts, found["p_value"]])
-    header = [
-        "error (%)",
-        "images",
-        "Euclidean",
-        "Wasserstein",
-        "difference",
-        "only E / only W wrong",
-        "p",
-    ]
+    header = ["error (%)", "images", "Euclidean", "Wasserstein", "difference"]
+    header += ["only Euclidean / only Wasserstein wrong", "p-value"]
     return tables.table(header, rows, ["", "", ".1f", ".1f", "", "", ".2g"])

@@ -88,8 +88,8 @@ def eta_of(graph: PixelGraph, x: Tensor, rho: float) -> float:
 def draw(x: Tensor, radius: int, rho: float, n: int, source: torch.Generator) -> Tensor:
     """Samples (n, H, W) at noise level rho; radius 0 is isotropic noise."""
     if radius == 0:
-        sigma = rho * x.norm() / x.numel() ** 0.5
-        return sigma * torch.randn(n, *x.shape, generator=source, dtype=x.dtype)
+        eta = rho * x.norm() / x.numel() ** 0.5
+        return eta * torch.randn(n, *x.shape, generator=source, dtype=x.dtype)
     graph = graphs(x.shape[-1])[radius]
     return noise.sample(graph, x, eta_of(graph, x, rho), generator=source, n=n)
 
@@ -138,7 +138,7 @@ def noisy_flower(seed: int = 0) -> tuple[Tensor, dict[int, Tensor], float]:
 
 def show_flower(flower: Tensor, noises: Mapping[int, Tensor]) -> None:
     """Draw a photograph with noises, and the noises around mid-grey."""
-    _, axes = plt.subplots(2, len(noises) + 1, figsize=(5.4, 2.4))
+    _, axes = plt.subplots(2, len(noises) + 1, figsize=(5.3, 2.4))
     for ax in axes.flat:
         ax.set_axis_off()
     axes[0, 0].imshow(flower.permute(1, 2, 0).numpy(), interpolation="nearest")
@@ -185,16 +185,16 @@ def bands(power: Tensor) -> list[float]:
 
 def show_spectrum(spectrum: Mapping[int, Sequence[float]], x: Tensor) -> None:
     """Draw the power of the noises by frequency, and that of the digit itself."""
-    _, ax = plt.subplots(figsize=(5.2, 2.1))
+    _, ax = plt.subplots(figsize=(5.2, 2.4))
     for r, values in spectrum.items():
         ax.plot(_CENTRES, values, marker=_MARKS[r], color=_SHADES[r])
-        place = (_CENTRES[0] - 0.008, values[0] + {1: -0.05, 2: 0.1, 4: 0.11}.get(r, 0))  # apart
-        ax.text(*place, NAMES[r], color=_SHADES[r], ha="right", va="center")
+        height = {1: 0, 2: 0.24, 4: 0.48, 8: 0.74}.get(r, values[0])  # apart
+        ax.text(_CENTRES[0] - 0.008, height, NAMES[r], color=_SHADES[r], ha="right", va="center")
     own = torch.fft.fft2(x - x.mean()).abs().square()
     ax.plot(_CENTRES, bands(own / own.mean()), "--", color="#6F6F6F")
     ax.text(0.03, 1.75, "the digit itself", color="#6F6F6F")
     ax.set(xlabel="spatial frequency (cycles per pixel)", xlim=(-0.07, 0.48))
-    ax.set(ylabel="power (white = 1)", ylim=(-0.05, 2), xticks=[0, 0.1, 0.2, 0.3, 0.4])
+    ax.set(ylabel="power (white = 1)", ylim=(-0.15, 2), xticks=[0, 0.1, 0.2, 0.3, 0.4])
 
 
 # ---------------------------------------------------------------- smooth warps
@@ -314,7 +314,7 @@ def show_moved(found: Mapping[tuple[float, int], np.ndarray]) -> None:
         error = values.std(1, ddof=1) / values.shape[1] ** 0.5
         means = values.mean(1)
         ax.errorbar(LEVELS, means, error, color=_SHADES[r], marker=_MARKS[r], capsize=3)
-        place = (LEVELS[-1] * 1.04, means[-1] * {1: 0.94, 2: 1.03}.get(r, 1))  # apart
+        place = (LEVELS[-1] * 1.04, means[-1] * {1: 0.9, 2: 1.03, 4: 1.1}.get(r, 1))  # apart
         ax.text(*place, name, color=_SHADES[r], va="center")
     ticks = (0.25, 0.5, 1, 2)
     ax.set(xlabel="noise level ρ", ylabel="W2 from the digit (pixels)", xscale="log")
@@ -330,7 +330,7 @@ def moved_table(found: Mapping[tuple[float, int], np.ndarray], rho: float) -> Ma
         [name, *(tables.mean_error(v, k) for v, k in zip(found[rho, r].T, places, strict=True))]
         for r, name in NAMES.items()
     ]
-    header = [f"ρ = {rho}, n = {len(found[rho, 0])}", "W2 (pixels)", "ink that moves (%)"]
+    header = [f"ρ = {rho}, {len(found[rho, 0])} digits", "W2 (pixels)", "ink that moves (%)"]
     header += ["how far (pixels)", "ink beyond 2 pixels (%)", "L2 left"]
     return tables.table(header, rows)
 

@@ -153,7 +153,7 @@ def laplace_beltrami(
 
     with ``volume=True``; the trace alone, the paper's (8), with ``volume=False``. The trace is
     exact, a Hessian–vector product per pixel, or the mean of :math:`\zeta^\top \nabla^2 f\, \zeta`
-    over samples :math:`\zeta \sim N(0, L(x))`, a Hessian–vector product each, without bias.
+    over samples :math:`\zeta \sim \mathcal N(0, L(x))`, each a Hessian–vector product, unbiased.
 
     Parameters
     ----------

@@ -44,6 +44,11 @@ def size(value: int, name: str) -> int:
     return whole(value, name, 1, 2**16)
 
 
+def seed(value: int, name: str = "seed") -> int:
+    """One that torch's generator tells from all others: on a CPU it takes 32 bits. Returned."""
+    return whole(value, name, 0, 2**32 - 1)
+
+
 def real_number(value: float, name: str) -> float:
     """A number of Python's or NumPy's, finite or not, returned as a float."""
     kinds = (int, float, np.integer, np.floating)
@@ -197,12 +202,28 @@ def as_json(value: Any, name: str) -> Any:
     def refuse(constant: str) -> None:
         raise ValueError(f"{name} must have finite numbers, got {constant}")
 
+    def differing(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(pairs)
+        if len(found) < len(pairs):
+            distinct([key for key, _ in pairs], f"the keys in {name}, as text,")
+        return found
+
     try:
         text = json.dumps(value)
     except (TypeError, ValueError, RecursionError) as error:
         kind = TypeError if isinstance(error, TypeError) else ValueError
         raise kind(f"{name} must be what JSON keeps, got {shown(value)}") from None
-    return json.loads(text, parse_constant=refuse)
+    return json.loads(text, parse_constant=refuse, object_pairs_hook=differing)
+
+
+def keyed(value: object, name: str) -> None:
+    """Dictionaries by text, also those within: JSON makes the same of 1 and "1"."""
+    if isinstance(value, dict):
+        for key in value:
+            instance(key, f"each key in {name}", str)
+        value = list(value.values())
+    for each in value if isinstance(value, (list, tuple)) else ():
+        keyed(each, name)
 
 
 def importable(value: object, name: str) -> None:

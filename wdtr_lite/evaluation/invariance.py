@@ -204,7 +204,7 @@ def variations(
     Simard, Steinkraus and Platt (2003) for elastic deformations.
     """
     shift, margin = checks.varied(images, shift, margin)
-    seed, degrees = checks.whole(seed, "seed", 0), checks.angle(degrees)
+    seed, degrees = checks.seed(seed), checks.angle(degrees)
     size = list(images.shape[-2:])
     height, width = (side + 2 * margin for side in size)
     bilinear = v2.InterpolationMode.BILINEAR
@@ -225,7 +225,7 @@ def variations(
 
 class _Drawing(TorchFunctionMode):
     """What torchvision draws from torch's global generator, which other threads may draw from too,
-    is drawn from another.
+    is drawn from another, in float32 whatever torch's default type is.
     """
 
     def __init__(self, generator: torch.Generator):
@@ -235,8 +235,12 @@ class _Drawing(TorchFunctionMode):
     def __torch_function__(
         self, func: Callable, types: Any, args: Sequence = (), kwargs: dict | None = None
     ) -> Any:
-        draws = func in (torch.rand, torch.Tensor.uniform_)
-        return func(*args, **(kwargs or {}), **({"generator": self.generator} if draws else {}))
+        kwargs = dict(kwargs or {})
+        if func in (torch.rand, torch.Tensor.uniform_):
+            kwargs["generator"] = self.generator
+        if func in (torch.rand, torch.empty):
+            kwargs.setdefault("dtype", torch.float32)
+        return func(*args, **kwargs)
 
 
 def _moved(image: Tensor, dim: int, shift: int, padding: str) -> Tensor:

@@ -20,13 +20,14 @@ from wdtr_lite import checks
 from wdtr_lite.models.registry import Classifier
 
 LOOK = 0.1  # seconds after which a thread that waits looks again for whom
-PATIENCE = 50  # looks in a row at which nobody of these is at work, until it gives up
+PATIENCE = 300  # looks in a row at which nobody of these is at work, until it gives up
 
 _LOCK = Condition()
 _USERS: WeakKeyDictionary[Any, list[tuple[int, object]]] = WeakKeyDictionary()
 """Of each layer in use its threads and with whom they share it, once for each use."""
 _WAITING: dict[int, set] = {}
 """The layers for which threads wait, by thread, who came first in front."""
+_BEGUN = [0]  # uses so far
 _HELD: WeakKeyDictionary[Any, dict[str, list]] = WeakKeyDictionary()
 """Of each layer or hook that is held, by attribute: what it was, then all that it is held at."""
 _SWITCHED: dict[nn.Module, tuple[int, ExitStack]] = {}
@@ -40,7 +41,7 @@ def evaluating(model: Classifier) -> Iterator[None]:
     """
     checks.function(model, "model")
     acts = any(map(_acts, layers(model)))
-    with used(model, sharing=model if acts else evaluating) as training:
+    with used(model, *layers(model), sharing=model if acts else evaluating) as training:
         off = {layer: {"training": False} for layer in training}
         with _switched(model) if acts and training else held(off):
             yield
@@ -55,6 +56,7 @@ def used(model: Classifier, *more: object, sharing: object = None) -> Iterator[l
     use, wanted = (me, sharing), {*training, *more}
     with _LOCK:
         _wait(use, wanted)
+        _BEGUN[0] += 1
         for each in wanted:
             _USERS.setdefault(each, []).append(use)
     try:
@@ -85,10 +87,11 @@ def _wait(use: tuple[int, object], wanted: set) -> None:
 
     if inside and (users(sharers=False) - {me}) & set(_WAITING):
         raise RuntimeError("two threads, each evaluating a model, wait for that of the other")
-    _WAITING[me], idle = wanted, 0
+    _WAITING[me], idle, begun = wanted, 0, _BEGUN[0]
     try:
         while not _LOCK.wait_for(next_in_turn, LOOK):
-            idle = idle + 1 if _stuck(me, set()) else 0
+            idle = idle + 1 if begun == _BEGUN[0] and _stuck(me, set()) else 0
+            begun = _BEGUN[0]
             if idle == PATIENCE:
                 raise RuntimeError(
                     "another thread evaluates model or takes a penalty of it, and waits for a "

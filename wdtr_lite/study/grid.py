@@ -10,7 +10,7 @@ cluster's workers share them out.
 
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import as_completed
 from copy import deepcopy
 from dataclasses import replace
@@ -241,8 +241,8 @@ def _worked(network: Network, store: Store) -> str:
     if store.until is not None and time.time() > store.until:
         return "trained; the time is up"
     folder.mkdir(parents=True, exist_ok=True)
-    with held(folder):
-        measured = _measured(network, run, store).values()
+    with held(folder) as check_kept:
+        measured = _measured(network, run, store, check_kept).values()
     return json.dumps([found["measurement"] for found in measured])[:200]
 
 
@@ -261,10 +261,12 @@ def _here(network: Network) -> dict[str, Any]:
         run = trained(network.config, Store())
     except training.Divergence as error:
         return {"diverged": str(error)}
-    return _outcome(run, _measured(network, run, Store()))
+    return _outcome(run, _measured(network, run, Store(), lambda: None))
 
 
-def _measured(network: Network, run: training.Run, store: Store) -> dict[str, dict]:
+def _measured(
+    network: Network, run: training.Run, store: Store, check_kept: Callable[[], None]
+) -> dict[str, dict]:
     measured = {}
     for name, question in network.questions.items():
         known = store.root and _known(network.config, question, run, store)
@@ -280,6 +282,7 @@ def _measured(network: Network, run: training.Run, store: Store) -> dict[str, di
         found = checks.as_json(found, f"the answer to the question {question.name!r}")
         measured[name] = {"measurement": found, "seconds": seconds}
         if store.root:
+            check_kept()
             store.keep(network.config, question, found, seconds, stopped(run), digest(dataset))
     return measured
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from wdtr_lite import transport
+from wdtr_lite import checks, transport
 from wdtr_lite.study import grid
 from wdtr_lite.study.nearest_neighbours import digits, draw
 from wdtr_lite.study.spec import Experiment, register
@@ -61,7 +61,8 @@ class LabelKeeping(Experiment):
         their targets, ``reached``, and of kept labels, ``mean``, with its ``standard_error`` and
         ``n``.
         """
-        dataset, generator = grid.dataset_of(*self.source), torch.Generator().manual_seed(self.seed)
+        dataset = grid.dataset_of(*self.source)
+        generator = torch.Generator().manual_seed(checks.seed(self.seed))
         training = draw(dataset, "train", self.classifier_size, generator)
         classifiers = _classifiers(*training, self.seed)
         images, labels = draw(dataset, "test", len(dataset.split["test"]), generator)

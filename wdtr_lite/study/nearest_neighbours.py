@@ -11,7 +11,7 @@ import torch
 from scipy.spatial.distance import cdist
 from scipy.stats import mode
 
-from wdtr_lite import transport
+from wdtr_lite import checks, transport
 from wdtr_lite.data import Dataset
 from wdtr_lite.study import grid
 from wdtr_lite.study.spec import Experiment, register
@@ -56,7 +56,8 @@ class NearestNeighbours(Experiment):
         measures) and ``"wasserstein"`` (W2). The last are stored, 50 test digits at a time, so that
         a stopped run goes on.
         """
-        dataset, generator = grid.dataset_of(*self.source), torch.Generator().manual_seed(self.seed)
+        dataset = grid.dataset_of(*self.source)
+        generator = torch.Generator().manual_seed(checks.seed(self.seed))
         train, train_labels = draw(dataset, "train", max(self.train_sizes), generator)
         test, test_labels = draw(dataset, "test", self.test_size, generator)
         rows, columns = (images.reshape(len(images), -1) for images in (test, train))

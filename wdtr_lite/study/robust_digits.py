@@ -90,6 +90,9 @@ class RobustDigits(Trained):
         return self._rows(tried, "validation", ["pgd 0.1"], store)
 
     def _final(self, search: list[dict[str, Any]]) -> list[Job]:
+        """None before plain training, by which is chosen, was searched."""
+        if any("missing" in row for row in search if row["method"] == "none"):
+            return []
         jobs, networks = [], self.networks
         for criterion, conditions in self.criteria.items():
             jobs += _chosen(networks, criterion, choose(search, conditions))

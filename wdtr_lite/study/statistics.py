@@ -115,8 +115,14 @@ def choose(
         if "wrong" in row
     ]
     plain = [each.natural for each in found if each.method == "none"]
+    if allowance < 1 and not plain:  # errors are at most 1
+        methods = sorted({each.method for each in found})
+        raise ValueError(
+            "search must hold errors of plain training, method 'none', which "
+            f"allowance={allowance!r} is added to, got those of {checks.shown(methods)}"
+        )
     rounding = 1e-9  # errors of so many images differ by more
-    limit, chosen = min(plain, default=float("inf")) + allowance + rounding, {}
+    limit, chosen = min(plain, default=0.0) + allowance + rounding, {}
     for each in sorted(found, key=lambda each: each.errors):
         if each.natural <= limit:
             chosen.setdefault(each.method, each.setting)

@@ -188,6 +188,7 @@ def _options(question: Question) -> dict[str, Any]:
     checks.instance(question, "question", Question)
     options = given(question)
     checks.as_json(options, f"the question {question.name!r}, its options,")
+    checks.keyed(options, f"the options of the question {question.name!r}")
     return options
 
 

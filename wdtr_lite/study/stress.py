@@ -133,7 +133,7 @@ class LossSurface(Question, name="loss_surface"):
 
     def __call__(self, model: nn.Module, dataset: Dataset) -> dict[str, list]:
         x, y = images_of(model, dataset, self.part, self.images)
-        at = torch.linspace(-self.reach, self.reach, self.points)
+        at = torch.linspace(-self.reach, self.reach, self.points, dtype=torch.float32)
         a, b = (
             side.reshape(-1, 1, 1, 1).to(x) / 255 for side in torch.meshgrid(at, at, indexing="ij")
         )

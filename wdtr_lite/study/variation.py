@@ -88,10 +88,10 @@ class PathLengths(Question, name="along_paths"):
     r"""How much the prediction changes on the way from an image to another, a list of one number
     for each pair.
 
-    The length of the path of the predictions p, the softmax of the logits, at steps + 1 equal
+    The length of the path of the predictions ŷ, the softmax of the logits, at steps + 1 equal
     times, in total variation:
 
-    .. math:: \sum_k \tfrac12 \|p(x_{t_{k+1}}) - p(x_{t_k})\|_1
+    .. math:: \sum_k \tfrac12 \|\hat y(x_{t_{k+1}}) - \hat y(x_{t_k})\|_1
 
     By the pair's classes, ``within`` one or ``between`` two, and the path: ``wasserstein`` is the
     displacement interpolation of each channel, its mass changing linearly, clipped at 1;

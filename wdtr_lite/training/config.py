@@ -145,7 +145,7 @@ class Config:
     seed: int = _option(
         0,
         "of the first weights, the order of the images, the noise: a whole number",
-        check=partial(checks.whole, least=0, most=2**32 - 1),  # torch's generators have no more
+        check=checks.seed,
     )
 
     def __post_init__(self):

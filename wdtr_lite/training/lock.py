@@ -5,7 +5,7 @@ import os
 import socket
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -15,13 +15,17 @@ LOCKLESS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}  # of file systems tha
 
 
 class Busy(RuntimeError):
-    """Another run is at work in the folder, of this process or of another."""
+    """Another run is at work in the folder, of this process or of another, or may be, since the
+    folder was deleted.
+    """
 
 
 @contextmanager
-def held(folder: Path) -> Iterator[None]:
+def held(folder: Path) -> Iterator[Callable[[], None]]:
     """The folder, made if it is not there, for one run alone; the kernel frees that of a process
-    which is killed. Where the file system has no locks, a warning.
+    which is killed. Before it writes, the run calls what this gives, which refuses where another
+    folder has taken the place of the one that is held. Where the file system has no locks, a
+    warning.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -35,15 +39,38 @@ def held(folder: Path) -> Iterator[None]:
             "trains there",
             stacklevel=2,
         )
-        yield
+        yield lambda: None
         return
+    mine = _identity(folder)
+
+    def replaced() -> bool:
+        return folder.exists() and _identity(folder) != mine
+
+    def check() -> None:
+        if replaced():
+            raise Busy(
+                f"{folder} was deleted, or its .lock, while this run was at work there: what is "
+                "there now may be another run's and is left as it is. Start again, there or in "
+                "another folder"
+            )
+
     try:
         _name_holder(folder)
-        yield
+        yield check
     finally:
-        with suppress(OSError):
-            (folder / ".holder").unlink()
+        if not replaced():
+            with suppress(OSError):
+                (folder / ".holder").unlink()
         lock.release()
+
+
+def _identity(folder: Path) -> tuple[int, int] | None:
+    """Of the lock's file, which no other has while it is open."""
+    try:
+        found = (folder / ".lock").stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _acquire(lock: BaseFileLock, folder: Path) -> None:

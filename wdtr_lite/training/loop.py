@@ -40,8 +40,10 @@ def fit(
         configuration names. It is trained as it comes, in place, on the device: frozen parameters
         stay as they are, and the gradients that any of them hold are lost. All of it is put into
         training mode, so that running statistics move, also those of a layer whose parameters are
-        frozen. Dropout draws from torch's global generators, which no seed of ours sets: then a
-        continued run is another one.
+        frozen. Hooks of parameters are called as by ``backward``; on a GPU, which replays its
+        steps, what they did on the device is repeated, not the calls. Dropout draws from torch's
+        global generators, which no seed of ours sets: then a continued run is another one. What
+        evaluates the network or its penalty in another thread takes turns with the steps.
     dataset : Dataset, optional
         In place of the one that the configuration names; classes and channels are its own.
     folder : path, optional
@@ -70,7 +72,8 @@ def fit(
         At the end of an epoch in which a loss or a weight was not finite. What the network's
         buffers hold from the start, as a mask of -inf, does not count.
     Busy
-        If another run is at work in the folder.
+        If another run is at work in the folder, or may be, since the folder was deleted while this
+        run was at work there.
     Unfinished
         Where the time `until` which was allowed is up. All that was done is stored, and the same
         call goes on from it.

@@ -5,7 +5,7 @@ import math
 import os
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import asdict, fields, replace
 from pathlib import Path
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from wdtr_lite import checks, data
-from wdtr_lite.models.modes import evaluating
+from wdtr_lite.models.modes import evaluating, layers, used
 from wdtr_lite.training import checkpoint, lock
 from wdtr_lite.training.arithmetic import arithmetic
 from wdtr_lite.training.checkpoint import Run
@@ -24,7 +24,7 @@ from wdtr_lite.training.choices import AUGMENTATIONS, OPTIMIZERS, SCHEDULES
 from wdtr_lite.training.config import Config
 from wdtr_lite.training.images import checksum, mean_and_std, training_images
 from wdtr_lite.training.objectives import METHODS
-from wdtr_lite.training.whole_step import Derivatives, Gradients, whole
+from wdtr_lite.training.whole_step import Derivatives, Gradients, give, whole
 
 WORTH_COMPILING = 2000
 """Steps, on a GPU: compiling takes as long as some hundred of them."""
@@ -122,10 +122,11 @@ class Training:
         self.captured: torch.cuda.CUDAGraph | None = None
         self.rate, self.epsilon = 0.0, 0.0
         self.epoch, self.stored, self.history, self.closed = 0, 0, [], False
+        self.check_kept: Callable[[], None] = lambda: None
         with ExitStack() as held:
             state = checkpoint.stored_in(self.folder)
             if self.folder and not (state and state["epoch"] >= config.epochs):
-                held.enter_context(lock.held(self.folder))
+                self.check_kept = held.enter_context(lock.held(self.folder))
                 state = checkpoint.stored_in(self.folder)
             if state:
                 self._restore(state)
@@ -147,11 +148,12 @@ class Training:
             while self.epoch < self.config.epochs:
                 self._check_held()
                 self._keep_in_time()
-                batches = self.begin_epoch()
+                with used(self.model, *layers(self.model)):  # puts them into training mode
+                    batches = self.begin_epoch()
                 start = time.perf_counter()
                 for k, batch in enumerate(batches, 1):
                     self._check_held()
-                    with self.streamed():
+                    with used(self.model), self.streamed():
                         self.batch.copy_(batch)
                         self.step(eager=k <= 3)
                     if k < len(batches):
@@ -161,7 +163,7 @@ class Training:
             raise
         except BaseException as error:
             self.close()
-            told = Divergence, Unfinished, OSError
+            told = Divergence, Unfinished, lock.Busy, OSError
             if isinstance(error, Exception) and not isinstance(error, told):
                 with evaluating(self.model):
                     checks.takes(self.model, self.images[:1].float() / 255)
@@ -181,7 +183,8 @@ class Training:
             )
 
     def run(self) -> Run:
-        return Run(self.model.eval(), self.history, self.config)
+        with used(self.model):
+            return Run(self.model.eval(), self.history, self.config)
 
     def begin_epoch(self) -> tuple[Tensor, ...]:
         """Set what the epoch's steps have in common; its batches, in their order."""
@@ -228,14 +231,7 @@ class Training:
         """The step itself."""
         x, y = self._batch()
         gradients, sums = self.compute(x, y)
-        found = dict(zip(self._parameters(), gradients, strict=True))
-        given: set[int] = set()  # autograd gives one tensor to parameters that enter as a sum
-        for parameter in self.model.parameters():
-            gradient = found.get(parameter)  # None of a frozen one
-            if gradient is not None and id(gradient) in given:
-                gradient = gradient.clone()
-            given.add(id(gradient))
-            parameter.grad = gradient
+        give(self.model, dict(zip(self._parameters(), gradients, strict=True)))
         self.optimizer.step()
         self.totals += sums
 
@@ -315,6 +311,7 @@ class Training:
 
     def _write(self, folder: Path, due: bool = False) -> None:
         due = due or self.epoch % self.checkpoint_every == 0 or self.epoch == self.config.epochs
+        self.check_kept()
         try:
             checkpoint.write(folder, self.history, self._state() if due else None)
         except OSError as error:

@@ -7,7 +7,7 @@ images, the pixel graph, the penalty's weight, what is drawn. One compiled step 
 """
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -20,6 +20,23 @@ from torch.overrides import TorchFunctionMode
 Gradients = tuple[Tensor | None, ...]
 Derivatives = Callable[[Tensor, Tensor], tuple[Gradients, Tensor]]
 """Of images and labels the gradient in each parameter, and the sums that are reported."""
+
+
+@torch.no_grad()
+def give(model: nn.Module, gradients: Mapping[Tensor, Tensor | None]) -> None:
+    """Each parameter its gradient, as ``backward`` does: a tensor of its own, then the hooks that
+    wait for it. A parameter without one, as a frozen one, has none then.
+    """
+    given: set[int] = set()  # autograd gives one tensor to parameters that enter as a sum
+    for parameter in model.parameters():
+        parameter.grad = gradient = gradients.get(parameter)
+        if gradient is None:
+            continue
+        if id(gradient) in given:
+            parameter.grad = gradient.clone()
+        given.add(id(gradient))
+        for hook in (parameter._post_accumulate_grad_hooks or {}).values():
+            hook(parameter)
 
 
 class Graph:
@@ -38,12 +55,15 @@ class Graph:
     ------
     Exception
         Where the step cannot be traced: it looks at values, or draws from torch's global
-        generator, as dropout does.
+        generator, as dropout does; or its parameters have hooks.
     """
 
     def __init__(
         self, derivatives: Derivatives, model: nn.Module, x: Tensor, y: Tensor, compile: Callable
     ):
+        for name, parameter in model.named_parameters():
+            if parameter._backward_hooks:  # others are put in its place, without them
+                raise NotImplementedError(f"{name} has a hook")
         self.held = dict(model.named_parameters()) | dict(model.named_buffers())
         graph, self.draws = _traced(derivatives, model, self.held, x, y)
         self.constants = _lifted(graph)

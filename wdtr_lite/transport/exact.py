@@ -126,7 +126,8 @@ def wasserstein_distance(
 ) -> float:
     r"""The exact Wasserstein-p distance, in pixels: the optimum of (4) to the power 1/p.
 
-    .. math:: W_p(x, y) = \Bigl(\min_{\Pi} \sum_{ij} d_\Omega(a_i, a_j)^p\, \Pi_{ij}\Bigr)^{1/p}
+    .. math:: \mathrm W_p(x, y)
+       = \Bigl(\min_{\Pi} \sum_{ij} d_\Omega(a_i, a_j)^p\, \Pi_{ij}\Bigr)^{1/p}
 
     Parameters
     ----------

@@ -107,7 +107,8 @@ def fixed_distance_interpolate(
 
     The distance is the one realised on the pixel grid. Splatting spreads mass that has moved a
     fraction of a pixel, so the interpolate at time t usually lies farther from x than
-    :math:`t\,W_2(x, y)`; the time is therefore solved for, by Brent's method on exact distances.
+    :math:`t\,\mathrm W_2(x, y)`; the time is therefore solved for, by Brent's method on exact
+    distances.
 
     Parameters
     ----------

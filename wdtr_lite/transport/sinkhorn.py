@@ -23,15 +23,15 @@ def sinkhorn_distance(
 ) -> Image:
     r"""Entropic transport between batches of images, by Sinkhorn's iteration in the log domain.
 
-    With :math:`P_\varepsilon = \arg\min_P \langle P, C\rangle + \varepsilon\, \mathrm{KL}(P \mid x
-    \otimes y)` over the plans from x to y, and :math:`\mathrm{OT}_\varepsilon(x, y)` that minimum,
-    it returns
+    With :math:`\Pi_{\mathrm S}` the plan from x to y that minimises :math:`\langle \Pi, C\rangle +
+    \varepsilon_{\mathrm S}\, \mathrm{KL}(\Pi \mid x \otimes y)`, where :math:`\varepsilon_{\mathrm
+    S}` is `epsilon`, and :math:`\mathrm{OT}(x, y)` that minimum, it returns
 
-    * the transport cost of the entropic plan, :math:`\langle P_\varepsilon, C\rangle^{1/p}`,
-      which, converged, is at least :math:`W_p` and, for two equal images, not zero;
-    * with ``debiased=True`` the Sinkhorn divergence :math:`\bigl(\mathrm{OT}_\varepsilon(x, y) -
-      \tfrac12\mathrm{OT}_\varepsilon(x, x) - \tfrac12\mathrm{OT}_\varepsilon(y, y)\bigr)^{1/p}`,
-      which is zero for two equal images. Only for p up to 2, where it is never negative, and not
+    * the transport cost of this plan, :math:`\langle \Pi_{\mathrm S}, C\rangle^{1/p}`, which,
+      converged, is at least :math:`\mathrm W_p` and, for two equal images, not zero;
+    * with ``debiased=True`` the Sinkhorn divergence :math:`\bigl(\mathrm{OT}(x, y) -
+      \tfrac12\mathrm{OT}(x, x) - \tfrac12\mathrm{OT}(y, y)\bigr)^{1/p}`, which is zero for two
+      equal images. Only for p up to 2, where it is never negative, and not
       at an `epsilon` so far above the largest cost that it drowns in rounding.
 
     The n x n cost is never formed: for p = 2 the kernel is a product over rows and columns, so one

@@ -13,7 +13,7 @@ from wdtr_lite.attacks import Attack
 from wdtr_lite.models.modes import evaluating
 from wdtr_lite.regularizer import Terms
 from wdtr_lite.regularizer.forward import cross_entropy
-from wdtr_lite.training.objectives.base import Objective, logits_of, register
+from wdtr_lite.training.objectives.base import Objective, logits_of, normal, register
 
 
 class Adversarial(Objective):
@@ -84,8 +84,7 @@ class Trades(Objective):
                 probabilities = logits_of(model, x).softmax(1)
             # Autocast keeps the weights it cast, in torch 2.4 also those without a gradient.
             torch.clear_autocast_cache()
-            drawn = {"generator": generator, "device": x.device, "dtype": x.dtype}
-            start = x + 1e-3 * torch.randn(x.shape, **drawn)
+            start = x + 1e-3 * normal(x.shape, x, generator)
             how = (epsilon, attack.step, attack.steps, attack.norm)
             ascent = partial(attacks.ascend, model, x, probabilities, start.clamp(0, 1), *how)
             return or_nan(ascent, x)

@@ -148,6 +148,11 @@ def logits_of(model: nn.Module, x: Tensor) -> Tensor:
     return checks.logits(model(x), x)
 
 
+def normal(shape: torch.Size, x: Tensor, generator: torch.Generator) -> Tensor:
+    """Standard normal numbers, of the type and on the device of x."""
+    return torch.randn(shape, generator=generator, device=x.device, dtype=x.dtype)
+
+
 def pixel_graph(config: "Config", size: tuple[int, int], device: torch.device) -> PixelGraph:
     assert config.radius is not None, "the method needs it"
     return PixelGraph(*size, config.radius).to(device, torch.float32)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from wdtr_lite import metric, noise
-from wdtr_lite.training.objectives.base import Objective, pixel_graph, register
+from wdtr_lite.training.objectives.base import Objective, normal, pixel_graph, register
 
 if TYPE_CHECKING:
     from wdtr_lite.training.config import Config
@@ -23,8 +23,7 @@ class GaussianNoise(Objective):
     def images(
         self, model: nn.Module, x: Tensor, y: Tensor, generator: torch.Generator, epsilon: float
     ) -> Tensor:
-        drawn = {"generator": generator, "device": x.device, "dtype": x.dtype}
-        return x + self.config.eta * torch.randn(x.shape, **drawn)
+        return x + self.config.eta * normal(x.shape, x, generator)
 
 
 @register

@@ -12,6 +12,7 @@ from wdtr_lite.regularizer.forward import cross_entropy
 from wdtr_lite.training.objectives.base import (
     Objective,
     check_source,
+    normal,
     pixel_graph,
     register,
     source_of,
@@ -127,9 +128,7 @@ class Jacobian(Objective):
         def projected(outputs: Tensor, _: Tensor) -> Tensor:
             nonlocal direction  # the same when a finite difference asks again
             if direction is None:
-                how = {"generator": generator, "device": x.device, "dtype": x.dtype}
-                normal = torch.randn(outputs.shape, **how)
-                direction = F.normalize(normal, dim=1)
+                direction = F.normalize(normal(outputs.shape, x, generator), dim=1)
             return (outputs * direction).sum(1)
 
         penalty = GradientPenalty("euclidean", loss=projected, mode=self.config.mode)
