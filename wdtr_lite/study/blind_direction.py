@@ -1,4 +1,4 @@
-"""Digits classified by networks whose penalty sees a gradient that brightens all pixels evenly."""
+"""Images classified by networks whose penalty sees a gradient that brightens all pixels evenly."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -13,6 +13,8 @@ from wdtr_lite.regularizer.forward import cross_entropy
 from wdtr_lite.study.questions import batches, images_of
 from wdtr_lite.study.robust_digits import RobustDigits
 from wdtr_lite.study.spec import Networks, Question, Setting, register
+from wdtr_lite.study.table1 import NETWORKS
+from wdtr_lite.study.tradeoff import SHORT, Tradeoff
 
 __all__ = ["BlindDirection", "GradientShares"]
 
@@ -56,9 +58,11 @@ class BlindDirection(RobustDigits):
         return {**super().questions(part, names), "gradient": shares}
 
 
-def _sources(kind: str, radius: int, strengths: Sequence[float], etas: Sequence[float]) -> dict:
+def _sources(
+    kind: str, radius: int, strengths: Sequence[float], etas: Sequence[float], **more: str
+) -> dict[str, list[Setting]]:
     """A penalty's candidates."""
-    fixed = {"method": "wasserstein", "radius": radius, "source": kind}
+    fixed = {"method": "wasserstein", "radius": radius, "source": kind, **more}
     settings: list[Setting] = [
         {**fixed, "strength": strength, "eta": eta} for strength in strengths for eta in etas
     ]
@@ -83,6 +87,17 @@ _DIGITS = Networks(
         **_sources("uniform", 8, (1.0, 10.0), _ETAS),
     },
     seeds=(0, 1, 2),
+)
+_DIFFERENCE = {"mode": "finite_difference"}
+_PHOTOGRAPHS = replace(
+    NETWORKS["cpu"],
+    training=SHORT,
+    search={},
+    candidates={
+        **NETWORKS["cpu"].candidates,
+        **_sources("local", 8, (0.1, 1.0), (1.0,), **_DIFFERENCE),
+        **_sources("uniform", 8, (1.0, 10.0), (1.0,), **_DIFFERENCE),
+    },
 )
 _CRITERION = {"attack": ["pgd 0.1"]}
 
@@ -109,5 +124,6 @@ register(
         criteria=_CRITERION,
         evaluated=200,
     ),
+    cpu=Tradeoff(networks=_PHOTOGRAPHS, attacked=500),
     full=BlindDirection(networks=_DIGITS, criteria=_CRITERION, evaluated=2000),
 )

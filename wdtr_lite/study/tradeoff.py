@@ -8,7 +8,7 @@ from wdtr_lite.study.store import Store
 from wdtr_lite.study.table1 import NETWORKS, Table1
 from wdtr_lite.training import METHODS, Run
 
-__all__ = ["Tradeoff"]
+__all__ = ["SHORT", "Tradeoff"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +38,8 @@ _ALL = {
     for profile, networks in NETWORKS.items()
 }
 _TRIED = {name: [dict(method.trial)] for name, method in METHODS.items()}
-_SHORT = {"model": "resnet8", "images": 6_000, "epochs": 4, "milestones": [3]}
+SHORT = {"model": "resnet8", "images": 6_000, "epochs": 4, "milestones": [3]}
+"""What two cores can do for each of many networks."""
 
 register(
     "tradeoff",
@@ -46,7 +47,7 @@ register(
         networks=replace(_ALL["quick"], candidates={**_TRIED, **_ALL["quick"].candidates}),
         attacked=100,
     ),
-    cpu=Tradeoff(networks=replace(_ALL["cpu"], training=_SHORT, search={}), attacked=500),
+    cpu=Tradeoff(networks=replace(_ALL["cpu"], training=SHORT, search={}), attacked=500),
     full=Tradeoff(
         networks=replace(
             _ALL["full"],
