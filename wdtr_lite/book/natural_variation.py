@@ -304,25 +304,29 @@ def draw_changes(rows: Sequence[Mapping], directions: Sequence[str] = AXES) -> N
     name_methods(figure, compared(rows), lines=True)
 
 
-def changed_table(rows: Sequence[Mapping]) -> Markdown:
+def changed_table(rows: Sequence[Mapping], padding: str = "edge") -> Markdown:
     """The share of changed labels at some shifts."""
+    methods = compared(rows)
     lines = [
-        [f"{axis}, k = {k}", *(_changed(rows, method, axis)[k - 1] for method in compared(rows))]
+        [f"{axis}, k = {k}", *(_changed(rows, method, axis, padding)[k - 1] for method in methods)]
         for axis in AXES
         for k in (1, 2, 4, 8, 16)
     ]
-    header = ["changed labels (%), edge", *map(short, compared(rows))]
+    header = [f"changed labels (%), {padding}", *map(short, methods)]
     return tables.table(header, lines, ["", *[".1f"] * len(compared(rows))])
 
 
-def _upto(rows: Sequence[Mapping], method: str, axis: str, count: str) -> list[float]:
-    """Flips of an image, border repeated, at each reach."""
-    return [flips(rows, method, f"{axis} edge", count, reach).mean() for reach in _REACHES]
+def _upto(
+    rows: Sequence[Mapping], method: str, axis: str, count: str, padding: str = "edge"
+) -> list[float]:
+    """Flips of an image at each reach."""
+    case = f"{axis} {padding}"
+    return [flips(rows, method, case, count, reach).mean() for reach in _REACHES]
 
 
-def _changed(rows: Sequence[Mapping], method: str, axis: str) -> np.ndarray:
+def _changed(rows: Sequence[Mapping], method: str, axis: str, padding: str = "edge") -> np.ndarray:
     """Labels that are not the unshifted image's, at 1, ..., 16 pixels both ways, in percent."""
-    return 100 * np.diff([0, *_upto(rows, method, axis, "from_unshifted")]) / 2
+    return 100 * np.diff([0, *_upto(rows, method, axis, "from_unshifted", padding)]) / 2
 
 
 # ---------------------------------------------------------------- other variations
