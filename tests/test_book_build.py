@@ -9,11 +9,14 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import matplotlib.pyplot as plt
 import nbformat
 import pytest
 import yaml
+from docutils import nodes
+from docutils.utils import new_document
 
 ROOT = Path(__file__).resolve().parent.parent
 ADDRESS = "https://github.com/someone/somewhere"
@@ -63,6 +66,8 @@ def test_the_table_of_notation_is_read(table):
         (r"g^\T L(x)\, g", ["gᵀ L(x) g"]),
         (r"\|\nabla_W f\|_W^2", ["‖ ∇_W f ‖_W²"]),
         (r"l''", ["l''"]),
+        (r"\begin{aligned} &r \\[-1ex] &+ \delta \text{ with } \end{aligned}", ["r", "δ"]),
+        (r"\sum_{b=1}^{B} \xi", ["B", "ξ"]),
         # with another index, accent or font it is another symbol
         (r"x_b", []),
         (r"\bar y", []),
@@ -80,6 +85,16 @@ def test_tooltip_says_meaning_code_and_unit(symbols, table):
     said = symbols.tooltip(r"\W_2", table)
     assert "Wasserstein distance" in said
     assert "wasserstein_distance" in said and said.endswith("unit: pixel")
+
+
+@pytest.mark.parametrize("formula", [nodes.math, nodes.math_block])
+def test_a_formula_is_explained_in_a_line_and_displayed(symbols, table, formula):
+    page = new_document("page")
+    page += formula("", r"\W_2")
+    symbols.explain(SimpleNamespace(symbols=table), page, "page")
+    assert isinstance(page[0], symbols.symbol) and isinstance(page[0][0], formula)
+    assert page[0]["title"] == symbols.tooltip(r"\W_2", table)
+    assert symbols.kind(page[0]) == ("span" if formula is nodes.math else "div")
 
 
 def test_two_meanings_are_found(symbols):

@@ -1017,3 +1017,11 @@ def test_options_of_the_other_estimator_are_checked():
     for name in ("samples", "generator"):
         with pytest.raises(TypeError, match=f"^{name} must be"):
             calculus.laplace_beltrami(lambda x: x.sum((-3, -2, -1)), graph, x, **{name: object()})
+
+
+def test_what_f_raises_names_it():
+    """And a module without a forward."""
+    x = torch.rand(1, 1, 3, 3)
+    for f, says in ((torch.nn.Linear(4, 3), "shapes"), (PixelGraph(3, 3, 1), "forward")):
+        with pytest.raises((RuntimeError, NotImplementedError), match=f"^f failed on x .*{says}"):
+            calculus.gradient(f, PixelGraph(3, 3, 1), x)

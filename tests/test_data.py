@@ -1233,7 +1233,7 @@ def test_registered(sources, tmp_path):
     assert {"whole", "parted", "mnist5k"} <= set(data.names()) and list(data.names()) == sorted(
         data.names()
     )
-    assert data.load("whole", tmp_path).name == "mine"
+    assert data.load("whole", tmp_path).name == "whole", "by which runs know it"
     for split in (None, "second"):
         data.load("parted", split=split)
     assert asked == [(tmp_path, None), (None, "first"), (None, "second")]

@@ -6,9 +6,12 @@ from functools import reduce
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
+from torch.nn import functional as F
 
 import wdtr_lite
+from wdtr_lite import PixelGraph, metric, regularizer
 
 ROOT = Path(__file__).resolve().parent.parent
 TABLE = (ROOT / "book" / "equations.md").read_text()
@@ -60,3 +63,42 @@ def test_notation_names_what_exists():
     assert named
     for name in named:
         reduce(getattr, name.split("."), wdtr_lite)
+
+
+def test_every_row_says_whether_it_holds():
+    verdicts = [row[1] for row in ROWS]
+    assert sum(verdict.startswith("**no**") for verdict in verdicts) == 13
+    assert sum(verdict.startswith("*repaired*") for verdict in verdicts) == 2
+    for row in ROWS:
+        repaired = "repaired" in row[0] or row[0].startswith("the same")
+        assert row[1].startswith("*repaired*") == repaired
+
+
+def test_outputs_of_a_softmax_are_not_separate():
+    """Each output's own term, summed, is the theorem's for separate losses alone."""
+    graph, y = PixelGraph(2, 3, radius=1).to(dtype=torch.float64), torch.tensor([3])
+    generator = torch.Generator().manual_seed(0)
+    x, V, common = (
+        torch.rand(size, generator=generator, dtype=torch.float64)
+        for size in ((1, 1, 2, 3), (10, 6), (1, 6))
+    )
+    V = V + 3 * common  # what all logits share does not change a softmax
+
+    def logits(images):
+        return images.flatten(1) @ V.T
+
+    def softmax(outputs, y):
+        return F.cross_entropy(outputs, y, reduction="none")
+
+    def separate(outputs, y):
+        targets = F.one_hot(y, 10).to(outputs)
+        return F.binary_cross_entropy_with_logits(outputs, targets, reduction="none").mean(1)
+
+    norms = metric.grad_norm_sq(graph, x.expand(10, 1, 2, 3), V.view(10, 1, 2, 3))
+    for loss, slopes in ((softmax, logits(x).softmax(1)), (separate, logits(x).sigmoid())):
+        found = float(regularizer.second_order_expansion(loss, logits, graph, x, y).gradient)
+        own = float((slopes * (1 - slopes) * norms).sum())
+        if loss is separate:
+            assert found == pytest.approx(own / 10)
+        else:
+            assert own > 2 * found

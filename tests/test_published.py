@@ -14,7 +14,7 @@ from wdtr_lite.study.table1 import CONDITIONS
 
 STORED = Path(__file__).parent.parent / "results"
 MUST = {
-    "full": ["nearest_neighbours", "label_keeping", "robust_digits"],
+    "full": ["nearest_neighbours", "label_keeping", "robust_digits", "blind_direction"],
     "cpu": ["table1", "table2", "figure2", "stress", "variation", "tradeoff"],
 }
 

@@ -30,8 +30,18 @@ def test_verdict_is_that_of_the_results():
     assert verdict.text(Path("book")) in README.read_text()
 
 
+def test_every_number_of_the_verdict_has_a_label_to_lead_to():
+    """Those of figures are in the cells' metadata, the others above their headings."""
+    book = README.parent / "book"
+    places = re.findall(r"{ref}`[^<]+<([\w-]+)>`", verdict.text(book, labels=True))
+    assert len(places) > 8 and "](book/training.ipynb)" in verdict.text(Path("book"))
+    chapters = "".join(path.read_text() for path in book.glob("*.ipynb"))
+    for label in places:
+        assert f'"name": "{label}"' in chapters or f"({label})=" in chapters
+
+
 def test_links_lead_to_files():
-    for target in re.findall(r"\]\(([^)#]+)\)", README.read_text()):
+    for target in re.findall(r"\]\(([^)#]+)", README.read_text()):
         assert target.startswith("http") or (README.parent / target).exists(), target
 
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from wdtr_lite import data, models, training
+from wdtr_lite import attacks, data, evaluation, models, training
 from wdtr_lite.regularizer import GradientPenalty
 
 PAGE = (Path(__file__).parents[1] / "book" / "recipes.md").read_text()
@@ -20,7 +20,7 @@ RECIPES = {text.splitlines()[0]: text for text in SECTIONS}
 pytestmark = [
     # of Lightning: how it reads its own trees, and what it advises
     pytest.mark.filterwarnings(r"ignore:.isinstance\(treespec, LeafSpec\):FutureWarning"),
-    pytest.mark.filterwarnings("ignore:The 'train_dataloader' does not have many workers"),
+    pytest.mark.filterwarnings("ignore:The '(train|val)_dataloader' does not have many workers"),
     pytest.mark.filterwarnings("ignore:The number of training batches"),
 ]
 
@@ -58,12 +58,67 @@ def trained(network):
     return bool(weights.isfinite().all()) and any(bool(g.any()) for g in gradients)
 
 
-def test_a_plain_loop():
-    """Both forms are the same number."""
+def test_a_plain_loop(capsys):
+    """Both forms are the same number. Its first step has no penalty, later ones have all of it, and
+    a log without gradients the same."""
     left = run("A plain loop")
-    assert trained(left.model)
+    assert trained(left.model) and left.ramp == 1.0
     _, loss, squared = left.penalty.terms(left.model, left.x, left.y)
     torch.testing.assert_close(left.loss, (loss + left.eta**2 * squared).mean())
+    with torch.no_grad():
+        logged = left.penalty(left.model, left.x, left.y)
+    assert not logged.requires_grad
+    torch.testing.assert_close(logged, squared.detach())
+    start, network = run(), models.resnet8()
+    with torch.no_grad():
+        before = left.penalty.to("cpu")(network, *next(iter(start.loader))).mean()
+    assert capsys.readouterr().out == f"penalty before training: {before:.3g}\n"
+
+
+def test_ramped_gradients_add_up_over_parts():
+    """Of a network whose images do not meet: four parts of a batch, as one."""
+    left = run()
+    x, y = left.images[:16], left.labels[:16]
+    model = models.resnet8().eval()
+    penalty = GradientPenalty(left.PixelGraph(32, 32, 8), scale=None)
+
+    def gradient(size):
+        model.zero_grad()
+        for part in zip(x.split(size), y.split(size), strict=True):
+            _, loss, squared = penalty.terms(model, *part)
+            ((loss + 1e-4 * squared).mean() * size / 16).backward()
+        return torch.cat([p.grad.flatten() for p in model.parameters()])
+
+    torch.testing.assert_close(gradient(4), gradient(16), rtol=1e-3, atol=1e-4)
+
+
+def test_evaluate_yours(capsys):
+    left = run("A plain loop", "Evaluate yours")
+    wrong = (left.model.eval()(left.test_x).argmax(1) != left.test_y).double().mean()
+    assert left.errors["as they are"] == pytest.approx(float(wrong))
+    pgd = attacks.Attack("pgd", 8 / 255, steps=20)
+    assert left.errors["PGD"] == evaluation.robust_error(left.model, left.test_x, left.test_y, pgd)
+    assert left.errors["PGD"] >= left.errors["as they are"] and 0 <= left.changed <= 1
+    assert f"PGD {left.errors['PGD']:.1%}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("precision", ["float16", "bfloat16"])
+def test_mixed_precision(precision):
+    """Outputs are in half precision, loss and penalty and gradients are finite."""
+    left = run("A plain loop", "Mixed precision", replace=("torch.float16", f"torch.{precision}"))
+    assert left.outputs.dtype == getattr(torch, precision) and left.loss.dtype == torch.float32
+    assert trained(left.model)
+
+
+def test_mixed_precision_leaves_a_difference_in_single():
+    replace = ("radius=8))", 'radius=8), mode="finite_difference")')
+    left = run("A plain loop", "Mixed precision", replace=replace)
+    assert left.outputs.dtype == torch.float32 and trained(left.model)
+    with (
+        torch.autocast(left.device, torch.bfloat16),
+        pytest.raises(RuntimeError, match="leave autocast"),
+    ):
+        left.penalty(left.model, left.x, left.y).mean().backward()
 
 
 @pytest.mark.parametrize("precision", ['"64-true"', "32"])
@@ -72,10 +127,9 @@ def test_lightning(precision):
     left = run("PyTorch Lightning", replace=('"64-true"', precision))
     dtype = torch.float64 if "64" in precision else torch.float32
     assert left.classifier.penalty.norm.graph.dtype == dtype
-    assert trained(left.classifier.network)
     torch.manual_seed(0)
     images = torch.rand(64, 3, 32, 32)
-    model, penalty = models.resnet8().to(dtype), GradientPenalty(left.PixelGraph(32, 32, 4))
+    model, penalty = models.resnet8().to(dtype), GradientPenalty(left.PixelGraph(32, 32, 8))
     penalty.to(dtype)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
     assert torch.equal(images, left.images)
@@ -84,8 +138,26 @@ def test_lightning(precision):
         optimizer.zero_grad()
         (terms.loss.mean() + left.eta**2 * terms.penalty.mean()).backward()
         optimizer.step()
+    assert trained(model) and 0 <= left.trainer.callback_metrics["error"] <= 1
     for ours, theirs in zip(model.parameters(), left.classifier.network.parameters(), strict=True):
         torch.testing.assert_close(ours.to(theirs.dtype), theirs)
+
+
+def test_one_compiled_step():
+    """The trace's gradients are those of a plain loop. What torch's compiler makes of it takes
+    minutes."""
+    compiled, traced = "torch.compile(make_fx(derivatives)", "(make_fx(derivatives)"
+    left = run("A plain loop", "One compiled step", replace=(compiled, traced))
+    assert trained(left.model)
+    with torch.no_grad():
+        loss, gradients = left.step(left.weights, left.strength, left.x, left.y)
+    left.model.zero_grad()
+    _, losses, squared = left.penalty.terms(left.model, left.x, left.y)
+    expected = (losses + left.eta**2 * squared).mean()
+    expected.backward()
+    torch.testing.assert_close(loss, expected.detach())
+    for gradient, parameter in zip(gradients, left.model.parameters(), strict=True):
+        torch.testing.assert_close(gradient, parameter.grad)
 
 
 def test_a_timm_model():

@@ -18,7 +18,7 @@ from oracles import (
 )
 from torch.nn import functional as F
 
-from wdtr_lite import PixelGraph, calculus, metric, noise
+from wdtr_lite import PixelGraph, calculus, metric, noise, regularizer
 from wdtr_lite.regularizer import (
     first_order_expansion,
     perturbed_loss,
@@ -878,3 +878,10 @@ def test_bad_calls(name):
 def test_euclidean_inputs_may_be_negative():
     terms = second_order_expansion(square, scalar, "euclidean", XI[0], Y, volume=True)
     assert terms.gradient.isfinite().all() and (terms.gradient > 0).all()
+
+
+def test_what_a_loss_raises_names_it():
+    x, y = torch.rand(2, 1, 3, 3), torch.tensor([0, 1])
+    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(9, 3))
+    with pytest.raises(TypeError, match=r"^loss failed on outputs \(2, 3\): .*positional"):
+        regularizer.GradientPenalty("euclidean", loss=torch.nn.Identity())(model, x, y)

@@ -270,3 +270,59 @@ def test_attack_stays_in_the_box_and_in_the_ball(source):
     lengths = ball(graph, x.clamp_min(1 / 255), found - x, source)
     assert bool((lengths < 0.4 * (1 + 1e-6)).all())
     assert bool(((found - x).sum((1, 2, 3)).abs() > 1e-6).any())
+
+
+@pytest.mark.parametrize("alpha", [0.1, 1e-2, 1e-3])
+def test_derivatives_in_float32_with_a_weak_source(source, alpha):
+    """The level, of the size 1 / alpha, has no part in the derivative in x but its rounding."""
+    graph, drawn = PixelGraph(12, 12, 2), generator(0)
+    x = torch.rand(1, 1, 12, 12, generator=drawn) + 0.2
+    xi = 0.1 * torch.randn(1, 1, 12, 12, generator=drawn) + 0.1
+    found = []
+    for g, image, change in (
+        (graph, x, xi),
+        (graph.converted(dtype=torch.float64), x.double(), xi.double()),
+    ):
+        image = image.clone().requires_grad_()
+        length = metric.tangent_norm_sq(g, image, change, source=Source(source.kind, alpha))
+        found.append(torch.autograd.grad(length.sum(), image)[0].double())
+    assert float((found[0] - found[1]).norm() / found[1].norm()) < 1e-4
+
+
+@pytest.mark.parametrize("noise", [0.0, 1e-7, 1e-6, 1e-5, 1e-3])
+def test_even_brightening_up_to_rounding(source, noise):
+    """The rounding of an even change is no moved mass."""
+    graph, drawn = PixelGraph(28, 28, 2), generator(0)
+    for _ in range(10):
+        x = 0.8 * torch.rand(2, 3, 28, 28, generator=drawn)
+        xi = (
+            (x + 0.1) - x
+            if noise == 0
+            else 0.1 * (1 + noise * torch.randn(x.shape, generator=drawn))
+        )
+        found = metric.tangent_norm_sq(graph, x, xi, source=source)
+        assert torch.allclose(found, torch.full((2,), 3 * 784 * 0.01 / 0.3), rtol=2e-3)
+
+
+def test_attack_along_an_even_gradient(source):
+    """The docstring's model, brighter is one, moves evenly."""
+    x = 0.1 + 0.8 * torch.rand(1, 1, 2, 3, generator=generator(0))
+
+    def brighter_is_one(z):
+        return torch.stack([0 * z.sum((1, 2, 3)), z.sum((1, 2, 3))], 1)
+
+    y, graph = torch.tensor([1]), PixelGraph(2, 3, 1)
+    found = wasserstein_attack(brighter_is_one, x, y, graph, 0.01, source=source)
+    assert torch.allclose(found - x, (found - x).mean().expand_as(x), atol=1e-6)
+    assert float((found - x).mean()) < 0
+
+
+def test_attack_with_a_weak_source():
+    """Far weaker than L(x), whose rounding it is below."""
+    x = torch.rand(2, 1, 28, 28, generator=generator(0))
+    weight = torch.randn(784, 10, generator=generator(1))
+    found = wasserstein_attack(
+        lambda z: z.flatten(1) @ weight, x, torch.tensor([1, 2]), PixelGraph(28, 28, 2), 0.3,
+        floor=1.0, source=Source("local", 1e-3),
+    )  # fmt: skip
+    assert found.shape == x.shape

@@ -15,6 +15,7 @@ import tarfile
 import threading
 import time
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields, replace
 from functools import cache
 from pathlib import Path
@@ -2505,3 +2506,25 @@ def test_within_the_callers_autocast_a_step_sees_the_last_ones_weights():
 def test_a_source_comes_with_its_strength(given):
     with pytest.raises(ValueError, match="source and strength must be given together"):
         Config(method="wasserstein", radius=2, **given)
+
+
+def test_two_threads_do_not_train_one_model():
+    """Each would move the other's weights; in turns, in one thread, they may."""
+    config = Config(data="mnist5k", images=64, model="small_cnn", epochs=2, batch_size=32)
+    model = models.build("small_cnn", classes=10, channels=1, mean=[0.1], std=[0.3])
+    one, two = (training.Training(config, model=model).steps() for _ in range(2))
+    next(one), next(two)
+    with ThreadPoolExecutor(1) as pool:
+        other = pool.submit(training.fit, config, model=model, progress=False, device="cpu")
+        with pytest.raises(RuntimeError, match="^model is being trained in another thread"):
+            other.result()
+    one.close(), two.close()
+    assert training.fit(config, model=model, progress=False, device="cpu").history
+
+
+def test_a_checkpoint_behind_a_link_to_nowhere_is_not_overwritten(tmp_path):
+    (tmp_path / "checkpoint.pt").symlink_to(tmp_path / "elsewhere" / "checkpoint.pt")
+    config = Config(data="mnist5k", images=64, model="small_cnn", epochs=1, batch_size=32)
+    with pytest.raises(OSError, match="checkpoint.pt"):
+        training.fit(config, folder=tmp_path, progress=False, device="cpu")
+    assert (tmp_path / "checkpoint.pt").is_symlink()

@@ -223,6 +223,20 @@ def test_drawing_with_keys_and_with_the_mouse(shown, name):
     assert not page.problems
 
 
+@pytest.mark.parametrize(("width", "rows"), [(1280, 1), (700, 1), (390, 2)])
+def test_two_digits_and_two_ways_stand_in_a_row_or_two_by_two(shown, width, rows):
+    boxes = [canvas.bounding_box() for canvas in shown("transport", width).locator("canvas").all()]
+    assert [len({box[edge] for box in boxes}) for edge in ("y", "x")] == [rows, 4 // rows]
+
+
+def test_bars_are_seen_on_a_dark_page(shown):
+    page = shown("classifiers")
+    page.evaluate("document.body.style.color = 'rgb(200, 210, 220)'")
+    color = "bar => getComputedStyle(bar).backgroundColor"
+    assert page.locator(".wdtr-bars i").first.evaluate(color) == "rgb(200, 210, 220)"
+    assert page.locator(".wdtr-bars i").last.evaluate(color) == "rgb(213, 94, 0)"  # euclidean
+
+
 def test_a_place_of_the_map_is_chosen(shown):
     page = shown("photograph")
     page.locator(".wdtr-drag").last.click(position={"x": 4, "y": 4})

@@ -125,7 +125,8 @@ def _length(
         if type(error) is not RuntimeError:  # but out of memory
             raise
         raise RuntimeError(
-            f"floor={floor:g} is too small to measure lengths in {xi.dtype}: take a larger one"
+            f"floor={floor:g} is too small{', or the source too weak,' if source else ''} to "
+            f"measure lengths in {xi.dtype}: take a larger one"
             + (", or x and graph in float64" if xi.dtype == torch.float32 else "")
         ) from error
 

@@ -73,7 +73,7 @@ def _turned(image: Tensor, degrees: float) -> Tensor:
 
 
 def length(image: Tensor, change: Tensor, radius: int = 1) -> float:
-    """How long a change is, in pixels; infinite where ink would have to cross black."""
+    """How long a change is, in pixels; infinite where ink would have to cross white."""
     graph = PixelGraph(*image.shape, radius=radius).double()
     try:
         return float(metric.tangent_norm_sq(graph, image, change, unit="pixel")) ** 0.5

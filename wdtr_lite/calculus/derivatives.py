@@ -34,7 +34,8 @@ def differentiate(
     checks.recording(x)
     with torch.enable_grad(), LibraryKernels() if create_graph else nullcontext():
         leaf = x if x.requires_grad else x.detach().requires_grad_()
-        value = checks.numbers(f(leaf), leaf.shape[: max(leaf.dim() - 3, 0)], "f")
+        found = checks.called(f, leaf, function=name)
+        value = checks.numbers(found, leaf.shape[: max(leaf.dim() - 3, 0)], "f")
         if not value.requires_grad:
             return leaf, torch.zeros_like(leaf)
         (grad,) = torch.autograd.grad(

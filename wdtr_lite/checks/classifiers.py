@@ -76,7 +76,8 @@ def failed(error: Exception, function: str, x: Tensor, name: str = "images") -> 
     """Raise an error of the images, so named, that a function, so named, was given as one that says
     so; an error of a class of its own is the function's word.
     """
-    if type(error) in (RuntimeError, TypeError, ValueError):
+    plain = (RuntimeError, TypeError, ValueError, NotImplementedError)
+    if type(error) in plain and " failed on " not in str(error):
         raise type(error)(f"{function} failed on {name} {tuple(x.shape)}: {error}") from error
 
 

@@ -228,6 +228,8 @@ def stored_images(images: Tensor) -> None:
 
 def stored_labels(labels: Tensor, images: Tensor) -> None:
     """A whole number for each image."""
+    if not labels.numel() and len(images):
+        raise ValueError(f"labels must be one for each of {len(images)} images, got none")
     if labels.dtype.is_floating_point or labels.dtype.is_complex or labels.dtype == torch.bool:
         hint = "labels.argmax(1)" if labels.dim() == 2 else "labels.long()"
         raise TypeError(f"labels must be whole numbers, got {labels.dtype}: {hint}")

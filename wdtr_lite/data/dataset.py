@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import NamedTuple
 
@@ -223,4 +223,4 @@ def load(name: str, root: Folder = None, *, split: str | None = None) -> Dataset
     with torch.device("cpu"):  # whatever the caller's default is
         found = read(root, split or next(iter(splits), None))
     checks.instance(found, f"the data set {name!r}", Dataset)
-    return found
+    return found if found.name == name else replace(found, name=name)  # as runs know it

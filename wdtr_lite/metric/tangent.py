@@ -8,6 +8,7 @@ from torch import Tensor
 from wdtr_lite import checks
 from wdtr_lite.graph import PixelGraph
 from wdtr_lite.metric import operators
+from wdtr_lite.metric.solver import Inverse, Solver
 from wdtr_lite.metric.source import Source, checked
 
 
@@ -82,53 +83,75 @@ def solve(
     max_iter: int | None = None,
 ) -> Potential:
     """As :func:`potential`, of a vector that messages call `name`."""
-    checks.image(graph, x)
-    checks.vector(graph, xi, name, x)
-    if not (source := checked(source)):
-        return _solve(graph, x, xi, name, 0.0, tol, max_iter)
-    if source.kind == "local":
-        return _solve(graph, x, xi, name, source.strength, tol, max_iter)
-    level = xi.mean((-2, -1), keepdim=True)  # of which L(x) knows nothing
-    found = _solve(graph, x, xi - level, name, 0.0, tol, max_iter)
-    return found._replace(value=found.value + level / source.strength)
+    found = _parts(graph, x, xi, name, source, tol, max_iter)
+    return Potential(found.moved + found.level, found.iterations, found.residual)
 
 
-def _solve(
+class _Parts(NamedTuple):
+    """A potential's two parts: what moves mass, and levels, which a source alone gives. Levels are
+    much larger where a source is weak, and L(x) leaves nothing of them within a component.
+    """
+
+    moved: Tensor
+    level: Tensor
+    iterations: int
+    residual: float
+
+    @property
+    def apart(self) -> Tensor:
+        """The potential up to a constant."""
+        return self.moved + (self.level - self.level.mean((-2, -1), keepdim=True))
+
+
+def _parts(
     graph: PixelGraph,
     x: Tensor,
     xi: Tensor,
     name: str,
-    shift: float,
+    source: Source | None,
     tol: float | None,
     max_iter: int | None,
-) -> Potential:
-    """Of the matrix L(x) + shift I."""
-    low = graph.dtype != torch.float64
+) -> _Parts:
+    checks.image(graph, x)
+    checks.vector(graph, xi, name, x)
+    source, low = checked(source), graph.dtype != torch.float64
     tol = checks.tolerance((1e-5 if low else 1e-10) if tol is None else tol)
     most = 100 * graph.size
     max_iter = checks.whole(most // 10 if max_iter is None else max_iter, "max_iter", most=most)
     if not x.numel():
-        return Potential(torch.zeros_like(x), 0, 0.0)
+        return _Parts(torch.zeros_like(x), torch.zeros_like(x), 0, 0.0)
     shape = (-1, graph.height, graph.width)
     with torch.no_grad():
-        how = (graph, x.detach().reshape(shape), tol, max_iter)
-        solver = _Shifted(*how, shift) if shift else _Solver(*how)
-        right, size = solver.balance(xi.detach(), _slack(x, xi, 1e-4 if low else 1e-9), name)
+        solver = Solver(graph, x.detach().reshape(shape), tol, max_iter, source)
+        level = solver.level(xi)
+        right, size = solver.balance(_moved(xi, level), _slack(x, xi, 1e-4 if low else 1e-9), name)
         value, iterations, residual = solver.solve(right)
-        image = solver.product(value)
-        work, energy = ((value * v).sum((1, 2)) for v in (xi.reshape(shape) / size, image))
+        given = right if source else xi.reshape(shape) / size
+        work, energy = ((value * v).sum((1, 2)) for v in (given, solver.product(value)))
         if not bool(((work - energy).abs() <= tol**0.5 * work).all()):
             solver.fail(
                 f"the solution's energy does not match its work: {name}'s rounding matters "
                 "where x hardly has mass"
             )
         value = solver.unscaled(value, size, name).view(x.shape)
+    alpha = source.strength if source else 1.0
+    found = _Parts(value, level / alpha, iterations, residual)
     if torch.is_grad_enabled() and (
         x.requires_grad or xi.requires_grad or graph.volume.requires_grad
     ):
-        image = operators.product(graph, x, value)
-        value = _Inverse.apply(xi - (image - image.detach()), value, solver)
-    return Potential(value, iterations, residual)
+        image = operators.product(graph, x, found.apart)
+        xi = xi - (image - image.detach())
+        level = solver.level(xi)
+        value = Inverse.apply(xi - level, value, solver)
+        found = found._replace(moved=value, level=level / alpha)
+    return found
+
+
+def _moved(xi: Tensor, level: Tensor) -> Tensor:
+    """What is left of the vector, 0 in a channel where that is rounding."""
+    moved = xi - level
+    largest, of = (v.abs().amax((-2, -1), keepdim=True) for v in (moved, level))
+    return moved.where(largest > 8 * torch.finfo(xi.dtype).eps * of, 0)
 
 
 def _slack(x: Tensor, xi: Tensor, tol: float) -> Tensor:
@@ -144,140 +167,14 @@ def _slack(x: Tensor, xi: Tensor, tol: float) -> Tensor:
     return torch.maximum(tol * own, rounding)
 
 
-def _size(v: Tensor) -> Tensor:
-    """The power of two below each largest value of (M, H, W); dividing by it rounds nothing."""
-    most = v.abs().amax((1, 2), keepdim=True)
-    return torch.where(most > 0, most / (2 * most.frexp().mantissa), 1)
-
-
-class _Solver:
-    """Conjugate gradients for L(x) Phi = xi on a batch x (M, H, W), of images and vectors that are
-    brought to size 1, so that no square is out of range.
-    """
-
-    def __init__(self, graph: PixelGraph, x: Tensor, tol: float, max_iter: int):
-        self.graph, self.tol, self.max_iter = graph, tol, max_iter
-        self.size = _size(x)
-        self.x = x / self.size
-        self.density = self.x / graph.volume
-        self.diagonal = operators.diagonal(graph, self.density)
-        self.component = graph.components(x)
-
-    def product(self, v: Tensor) -> Tensor:
-        return operators.density_product(self.graph, self.density, self.diagonal, v)
-
-    def project(self, v: Tensor) -> Tensor:
-        """v less its mean on each component: the nearest vector in the range of L(x)."""
-        return self._less(v, torch.ones_like(v))
-
-    def balance(self, xi: Tensor, slack: Tensor, name: str) -> tuple[Tensor, Tensor]:
-        """xi brought to size 1, its rounding to zero sums spread as L's diagonal is, so that hardly
-        lit pixels stay balanced; and its size.
-        """
-        xi = xi.reshape(self.x.shape)
-        total, size = self._sums(xi), _size(xi)
-        excess = total.abs() - slack.reshape(-1, 1)
-        if not bool((excess <= 0).all()):
-            self._refuse(total, excess, name)
-        return torch.where(self.diagonal > 0, self._less(xi / size, self.diagonal), 0), size
-
-    def unscaled(self, value: Tensor, size: Tensor, name: str = "gradient") -> Tensor:
-        """The solution for a right side of that size."""
-        return checks.in_range(value * (size / self.size), f"the potential of {name}")
-
-    def _sums(self, v: Tensor) -> Tensor:
-        """The sum over each component, at the place of its label, (M, n)."""
-        return torch.zeros_like(v.flatten(1)).scatter_add(1, self.component, v.flatten(1))
-
-    def _less(self, v: Tensor, weight: Tensor) -> Tensor:
-        share = self._sums(v) / self._sums(weight).where(self._sums(weight) > 0, 1)
-        return v - weight * share.gather(1, self.component).view_as(v)
-
-    def _refuse(self, total: Tensor, excess: Tensor, name: str) -> None:
-        image, label = divmod(int(excess.nan_to_num(nan=torch.inf).argmax()), excess.shape[1])
-        count = int((self.component[image] == label).sum())
-        row, column = divmod(label, self.graph.width)
-        raise ValueError(
-            f"{name} must sum to zero on each connected component of the pixels that x links; "
-            f"in image {image} the component of {count} pixels at ({row}, {column}) sums to "
-            f"{float(total[image, label]):.3g}"
-        )
-
-    def solve(self, right: Tensor) -> tuple[Tensor, int, float]:
-        def dot(a, b):
-            return (a * b).sum((1, 2), keepdim=True)
-
-        inverse = torch.where(self.diagonal > 0, 1 / self.diagonal, 0)
-        value, residual = torch.zeros_like(right), right
-        direction = z = inverse * residual
-        rho = dot(residual, z)
-        norm = rho.where(rho > 0, 1)
-        iterations = 0
-        while bool((active := rho > self.tol**2 * norm).any()) and iterations < self.max_iter:
-            image = self.product(direction)
-            step = torch.where(active, rho / dot(direction, image).where(active, 1), 0)
-            value = value + step * direction
-            residual = residual - step * image
-            z = inverse * residual
-            rho, old = dot(residual, z), rho
-            direction = z + torch.where(active, rho / old.where(active, 1), 0) * direction
-            iterations += 1
-        residual = right - self.product(value)
-        worst = float((dot(residual, inverse * residual) / norm).max().sqrt())
-        if not worst <= 10 * self.tol:
-            self.fail(
-                f"relative residual {worst:.2g} after {iterations} iterations, "
-                f"tol={self.tol:.2g}, max_iter={self.max_iter}"
-            )
-        return self.project(value), iterations, worst
-
-    @staticmethod
-    def fail(what: str) -> None:
-        raise RuntimeError(
-            f"{what}: if max_iter is not too small, x has mass on some pixels many orders below "
-            "that on others"
-        )
-
-
-class _Shifted(_Solver):
-    """The same for L(x) + shift I, which is regular. Of the constants on a component L knows
-    nothing: their part of the solution is known.
-    """
-
-    def __init__(self, graph: PixelGraph, x: Tensor, tol: float, max_iter: int, shift: float):
-        super().__init__(graph, x, tol, max_iter)
-        self.shift = shift / self.size
-        self.diagonal = self.diagonal + self.shift
-
-    def project(self, v: Tensor) -> Tensor:
-        return v
-
-    def balance(self, xi: Tensor, slack: Tensor, name: str) -> tuple[Tensor, Tensor]:
-        xi = xi.reshape(self.x.shape)
-        size = _size(xi)
-        return xi / size, size
-
-    def solve(self, right: Tensor) -> tuple[Tensor, int, float]:
-        moved = super().project(right)
-        value, iterations, residual = super().solve(moved)
-        return super().project(value) + (right - moved) / self.shift, iterations, residual
-
-
-class _Inverse(torch.autograd.Function):
-    """A known solution of L Phi = right; its derivative in the right side is another solve."""
-
-    @staticmethod
-    def forward(ctx, right, value, solver):
-        ctx.solver = solver
-        return value.clone()
-
-    @staticmethod
-    def backward(ctx, grad):
-        with torch.no_grad():
-            right = ctx.solver.project(grad.reshape(ctx.solver.x.shape))
-            size = _size(right)
-            value = ctx.solver.unscaled(ctx.solver.solve(right / size)[0], size).view(grad.shape)
-        return _Inverse.apply(grad, value, ctx.solver), None, None
+def _form(graph: PixelGraph, x: Tensor, phi: _Parts, psi: _Parts, source: Source | None) -> Tensor:
+    """phi' (L(x) + alpha P) psi, one number per image."""
+    form = operators.image_sum(phi.apart * operators.product(graph, x, psi.apart))
+    if not source:
+        return form
+    return form + operators.image_sum(
+        (phi.moved + phi.level) * source.product(psi.moved + psi.level)
+    )
 
 
 def tangent_norm_sq(
@@ -333,9 +230,9 @@ def tangent_norm_sq(
     Equation (5) and Definition 2 of Lin et al. (2019).
     """
     factor = operators.squared_unit(graph, unit)
-    phi = potential(graph, x, xi, source=source, tol=tol, max_iter=max_iter).value
-    value = operators.image_sum(2 * xi * phi)
-    value = value - operators.image_sum(phi * operators.product(graph, x, phi, source))
+    phi = _parts(graph, x, xi, "xi", source, tol, max_iter)
+    value = operators.image_sum(2 * xi * (phi.moved + phi.level))
+    value = value - _form(graph, x, phi, phi, source)
     return checks.in_range(value, "tangent_norm_sq").clamp_min(0) / factor
 
 
@@ -379,9 +276,9 @@ def inner(
     """
     factor = operators.squared_unit(graph, unit)
     phi, psi = (
-        solve(graph, x, v, name, source, tol, max_iter).value
-        for v, name in ((xi, "xi"), (zeta, "zeta"))
+        _parts(graph, x, v, name, source, tol, max_iter) for v, name in ((xi, "xi"), (zeta, "zeta"))
     )
-    value = operators.image_sum(xi * psi) + operators.image_sum(zeta * phi)
-    value = value - operators.image_sum(phi * operators.product(graph, x, psi, source))
+    value = operators.image_sum(xi * (psi.moved + psi.level))
+    value = value + operators.image_sum(zeta * (phi.moved + phi.level))
+    value = value - _form(graph, x, phi, psi, source)
     return checks.in_range(value, "inner") / factor

@@ -28,6 +28,8 @@ _USERS: WeakKeyDictionary[Any, list[tuple[int, object]]] = WeakKeyDictionary()
 _WAITING: dict[int, set] = {}
 """The layers for which threads wait, by thread, who came first in front."""
 _BEGUN = [0]  # uses so far
+_TRAINED: WeakKeyDictionary[nn.Module, tuple[int, int]] = WeakKeyDictionary()
+"""Of each model in training the thread, and in how many trainings."""
 _HELD: WeakKeyDictionary[Any, dict[str, list]] = WeakKeyDictionary()
 """Of each layer or hook that is held, by attribute: what it was, then all that it is held at."""
 _SWITCHED: dict[nn.Module, tuple[int, ExitStack]] = {}
@@ -45,6 +47,25 @@ def evaluating(model: Classifier) -> Iterator[None]:
         off = {layer: {"training": False} for layer in training}
         with _switched(model) if acts and training else held(off):
             yield
+
+
+@contextmanager
+def trained(model: nn.Module) -> Iterator[None]:
+    """The model trained by this thread, in one training or in several that take turns."""
+    me = get_ident()
+    with _LOCK:
+        if _TRAINED.setdefault(model, (me, 0))[0] != me:
+            raise RuntimeError(
+                "model is being trained in another thread: give each training its own copy"
+            )
+        _TRAINED[model] = me, _TRAINED[model][1] + 1
+    try:
+        yield
+    finally:
+        with _LOCK:
+            _, count = _TRAINED.pop(model, (me, 1))  # none of a model that is gone
+            if count > 1:
+                _TRAINED[model] = me, count - 1
 
 
 @contextmanager

@@ -61,7 +61,13 @@ def differentiable_outputs(f: Classifier, leaf: Tensor) -> Tensor:
 
 def losses_of(loss: Loss, outputs: Tensor, y: Any) -> Tensor:
     """The loss of each image, (B,)."""
-    return checks.per_image(loss(outputs, y), outputs, "loss")
+    try:
+        found = loss(outputs, y)
+    except (RuntimeError, TypeError, ValueError) as error:
+        if loss is not cross_entropy:  # whose errors name y
+            checks.failed(error, "loss", outputs, "outputs")
+        raise
+    return checks.per_image(found, outputs, "loss")
 
 
 def column_gradients(value: Tensor, at: Tensor) -> Tensor:

@@ -251,7 +251,8 @@ def path_in(folder: Path) -> Path:
 
 
 def found_in(folder: Path) -> bool:
-    return path_in(folder).exists()
+    """Whether there is one, be it behind a link that leads nowhere."""
+    return path_in(folder).exists() or path_in(folder).is_symlink()
 
 
 def stored_in(folder: Path | None) -> dict[str, Any] | None:

@@ -43,7 +43,8 @@ def fit(
         frozen. Hooks of parameters are called as by ``backward``; on a GPU, which replays its
         steps, what they did on the device is repeated, not the calls. Dropout draws from torch's
         global generators, which no seed of ours sets: then a continued run is another one. What
-        evaluates the network or its penalty in another thread takes turns with the steps.
+        evaluates the network or its penalty in another thread takes turns with the steps; a pass
+        or an attack of your own there does not, and a second training there is refused.
     dataset : Dataset, optional
         In place of the one that the configuration names; classes and channels are its own.
     folder : path, optional

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from wdtr_lite import checks, data
-from wdtr_lite.models.modes import evaluating, layers, used
+from wdtr_lite.models.modes import evaluating, layers, trained, used
 from wdtr_lite.training import checkpoint, lock
 from wdtr_lite.training.arithmetic import arithmetic
 from wdtr_lite.training.checkpoint import Run
@@ -145,20 +145,8 @@ class Training:
         one with the weights as they are.
         """
         try:
-            while self.epoch < self.config.epochs:
-                self._check_held()
-                self._keep_in_time()
-                with used(self.model, *layers(self.model)):  # puts them into training mode
-                    batches = self.begin_epoch()
-                start = time.perf_counter()
-                for k, batch in enumerate(batches, 1):
-                    self._check_held()
-                    with used(self.model), self.streamed():
-                        self.batch.copy_(batch)
-                        self.step(eager=k <= 3)
-                    if k < len(batches):
-                        yield Step(len(batch), None)
-                yield Step(self.config.batch_size, self._end_epoch(len(batches), start))
+            with trained(self.model):
+                yield from self._epochs()
         except GeneratorExit:  # other steps may follow
             raise
         except BaseException as error:
@@ -169,6 +157,22 @@ class Training:
                     checks.takes(self.model, self.images[:1].float() / 255)
             raise
         self.close()
+
+    def _epochs(self) -> Iterator[Step]:
+        while self.epoch < self.config.epochs:
+            self._check_held()
+            self._keep_in_time()
+            with used(self.model, *layers(self.model)):  # puts them into training mode
+                batches = self.begin_epoch()
+            start = time.perf_counter()
+            for k, batch in enumerate(batches, 1):
+                self._check_held()
+                with used(self.model), self.streamed():
+                    self.batch.copy_(batch)
+                    self.step(eager=k <= 3)
+                if k < len(batches):
+                    yield Step(len(batch), None)
+            yield Step(self.config.batch_size, self._end_epoch(len(batches), start))
 
     def close(self) -> None:
         """Let go of the folder, which no other run may use before."""
@@ -290,7 +294,7 @@ class Training:
         if not (bool(finite) and math.isfinite(loss + penalty)):
             raise Divergence(
                 f"the run diverged in epoch {self.epoch} (loss {loss}, penalty {penalty}); "
-                f"{self._last_good()}. Lower the learning rate or eta."
+                f"{self._last_good()}. Lower the learning rate, eta or the weight decay."
             )
         metrics = {"epoch": self.epoch, "loss": loss, "penalty": penalty, "error": error}
         speed = {"seconds": round(seconds, 3), "images_per_second": round(images / seconds, 1)}

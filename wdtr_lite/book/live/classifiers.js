@@ -149,7 +149,7 @@ wdtr.widgets.classifiers = (box, { images, names, first, networks, radius }) => 
     const columns = Array.from({ length: 10 }, (_, k) => {
       const column = wdtr.element(bars, "span");
       const bar = wdtr.element(column, "i");
-      bar.style.background = color;
+      bar.style.background = color === "black" ? "currentColor" : color; // seen in dark mode too
       wdtr.element(column, "b", {}, String(k));
       return bar;
     });

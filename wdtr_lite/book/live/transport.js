@@ -97,7 +97,7 @@ wdtr.between = (plan, t) => {
 
 wdtr.widgets.transport = (box, { images, names, first, epsilon }) => {
   const digits = images.map(wdtr.image);
-  const row = wdtr.element(box, "div", { className: "wdtr-row" });
+  const row = wdtr.element(box, "div", { className: "wdtr-row wdtr-four" });
   const changed = wdtr.later(() => { compute(); });
   const from = wdtr.drawing(row, "from", digits, names, first[0], changed);
   const to = wdtr.drawing(row, "to", digits, names, first[1], changed);
