@@ -94,7 +94,11 @@ def test_a_formula_is_explained_in_a_line_and_displayed(symbols, table, formula)
     symbols.explain(SimpleNamespace(symbols=table), page, "page")
     assert isinstance(page[0], symbols.symbol) and isinstance(page[0][0], formula)
     assert page[0]["title"] == symbols.tooltip(r"\W_2", table)
-    assert symbols.kind(page[0]) == ("span" if formula is nodes.math else "div")
+    writer = SimpleNamespace(body=[])
+    page[0]["title"] = "W: <1>\nx: 2"
+    symbols.visit_symbol(writer, page[0])
+    kind = "span" if formula is nodes.math else "div"
+    assert writer.body == [f'<{kind} class="symbol" title="W: &lt;1&gt;&#10;x: 2">']
 
 
 def test_two_meanings_are_found(symbols):

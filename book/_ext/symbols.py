@@ -1,10 +1,12 @@
 r"""Every symbol of ``book/notation.md`` explained where a page uses it.
 
-An inline formula gets a tooltip with the rows of the table whose symbols are
-in it. A symbol counts as written: ``x_t`` is not ``x`` with an index. Two rows
-that explain one symbol are a warning, so that a `-W` build fails.
+A formula, in a line or displayed, gets a tooltip with the rows of the table
+whose symbols are in it. A symbol counts as written: ``x_t`` is not ``x`` with
+an index. Two rows that explain one symbol are a warning, so that a `-W` build
+fails.
 """
 
+import html
 import re
 from pathlib import Path
 
@@ -20,6 +22,11 @@ FORMULA = re.compile(r"\$([^$]+)\$")
 TOKEN = re.compile(
     r"\\(?:bar|hat|tilde|dot|vec|text|mathrm|mathbf|mathbb|mathcal|operatorname)\s*"
     r"(?:\{[^{}]*\}|\\?[A-Za-z]+)|\\[A-Za-z]+|\\.|[0-9]+|\S"
+)
+# What is no symbol of a formula: its layout, and what a sum runs over.
+LAYOUT = re.compile(
+    r"\\(?:begin|end)\s*\{[a-z]+\*?\}|\\\\(?:\[[^\]]*\])?|&"
+    r"|(?<=\\sum)_\{[a-z]{1,2}(?:\s*=[^{}]*)?\}"
 )
 SPACING = {r"\,", r"\;", r"\:", r"\!", r"\ ", r"\left", r"\right", r"\quad"}
 BARS = {
@@ -47,7 +54,7 @@ PLAIN: dict[str, str] = dict(
 def tokens(tex):
     """What a formula is made of, alike however it is spaced and braced."""
     found = []
-    for token in TOKEN.findall(tex):
+    for token in TOKEN.findall(LAYOUT.sub(" ", tex)):
         if token in SPACING:
             continue
         token = str(BARS.get(token, token))
@@ -137,17 +144,22 @@ def tooltip(tex, symbols):
 
 
 class symbol(nodes.inline):
-    """An inline formula with a tooltip."""
+    """A formula with a tooltip."""
 
 
 def visit_symbol(self, node):
-    self.body.append(
-        self.starttag(node, "span", "", CLASS="symbol", title=node["title"])
-    )
+    # by hand: `starttag` would make one line of the title
+    title = html.escape(node["title"]).replace("\n", "&#10;")
+    self.body.append(f'<{kind(node)} class="symbol" title="{title}">')
 
 
 def depart_symbol(self, node):
-    self.body.append("</span>")
+    self.body.append(f"</{kind(node)}>")
+
+
+def kind(node):
+    """A displayed formula is a block, and so is what is around it."""
+    return "div" if isinstance(node[0], nodes.math_block) else "span"
 
 
 def read_table(app):
@@ -169,7 +181,11 @@ def depend_on_table(app, doctree):
 def explain(app, doctree, docname):
     if docname == NOTATION:
         return
-    for math in list(doctree.findall(nodes.math)):
+    formulas = [
+        *doctree.findall(nodes.math),
+        *doctree.findall(nodes.math_block),
+    ]
+    for math in formulas:
         if title := tooltip(math.astext(), app.symbols):
             explained = symbol(title=title)
             math.replace_self(explained)
