@@ -174,7 +174,7 @@ def natural() -> Claim:
     few = select(study.stored("benchmark_precision")["precision"], precision="float32")
     plain, penalised = (100 * np.array(select(few, method=m)[0]["test_error"]) for m in
                         ("none", "wasserstein"))  # fmt: skip
-    p = stats.ttest_ind(plain, penalised, equal_var=False).pvalue
+    _, p = stats.ttest_ind(plain, penalised, equal_var=False)
     digits = study.stored("robust_digits")["result"]["rows"]
     on_all = [
         errors(select(digits, chosen_for="variation"), "natural", method=m).mean()
