@@ -228,6 +228,8 @@ VALUES = (X, [*floats(X)[1], X.double()])
 SLOPE = (XI, [*floats(XI)[1], XI.double(), XI[:1]])
 WASSERSTEIN = regularizer.Wasserstein(GRID)
 LOSS = function(regularizer.forward.cross_entropy, *RETURNED, Y, torch.ones(2) * 1j)
+SOURCE = metric.Source("local", 0.1), ["local", 0.1, NAN, object(), ("local", 0.1), metric.Source]
+NO_SOURCE = None, SOURCE[1]
 SCALE, PENALTY = option("trace"), GradientPenalty(GRID)
 PARTS = {"train": torch.arange(6), "test": torch.arange(6, 8)}
 STORED = (torch.arange(512) % 251).byte().view(8, 8, 8)
@@ -308,19 +310,24 @@ CALLS = {
     GRID.components: {"x": image(X[:, 0], X)},
     # metric
     metric.mobility: {"graph": GRAPH, "x": IMAGE},
-    metric.laplacian: {"graph": GRAPH, "x": IMAGE},
+    metric.Source: {"kind": option("local"), "strength": number(0.1, 0, -1)},
+    metric.laplacian: {"graph": GRAPH, "x": IMAGE, "source": SOURCE},
     metric.laplacian_sparse: {"graph": GRAPH, "x": IMAGE},
-    metric.apply_laplacian: {"graph": GRAPH, "x": IMAGE, "v": VECTOR},
+    metric.apply_laplacian: {"graph": GRAPH, "x": IMAGE, "v": VECTOR, "source": SOURCE},
     metric.mean_diagonal: {"graph": GRAPH, "x": IMAGE},
-    metric.grad_norm_sq: {"graph": GRAPH, "x": IMAGE, "grad": VECTOR},
+    metric.grad_norm_sq: {"graph": GRAPH, "x": IMAGE, "grad": VECTOR, "source": SOURCE},
     metric.grad_norm_sq_algorithm1: {"graph": GRAPH, "x": IMAGE, "grad": VECTOR},
-    metric.potential: {"graph": GRAPH, "x": IMAGE, "xi": TANGENT, "tol": TOL, "max_iter": MAX_ITER},
+    metric.potential: {
+        "graph": GRAPH, "x": IMAGE, "xi": TANGENT, "source": NO_SOURCE, "tol": TOL,
+        "max_iter": MAX_ITER,
+    },
     metric.tangent_norm_sq: {
-        "graph": GRAPH, "x": IMAGE, "xi": TANGENT, "unit": UNIT, "tol": TOL, "max_iter": MAX_ITER,
+        "graph": GRAPH, "x": IMAGE, "xi": TANGENT, "source": NO_SOURCE, "unit": UNIT, "tol": TOL,
+        "max_iter": MAX_ITER,
     },
     metric.inner: {
         "graph": GRAPH, "x": IMAGE, "xi": TANGENT, "zeta": TANGENT,
-        "unit": UNIT, "tol": TOL, "max_iter": MAX_ITER,
+        "source": NO_SOURCE, "unit": UNIT, "tol": TOL, "max_iter": MAX_ITER,
     },
     metric.dynamic_distance: {
         "graph": GRAPH, "x": image(X[0]), "y": image(X[0].flip(-1), X[1]),
@@ -330,7 +337,7 @@ CALLS = {
     noise.sample: {
         "graph": GRAPH, "x": IMAGE, "eta": number(0.1, -1), "generator": GENERATOR,
         "n": whole(2, 2**31),
-        "nonnegative": flag(True),
+        "nonnegative": flag(True), "source": SOURCE,
     },
     noise.project_to_simplex: {
         "x": (
@@ -477,7 +484,7 @@ CALLS = {
         "model": MODEL, "x": PHOTOS, "y": TARGETS, "graph": GRAPH, "steps": STEPS, "unit": UNIT,
         "epsilon": (0.1, [*NO_LISTS, [0.1], np.ones(1), -1, 10**400, torch.ones(3), -torch.ones(2),
                           torch.ones(2) * NAN, torch.ones(2).long()]),
-        "floor": number(0.01, 0, -1, 2),
+        "floor": number(0.01, 0, -1, 2), "source": SOURCE,
     },
     # regularizer
     GradientPenalty: {
@@ -499,7 +506,7 @@ CALLS = {
     regularizer.LInf: {},
     regularizer.Euclidean: {},
     regularizer.InputNorm: {},
-    regularizer.Wasserstein: {"graph": GRAPH, "scale": SCALE},
+    regularizer.Wasserstein: {"graph": GRAPH, "scale": SCALE, "source": SOURCE},
     regularizer.input_norm: {"metric": NORMS, "scale": SCALE},
     regularizer.laplacian_penalty: {
         "metric": METRIC, "model": FLOATING, "x": image(X), "y": SCORES, "generator": GENERATOR,
