@@ -34,6 +34,7 @@ from wdtr_lite import (
 )
 from wdtr_lite.attacks import Attack
 from wdtr_lite.study import grid
+from wdtr_lite.study.blind_direction import GradientShares
 from wdtr_lite.study.figure2 import Sequences
 from wdtr_lite.study.outcomes import bits, unpack
 from wdtr_lite.study.photographs import Everywhere
@@ -119,8 +120,8 @@ def test_names_of_questions_differ():
     names = [each.name for each in of_the_package()]
     assert sorted(names) == [
         "along_paths", "autoattack", "confidence", "digit_errors", "errors", "everywhere", "flips",
-        "frames", "gradient_norms", "loss_surface", "sequences", "transfer_errors", "unit_errors",
-        "variation_errors",
+        "frames", "gradient_norms", "gradient_shares", "loss_surface", "sequences",
+        "transfer_errors", "unit_errors", "variation_errors",
     ]  # fmt: skip
 
 
@@ -274,6 +275,7 @@ EACH = [
     Frames("test", 2, (0, 8)),
     VariationErrors("test", 3),
     GradientNorms("test", 3, 2),
+    GradientShares("test", 3, 2),
     PathLengths("test", 2, 2),
 ]
 

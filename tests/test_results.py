@@ -243,9 +243,9 @@ def networks(**changes):
         (networks(training={"data": "x"}), ValueError, "a field in training must .*, got 'data'"),
         (networks(search={"split": "x"}), ValueError, "a field in search must .*, got 'split'"),
         (
-            networks(candidates={"none": [{"method": "pgd"}]}),
+            networks(candidates={"none": [{"method": "pgd"}, {}]}),
             ValueError,
-            r"a field in candidates\['none'\]\[0\] must .*, got 'method'",
+            r"candidates\['none'\] must be of one method, got 'pgd' and 'none'",
         ),
         (networks(search={"epochs": 0}), ValueError, "epochs must be at least 1, got 0"),
         (networks(candidates={}), ValueError, "candidates must not be empty, got {}"),

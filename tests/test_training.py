@@ -1167,8 +1167,8 @@ def test_divergence_names_the_epoch_and_the_last_good_checkpoint(
     monkeypatch.undo()
     assert str(error.value).startswith("the run diverged in epoch 4 (loss nan, penalty 0.0); ")
     assert (
-        f"the last good one is {tmp_path / 'checkpoint.pt'}. Lower the learning rate or eta."
-        in str(error.value)
+        f"the last good one is {tmp_path / 'checkpoint.pt'}. Lower the learning rate, "
+        "eta or the weight decay." in str(error.value)
     )
     kept = checkpoint(tmp_path)
     assert kept["epoch"] == 2 and all(value.isfinite().all() for value in kept["model"].values())

@@ -1,6 +1,7 @@
 """Images classified by networks whose penalty sees a gradient that brightens all pixels evenly."""
 
 from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -36,7 +37,7 @@ class GradientShares(Question, name="gradient_shares"):
     radius: int
 
     def __call__(self, model: nn.Module, dataset: Dataset) -> dict[str, float]:
-        model, sums = model.double(), dict.fromkeys(("even", "all", "black", "seen"), 0.0)
+        model, sums = deepcopy(model).double(), dict.fromkeys(("even", "all", "black", "seen"), 0.0)
         x, y = images_of(model, dataset, self.part, self.images)
         graph = PixelGraph(x.shape[-2], x.shape[-1], self.radius)
         norm = Wasserstein(graph.to(x.device, torch.float64))

@@ -114,6 +114,11 @@ class Networks:
             for key in setting:
                 more = ("method",) if name.startswith(("also", "candidates")) else ()
                 checks.option(key, f"a field in {name}", allowed + more)
+        for name, settings in self.candidates.items():
+            found = dict.fromkeys(setting.get("method", name) for setting in settings)
+            if len(found) > 1:
+                told = " and ".join(map(repr, found))
+                raise ValueError(f"candidates[{name!r}] must be of one method, got {told}")
         for method in self.initial:
             checks.option(method, "a method in initial", methods)
         for name, setting in self.also.items():
