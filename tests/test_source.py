@@ -168,6 +168,8 @@ def test_float32_and_half_black_digits(kind):
         (("local", 0.0), ValueError, "strength must be positive"),
         (("local", float("nan")), ValueError, "strength must be"),
         (("local", "much"), TypeError, "strength must be"),
+        (("local", 1e-39), ValueError, "strength must be from 1e-20 to 1e20, got 1e-39"),
+        (("uniform", 3e37), ValueError, "strength must be from 1e-20 to 1e20, got 3e"),
     ],
 )
 def test_bad_sources(arguments, error, told):
@@ -326,3 +328,43 @@ def test_attack_with_a_weak_source():
         floor=1.0, source=Source("local", 1e-3),
     )  # fmt: skip
     assert found.shape == x.shape
+
+
+@pytest.mark.parametrize("alpha", [1e-2, 1e-3])
+def test_derivative_of_a_potential_in_float32_with_a_weak_source(source, alpha):
+    graph, drawn = PixelGraph(3, 4, 1), generator(0)
+    x = torch.rand(1, 3, 4, generator=drawn) + 0.2
+    xi, along = (torch.randn(1, 3, 4, generator=drawn) for _ in range(2))
+    found = []
+    for g, *given in (
+        (graph, x, xi, along),
+        (graph.converted(dtype=torch.float64), x.double(), xi.double(), along.double()),
+    ):
+        image = given[0].clone().requires_grad_()
+        phi = metric.potential(g, image, given[1], source=Source(source.kind, alpha)).value
+        found.append(torch.autograd.grad((phi * given[2]).sum(), image)[0].double())
+    assert float((found[0] - found[1]).norm() / found[1].norm()) < 2e-4
+
+
+@pytest.mark.parametrize("lit", ["all", "islands", "dot"])
+@pytest.mark.parametrize("kind", [None, *KINDS])
+def test_second_derivatives_whatever_is_lit(lit, kind):
+    """Along cotangents with a level, which no tangent vector has: rounding alone is left of it."""
+    graph, source = PixelGraph(5, 6, 1).to(torch.float64), kind and Source(kind, 1.0)
+    for seed in range(5):
+        drawn = generator(seed)
+        x, v, along = (torch.rand(5, 6, dtype=torch.float64, generator=drawn) for _ in range(3))
+        if lit != "all":
+            keep = torch.zeros(5, 6, dtype=torch.bool)
+            keep[2, 3] = True
+            keep[0, :2] = keep[4, 5] = lit == "islands"
+            x = x * keep
+        xi = metric.apply_laplacian(graph, x, v, source=source).requires_grad_()
+        x.requires_grad_()
+        length = metric.tangent_norm_sq(graph, x, xi, source=source)
+        slopes = torch.autograd.grad(length, (x, xi), create_graph=True)
+        torch.autograd.grad((slopes[0] * along).sum(), (x, xi), retain_graph=True)
+        (second,) = torch.autograd.grad((slopes[1] * along).sum(), xi)
+        if kind != "uniform":
+            inverse = torch.linalg.pinv(metric.laplacian(graph, x, source=source))
+            assert torch.allclose(second.flatten(), 2 * inverse @ along.flatten(), atol=1e-9)

@@ -2528,3 +2528,35 @@ def test_a_checkpoint_behind_a_link_to_nowhere_is_not_overwritten(tmp_path):
     with pytest.raises(OSError, match="checkpoint.pt"):
         training.fit(config, folder=tmp_path, progress=False, device="cpu")
     assert (tmp_path / "checkpoint.pt").is_symlink()
+
+
+def test_a_function_that_is_once_differentiable_is_refused():
+    """Torch itself tells a ``backward`` alone, not who asks for the parameters' derivatives."""
+
+    class Once(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, a):
+            ctx.save_for_backward(a)
+            return F.softplus(a)
+
+        @staticmethod
+        @torch.autograd.function.once_differentiable
+        def backward(ctx, along):
+            (a,) = ctx.saved_tensors
+            return along * a.sigmoid()
+
+    class Smooth(torch.nn.Module):
+        def forward(self, x):
+            return Once.apply(x)
+
+    def model():
+        torch.manual_seed(0)
+        return torch.nn.Sequential(
+            torch.nn.Flatten(), torch.nn.Linear(784, 16), Smooth(), torch.nn.Linear(16, 10)
+        )
+
+    config = Config(data="mnist5k", images=64, method="euclidean", eta=1.0, epochs=1, batch_size=32)
+    with pytest.raises(RuntimeError, match="no second derivative"):
+        training.fit(config, model=model(), progress=False, device="cpu")
+    difference = replace(config, mode="finite_difference")
+    assert training.fit(difference, model=model(), progress=False, device="cpu").history

@@ -68,6 +68,8 @@ def explain_missing(grad: Tensor, name: str, instead: str = "another function") 
     for node in autograd_nodes(grad):
         if node.name().rstrip("0123456789") in _UNKNOWN:
             node.register_prehook(explain)
+        elif node.name() == "torch::autograd::Error":  # of a function that is once_differentiable
+            grad.register_hook(explain)  # for this node is on no way to the parameters
 
 
 def refuse_wrong_thirds(grad: Tensor, name: str = "f") -> None:

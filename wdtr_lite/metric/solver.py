@@ -135,7 +135,10 @@ class Inverse(torch.autograd.Function):
     @staticmethod
     def backward(ctx, grad):
         with torch.no_grad():
-            right = ctx.solver.project(grad.reshape(ctx.solver.x.shape))
+            given = grad.reshape(ctx.solver.x.shape)
+            right = ctx.solver.project(ctx.solver.project(given))  # of the rounding, too
+            most, of = (v.abs().amax((1, 2), keepdim=True) for v in (right, given))
+            right = right.where(most > 16 * torch.finfo(of.dtype).eps * of, 0)
             size = size_of(right)
             value = ctx.solver.unscaled(ctx.solver.solve(right / size)[0], size).view(grad.shape)
         return Inverse.apply(grad, value, ctx.solver), None, None

@@ -140,6 +140,7 @@ def _parts(
         x.requires_grad or xi.requires_grad or graph.volume.requires_grad
     ):
         image = operators.product(graph, x, found.apart)
+        image = image - image.mean((-2, -1), keepdim=True)  # 0, but not to a derivative's rounding
         xi = xi - (image - image.detach())
         level = solver.level(xi)
         value = Inverse.apply(xi - level, value, solver)
