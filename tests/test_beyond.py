@@ -126,11 +126,12 @@ def test_what_the_chapter_says_of_photographs():
 
 def test_the_search_is_told_whole():
     search = study.stored("blind_direction")["result"]["search"]
-    assert len(cells(beyond.search_table())) == 2 + len(search)
-    best = beyond.strengths()
-    assert list(best["local"]) == [0.0, 0.1, 1.0] and list(best["uniform"]) == [0.0, 1.0, 10.0]
-    tried = [r for r in search if r["setting"].get("strength") == 0.1]
-    assert best["local"][0.1] == min(reports.rate(row, "pgd 0.1") for row in tried)
+    lines = cells(beyond.search_table())
+    assert {each["setting"].get("strength") for each in search} == {None, 0.1, 1.0, 10.0}
+    for line, row in zip(lines[2:], search, strict=True):
+        assert line[0] == beyond.NAMES[row["method"]]
+        rates = [reports.rate(row, condition) for condition in ("natural", "pgd 0.1")]
+        assert line[2:] == [f"{rate:.1f}" for rate in rates]
 
 
 @pytest.mark.parametrize("kind", ["local", "uniform"])

@@ -29,7 +29,6 @@ __all__ = [
     "share_table",
     "shares",
     "step_told",
-    "strengths",
     "unbalanced_cost",
 ]
 
@@ -179,24 +178,6 @@ def _setting(setting: Mapping) -> str:
     return reports.setting_of(setting) + strength
 
 
-def strengths(condition: str = "pgd 0.1") -> dict[str, dict[float, float]]:
-    """Of each kind of source, by strength, the lowest error on the validation images among the
-    weights that were tried; of strength 0, without a source.
-    """
-    search = study.stored("blind_direction")["result"]["search"]
-    found: dict[str, dict[float, float]] = {}
-    for kind in ("local", "uniform"):
-        tried = reports.select(search, method=f"wasserstein, {kind} source")
-        tried += reports.select(search, method="wasserstein")
-        best: dict[float, float] = {}
-        for row in tried:
-            strength = row["setting"].get("strength", 0.0)
-            error = reports.rate(row, condition)
-            best[strength] = min(error, best.get(strength, np.inf))
-        found[kind] = dict(sorted(best.items()))
-    return found
-
-
 def search_table() -> Markdown:
     """Every setting that was tried, with its errors on the validation images."""
     search = study.stored("blind_direction")["result"]["search"]
@@ -258,8 +239,8 @@ def attacked(source: str, strength: float) -> tuple[Tensor, Tensor]:
     """
     model, x, y, graph = _subject()
     alpha = strength * float(metric.mean_diagonal(graph, x))
-    chosen = None if source == "none" else Source(source, alpha)
-    return x, attacks.wasserstein_attack(model, x, y, graph, _EPSILON, source=chosen)
+    found = attacks.wasserstein_attack(model, x, y, graph, _EPSILON, source=Source(source, alpha))
+    return x, found
 
 
 def draw_steps(source: str, strength: float) -> Figure:
@@ -277,8 +258,7 @@ def step_told(source: str, strength: float) -> str:
     x, found = attacked(source, strength)
     gain = 100 * float((found - x).sum() / x.sum())
     black = 100 * float((found - x)[x == 0].abs().sum() / (found - x).abs().sum())
-    with_what = "no source" if source == "none" else f"a {source} source, α = {strength:g}"
     return (
-        f"One step of length {_EPSILON:g} pixels with {with_what}: the picture's ink changes by "
-        f"{gain:+.1f} %, {black:.0f} % of the change is on black pixels."
+        f"One step of length {_EPSILON:g} pixels with a {source} source, α = {strength:g}: the "
+        f"picture's ink changes by {gain:+.1f} %, {black:.0f} % of the change is on black pixels."
     )

@@ -84,7 +84,7 @@ def solve(
 ) -> Potential:
     """As :func:`potential`, of a vector that messages call `name`."""
     found = _parts(graph, x, xi, name, source, tol, max_iter)
-    return Potential(found.moved + found.level, found.iterations, found.residual)
+    return Potential(found.value, found.iterations, found.residual)
 
 
 class _Parts(NamedTuple):
@@ -96,6 +96,10 @@ class _Parts(NamedTuple):
     level: Tensor
     iterations: int
     residual: float
+
+    @property
+    def value(self) -> Tensor:
+        return self.moved + self.level
 
     @property
     def apart(self) -> Tensor:
@@ -173,9 +177,7 @@ def _form(graph: PixelGraph, x: Tensor, phi: _Parts, psi: _Parts, source: Source
     form = operators.image_sum(phi.apart * operators.product(graph, x, psi.apart))
     if not source:
         return form
-    return form + operators.image_sum(
-        (phi.moved + phi.level) * source.product(psi.moved + psi.level)
-    )
+    return form + operators.image_sum(phi.value * source.product(psi.value))
 
 
 def tangent_norm_sq(
@@ -232,7 +234,7 @@ def tangent_norm_sq(
     """
     factor = operators.squared_unit(graph, unit)
     phi = _parts(graph, x, xi, "xi", source, tol, max_iter)
-    value = operators.image_sum(2 * xi * (phi.moved + phi.level))
+    value = operators.image_sum(2 * xi * phi.value)
     value = value - _form(graph, x, phi, phi, source)
     return checks.in_range(value, "tangent_norm_sq").clamp_min(0) / factor
 
@@ -279,7 +281,6 @@ def inner(
     phi, psi = (
         _parts(graph, x, v, name, source, tol, max_iter) for v, name in ((xi, "xi"), (zeta, "zeta"))
     )
-    value = operators.image_sum(xi * (psi.moved + psi.level))
-    value = value + operators.image_sum(zeta * (phi.moved + phi.level))
+    value = operators.image_sum(xi * psi.value) + operators.image_sum(zeta * phi.value)
     value = value - _form(graph, x, phi, psi, source)
     return checks.in_range(value, "inner") / factor

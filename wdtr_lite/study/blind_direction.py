@@ -12,12 +12,11 @@ from wdtr_lite.data import Dataset
 from wdtr_lite.graph import PixelGraph
 from wdtr_lite.regularizer import Wasserstein
 from wdtr_lite.regularizer.forward import cross_entropy
-from wdtr_lite.study import files, grid
+from wdtr_lite.study import files, grid, robust_digits, table1
 from wdtr_lite.study.questions import batches, images_of
 from wdtr_lite.study.robust_digits import RobustDigits
-from wdtr_lite.study.spec import Networks, Question, Setting, register
+from wdtr_lite.study.spec import Question, Setting, register
 from wdtr_lite.study.store import Store
-from wdtr_lite.study.table1 import NETWORKS
 from wdtr_lite.study.tradeoff import SHORT, Tradeoff
 
 __all__ = ["BlindDirection", "GradientShares", "Photographs"]
@@ -100,15 +99,8 @@ def _sources(
 
 
 _ETAS = (0.5, 1.0, 2.0, 4.0)
-_DIGITS = Networks(
-    dataset="mnist",
-    training={
-        "model": "small_cnn",
-        "learning_rate": 0.05,
-        "epochs": 8,
-        "milestones": [5, 7],
-    },
-    search={"images": 20_000, "part": "fit"},
+_DIGITS = replace(
+    robust_digits.NETWORKS["full"],
     candidates={
         "none": [{}],
         "euclidean": [{"eta": eta} for eta in _ETAS],
@@ -116,15 +108,15 @@ _DIGITS = Networks(
         **_sources("local", 8, (0.1, 1.0), _ETAS),
         **_sources("uniform", 8, (1.0, 10.0), _ETAS),
     },
-    seeds=(0, 1, 2),
+    also={},
 )
 _DIFFERENCE = {"mode": "finite_difference"}
 _PHOTOGRAPHS = replace(
-    NETWORKS["cpu"],
+    table1.NETWORKS["cpu"],
     training=SHORT,
     search={},
     candidates={
-        **NETWORKS["cpu"].candidates,
+        **table1.NETWORKS["cpu"].candidates,
         **_sources("local", 8, (0.1, 1.0), (1.0,), **_DIFFERENCE),
         **_sources("uniform", 8, (1.0, 10.0), (1.0,), **_DIFFERENCE),
     },
@@ -135,21 +127,12 @@ register(
     "blind_direction",
     quick=BlindDirection(
         networks=replace(
-            _DIGITS,
-            dataset="mnist5k",
-            training={
-                "model": "small_cnn",
-                "learning_rate": 0.05,
-                "epochs": 5,
-                "milestones": [4],
-            },
-            search={"images": 1000, "part": "fit"},
+            robust_digits.NETWORKS["quick"],
             candidates={
                 "none": [{}],
                 "wasserstein": [{"eta": 1.0, "radius": 4}],
                 **_sources("local", 4, (1.0,), (1.0,)),
             },
-            seeds=(0,),
         ),
         criteria=_CRITERION,
         evaluated=200,

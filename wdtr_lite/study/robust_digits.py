@@ -14,7 +14,7 @@ from wdtr_lite.study.spec import Job, Networks, Question, Setting, Trained, regi
 from wdtr_lite.study.statistics import choose
 from wdtr_lite.study.store import Store
 
-__all__ = ["DigitErrors", "RobustDigits"]
+__all__ = ["NETWORKS", "DigitErrors", "RobustDigits"]
 
 NAMES = ("fgsm 0.1", "pgd 0.05", "pgd 0.1", "pgd 0.2", "wasserstein 4")
 
@@ -141,49 +141,51 @@ def _flat(row: dict[str, Any]) -> dict[str, Any]:
 
 _SHARED = {"model": "small_cnn", "learning_rate": 0.05}
 
+NETWORKS = {
+    "quick": Networks(
+        dataset="mnist5k",
+        training={"epochs": 5, "milestones": [4], **_SHARED},
+        search={"images": 1000, "part": "fit"},
+        candidates={
+            "none": [{}],
+            "euclidean": [{"eta": 0.5}],
+            "wasserstein": [{"eta": 0.5, "radius": 4}],
+        },
+    ),
+    "full": Networks(
+        dataset="mnist",
+        training={"epochs": 8, "milestones": [5, 7], **_SHARED},
+        search={"images": 20_000, "part": "fit"},
+        candidates={
+            "none": [{}],
+            "euclidean": [{"eta": eta} for eta in (0.5, 1.0, 2.0, 4.0)],
+            "wasserstein": [
+                {"eta": eta, "radius": radius}
+                for radius in (1, 2, 4, 8)
+                for eta in (0.5, 1.0, 2.0, 4.0)
+            ],
+            "wasserstein_noise": [
+                {"eta": eta, "radius": radius} for radius in (1, 2) for eta in (0.1, 0.2, 0.4)
+            ],
+            "gaussian_noise": [{"eta": eta} for eta in (0.1, 0.2, 0.4)],
+            "pgd": [{"epsilon": epsilon, "warmup": 3} for epsilon in (0.05, 0.1, 0.2)],
+        },
+        also={
+            "wasserstein, finite difference": {
+                "method": "wasserstein",
+                "mode": "finite_difference",
+            }
+        },
+        seeds=(0, 1, 2),
+    ),
+}
+"""The networks, by profile."""
+
 register(
     "robust_digits",
-    quick=RobustDigits(
-        networks=Networks(
-            dataset="mnist5k",
-            training={"epochs": 5, "milestones": [4], **_SHARED},
-            search={"images": 1000, "part": "fit"},
-            candidates={
-                "none": [{}],
-                "euclidean": [{"eta": 0.5}],
-                "wasserstein": [{"eta": 0.5, "radius": 4}],
-            },
-        ),
-        criteria={"attack": ["pgd 0.1"]},
-        evaluated=200,
-    ),
+    quick=RobustDigits(networks=NETWORKS["quick"], criteria={"attack": ["pgd 0.1"]}, evaluated=200),
     full=RobustDigits(
-        networks=Networks(
-            dataset="mnist",
-            training={"epochs": 8, "milestones": [5, 7], **_SHARED},
-            search={"images": 20_000, "part": "fit"},
-            candidates={
-                "none": [{}],
-                "euclidean": [{"eta": eta} for eta in (0.5, 1.0, 2.0, 4.0)],
-                "wasserstein": [
-                    {"eta": eta, "radius": radius}
-                    for radius in (1, 2, 4, 8)
-                    for eta in (0.5, 1.0, 2.0, 4.0)
-                ],
-                "wasserstein_noise": [
-                    {"eta": eta, "radius": radius} for radius in (1, 2) for eta in (0.1, 0.2, 0.4)
-                ],
-                "gaussian_noise": [{"eta": eta} for eta in (0.1, 0.2, 0.4)],
-                "pgd": [{"epsilon": epsilon, "warmup": 3} for epsilon in (0.05, 0.1, 0.2)],
-            },
-            also={
-                "wasserstein, finite difference": {
-                    "method": "wasserstein",
-                    "mode": "finite_difference",
-                }
-            },
-            seeds=(0, 1, 2),
-        ),
+        networks=NETWORKS["full"],
         criteria={
             "attack": ["pgd 0.1"],
             "variation": ["translation", "rotation", "elastic"],

@@ -89,7 +89,7 @@ class Config:
     )
     source: str | None = _option(
         None,
-        "of the wasserstein methods: let mass appear and vanish, in each pixel by itself (local) "
+        "of the wasserstein penalty: let mass appear and vanish, in each pixel by itself (local) "
         "or in all alike (uniform)",
         (*source.KINDS, None),
     )

@@ -9,7 +9,6 @@ from torch import Tensor, nn
 
 from wdtr_lite import attacks, checks
 from wdtr_lite.graph import PixelGraph
-from wdtr_lite.metric import Source
 from wdtr_lite.regularizer import Terms
 from wdtr_lite.regularizer.forward import cross_entropy
 
@@ -156,19 +155,6 @@ def normal(shape: torch.Size, x: Tensor, generator: torch.Generator) -> Tensor:
 def pixel_graph(config: "Config", size: tuple[int, int], device: torch.device) -> PixelGraph:
     assert config.radius is not None, "the method needs it"
     return PixelGraph(*size, config.radius).to(device, torch.float32)
-
-
-def source_of(config: "Config") -> Source | None:
-    return Source(config.source, config.strength) if config.source else None
-
-
-def check_source(config: "Config") -> None:
-    """A source and its strength come together."""
-    if bool(config.source) != bool(config.strength):
-        raise ValueError(
-            f"source and strength must be given together, got source={config.source!r}, "
-            f"strength={config.strength!r}"
-        )
 
 
 def weight_of(config: "Config", device: torch.device) -> Tensor:

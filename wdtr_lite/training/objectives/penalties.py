@@ -7,15 +7,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from wdtr_lite.graph import PixelGraph
+from wdtr_lite.metric import Source
 from wdtr_lite.regularizer import GradientPenalty, InputNorm, Terms, norms
 from wdtr_lite.regularizer.forward import cross_entropy
 from wdtr_lite.training.objectives.base import (
     Objective,
-    check_source,
     normal,
     pixel_graph,
     register,
-    source_of,
     weight_of,
 )
 
@@ -72,13 +71,18 @@ class Wasserstein(Penalty):
     @classmethod
     def check(cls, config: "Config") -> None:
         super().check(config)
-        check_source(config)
+        if bool(config.source) != bool(config.strength):
+            raise ValueError(
+                f"source and strength must be given together, got source={config.source!r}, "
+                f"strength={config.strength!r}"
+            )
 
     def input_metric(
         self, size: tuple[int, int], device: torch.device
     ) -> str | PixelGraph | InputNorm:
-        graph = pixel_graph(self.config, size, device)
-        return norms.Wasserstein(graph, self.config.scale, source=source_of(self.config))
+        config, graph = self.config, pixel_graph(self.config, size, device)
+        source = Source(config.source, config.strength) if config.source else None
+        return norms.Wasserstein(graph, config.scale, source=source)
 
 
 @register
