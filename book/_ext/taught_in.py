@@ -50,6 +50,7 @@ TAUGHT_IN = {
     "book.natural_variation": ["natural_variation"],
     "book.pixel_graph": ["metric_tensor"],
     "book.plots.image_grid": ["interpolation"],
+    "book.plots.seed_dots": ["training"],
     "book.plots.show_change": ["metric_tensor"],
     "book.results": ["results"],
     "book.riemannian_calculus": ["riemannian_calculus"],

@@ -67,10 +67,10 @@ def opening() -> None:
     photographs, a row a way to train, a dot a network.
     """
     plots.style()
-    _, panels = plt.subplots(2, 2, figsize=(5.0, 4.6), sharey=True)
+    _, panels = plt.subplots(2, 2, figsize=(4.5, 4.6), sharey=True)
     for line, (pictures, (_, attack)) in zip(panels, _PICTURES.items(), strict=True):
         found = {name: [100 * each["even"] for each in shares(name, pictures)] for name in NAMES}
-        _dot_rows(line[0], found, "{:.1f}")
+        _dot_rows(line[0], found, ".1f")
         errors = {name: list(reports.errors(rows(pictures), attack, method=name)) for name in NAMES}
         _dot_rows(line[1], errors)
         for axes in line:
@@ -83,10 +83,10 @@ def draw_shares() -> None:
     """Draw how much of the gradient's energy lies on black pixels, and what the Wasserstein norm
     sees of a unit of it, a row a way to train, a dot a network.
     """
-    _, panels = plt.subplots(1, 2, figsize=(5.0, 2.4), sharey=True)
+    _, panels = plt.subplots(1, 2, figsize=(4.5, 2.4), sharey=True)
     for axes, key, factor, form, text in (
-        (panels[0], "black", 100, "{:.0f}", "energy on black\npixels (%)"),
-        (panels[1], "seen", 1, "{:.1f}", "seen of a unit\nof energy"),
+        (panels[0], "black", 100, ".0f", "energy on black\npixels (%)"),
+        (panels[1], "seen", 1, ".1f", "seen of a unit\nof energy"),
     ):
         found = {name: [factor * each[key] for each in shares(name)] for name in NAMES}
         _dot_rows(axes, found, form)
@@ -95,7 +95,7 @@ def draw_shares() -> None:
 
 def draw_errors() -> None:
     """Draw the errors of the penalised networks under four conditions, a dot a network."""
-    _, panels = plt.subplots(2, 2, figsize=(5.0, 4.4), sharey=True)
+    _, panels = plt.subplots(2, 2, figsize=(4.5, 4.4), sharey=True)
     methods = [name for name in NAMES if name != "none"]
     for axes, condition in zip(
         panels.flat, ("natural", "pgd 0.05", "pgd 0.1", "wasserstein 4"), strict=True
@@ -112,17 +112,13 @@ def draw_errors() -> None:
         axes.set_xlabel("test error (%)", fontsize=9.5)
 
 
-def _dot_rows(axes: Axes, found: Mapping[str, list[float]], form: str = "{:.1f}") -> None:
-    methods = list(found)[::-1]
-    for place, method in enumerate(methods):
-        values = found[method]
-        tint = plots.COLORS.get(method.partition(",")[0], "black")
-        face = tint if "," not in method else "none"
-        axes.plot(values, [place] * len(values), "o", color=tint, markerfacecolor=face, ms=4.5)
-        axes.text(min(values), place + 0.2, form.format(np.mean(values)), fontsize=9.5)
-    axes.set_yticks(range(len(found)), [NAMES[method] for method in methods], fontsize=9.5)
-    axes.set(xlim=(0, 1.25 * max(map(max, found.values()))), ylim=(-0.5, len(found) - 0.3))
-    axes.tick_params(labelsize=9.5)
+def _dot_rows(axes: Axes, found: Mapping[str, list[float]], form: str = ".1f") -> None:
+    tints = {m: plots.COLORS.get(m.partition(",")[0], "black") for m in found}
+    plots.seed_dots(
+        axes, found, {m: (t, "o", "none" if "," in m else t) for m, t in tints.items()}, form
+    )
+    axes.set_yticks(range(len(found)), [NAMES[m] for m in reversed(list(found))], fontsize=9.5)
+    axes.set_xlim(0, 1.3 * max(map(max, found.values())))
 
 
 def shares(method: str, pictures: str = "digits") -> list[dict[str, float]]:

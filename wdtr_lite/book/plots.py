@@ -20,6 +20,7 @@ __all__ = [
     "error_bars",
     "image_grid",
     "name_dots",
+    "seed_dots",
     "show_change",
     "show_image",
     "show_plan",
@@ -207,6 +208,33 @@ def dots(
         axes.plot(told, places, markersize=7, markerfacecolor="none", **look)
     axes.set_yticks(rows, list(found))
     axes.set(ylim=(-0.6, len(found) - 0.3))
+
+
+def seed_dots(
+    axes: Axes,
+    found: Mapping[str, Sequence[float] | np.ndarray],
+    looks: Mapping[str, tuple[str, str, str]],
+    form: str = ".1f",
+) -> None:
+    """Draw what was measured of each network, a row a method, the first on top, and over it the
+    mean.
+
+    Parameters
+    ----------
+    axes : Axes
+    found : mapping of method -> values
+    looks : mapping of method -> colour, marker, colour of its face
+    form : str
+        How the mean is written.
+    """
+    for place, (method, values) in enumerate(reversed(list(found.items()))):
+        tint, marker, face = looks[method]
+        axes.plot(values, [place] * len(values), marker, color=tint, markersize=4,
+                  markerfacecolor=face, alpha=0.6)  # fmt: skip
+        axes.text(min(values), place + 0.22, format(np.mean(values), form), fontsize=9.5)
+    axes.tick_params(labelsize=9.5)
+    axes.set(xlim=(0, None), ylim=(-0.5, len(found) - 0.3))
+    axes.margins(x=0.12)
 
 
 def name_dots(axes: Axes, names: Mapping[str, str], row: int = -1) -> None:

@@ -79,17 +79,10 @@ def opening() -> None:
         ),
         strict=True,
     ):
-        for place, method in enumerate(reversed(methods)):
-            errors = _errors(report, method, name, purpose)
-            tint, marker, face = _looks()[method]
-            axes.plot(errors, [place] * len(errors), marker, color=tint, markersize=4,
-                      markerfacecolor=face, alpha=0.6)  # fmt: skip
-            axes.text(errors.min(), place + 0.22, f"{errors.mean():.1f}", fontsize=9.5)
+        errors = {method: _errors(report, method, name, purpose) for method in methods}
+        plots.seed_dots(axes, errors, _looks())
         axes.set_title(title, fontsize=9.5)
         axes.set_xlabel("test error (%)", fontsize=9.5)
-        axes.tick_params(labelsize=9.5)
-        axes.set(xlim=(0, None), ylim=(-0.5, len(methods) - 0.3))
-        axes.margins(x=0.12)
     panels[0].set_yticks(range(len(methods)), [NAMES[m] for m in reversed(methods)], fontsize=9.5)
 
 
