@@ -55,7 +55,9 @@ def test_is_valid_and_small(path, notebook):
 
 def test_is_in_the_table_of_contents(path):
     toc = yaml.safe_load((ROOT / "_toc.yml").read_text())
-    listed = [toc["root"], *(entry["file"] for part in toc["parts"] for entry in part["chapters"])]
+    chapters = [entry for part in toc["parts"] for entry in part["chapters"]]
+    sections = [each for entry in chapters for each in entry.get("sections", [])]
+    listed = [toc["root"], *(entry["file"] for entry in [*chapters, *sections])]
     assert f"book/{path.stem}" in listed
 
 

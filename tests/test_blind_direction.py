@@ -1,4 +1,4 @@
-"""Chapter 12: what it draws and reports, and the experiment behind it."""
+"""The section on the blind direction: what it draws and reports, and the experiment behind it."""
 
 import matplotlib
 
@@ -12,7 +12,8 @@ from oracles import generator
 from test_digits import blobs  # noqa: F401  a fixture
 
 from wdtr_lite import PixelGraph, metric, models, study
-from wdtr_lite.book import beyond, reports
+from wdtr_lite.book import blind_direction as report
+from wdtr_lite.book import reports
 from wdtr_lite.metric import Source
 from wdtr_lite.study.blind_direction import BlindDirection, GradientShares
 from wdtr_lite.study.spec import Networks
@@ -42,53 +43,53 @@ def cells(table):
 
 
 def test_every_network_has_a_name():
-    assert list(beyond.NAMES) == list(
+    assert list(report.NAMES) == list(
         study.EXPERIMENTS["blind_direction"]["full"].networks.candidates
     )[:3] + ["wasserstein, uniform source", "wasserstein, local source"]
-    assert {row["method"] for row in ROWS} == set(beyond.NAMES)
+    assert {row["method"] for row in ROWS} == set(report.NAMES)
 
 
 def test_errors_are_those_of_the_counts():
-    for line, method in zip(cells(beyond.error_table("digits"))[2:], beyond.NAMES, strict=True):
-        assert line[0].startswith(beyond.NAMES[method])
+    for line, method in zip(cells(report.error_table("digits"))[2:], report.NAMES, strict=True):
+        assert line[0].startswith(report.NAMES[method])
         mean, sd = line[4].split(" ± ")  # PGD 0.1
         assert float(mean) == pytest.approx(np.mean(of(method, "pgd 0.1")), abs=0.051)
         assert float(sd) == pytest.approx(np.std(of(method, "pgd 0.1"), ddof=1), abs=0.051)
-    beyond.draw_errors()
+    report.draw_errors()
     for axes, condition in zip(
         plt.gcf().axes, ("natural", "pgd 0.05", "pgd 0.1", "wasserstein 4"), strict=True
     ):
         drawn = [sorted(line.get_xdata()) for line in axes.lines]
-        methods = [method for method in beyond.NAMES if method != "none"][::-1]
+        methods = [method for method in report.NAMES if method != "none"][::-1]
         assert drawn == [sorted(of(method, condition)) for method in methods]
 
 
 def test_shares_are_parts_of_the_energy():
-    for line, method in zip(cells(beyond.share_table("digits"))[2:], beyond.NAMES, strict=True):
+    for line, method in zip(cells(report.share_table("digits"))[2:], report.NAMES, strict=True):
         told = [row["gradient"] for row in ROWS if row["method"] == method]
         even = np.mean([100 * each["even"] / each["all"] for each in told])
         assert float(line[1].split(" ± ")[0]) == pytest.approx(even, abs=0.0051)
         assert all(0 < each[key] < each["all"] for each in told for key in ("even", "black"))
-    for draw, column in ((beyond.opening, 0), (beyond.draw_shares, 0)):
+    for draw, column in ((report.opening, 0), (report.draw_shares, 0)):
         draw()
         marks = [line for line in plt.gcf().axes[column].lines if len(line.get_xdata()) == 3]
-        assert len(marks) == len(beyond.NAMES)
+        assert len(marks) == len(report.NAMES)
 
 
 def test_what_the_chapter_says():
     """Its words hold of the numbers."""
-    share = {m: np.mean([each["even"] for each in beyond.shares(m)]) for m in beyond.NAMES}
-    assert all(0.001 <= each["even"] < 0.002 for each in beyond.shares("none"))
-    assert share["none"] < min(share[m] for m in beyond.NAMES if m != "none")
-    assert max(each["even"] for m in beyond.NAMES for each in beyond.shares(m)) < 0.022
-    black = {m: np.mean([each["black"] for each in beyond.shares(m)]) for m in beyond.NAMES}
+    share = {m: np.mean([each["even"] for each in report.shares(m)]) for m in report.NAMES}
+    assert all(0.001 <= each["even"] < 0.002 for each in report.shares("none"))
+    assert share["none"] < min(share[m] for m in report.NAMES if m != "none")
+    assert max(each["even"] for m in report.NAMES for each in report.shares(m)) < 0.022
+    black = {m: np.mean([each["black"] for each in report.shares(m)]) for m in report.NAMES}
     assert (round(100 * black["wasserstein"]), round(100 * black["euclidean"])) == (53, 29)
     energy = {m: np.mean([r["gradient"]["all"] for r in ROWS if r["method"] == m]) for m in share}
     assert 25 < energy["none"] / energy["wasserstein"] < 40
-    pgd = {m: np.mean(of(m, "pgd 0.1")) for m in beyond.NAMES}
+    pgd = {m: np.mean(of(m, "pgd 0.1")) for m in report.NAMES}
     order = ["euclidean", "wasserstein, local source", "wasserstein, uniform source", "wasserstein"]
     assert sorted(order, key=pgd.__getitem__) == order
-    natural = {m: np.mean(of(m, "natural")) for m in beyond.NAMES}
+    natural = {m: np.mean(of(m, "natural")) for m in report.NAMES}
     assert natural["euclidean"] < natural["wasserstein, local source"]
     lengths = [np.mean(of(m, "wasserstein 4")) for m in order]
     assert max(lengths) - min(lengths) < 0.2
@@ -97,7 +98,7 @@ def test_what_the_chapter_says():
 def test_what_the_chapter_says_of_photographs():
     rows = PHOTOGRAPHS["rows"]
     even = {
-        m: [100 * each["even"] for each in beyond.shares(m, "photographs")] for m in beyond.NAMES
+        m: [100 * each["even"] for each in report.shares(m, "photographs")] for m in report.NAMES
     }
     assert (round(np.mean(even["none"])), round(np.mean(even["wasserstein"]))) == (8, 45)
     assert (round(min(even["wasserstein"])), round(max(even["wasserstein"]))) == (41, 47)
@@ -117,19 +118,19 @@ def test_what_the_chapter_says_of_photographs():
     assert 0.45 < energy["wasserstein, uniform source"] / energy["wasserstein"] < 0.55
     large = PHOTOGRAPHS["published"]["full"]
     assert max(each["even"] / each["all"] for each in large.values()) < 0.02
-    lines = cells(beyond.published_table())
+    lines = cells(report.published_table())
     assert float(lines[3][3]) == round(
         100 * large["wasserstein"]["even"] / large["wasserstein"]["all"], 2
     )
-    assert len(cells(beyond.error_table("photographs"))) == 2 + len(beyond.NAMES)
+    assert len(cells(report.error_table("photographs"))) == 2 + len(report.NAMES)
 
 
 def test_the_search_is_told_whole():
     search = study.stored("blind_direction")["result"]["search"]
-    lines = cells(beyond.search_table())
+    lines = cells(report.search_table())
     assert {each["setting"].get("strength") for each in search} == {None, 0.1, 1.0, 10.0}
     for line, row in zip(lines[2:], search, strict=True):
-        assert line[0] == beyond.NAMES[row["method"]]
+        assert line[0] == report.NAMES[row["method"]]
         rates = [reports.rate(row, condition) for condition in ("natural", "pgd 0.1")]
         assert line[2:] == [f"{rate:.1f}" for rate in rates]
 
@@ -139,12 +140,12 @@ def test_least_cost(kind):
     graph, source = PixelGraph(4, 3, 1).to(torch.float64), Source(kind, 0.2)
     x, xi = (torch.rand(4, 3, dtype=torch.float64, generator=generator(k)) for k in (0, 1))
     found = float(metric.tangent_norm_sq(graph, x, xi, source=source))
-    assert beyond.least_cost(graph, x, xi, source) == pytest.approx(found, rel=1e-8)
+    assert report.least_cost(graph, x, xi, source) == pytest.approx(found, rel=1e-8)
 
 
 def test_unbalanced_cost_of_a_brightening():
     x = torch.rand(4, 4, dtype=torch.float64, generator=generator(0)) + 0.5
-    assert beyond.unbalanced_cost(x, x + 1e-3, 0.01) == pytest.approx(16e-6 / 0.01, rel=1e-3)
+    assert report.unbalanced_cost(x, x + 1e-3, 0.01) == pytest.approx(16e-6 / 0.01, rel=1e-3)
 
 
 def test_gradient_shares_by_hand(blobs):  # noqa: F811
@@ -195,7 +196,7 @@ def test_the_experiment_on_blobs(monkeypatch):
 
 def test_steps_are_told():
     """More of the attack paints where the source is strong."""
-    told = [beyond.step_told("local", strength) for strength in (0.1, 100.0)]
+    told = [report.step_told("local", strength) for strength in (0.1, 100.0)]
     black = [float(text.split("%, ")[1].split(" %")[0]) for text in told]
     assert black[1] > black[0]
-    assert beyond.draw_steps("uniform", 1.0).axes
+    assert report.draw_steps("uniform", 1.0).axes

@@ -1,4 +1,4 @@
-"""What chapter 12 draws and reports: the metric with a source of mass."""
+"""What the section on the blind direction draws and reports: the metric with a source of mass."""
 
 from collections.abc import Iterable, Mapping
 from functools import cache
