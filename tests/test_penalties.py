@@ -2548,3 +2548,13 @@ def test_bad_calls(case):
     call, kind, says = BAD_CALLS[case]
     with pytest.raises(kind, match=f"^{says}"):
         call()
+
+
+def test_images_of_bytes_are_told_once():
+    x, y = torch.full((2, 1, 4, 4), 255.0), torch.tensor([0, 1])
+    model = nn.Sequential(nn.Flatten(), nn.Linear(16, 2))
+    penalty = GradientPenalty("euclidean")
+    with pytest.warns(UserWarning, match="x reaches 255.*divide by 255"):
+        penalty(model, x, y)
+    penalty(model, x, y)  # warnings are errors
+    GradientPenalty("euclidean")(model, x / 255, y)

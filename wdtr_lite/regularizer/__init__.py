@@ -13,8 +13,9 @@ from wdtr_lite.regularizer.expansions import (
     perturbed_loss,
     second_order_expansion,
 )
+from wdtr_lite.regularizer.laplacian_term import laplacian_penalty
 from wdtr_lite.regularizer.norms import L1, Euclidean, InputNorm, LInf, Wasserstein, input_norm
-from wdtr_lite.regularizer.penalties import GradientPenalty, Terms, laplacian_penalty
+from wdtr_lite.regularizer.penalties import GradientPenalty, Terms
 
 __all__ = [
     "L1",

@@ -1,7 +1,7 @@
 """The penalties for training, for any model, in training mode too."""
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any, NamedTuple
 
@@ -21,19 +21,19 @@ from wdtr_lite.regularizer.forward import (
     cross_entropy,
     fixed_statistics,
     input_gradients,
-    loss_slope,
     losses_of,
     outputs_of,
     replay,
-    weighted_outputs,
 )
-from wdtr_lite.regularizer.norms import InputNorm, Wasserstein, input_norm
+from wdtr_lite.regularizer.norms import InputNorm, input_norm
 
 OF = ("loss", "logits", "margin", "logit_differences")
 """Whose gradient a :class:`GradientPenalty` can measure."""
 
 MODES = ("double_backprop", "finite_difference")
 """How it can be differentiated in the parameters."""
+
+_BYTES = 100, 255  # images whose largest pixel lies between have hardly been divided by 255
 
 
 class Terms(NamedTuple):
@@ -234,6 +234,7 @@ class GradientPenalty(nn.Module):
             if difference and keep:
                 penalty = penalty + self._changes(columns, values, outputs, x, gradients)
         if eager and not difference:
+            self._warn_of_bytes(x)
             another = "mode='finite_difference', or another function"
             derivatives.explain_missing(penalty, "model", another)
         return (outputs, values, penalty) if keep else (outputs.detach(), values.detach(), penalty)
@@ -277,6 +278,16 @@ class GradientPenalty(nn.Module):
         total.detach().zero_()  # which NaN is not, that infinite values leave
         return total
 
+    def _warn_of_bytes(self, x: Tensor) -> None:
+        """At the first call: a look costs a GPU a wait."""
+        self._calls += 1
+        reach = float(x.abs().amax()) if self._calls == 1 and x.numel() else 0.0
+        if _BYTES[0] < reach <= _BYTES[1]:
+            self._warn(
+                f"x reaches {reach:g}: the penalty's weight is meant for intensities in [0, 1], "
+                "divide by 255"
+            )
+
     def _due(self) -> bool:
         """At the calls 1, 2, 4, 8, …: a look costs a GPU a wait."""
         self._calls += 1
@@ -312,89 +323,3 @@ def _margin(outputs: Tensor, y: Tensor) -> Tensor:
     checks.of_model(y, outputs)
     true = y[:, None] == torch.arange(outputs.shape[1], device=outputs.device)
     return outputs.where(true, 0).sum(1) - outputs.where(~true, -torch.inf).amax(1)
-
-
-def laplacian_penalty(
-    metric: PixelGraph | str,
-    model: Classifier,
-    x: Tensor,
-    y: Any,
-    *,
-    generator: torch.Generator,
-    samples: int = 1,
-    scale: str | None = "trace",
-    loss: Loss = cross_entropy,
-) -> Tensor:
-    r"""The second term of Theorem 1, by random projections, one number per image.
-
-    .. math:: \sum_k \frac{\partial \ell}{\partial f_k}\, \Delta f_k, \qquad
-       \Delta f_k = \operatorname{tr}(L(x) \nabla^2 f_k) \text{ or } \operatorname{tr}(\nabla^2 f_k)
-
-    Differentiable in the parameters.
-
-    Parameters
-    ----------
-    metric : PixelGraph or "euclidean"
-    model : function of images -> (B,) or (B, k), or object whose ``.logits`` are these
-        Twice differentiable: with ReLU the term is 0.
-    x : tensor, (B, C, H, W)
-        Non-negative images.
-    y : tensor
-        Labels, handed to the loss.
-    generator : torch.Generator
-        Of the projections, on the device of x.
-    samples : int
-        Projections per image. The result is unbiased whatever their number, and may be negative.
-    scale : {"trace", None}
-        As in :class:`GradientPenalty`.
-    loss : function of outputs and y -> (B,)
-        By default the cross-entropy.
-
-    Returns
-    -------
-    tensor, (B,)
-
-    Examples
-    --------
-    >>> import torch
-    >>> from wdtr_lite.regularizer import laplacian_penalty
-    >>> square = lambda x: (x**2).sum((1, 2, 3))  # its Laplacian is 2 n
-    >>> identity = lambda outputs, y: outputs
-    >>> x, rng = torch.ones(1, 1, 2, 2), torch.Generator().manual_seed(0)
-    >>> laplacian_penalty("euclidean", square, x, None, generator=rng, loss=identity).item()
-    8.0
-
-    References
-    ----------
-    Theorem 1 of Lin et al. (2019); Hutchinson (1989) for the trace.
-    """
-    checks.metric(metric)
-    norm = input_norm(metric, scale)
-    x = checked_batch(norm, x)
-    checks.function(model, "model")
-    checks.function(loss, "loss")
-    samples = checks.repeats(samples, "samples")
-    checks.generator(generator, x)
-    keep = torch.is_grad_enabled()
-    with fixed_statistics(model, replay):
-        once = replay(model, x.device)
-        with once():
-            slope = loss_slope(loss, model, x, y)
-        weighted = weighted_outputs(model, slope if keep else slope.detach())
-        with once():
-            leaf, grad = derivatives.differentiate(weighted, x, create_graph=True, name="model")
-        checks.differentiable(grad if grad.grad_fn or grad.any() else None)
-        if keep:
-            derivatives.refuse_wrong_thirds(grad, "model")
-        signs = _signs(metric, leaf.detach(), samples, generator)
-        trace = derivatives.hessian_trace(grad, leaf, signs, keep) / samples
-    return trace / norm.unit(x) if isinstance(norm, Wasserstein) else trace
-
-
-def _signs(
-    metric: PixelGraph | str, x: Tensor, samples: int, generator: torch.Generator
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Pairs z, L z of random signs z: the expectation of z'L H z is the trace of L H."""
-    for _ in range(samples):
-        z = torch.randint(2, x.shape, generator=generator, device=x.device).to(x.dtype) * 2 - 1
-        yield z, derivatives.raised(metric, x, z)
