@@ -170,6 +170,8 @@ def load(name: str, root: Folder = None, *, split: str | None = None) -> Dataset
     ``"mnist"``, ``"fashion_mnist"``, ``"cifar10"``, ``"cifar100"``, ``"svhn"``
         Whole, split as published, which is the split ``"official"``; the last 5,000 training images
         are for validation.
+    ``"mnist14"``
+        MNIST in 14 x 14 pixels, each the mean of four: for what takes the cube of their number.
     ``"cifar10"`` with the split ``"holdout"``
         Of the test images the first 1,000 alone: the training images 0–44,999 train, 45,000–45,999
         are for validation, 46,000–49,999 and the test images 0–999 test.

