@@ -1025,3 +1025,11 @@ def test_what_f_raises_names_it():
     for f, says in ((torch.nn.Linear(4, 3), "shapes"), (PixelGraph(3, 3, 1), "forward")):
         with pytest.raises((RuntimeError, NotImplementedError), match=f"^f failed on x .*{says}"):
             calculus.gradient(f, PixelGraph(3, 3, 1), x)
+
+
+@pytest.mark.parametrize("call", [calculus.gradient, calculus.laplace_beltrami])
+def test_nan_of_a_function_is_no_overflow(call):
+    x = torch.full((1, 1, 3, 3), 0.5, dtype=torch.float64)
+    graph = PixelGraph(3, 3, 1).to(torch.float64)
+    with pytest.raises(RuntimeError, match="scale f or x, unless f itself is NaN"):
+        call(lambda z: (z * float("nan")).square().sum((1, 2, 3)), graph, x)

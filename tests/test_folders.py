@@ -436,6 +436,13 @@ CHECKPOINTS = {
         lambda s: nested(s, "optimizer", "state", 0, "momentum_buffer", value=torch.ones(7)),
         r"optimizer must have the shape of its weight, .* got \(7,\)",
     ),
+    "an optimizer of nothing": (
+        lambda s: nested(s, "optimizer", "state", value={}), "which is empty"
+    ),
+    "an optimizer without momentum": (
+        lambda s: nested(s, "optimizer", "state", 0, "momentum_buffer", value=None),
+        "momentum_buffer must be Tensor, got None",
+    ),
     "more weights": (
         lambda s: nested(s, "optimizer", "state", 99, value={"momentum_buffer": torch.ones(7)}),
         "optimizer's state",
@@ -681,6 +688,18 @@ def test_a_limited_time_loses_nothing(limit, whole, tmp_path, monkeypatch):
         fit(folder=tmp_path, until=limit, checkpoint_every=10)
     if done:
         assert stored(tmp_path)["epoch"] == done
+    assert same(weights(fit(folder=tmp_path)), weights(whole))
+
+
+def test_rates_are_the_configurations(whole, tmp_path, monkeypatch):
+    """Not those that a file holds."""
+    monkeypatch.setattr("wdtr_lite.training.run.time.time", Clock())
+    with pytest.raises(Unfinished):
+        fit(folder=tmp_path, until=1.5)
+    state = stored(tmp_path)
+    group = {**state["optimizer"]["param_groups"][0], "initial_lr": 7.0}
+    forged = nested(state, "optimizer", "param_groups", value=[group])
+    torch.save(forged, tmp_path / "checkpoint.pt")
     assert same(weights(fit(folder=tmp_path)), weights(whole))
 
 

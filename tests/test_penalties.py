@@ -10,7 +10,7 @@ import time
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
-from functools import cache
+from functools import cache, partial
 from itertools import product
 from types import SimpleNamespace
 
@@ -2558,3 +2558,13 @@ def test_images_of_bytes_are_told_once():
         penalty(model, x, y)
     penalty(model, x, y)  # warnings are errors
     GradientPenalty("euclidean")(model, x / 255, y)
+
+
+def test_labels_that_a_loss_of_ones_own_refuses():
+    loss = partial(nn.functional.cross_entropy, reduction="none")
+    with pytest.raises(IndexError, match=r"^loss failed on outputs \(2, 2\): Target 5"):
+        GradientPenalty("euclidean", loss=loss)(
+            nn.Sequential(nn.Flatten(), nn.Linear(16, 2)),
+            torch.rand(2, 1, 4, 4),
+            torch.tensor([0, 5]),
+        )

@@ -93,7 +93,7 @@ def sample(
         graph.endpoints(xi, offset)[0].sub_(flux)
     if source := checked(source):
         xi = xi + eta * source.sample(xi, generator)
-    checks.in_range(xi, "noise.sample")
+    checks.in_range(xi, "noise.sample", "eta or x")
     if nonnegative:
         total = (x + xi).sum((-2, -1)).clamp_min(0) if source else x.sum((-2, -1))
         xi = project_to_simplex(x + xi, total) - x

@@ -18,6 +18,9 @@ Metric = PixelGraph | str  # "euclidean"
 _UNKNOWN = "torch::autograd::NotImplemented", "CdistBackwardBackward", "PdistBackwardBackward"
 """Autograd's names of derivatives that torch lacks, without their numbers at the end."""
 
+UNLESS_NAN = "f or x, unless f itself is NaN"
+"""What to scale where a result is not finite."""
+
 
 def raised(metric: Metric, x: Tensor, v: Tensor) -> Tensor:
     """L(x) v; in the Euclidean metric v."""
@@ -147,7 +150,7 @@ def gradient(f: Function, graph: PixelGraph, x: Tensor, *, create_graph: bool = 
     create_graph = checks.flag(create_graph, "create_graph")
     grad = differentiate(f, x, create_graph=create_graph)[1]
     with torch.set_grad_enabled(create_graph):
-        return checks.in_range(operators.product(graph, x, grad), "gradient")
+        return checks.in_range(operators.product(graph, x, grad), "gradient", UNLESS_NAN)
 
 
 def christoffel(graph: PixelGraph, x: Tensor, sigma1: Tensor, sigma2: Tensor) -> Tensor:
@@ -232,4 +235,4 @@ def hessian(
         symbol = christoffel(graph, x, sigma1, sigma2)
         second = second_derivative(grad, leaf, sigma2, create_graph=create_graph)
         value = operators.image_sum(sigma1 * second) - operators.image_sum(symbol * grad)
-        return checks.in_range(value, "hessian")
+        return checks.in_range(value, "hessian", UNLESS_NAN)

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from wdtr_lite import checks, noise
 from wdtr_lite.calculus.derivatives import (
+    UNLESS_NAN,
     Function,
     Metric,
     differentiate,
@@ -216,7 +217,9 @@ def laplace_beltrami(
         if isinstance(metric, PixelGraph) and volume:
             drift = operators.product(metric, x, log_volume_gradient(metric, x))
             value = value + operators.image_sum((laplacian_divergence(metric) + drift) * grad)
-        return Estimate(checks.in_range(value, "laplace_beltrami"), trace.standard_error)
+        return Estimate(
+            checks.in_range(value, "laplace_beltrami", UNLESS_NAN), trace.standard_error
+        )
 
 
 def laplace_beltrami_printed(f: Function, graph: PixelGraph, x: Tensor) -> Tensor:

@@ -18,6 +18,9 @@ from wdtr_lite.checks.tensors import (
 )
 from wdtr_lite.checks.values import finite, instance, number, shown, whole
 
+PLAIN = RuntimeError, TypeError, ValueError, NotImplementedError, IndexError, KeyError
+"""Errors that say little of what they are about."""
+
 
 def device(device: str | torch.device) -> torch.device:
     """One that this machine has."""
@@ -61,7 +64,7 @@ def called(model: Any, x: Tensor, name: str = "x", function: str = "model") -> A
     """What a model returns, so named; it may refuse images, so named, for their type."""
     try:
         return model(x)
-    except (RuntimeError, TypeError, ValueError) as error:
+    except PLAIN as error:
         weights = model.parameters() if isinstance(model, torch.nn.Module) else ()
         types = sorted({str(weight.dtype) for weight in weights})
         if isinstance(error, RuntimeError) and types and str(x.dtype) not in types:
@@ -76,8 +79,7 @@ def failed(error: Exception, function: str, x: Tensor, name: str = "images") -> 
     """Raise an error of the images, so named, that a function, so named, was given as one that says
     so; an error of a class of its own is the function's word.
     """
-    plain = (RuntimeError, TypeError, ValueError, NotImplementedError)
-    if type(error) in plain and " failed on " not in str(error):
+    if type(error) in PLAIN and " failed on " not in str(error):
         raise type(error)(f"{function} failed on {name} {tuple(x.shape)}: {error}") from error
 
 

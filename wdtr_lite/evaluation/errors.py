@@ -169,7 +169,7 @@ def robust_error(
 def _attacked(attack: Attacker, model: Classifier, x: Tensor, y: Tensor) -> Tensor:
     try:
         found = attack(model, x, y)
-    except (RuntimeError, TypeError, ValueError) as error:
+    except checks.PLAIN as error:
         checks.of_model(y, logits_of(model, x), "labels")
         checks.failed(error, "attack", x)
         raise

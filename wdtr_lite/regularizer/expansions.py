@@ -111,7 +111,7 @@ def second_order_expansion(
         raised = derivatives.raised(metric, x.detach()[:, None], jacobian)
         gradient = (second * (jacobian.flatten(2) @ raised.flatten(2).mT)).sum((1, 2))
         slope = forward.loss_slope(loss, f, x, y) if create_graph else first.detach()
-    checks.in_range(gradient, "second_order_expansion", "loss or f")
+    checks.in_range(gradient, "second_order_expansion", "loss or f, unless they or y hold NaN")
     if not create_graph:
         value, gradient = value.detach(), gradient.detach()
     laplacian = calculus.laplace_beltrami(
@@ -170,7 +170,8 @@ def first_order_expansion(
         grad = torch.autograd.grad(
             value.sum(), leaf, create_graph=create_graph, materialize_grads=True
         )[0]
-    return checks.in_range((grad * mean).sum((1, 2, 3)), "first_order_expansion", "mean, loss or f")
+    large = "mean, loss or f, unless they or y hold NaN"
+    return checks.in_range((grad * mean).sum((1, 2, 3)), "first_order_expansion", large)
 
 
 def perturbed_loss(loss: Loss, f: Classifier, x: Tensor, y: Any, xi: Tensor) -> Estimate:

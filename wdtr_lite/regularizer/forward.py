@@ -63,7 +63,7 @@ def losses_of(loss: Loss, outputs: Tensor, y: Any) -> Tensor:
     """The loss of each image, (B,)."""
     try:
         found = loss(outputs, y)
-    except (RuntimeError, TypeError, ValueError) as error:
+    except checks.PLAIN as error:
         if loss is not cross_entropy:  # whose errors name y
             checks.failed(error, "loss", outputs, "outputs")
         raise

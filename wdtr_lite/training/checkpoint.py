@@ -22,6 +22,7 @@ from torch.nn.parameter import is_lazy
 from torch.optim import SGD, AdamW, Optimizer
 
 from wdtr_lite import checks, data, models
+from wdtr_lite.training.choices import always_gathered
 from wdtr_lite.training.config import Config
 from wdtr_lite.training.images import checksum
 from wdtr_lite.training.objectives import METHODS, OPTIONS, Objective
@@ -226,15 +227,19 @@ def restore_optimizer(optimizer: Optimizer, gathered: dict[str, Any], path: Path
     how it uses that is the configuration's.
     """
     try:
+        made = optimizer.state_dict()["param_groups"]
         groups = [
-            {**then, **now}
-            for then, now in zip(
-                gathered["param_groups"], optimizer.state_dict()["param_groups"], strict=True
-            )
+            {key: value for key, value in then.items() if key != "initial_lr"} | now
+            for then, now in zip(gathered["param_groups"], made, strict=True)
         ]
         optimizer.load_state_dict({"state": gathered["state"], "param_groups": groups})
+        names = always_gathered(optimizer)
+        if names and not optimizer.state:
+            raise ValueError("which is empty")
         for weight, values in optimizer.state.items():
             checks.instance(weight, "each weight", Tensor)
+            for name in names:
+                checks.instance(values.get(name), name, Tensor)
             if not isinstance(optimizer, SGD | AdamW):  # as Adafactor, which gathers sums of rows
                 continue
             for value in values.values():

@@ -47,6 +47,14 @@ References: Sutskever et al. (2013); Loshchilov and Hutter (2019).
 """
 
 
+def always_gathered(optimizer: Optimizer) -> tuple[str, ...]:
+    """What an optimizer that is known gathers of each weight that it has moved."""
+    if isinstance(optimizer, AdamW):
+        return "step", "exp_avg", "exp_avg_sq"
+    moving = isinstance(optimizer, SGD) and all(g["momentum"] for g in optimizer.param_groups)
+    return ("momentum_buffer",) if moving else ()
+
+
 def _milestones(config: "Config", epoch: int) -> float:
     return 0.1 ** sum(epoch >= milestone for milestone in config.milestones)
 
