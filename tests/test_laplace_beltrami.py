@@ -10,6 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from wdtr_lite import calculus, data, metric, models, noise
+from wdtr_lite.kernels import LibraryKernels
 from wdtr_lite.regularizer import second_order_expansion
 from wdtr_lite.training import METHODS, Config
 from wdtr_lite.training.objectives import expansion
@@ -75,6 +76,38 @@ def exact(name, net, x, y):
         cross_entropy, lambda z: net(z + (x - point)), graph, point, y, volume=True
     )
     return terms.gradient + terms.laplacian
+
+
+def expanded(name, graph, eta):
+    """The objective written out, from dense matrices and the Jacobian row by row."""
+
+    def written(model, x, y, generator, epsilon):
+        point = x.clamp_min(1 / 255) if name == "laplace_beltrami" else x
+        dense = metric.laplacian(graph, point)
+        v, z = noise.sample(graph, point, 1.0, generator=generator)[0], x.clone().requires_grad_()
+        with LibraryKernels():  # torch's batch normalisation has wrong third derivatives
+            outputs = model(z)
+            loss = cross_entropy(outputs, y)
+            if name == "gauss_newton":
+                along = torch.stack([(v * slope(output, z)).sum() for output in outputs.flatten()])
+                p, along = outputs.softmax(1), along.view_as(outputs)
+                value = (p * along**2).sum(1) - (p * along).sum(1) ** 2
+            else:
+                g = slope(loss, z)
+                value = (v * slope(g * v, z)).sum((1, 2, 3))
+        if name == "laplace_beltrami":
+            wide = graph.converted(dtype=torch.float64)
+            up = calculus.log_volume_gradient(wide, point.double()).flatten(2)[..., None]
+            b = calculus.laplacian_divergence(wide).flatten() + (dense.double() @ up)[..., 0]
+            value = value + (g.flatten(2) * b).sum((1, 2)).to(g.dtype)
+        unit = dense.diagonal(dim1=-2, dim2=-1).mean()
+        return outputs, loss, eta**2 / 2 * value / unit
+
+    return written
+
+
+def slope(values, z):
+    return torch.autograd.grad(values.sum(), z, create_graph=True)[0]
 
 
 # ---------------------------------------------------------------- the penalties

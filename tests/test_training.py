@@ -25,6 +25,7 @@ import numpy as np
 import pytest
 import torch
 from oracles import gpu
+from test_laplace_beltrami import expanded
 from torch.nn import functional as F
 
 from wdtr_lite import (
@@ -388,6 +389,10 @@ METHODS = {
     "wasserstein_noise_unscaled": (
         {"method": "wasserstein_noise", "eta": 0.02, "radius": 2, "scale": None}, noisy(0.02, None)
     ),
+    **{
+        name: ({"method": name, "eta": 0.1, "radius": 2}, expanded(name, GRAPH, 0.1))
+        for name in ("gauss_newton", "second_order", "laplace_beltrami")
+    },
     "fgsm": (
         {"method": "fgsm", "epsilon": 0.1},
         adversarial(lambda m, x, y, g, epsilon: attacks.fgsm(m, x, y, epsilon)),

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from wdtr_lite import calculus, checks, metric, noise
+from wdtr_lite import calculus, metric, noise
 from wdtr_lite.calculus.derivatives import refuse_wrong_thirds
 from wdtr_lite.graph import PixelGraph
 from wdtr_lite.kernels import LibraryKernels
@@ -141,7 +141,7 @@ class LaplaceBeltrami(BothTerms):
         return x.clamp_min(FLOOR)
 
     def first_order(self, g: Tensor, point: Tensor) -> Tensor:
-        return g * (known_drift if checks.eager(point) else volume_drift)(self.graph, point)
+        return g * known_drift(self.graph, point)
 
 
 def volume_drift(graph: PixelGraph, x: Tensor) -> Tensor:
@@ -152,7 +152,6 @@ def volume_drift(graph: PixelGraph, x: Tensor) -> Tensor:
     Parameters
     ----------
     graph : PixelGraph
-        Of equal weights.
     x : tensor, (..., H, W)
         Positive on every pixel.
 
@@ -160,14 +159,16 @@ def volume_drift(graph: PixelGraph, x: Tensor) -> Tensor:
     -------
     tensor of the same shape and type
     """
-    graph, wide = _wide(graph.height, graph.width, graph.radius), x.double()
-    slope = calculus.log_volume_gradient(graph, wide)
-    found = calculus.laplacian_divergence(graph) + metric.apply_laplacian(graph, wide, slope)
+    graph, point = graph.converted(dtype=torch.float64), x.double()
+    slope = calculus.log_volume_gradient(graph, point)
+    found = calculus.laplacian_divergence(graph) + metric.apply_laplacian(graph, point, slope)
     return found.to(x.dtype)
 
 
 def known_drift(graph: PixelGraph, x: Tensor) -> Tensor:
-    """The same in float32, of each channel of an image found once and kept, on a CPU."""
+    """The same in float32, on a graph of weights 1: of each channel of an image found once and
+    kept, on a CPU.
+    """
     drifts = [
         _drift_of(graph.height, graph.width, graph.radius, image.numpy().tobytes())
         for image in x.float().flatten(0, -3)
@@ -175,12 +176,10 @@ def known_drift(graph: PixelGraph, x: Tensor) -> Tensor:
     return torch.stack(drifts).view(x.shape)
 
 
-@cache
-def _wide(height: int, width: int, radius: int) -> PixelGraph:
-    return PixelGraph(height, width, radius).to(torch.float64)
-
-
 @lru_cache(maxsize=2**17)
 def _drift_of(height: int, width: int, radius: int, pixels: bytes) -> Tensor:
     x = torch.frombuffer(bytearray(pixels), dtype=torch.float32).view(height, width)
-    return volume_drift(PixelGraph(height, width, radius), x)
+    return volume_drift(_graph(height, width, radius), x)
+
+
+_graph = cache(PixelGraph)
