@@ -211,7 +211,7 @@ register(
     full=Expansions(
         networks=Networks(
             dataset="mnist14",
-            training={"images": 10_000, "epochs": 12, "milestones": [8, 11], **_TRAINING},
+            training={"images": 10_000, "epochs": 6, "milestones": [4], **_TRAINING},
             candidates=_candidates(ETAS),
             seeds=(0, 1, 2),
         ),
