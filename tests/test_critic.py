@@ -1,0 +1,252 @@
+"""The section on critics: blobs of known distance, small generative networks, and what it tells."""
+
+import matplotlib
+
+matplotlib.use("Agg")
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from oracles import generator
+from scipy.linalg import sqrtm
+from torch import nn
+
+from wdtr_lite import metric
+from wdtr_lite.data import Dataset
+from wdtr_lite.regularizer import GradientPenalty, Wasserstein
+from wdtr_lite.study import blobs, critic, wgan
+from wdtr_lite.study.blobs import Blobs
+from wdtr_lite.study.store import Store
+
+
+@pytest.fixture(autouse=True)
+def apart():
+    with torch.random.fork_rng(devices=[]):
+        yield
+
+
+# ---------------------------------------------------------------- the unit
+
+
+@pytest.mark.parametrize("radius", [1, 2])
+def test_mean_column_has_norm_one(radius):
+    """Of any picture of mass 1 away from the border, by the sum over edges of the definition."""
+    graph = wgan.unit_graph(12, 11, radius).to(torch.float64)
+    x = torch.zeros(12, 11, dtype=torch.float64)
+    x[4:8, 4:7] = torch.rand(4, 3, dtype=torch.float64, generator=generator())
+    x = x / x.sum()
+    column = torch.arange(11.0, dtype=torch.float64).expand(12, 11)
+    (j, i), weight = graph.edges()
+    g, u = column.flatten(), (x / graph.volume).flatten()
+    assert float((weight * (g[i] - g[j]) ** 2 * (u[i] + u[j]) / 2).sum()) == pytest.approx(1)
+    assert float(metric.grad_norm_sq(graph, x, column)) == pytest.approx(1)
+
+
+def test_a_penalty_of_one_output_is_the_gradients_norm():
+    """``of="logits"`` of a critic (B,), against numeric differences; with its slope in the
+    critic's weights.
+    """
+    graph = wgan.unit_graph(5, 5, 1).to(torch.float64)
+    model = wgan.critic(5, 0.5, 8).double()
+    x = torch.rand(3, 1, 5, 5, dtype=torch.float64, generator=generator())
+    penalty = GradientPenalty(Wasserstein(graph, scale=None), of="logits")
+    h = 1e-6
+    steps = h * torch.eye(25, dtype=torch.float64).view(25, 1, 1, 5, 5)
+    with torch.no_grad():
+        slopes = torch.stack([(model(x + s) - model(x - s)) / (2 * h) for s in steps], 1)
+    laplacian = metric.laplacian(graph, x)[:, 0]
+    expected = torch.einsum("bi,bij,bj->b", slopes, laplacian, slopes)
+    assert torch.allclose(penalty(model, x), expected, rtol=1e-5)
+
+    weight = model[2].weight
+    found = torch.autograd.grad(penalty(model, x).sum(), weight)[0][1, 7]
+    with torch.no_grad():
+        values = []
+        for sign in (1, -1):
+            weight[1, 7] += sign * h
+            values.append(penalty(model, x).sum())
+            weight[1, 7] -= sign * h
+    assert float(found) == pytest.approx(float(values[0] - values[1]) / (2 * h), rel=1e-4)
+
+
+def test_a_step_lowers_what_it_says():
+    """One step of the trainer is Adam's on the loss, written out with autograd alone."""
+    x, y, z = (torch.rand(4, 1, 5, 5, generator=generator(k)) for k in range(3))
+    torch.manual_seed(0)
+    ours = wgan.critic(5, 1.0, 8)
+    torch.manual_seed(0)
+    theirs = wgan.critic(5, 1.0, 8)
+    penalty = GradientPenalty("euclidean", of="logits")
+    estimate, norm = wgan.Trainer(ours, penalty, 10.0, 100, 0.01).step(x, y, z)
+
+    at = z.clone().requires_grad_()
+    g = torch.autograd.grad(theirs(at).sum(), at, create_graph=True)[0]
+    norms = g.flatten(1).norm(dim=1)
+    gap = theirs(x).mean() - theirs(y).mean()
+    optimizer = torch.optim.Adam(theirs.parameters(), 0.01, betas=(0.5, 0.9))
+    (10 * (norms - 1).square().mean() - gap).backward()
+    optimizer.step()
+    assert (estimate, norm) == pytest.approx((gap.item(), norms.mean().item()))
+    for a, b in zip(ours.parameters(), theirs.parameters(), strict=True):
+        assert torch.allclose(a, b, atol=1e-6)
+
+
+def test_a_mixture_lies_between():
+    x, y = torch.zeros(50, 1, 2, 2), torch.ones(50, 1, 2, 2)
+    z = wgan.mixture(x, y)
+    assert bool((z == z[:, :, :1, :1]).all()) and 0 <= float(z.min()) < 0.2 < 0.8 < float(z.max())
+
+
+# ---------------------------------------------------------------- blobs
+
+
+def test_blobs_are_where_they_say():
+    here = Blobs(torch.tensor([10.0, 13.5]), torch.tensor([8.0, 14.25]))
+    x = here.images()
+    place = torch.arange(24.0)
+    assert torch.allclose(x.sum((1, 2, 3)), torch.ones(2))
+    assert torch.allclose(torch.einsum("bchw,h->b", x, place), here.row, atol=1e-4)
+    assert torch.allclose(torch.einsum("bchw,w->b", x, place), here.column, atol=1e-4)
+    middle = here.between(Blobs(here.row, here.column + 4))
+    assert torch.equal(middle.row, here.row)
+    assert bool(((middle.column >= here.column) & (middle.column <= here.column + 4)).all())
+    moved = Blobs.draw(1000, 6).column
+    assert 13 <= float(moved.min()) < 13.1 and 14.9 < float(moved.max()) <= 15
+
+
+def test_lengths_of_ways():
+    """Moving is what it is by symmetry at least and hardly more; fading is longer, against the
+    dense pseudo-inverse; in the Euclidean metric the closed form of two Gaussians bounds.
+    """
+    found = blobs.known(4)
+    assert 4 <= found["moving"] < 4.06
+    assert found["fading"] > 1.2 * found["moving"]
+    here, there = (
+        Blobs(torch.tensor([12.0]).double(), torch.tensor([c]).double()).images()[0, 0]
+        for c in (8.0, 12.0)
+    )
+    graph = wgan.unit_graph(24, 24, 1).to(torch.float64)
+    total, xi = 0.0, (there - here).flatten()
+    for k in range(64):
+        x = here + (k + 0.5) / 64 * (there - here)
+        inverse = torch.linalg.pinv(metric.laplacian(graph, x), hermitian=True, rtol=1e-14)
+        total += math.sqrt(float(xi @ inverse @ xi)) / 64
+        if k == 0:
+            path = torch.stack([here, here + (there - here) / 64])
+            assert blobs.length(path) == pytest.approx(total, rel=1e-3)
+            break
+    pair = math.sqrt((1 - math.exp(-16 / 9)) / (2 * math.pi * 1.5**2))
+    assert float((here - there).norm()) == pytest.approx(pair, rel=1e-3)
+    assert 0.8 * pair < found["euclidean"] <= pair * 1.001
+
+
+def test_a_critic_of_blobs_tells_the_distance():
+    """With the norm held along moving blobs it is the shift, but for the soft penalty."""
+    found = blobs.critic_of("wasserstein, move", 4, 300, 0)
+    assert found["estimate"] / found["norm"] == pytest.approx(4, rel=0.05)
+    assert found["norm"] == pytest.approx(1 + 4 / 200, abs=0.01)
+    assert found == blobs.critic_of("wasserstein, move", 4, 300, 0)
+
+
+# ---------------------------------------------------------------- digits
+
+
+def test_frechet_distance():
+    a = torch.randn(400, 3, generator=generator(0), dtype=torch.float64)
+    b = (
+        2
+        * torch.randn(300, 3, generator=generator(1), dtype=torch.float64)
+        @ torch.tensor([[1.0, 0.5, 0], [0, 1, 0], [0, 0, 0.3]], dtype=torch.float64)
+    )
+    one, two = (np.cov(v.numpy().T) for v in (a, b))
+    apart = float((a.mean(0) - b.mean(0)).square().sum())
+    expected = apart + np.trace(one + two - 2 * sqrtm(one @ two).real)
+    assert critic.frechet_distance(a, b) == pytest.approx(expected)
+    assert critic.frechet_distance(a, a + 3) == pytest.approx(27)
+
+
+def test_class_score():
+    sure = torch.eye(10).repeat(3, 1)
+    assert critic.class_score(sure) == pytest.approx(10)
+    assert critic.class_score(sure[[0, 0, 0]]) == pytest.approx(1)
+    assert critic.class_score(torch.full((5, 10), 0.1)) == pytest.approx(1)
+    half = torch.tensor([[0.5, 0.5], [1.0, 0.0]])  # against their mean, (3/4, 1/4)
+    told = (0.5 * math.log(2 / 3) + 0.5 * math.log(2) + math.log(4 / 3)) / 2
+    assert critic.class_score(half) == pytest.approx(math.exp(told), rel=1e-5)
+
+
+def test_changes_by_hand():
+    """Of the sum of the ink: moving changes nothing, Wasserstein noise neither, pixel noise does;
+    of the mean column moving by a pixel changes the column's mass.
+    """
+    x = torch.zeros(6, 1, 14, 14)
+    x[:, :, 4:9, 4:9] = torch.rand(6, 1, 5, 5, generator=generator())
+    graph = wgan.unit_graph(14, 14, 2)
+    ink = nn.Sequential(nn.Flatten(), nn.Linear(196, 1, bias=False), nn.Flatten(0))
+    nn.init.ones_(ink[1].weight)
+    found = critic.changes(ink, x, graph, generator())
+    assert max(found["moved"], found["wasserstein noise"]) < 1e-4 < found["pixel noise"]
+    with torch.no_grad():
+        ink[1].weight.copy_(torch.arange(14.0).repeat(14)[None])
+    found = critic.changes(ink, x, graph, generator())
+    assert found["moved"] == pytest.approx(float(x.sum()) / 6 / 2, rel=1e-4)
+
+
+def test_penalties_of_digits():
+    x = torch.rand(3, 1, 14, 14, generator=generator())
+    brighten = lambda image: image.sum((1, 2, 3))  # noqa: E731
+    found = {m: critic.penalty_of(m, x)(brighten, x) for m in critic.METHODS}
+    graph = wgan.unit_graph(14, 14, 2)
+    assert torch.allclose(found["euclidean"], torch.full((3,), 196.0))
+    assert float(found["wasserstein"].abs().max()) < 1e-3
+    tenth = 0.1 * metric.laplacian(graph, x).diagonal(dim1=-2, dim2=-1).mean()
+    assert torch.allclose(found["wasserstein, local source"], 196 * tenth, rtol=1e-3)
+
+
+@pytest.fixture
+def pictures():
+    """Twenty-eight pixels wide, of three classes: a bar at three places."""
+    labels = torch.arange(240) % 3
+    images = torch.zeros(240, 28, 28, dtype=torch.uint8)
+    for k, label in enumerate(labels.tolist()):
+        images[k, 6 + k % 4 : 20, 6 + 6 * label : 10 + 6 * label] = 255
+    parts = {"train": (0, 180), "fit": (0, 120), "validation": (120, 180), "test": (180, 240)}
+    split = {part: torch.arange(*ends) for part, ends in parts.items()}
+    return Dataset("bars", images, labels, "made here", split)
+
+
+def test_the_experiment_on_bars(pictures, monkeypatch):
+    monkeypatch.setattr(critic.grid, "dataset_of", lambda *_: pictures)
+    small = critic.Critics(
+        dataset="bars",
+        shifts=(2,),
+        blob_steps=3,
+        methods=("euclidean", "wasserstein, local source"),
+        weights=(1.0, 10.0),
+        seeds=(0, 1),
+        steps=4,
+        epochs=1,
+        evaluated=60,
+    )
+    before = torch.get_rng_state()
+    result = small.run(Store())
+    assert torch.equal(torch.get_rng_state(), before)
+    assert [row["shift"] for row in result["known"]] == [2]
+    assert len(result["blobs"]) == 3 * 2
+    assert [(row["method"], row["setting"]["weight"]) for row in result["search"]] == [
+        (method, weight) for method in small.methods for weight in (1.0, 10.0)
+    ]
+    assert [row["seed"] for row in result["rows"]] == [0, 1, 0, 1]
+    for method in small.methods:
+        tried = [row for row in result["search"] if row["method"] == method]
+        best = min(tried, key=lambda row: row["frechet"]["validation"])
+        kept = [row for row in result["rows"] if row["method"] == method]
+        assert {row["setting"]["weight"] for row in kept} == {best["setting"]["weight"]}
+        assert kept[0]["frechet"] == best["frechet"]
+    for row in result["rows"]:
+        assert len(bytes.fromhex(row["samples"])) == 24 * 14 * 14
+        assert [each["step"] for each in row["history"]] == [1, 2, 3, 4]
+        assert row["history"][-1]["frechet"] == pytest.approx(row["frechet"]["test"])
+        assert min(row["changes"].values()) > 0 and 1 <= row["score"] <= 10
