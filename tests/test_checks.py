@@ -852,6 +852,9 @@ PHOTOS = torch.ones(2, 1, 20, 20)
             ((X, 2 * X), ValueError, MASSES),
             ((X, X * torch.tensor([1, 1.5])[:, None, None]), ValueError, MASSES),
         ],
+        "zero_sum": [
+            ((X, X, "xi"), ValueError, "xi must sum to zero in each channel, got a sum of ")
+        ],
         "totals": [
             ((value, X), error, f"mass must be {says}")
             for value, error, says in (
@@ -964,6 +967,7 @@ def test_good_values_given_and_returned():
     checks.broadcast(X[:1], X, "v")
     checks.same_mass(X, X.flip(-1))
     checks.same_mass(X[:0], X[:0])
+    checks.zero_sum(X - X.flip(-1), X, "xi")
     for mass in (1, 0.5, torch.ones(()), torch.ones(2), torch.ones(1)):
         assert checks.totals(mass, X).dtype == X.dtype
     assert checks.array([[1, 2]], "x").shape == (1, 2) and checks.array(DENSE, "x") is DENSE

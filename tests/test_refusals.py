@@ -317,6 +317,8 @@ CALLS = {
     metric.mean_diagonal: {"graph": GRAPH, "x": IMAGE},
     metric.grad_norm_sq: {"graph": GRAPH, "x": IMAGE, "grad": VECTOR, "source": SOURCE},
     metric.grad_norm_sq_algorithm1: {"graph": GRAPH, "x": IMAGE, "grad": VECTOR},
+    metric.log_likelihood: {"graph": GRAPH, "x": INSIDE, "xi": TANGENT},
+    metric.fit_ground_metric: {"x": INSIDE, "xi": TANGENT, "radius": whole(1, 4, 2**31)},
     metric.potential: {
         "graph": GRAPH, "x": IMAGE, "xi": TANGENT, "source": NO_SOURCE, "tol": TOL,
         "max_iter": MAX_ITER,

@@ -272,6 +272,16 @@ def same_mass(x: Tensor, y: Tensor) -> None:
         raise ValueError(f"x and y must have the same mass in each channel, got {got}")
 
 
+def zero_sum(v: Tensor, x: Tensor, name: str) -> None:
+    """Changes of images (..., H, W) that keep the mass of each channel, to rounding."""
+    total, size = v.detach().double().sum((-2, -1)), (x + v.abs()).detach().double().sum((-2, -1))
+    far = total.abs() > (1e-10 if v.dtype == torch.float64 else 1e-5) * size
+    if bool(far.any()):
+        raise ValueError(
+            f"{name} must sum to zero in each channel, got a sum of {float(total[far][0]):.3g}"
+        )
+
+
 def totals(mass: "float | Tensor", x: Tensor) -> Tensor:
     """A total for each image (..., H, W), non-negative and finite, returned in the type of x."""
     if not isinstance(mass, Tensor):

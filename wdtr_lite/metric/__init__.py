@@ -10,6 +10,7 @@ radius and far from the border by one pixel then measures about 1. Derivatives a
 """
 
 from wdtr_lite.metric.dynamic import DynamicDistance, dynamic_distance
+from wdtr_lite.metric.learning import fit_ground_metric, log_likelihood
 from wdtr_lite.metric.source import Source
 from wdtr_lite.metric.tangent import Potential, inner, potential, tangent_norm_sq
 from wdtr_lite.metric.weighted_laplacian import (
@@ -28,11 +29,13 @@ __all__ = [
     "Source",
     "apply_laplacian",
     "dynamic_distance",
+    "fit_ground_metric",
     "grad_norm_sq",
     "grad_norm_sq_algorithm1",
     "inner",
     "laplacian",
     "laplacian_sparse",
+    "log_likelihood",
     "mean_diagonal",
     "mobility",
     "potential",

@@ -10,11 +10,13 @@ from wdtr_lite.training.objectives.base import METHODS, OPTIONS, Objective, regi
 # In the order of help and tables.
 # isort: off
 from wdtr_lite.training.objectives import penalties
+from wdtr_lite.training.objectives import learnt
 from wdtr_lite.training.objectives import noise
 from wdtr_lite.training.objectives import expansion
 from wdtr_lite.training.objectives import adversarial
 # isort: on
 
 __all__ = [
-    "METHODS", "OPTIONS", "Objective", "adversarial", "expansion", "noise", "penalties", "register"
+    "METHODS", "OPTIONS", "Objective", "adversarial", "expansion", "learnt", "noise",
+    "penalties", "register",
 ]  # fmt: skip
