@@ -13,4 +13,18 @@ from wdtr_lite.models.registry import Classifier as Classifier
 from wdtr_lite.models.resnet import resnet8, resnet20
 from wdtr_lite.models.small import small_cnn
 
-__all__ = ["MODELS", "Normalize", "build", "register", "resnet8", "resnet20", "small_cnn"]
+# isort: off
+from wdtr_lite.models.enresnet import enresnet8, enresnet20
+# isort: on
+
+__all__ = [
+    "MODELS",
+    "Normalize",
+    "build",
+    "enresnet8",
+    "enresnet20",
+    "register",
+    "resnet8",
+    "resnet20",
+    "small_cnn",
+]

@@ -14,9 +14,12 @@ from wdtr_lite.training.objectives import learnt
 from wdtr_lite.training.objectives import noise
 from wdtr_lite.training.objectives import expansion
 from wdtr_lite.training.objectives import adversarial
+from wdtr_lite.training.objectives import deepfool
+from wdtr_lite.training.objectives import projection
 # isort: on
 
 __all__ = [
-    "METHODS", "OPTIONS", "Objective", "adversarial", "expansion", "learnt", "noise",
-    "penalties", "register",
+    "METHODS", "OPTIONS", "Objective", "adversarial", "deepfool", "expansion", "learnt", "noise",
+    "penalties",
+    "projection", "register",
 ]  # fmt: skip
