@@ -1,0 +1,358 @@
+"""Certificates: radii from gradient and curvature, the experiment on them, and its section."""
+
+import matplotlib
+
+matplotlib.use("Agg")
+
+import numpy as np
+import pytest
+import torch
+from oracles import generator, graph_of
+from oracles import laplacian as laplacian_by_loops
+from oracles import weight_matrix
+from torch import nn
+from torch.autograd.functional import hessian
+from torch.nn import functional as F
+
+from wdtr_lite import calculus, metric
+from wdtr_lite.attacks import wasserstein_attack
+from wdtr_lite.evaluation import (
+    curvature_sums,
+    curvatures,
+    robust_radius,
+    smallest_attack,
+    softplus_bounds,
+)
+
+FLOOR = 1 / 255
+
+
+def pictures(count, channels, height, width, seed=0):
+    """Some black pixels, the others not near 0 or 1."""
+    drawn = torch.rand(count, channels, height, width, generator=generator(seed)).double()
+    return torch.where(drawn < 0.2, 0, 0.3 + 0.4 * drawn)
+
+
+def inverse_metric(x, radius):
+    """M of an image (C, H, W) by the paper's definitions, dense, channel by channel, in pixels."""
+    height, width = x.shape[-2:]
+    weights = weight_matrix(height, width, radius)
+    squares = sum(
+        (r - s) ** 2 + (c - d) ** 2
+        for r in range(-radius, radius + 1)
+        for c in range(-radius, radius + 1)
+        for s, d in [(0, 0)]
+        if abs(r) < height and abs(c) < width
+    )
+    unit = 2 / (height * width * squares / ((height > 1) + (width > 1)))
+    blocks = [laplacian_by_loops(weights, c.clamp_min(FLOOR).flatten().numpy()) for c in x]
+    return unit * torch.block_diag(*map(torch.tensor, blocks))
+
+
+def root(matrix):
+    values, vectors = torch.linalg.eigh(matrix)
+    return vectors * values.clamp_min(0).sqrt() @ vectors.T
+
+
+def spectrum(f, point, m):
+    """The eigenvalues of M^{1/2} H M^{1/2} of f at one image (C, H, W), by autograd's dense
+    Hessian."""
+    n = point.numel()
+    second = hessian(lambda x: f(x[None])[0], point).reshape(n, n)
+    return torch.linalg.eigvalsh(root(m) @ second @ root(m))
+
+
+class Chain(nn.Module):
+    """Affine layers with softplus between."""
+
+    def __init__(self, *sizes, seed=0, gain=1.0):
+        super().__init__()
+        torch.manual_seed(seed)
+        layers = [nn.Linear(a, b) for a, b in zip(sizes, sizes[1:], strict=False)]
+        self.layers = nn.ModuleList(layers).double().requires_grad_(False)
+        for layer in self.layers:
+            layer.weight *= gain
+
+    @property
+    def weights(self):
+        return [layer.weight for layer in self.layers]
+
+    def forward(self, x):
+        h = x.flatten(1)
+        for layer in self.layers[:-1]:
+            h = F.softplus(layer(h))
+        return self.layers[-1](h)
+
+
+def labelled(model, x):
+    """As the model has it, so that nothing is misclassified."""
+    return model(x).argmax(1)
+
+
+def two_class(f):
+    """A classifier whose margin against label 0 is f."""
+    return lambda x: torch.stack([torch.zeros_like(f(x)), f(x)], 1)
+
+
+def true_radius(model, x, y, longest, m):
+    """The least length of a change of a picture of three pixels that makes it misclassified, by
+    brute force over the disc of changes; boundaries of the box are not looked at."""
+    angles = torch.linspace(0, 2 * torch.pi, 721, dtype=torch.float64)[:-1]
+    values, vectors = torch.linalg.eigh(m)
+    legs = (vectors * values.clamp_min(0).sqrt())[:, 1:]  # the first is the constant
+    directions = torch.stack([angles.cos(), angles.sin()], 1) @ legs.T
+    lengths = torch.linspace(0, longest, 2001, dtype=torch.float64)
+    points = x.flatten() + lengths[:, None, None] * directions
+    logits = model(points.view(-1, 1, 1, 3))
+    wrong = (logits.argmax(1) != y).view(len(lengths), -1).any(1)
+    return float(lengths[wrong.nonzero()[0, 0]]) if wrong.any() else float("inf")
+
+
+# ---------------------------------------------------------------- curvature
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+def test_curvatures_are_those_of_the_dense_hessian(channels):
+    x = pictures(3, channels, 6, 6)
+    model = Chain(36 * channels, 10, 8, 3, gain=3.0)
+    f = lambda x: model(x)[:, 0] - model(x)[:, 1]  # noqa: E731
+    found = curvatures(f, x, graph_of(6, 6, 2), iterations=36 * channels)
+    few = curvatures(f, x, graph_of(6, 6, 2), iterations=4)
+    for k, point in enumerate(x):
+        values = spectrum(f, point, inverse_metric(point, 2))
+        assert float(found.lowest[k]) == pytest.approx(float(values[0]), rel=1e-8)
+        assert float(found.highest[k]) == pytest.approx(float(values[-1]), rel=1e-8)
+        assert values[0] - 1e-12 <= few.lowest[k] <= 0 <= few.highest[k] <= values[-1] + 1e-12
+        assert few.highest[k] > 0.5 * values[-1]
+
+
+def test_curvature_elsewhere_in_the_metric_of_the_centre():
+    x, point = pictures(1, 1, 6, 6), pictures(1, 1, 6, 6, seed=1)
+    model = Chain(36, 10, 8, 3, gain=3.0)
+    f = lambda x: model(x)[:, 0]  # noqa: E731
+    found = curvatures(f, point, graph_of(6, 6, 2), at=x, iterations=36)
+    values = spectrum(f, point[0], inverse_metric(x[0], 2))
+    own = spectrum(f, point[0], inverse_metric(point[0], 2))
+    assert float(found.highest) == pytest.approx(float(values[-1]), rel=1e-8)
+    assert abs(values[-1] / own[-1] - 1) > 1e-3
+
+
+def test_an_affine_function_has_no_curvature():
+    x = pictures(2, 1, 3, 4)
+    found = curvatures(lambda x: x.sum((1, 2, 3)) + x[:, 0, 0, 0], x, graph_of(3, 4, 1))
+    assert not torch.cat(found).any()
+
+
+def test_sums_are_those_of_the_eigenvalues():
+    x, graph = pictures(2, 1, 4, 5), graph_of(4, 5, 2)
+    model = Chain(20, 10, 8, 3, gain=3.0)
+    f = lambda x: model(x)[:, 0] - model(x)[:, 1]  # noqa: E731
+    found = curvature_sums(f, x, graph, generator=generator(), samples=1000)
+    for k, point in enumerate(x):
+        values = spectrum(f, point, inverse_metric(point, 2))
+        error = (2 * values.square().sum() / 1000).sqrt()  # of a sum of squared Gaussians
+        assert abs(found.laplacian[k] - values.sum()) < 4 * error
+        assert float(found.frobenius[k]) == pytest.approx(float(values.norm()), rel=0.2)
+        assert found.frobenius[k] > values[-1]
+
+
+def test_the_laplacian_is_that_of_equation_8():
+    x, graph = pictures(1, 1, 3, 4).clamp_min(0.1), graph_of(3, 4, 1)
+    model = Chain(12, 6, 2, gain=3.0)
+    f = lambda x: model(x)[:, 0]  # noqa: E731
+    xi = x - x.mean((-2, -1), keepdim=True)
+    unit = metric.tangent_norm_sq(graph, x, xi) / metric.tangent_norm_sq(graph, x, xi, unit="pixel")
+    exact = unit * calculus.laplace_beltrami(f, graph, x, volume=False).value
+    dense = spectrum(f, x[0], inverse_metric(x[0], 1)).sum()
+    assert float(exact) == pytest.approx(float(dense), rel=1e-8)
+
+
+def test_the_laplacian_is_no_bound_where_curvatures_cancel():
+    """A saddle: its Laplacian vanishes, its largest curvature does not."""
+    x = torch.full((1, 1, 1, 3), 0.5, dtype=torch.float64)
+    m = inverse_metric(x[0], 1)
+    values, vectors = torch.linalg.eigh(m)
+    ways = vectors[:, 1:] / values[1:].sqrt()  # of length 1
+    quadratic = ways @ torch.diag(torch.tensor([1.0, -1.0]).double()) @ ways.T
+    f = lambda x: (x.flatten(1) @ quadratic * x.flatten(1)).sum(1) / 2  # noqa: E731
+    sums = curvature_sums(f, x, graph_of(1, 3, 1), generator=generator(), samples=1000)
+    found = curvatures(f, x, graph_of(1, 3, 1))
+    assert float(found.highest) == pytest.approx(1, rel=1e-9)
+    assert float(found.lowest) == pytest.approx(-1, rel=1e-9)
+    assert abs(float(sums.laplacian)) < 0.25
+    assert float(sums.frobenius) == pytest.approx(2**0.5, rel=0.1)
+
+
+# ---------------------------------------------------------------- radii
+
+
+def test_of_a_linear_classifier_the_radius_is_exact():
+    x, graph = pictures(4, 2, 4, 5), graph_of(4, 5, 2)
+    model = Chain(40, 4, gain=0.3)
+    y = labelled(model, x)
+    found = robust_radius(model, x, y, graph)
+    assert found.curvature.max() < 1e-12
+    for k, point in enumerate(x):
+        m, logits = inverse_metric(point, 2), model(point[None])[0]
+        each = {
+            j: float((logits[y[k]] - logits[j]) / (w @ m @ w).sqrt())
+            for j in range(4)
+            if j != y[k]
+            for w in [model.weights[0][j] - model.weights[0][y[k]]]
+        }
+        rival = min(each, key=each.__getitem__)
+        assert float(found.radius[k]) == pytest.approx(each[rival], rel=1e-10)
+        assert int(found.rival[k]) == rival
+        assert float(found.margin[k]) == pytest.approx(float(logits[rival] - logits[y[k]]))
+
+
+def test_the_attack_needs_the_radius_and_no_more():
+    """On a linear classifier, where the box is far away."""
+    x = 0.4 + 0.2 * torch.rand(3, 1, 4, 5, generator=generator()).double()
+    weight = torch.randn(1, 1, 4, 5, generator=generator(1)).double()
+    heights = (weight * x).sum((1, 2, 3)) + 0.03
+    model = two_class(lambda at: (weight * at).sum((1, 2, 3)) - heights)
+    y, graph = torch.zeros(3, dtype=torch.int64), graph_of(4, 5, 2)
+    least = smallest_attack(model, x, y, graph, tries=30).epsilon
+    assert least.numpy() == pytest.approx(robust_radius(model, x, y, graph).radius, rel=1e-6)
+
+
+def test_of_equal_curvature_in_all_directions_the_radius_is_the_quadratics():
+    x = torch.full((1, 1, 1, 3), 0.5, dtype=torch.float64)
+    x[0, 0, 0] += torch.tensor([0.1, -0.05, 0.0]).double()
+    m, slope = inverse_metric(x[0], 1), torch.tensor([1.0, -2.0, 0.5]).double()
+    bend = 3 * torch.linalg.pinv(m)
+    a = float((slope @ m @ slope).sqrt())
+
+    def f(at):
+        move = (at - x).flatten(1)
+        return -0.2 + move @ slope + (move @ bend * move).sum(1) / 2
+
+    y = torch.tensor([0])
+    found = robust_radius(two_class(f), x, y, graph_of(1, 3, 1))
+    expected = (-a + (a * a + 2 * 3 * 0.2) ** 0.5) / 3
+    assert float(found.slope) == pytest.approx(a, rel=1e-10)
+    assert float(found.curvature) == pytest.approx(3, rel=1e-8)
+    assert float(found.radius) == pytest.approx(expected, rel=1e-8)
+    assert true_radius(two_class(f), x, 0, 0.3, m) == pytest.approx(expected, abs=2 * 0.3 / 2000)
+    first = robust_radius(two_class(f), x, y, graph_of(1, 3, 1), curvature=0.0)
+    assert float(first.radius) == pytest.approx(0.2 / a, rel=1e-10)
+    given = robust_radius(
+        two_class(f), x, y, graph_of(1, 3, 1), curvature=torch.tensor([3.0]).double()
+    )
+    assert float(given.radius) == pytest.approx(expected, rel=1e-10)
+
+
+def test_a_constant_margin_is_never_overcome_and_a_wrong_label_has_radius_0():
+    x, y = pictures(2, 1, 3, 4), torch.tensor([0, 1])
+    model = two_class(lambda x: 0 * x.sum((1, 2, 3)) - 1)
+    assert robust_radius(model, x, y, graph_of(3, 4, 1)).radius.tolist() == [float("inf"), 0]
+    assert smallest_attack(model, x, y, graph_of(3, 4, 1)).epsilon.tolist() == [float("inf"), 0]
+
+
+def test_the_own_curvature_is_no_certificate():
+    """A margin that bends upwards only later."""
+    x = torch.full((1, 1, 1, 3), 0.5, dtype=torch.float64)
+    model = two_class(lambda x: -0.05 + 2 * F.softplus(200 * (x[:, 0, 0, 0] - 0.53)) / 200)
+    m, y = inverse_metric(x[0], 1), torch.tensor([0])
+    bound = float(robust_radius(model, x, y, graph_of(1, 3, 1)).radius)
+    least = float(smallest_attack(model, x, y, graph_of(1, 3, 1), tries=20).epsilon)
+    assert true_radius(model, x, 0, 0.2, m) - 0.2 / 2000 <= least < 0.9 * bound
+
+
+def test_models_that_autograd_does_not_see_through_are_refused():
+    x, y = pictures(2, 1, 3, 4), torch.tensor([0, 1])
+    layer = nn.Linear(12, 3).double()
+    with pytest.raises(ValueError, match="model must be differentiable in x"):
+        robust_radius(lambda x: layer(x.detach().flatten(1)), x, y, graph_of(3, 4, 1))
+
+
+# ---------------------------------------------------------------- certificates
+
+
+def test_with_one_hidden_layer_the_bound_is_attained():
+    x = pictures(2, 1, 3, 4)
+    model = Chain(12, 5, 2)
+    with torch.no_grad():
+        model.layers[0].bias -= model.layers[0](x[:1].flatten(1))[0]
+        model.layers[1].weight.copy_(torch.tensor([[0.0], [0.7]]).expand(2, 5))
+    y = torch.zeros(2, dtype=torch.int64)
+    bounds = softplus_bounds(model.weights, x, y, graph_of(3, 4, 1))
+    f = lambda x: model(x)[:, 1] - model(x)[:, 0]  # noqa: E731
+    found = [spectrum(f, point, inverse_metric(point, 1))[-1] for point in x]
+    assert float(bounds.curvature[0]) == pytest.approx(float(found[0]), rel=1e-8)
+    assert found[1] < bounds.curvature[1]
+
+
+@pytest.mark.parametrize("sizes", [(12, 6, 3), (12, 6, 5, 3), (12, 6, 5, 4, 3)])
+def test_nothing_exceeds_the_bounds(sizes):
+    model, graph = Chain(*sizes, gain=3.0), graph_of(3, 4, 1)
+    x = pictures(1, 1, 3, 4)
+    m, points = inverse_metric(x[0], 1), 2 * torch.randn(30, 1, 3, 4, generator=generator())
+    for y in range(3):
+        bounds = softplus_bounds(model.weights, x, torch.tensor([y]), graph)
+        for point in points.double():
+            for j in {0, 1, 2} - {y}:
+                f = lambda x, j=j, y=y: model(x)[:, j] - model(x)[:, y]  # noqa: E731
+                assert spectrum(f, point, m)[-1] <= bounds.curvature * (1 + 1e-9)
+                g = torch.autograd.functional.jacobian(f, point[None]).flatten()
+                assert (g @ m @ g).sqrt() <= bounds.slope * (1 + 1e-9)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_a_certificate_never_exceeds_the_true_radius(seed):
+    model = Chain(3, 4, 3, 3, seed=seed, gain=2.0)
+    x = pictures(1, 1, 1, 3, seed).clamp_min(0.1)
+    y, graph = labelled(model, x), graph_of(1, 3, 1)
+    m = inverse_metric(x[0], 1)
+    bounds = softplus_bounds(model.weights, x, y, graph)
+    certified = float(robust_radius(model, x, y, graph, curvature=bounds.curvature).radius)
+    first, second = model(x)[0].sort(descending=True).values[:2]
+    lipschitz = float((first - second) / bounds.slope)
+    longest = 20 * certified
+    truth = true_radius(model, x, int(y), longest, m)
+    assert 0 < certified <= truth + longest / 2000
+    assert lipschitz <= truth + longest / 2000
+    least = smallest_attack(model, x, y, graph).epsilon
+    assert truth - longest / 2000 <= float(least) or truth == float("inf")
+
+
+def test_bounds_refuse_what_is_no_chain():
+    x, y = pictures(2, 1, 3, 4), torch.tensor([0, 1])
+    good = Chain(12, 5, 3).weights
+    for bad, error in (
+        ([], "must not be empty"),
+        (good[:1], "at least two layers"),
+        ([good[0], good[0]], r"weights\[1\] must be \(n, 5\)"),
+        ([good[0][:, 1:], good[1]], r"weights\[0\] must be \(n, 12\)"),
+        ([good[0] * float("nan"), good[1]], r"weights\[0\] must be finite"),
+    ):
+        with pytest.raises(ValueError, match=error):
+            softplus_bounds(bad, x, y, graph_of(3, 4, 1))
+    with pytest.raises(TypeError, match=r"weights\[0\] is torch.float32"):
+        softplus_bounds([good[0].float(), good[1]], x, y, graph_of(3, 4, 1))
+
+
+# ---------------------------------------------------------------- the smallest attack
+
+
+def test_what_the_smallest_attack_returns_succeeds_at_its_length():
+    x, graph = pictures(6, 1, 4, 5), graph_of(4, 5, 2)
+    model = Chain(20, 10, 3, gain=4.0)
+    y = labelled(model, x)
+    found = smallest_attack(model, x, y, graph)
+    hit = found.epsilon.isfinite()
+    assert hit.any()
+    assert (labelled(model, found.images) != y).tolist() == hit.tolist()
+    lengths = [
+        float(move @ torch.linalg.pinv(inverse_metric(point, 2)) @ move) ** 0.5
+        for point, image in zip(x, found.images, strict=True)
+        for move in [(image - point).flatten()]
+    ]
+    assert (torch.tensor(lengths) <= found.epsilon * (1 + 1e-6)).all()
+    again = wasserstein_attack(model, x[hit], y[hit], graph, found.epsilon[hit], steps=10)
+    assert torch.equal(again, found.images[hit])
+    assert torch.equal(found.images[~hit], x[~hit])
+    more = smallest_attack(model, x, y, graph, tries=14).epsilon
+    assert (more <= found.epsilon).all()
+    assert np.isclose(more[hit], found.epsilon[hit], rtol=0.1).all()
