@@ -6,12 +6,18 @@ from typing import Any
 import pytest
 import torch
 from oracles import generator, graph_of, real
+from test_digits import blobs  # noqa: F401  a fixture
 from torch import nn
 from torch.nn import functional as F
 
-from wdtr_lite import calculus, data, metric, models, noise
+from wdtr_lite import calculus, data, evaluation, metric, models, noise
 from wdtr_lite.kernels import LibraryKernels
 from wdtr_lite.regularizer import second_order_expansion
+from wdtr_lite.study import EXPERIMENTS, grid
+from wdtr_lite.study.laplace_beltrami import ETAS, Expansions, SmallDigitErrors, TermSizes
+from wdtr_lite.study.outcomes import unpack
+from wdtr_lite.study.spec import Networks
+from wdtr_lite.study.store import Store
 from wdtr_lite.training import METHODS, Config
 from wdtr_lite.training.objectives import expansion
 
@@ -337,3 +343,117 @@ def test_small_digits_are_means_of_four():
     off = small.images[::70].double() - means
     assert -0.5 < off.min() < off.max() <= 0.5
     assert small.images.dtype == torch.uint8
+
+
+# ---------------------------------------------------------------- the experiment
+
+
+def test_term_sizes_by_hand(blobs):  # noqa: F811
+    torch.manual_seed(0)
+    model = models.build("small_cnn", classes=3, channels=1, mean=[0.1], std=[0.3])
+    found = TermSizes("test", 3, 2, 2)(model, blobs)
+    pixels, y = blobs.part("test", 3)
+    x, graph, model = pixels[:, None].double() / 255, graph_of(6, 6, 2), model.double()
+    point = x.clamp_min(1 / 255)
+    units = [metric.mean_diagonal(graph, each) for each in (x, point)]
+    both, drifts, appendix, plain = [], [], [], []
+    for image, lifted, label in zip(x, point, y, strict=True):
+
+        def loss(z, label=label):
+            return F.cross_entropy(model(z[None])[0], label)
+
+        (g,) = torch.autograd.grad(loss(leaf := image.clone().requires_grad_()), leaf)
+        curvature: Any = torch.autograd.functional.hessian(loss, image)
+        matrix = metric.laplacian(graph, image[0])
+        both.append((matrix * curvature.view(36, 36)).sum() / units[0])
+        appendix.append(g.flatten() @ matrix @ g.flatten() / units[0])
+        drifts.append((g * expansion.volume_drift(graph, lifted)).sum() / units[1])
+        plain.append(loss(image).detach())
+    expected = [torch.stack(each).mean() for each in (both, appendix, drifts, plain)]
+    told = [found["gradient"] + found["laplacian"], *map(found.get, ("appendix", "drift", "loss"))]
+    assert told == pytest.approx([float(each) for each in expected], rel=1e-5)
+    assert found["|drift|"] == pytest.approx(float(torch.stack(drifts).abs().mean()), rel=1e-5)
+    xi = noise.sample(graph, x, 1.0, generator=generator(), n=2) / units[0] ** 0.5
+    for eta, added in zip(ETAS, found["added"], strict=True):
+        noisy = [cross_entropy(model(x + sign * eta * each), y) for each in xi for sign in (1, -1)]
+        by_hand = (torch.stack(noisy).detach().mean(0) - expected[3]).mean()
+        assert added == pytest.approx(float(by_hand))
+
+
+def stand_in(size, name):
+    """Three classes on size x size pixels, a block of light each; 14 x 14 is the mean of four."""
+    y = torch.arange(60) % 3
+    images = torch.zeros(60, 28, 28, dtype=torch.uint8)
+    for k, (image, label) in enumerate(zip(images, y, strict=True)):
+        image[8 * label + 2 : 8 * label + 8, 4:20] = 100 + 2 * k
+    if size == 14:
+        images = images.view(60, 14, 2, 14, 2).double().mean((2, 4)).round().byte()
+    parts = {"train": torch.arange(40), "test": torch.arange(40, 60)}
+    return data.Dataset(name, images, y, "a test", parts)
+
+
+def test_the_experiment(monkeypatch):
+    """Each method from each seed at each eta; what is asked of them; the times."""
+    sets = {"mnist14": stand_in(14, "mnist14"), "mnist": stand_in(28, "mnist")}
+    monkeypatch.setattr(grid, "dataset_of", lambda name, split=None: sets[name])
+    study_ = Expansions(
+        networks=Networks(
+            dataset="mnist14",
+            training={"model": "small_cnn", "epochs": 1, "batch_size": 20, "learning_rate": 0.05,
+                      "milestones": []},
+            candidates={
+                "none": [{}],
+                "second_order": [{"eta": eta, "radius": 2} for eta in (0.1, 0.2)],
+                "laplace_beltrami": [{"eta": 0.01, "radius": 2}],
+            },
+            seeds=(0, 1),
+        ),
+        evaluated=12,
+        measured=4,
+        rounds=2,
+    )  # fmt: skip
+    result = study_.run(Store())
+    labels_of = [(r["method"], r["setting"].get("eta"), r["seed"]) for r in result["rows"]]
+    settings = [("none", None), ("second_order", 0.1), ("second_order", 0.2),
+                ("laplace_beltrami", 0.01)]  # fmt: skip
+    assert labels_of == [(*each, seed) for seed in (0, 1) for each in settings]
+    for row in result["rows"]:
+        assert row["n"] == {"natural": 20} | dict.fromkeys(
+            ("pgd 0.1", "translation", "rotation", "elastic"), 12
+        )
+        assert unpack(row["labels"], (20,)).max() < 3 and row["terms"]["loss"] > 0
+    assert set(result["milliseconds"]) == {"none", "second_order", "laplace_beltrami", "drift"}
+    assert all(each > 0 for each in result["milliseconds"].values())
+
+
+def test_variations_are_made_before_pixels_are_averaged(monkeypatch):
+    """Of images that a network knows by heart the errors are those of the varied, averaged ones."""
+    sets = {"mnist14": stand_in(14, "mnist14"), "mnist": stand_in(28, "mnist")}
+    monkeypatch.setattr(grid, "dataset_of", lambda name, split=None: sets[name])
+    seen = []
+
+    class Watching(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = nn.Parameter(torch.zeros(3))
+
+        def forward(self, x):
+            seen.append(x.detach())
+            return x.mean((1, 2, 3))[:, None] * 0 + self.weight
+
+    SmallDigitErrors("test", 12, ["pgd 0.1"])(Watching(), sets["mnist14"])
+    whole = sets["mnist"].part("test", 12)[0][:, None].float() / 255
+    for name, mine in evaluation.variations(whole, seed=0).items():
+        small = F.avg_pool2d(mine, 2)
+        among = any(x.shape == small.shape and torch.equal(x, small) for x in seen)
+        assert among == (name != "blur")
+    assert any(torch.equal(x, sets["mnist14"].part("test")[0][:, None].float() / 255) for x in seen)
+
+
+def test_the_penalty_of_appendix_d_has_the_same_weight():
+    declared: Any = EXPERIMENTS["laplace_beltrami"]["full"]
+    candidates = declared.networks.candidates
+    for mine, theirs in zip(candidates["wasserstein"], candidates["second_order"], strict=True):
+        weight = float(objective("second_order", theirs["eta"]).weight)
+        assert mine["eta"] ** 2 == pytest.approx(weight, rel=1e-4)
+    assert list(candidates) == ["none", "wasserstein", *NAMES, "wasserstein_noise"]

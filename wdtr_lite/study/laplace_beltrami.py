@@ -36,19 +36,23 @@ ETAS = (0.05, 0.1, 0.2, 0.4)
 @dataclass(frozen=True)
 class SmallDigitErrors(Question, name="small_digit_errors"):
     """How many of ``n`` digits of ``mnist14`` a network gets ``wrong``: the whole part as it is; so
-    many of them under the attack of this name, and varied as MNIST, before four pixels become one.
+    many of them under the attacks of these names, and varied as MNIST, before four pixels become
+    one.
     """
 
     part: str
     evaluated: int
-    attack: str
+    names: Sequence[str]
 
     def __call__(self, model: nn.Module, dataset: Dataset) -> dict[str, Any]:
         images, labels = images_of(model, dataset, self.part, self.evaluated)
         whole, _ = images_of(model, grid.dataset_of("mnist"), self.part, self.evaluated)
         varied = evaluation.variations(whole, seed=0)
         wrong = {"natural": evaluation.misclassified(model, *drawn(model, dataset, self.part))}
-        wrong[self.attack] = evaluation.misclassified(model, images, labels, ATTACKS[self.attack])
+        wrong |= {
+            name: evaluation.misclassified(model, images, labels, ATTACKS[name])
+            for name in self.names
+        }
         wrong |= {
             name: evaluation.misclassified(model, F.avg_pool2d(varied[name], 2), labels)
             for name in ("translation", "rotation", "elastic")
@@ -153,7 +157,7 @@ class Expansions(RobustDigits):
 
     def questions(self, part: str, names: Sequence[str]) -> dict[str, Question]:
         terms = TermSizes(part, self.measured, 2, 8)
-        errors = SmallDigitErrors(part, self.evaluated, *names)
+        errors = SmallDigitErrors(part, self.evaluated, names)
         return {"errors": errors, "labels": Labels(part), "terms": terms}
 
     def times(self) -> dict[str, float]:
