@@ -2,9 +2,11 @@
 whose distance is known, and on digits.
 """
 
+import hashlib
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,7 +21,7 @@ from wdtr_lite.metric import Source
 from wdtr_lite.regularizer import GradientPenalty, Wasserstein
 from wdtr_lite.study import blobs, grid, wgan
 from wdtr_lite.study.spec import Experiment, register
-from wdtr_lite.study.store import Store
+from wdtr_lite.study.store import Store, read, write
 
 __all__ = ["Critics", "Judge", "changes", "class_score", "frechet_distance", "penalty_of"]
 
@@ -167,32 +169,39 @@ class Critics(Experiment):
 
     def run(self, store: Store) -> dict[str, Any]:
         """``known`` distances of blobs and ``blobs``, what their critics tell; ``search`` and
-        ``rows`` of the digits' networks; of the data ``real``, what the judge says of it.
+        ``rows`` of the digits' networks; of the data ``real``, what the judge says of it. Each
+        network's are stored, so that a stopped run goes on.
         """
+        dataset = grid.dataset_of(*self.source)
+        key = hashlib.md5(repr((self.config(), dataset)).encode()).hexdigest()[:8]
+        kept = _Kept(store.root and store.root.parent / f"critic-{key}")
         with torch.random.fork_rng(devices=[]):
-            return self._measure()
+            return self._measure(_Task(dataset, self), kept)
 
-    def _measure(self) -> dict[str, Any]:
+    def _measure(self, task: "_Task", kept: "_Kept") -> dict[str, Any]:
+        def row(method: str, weight: float, seed: int) -> dict[str, Any]:
+            return kept(f"{method} {weight:g} {seed}", lambda: task.row(method, weight, seed))
+
         told = [
-            blobs.critic_of(name, shift, self.blob_steps, seed)
+            kept(
+                f"blobs {name} {shift:g} {seed}",
+                lambda case=(name, shift, self.blob_steps, seed): blobs.critic_of(*case),
+            )
             for name in blobs.CRITICS
             for shift in self.shifts
             for seed in self.seeds
         ]
-        task = _Task(grid.dataset_of(*self.source), self)
         search = [
-            task.row(method, weight, self.seeds[0])
-            for method in self.methods
-            for weight in self.weights
+            row(method, weight, self.seeds[0]) for method in self.methods for weight in self.weights
         ]
         rows = []
         for method in self.methods:
             best = min(
-                (row for row in search if row["method"] == method),
-                key=lambda row: row["frechet"]["validation"],
+                (each for each in search if each["method"] == method),
+                key=lambda each: each["frechet"]["validation"],
             )
             weight = best["setting"]["weight"]
-            rows += [best, *(task.row(method, weight, seed) for seed in self.seeds[1:])]
+            rows += [best, *(row(method, weight, seed) for seed in self.seeds[1:])]
         return {
             "known": [{"shift": shift, **blobs.known(shift)} for shift in self.shifts],
             "blobs": told,
@@ -202,6 +211,24 @@ class Critics(Experiment):
             ],
             "rows": rows,
         }
+
+
+class _Kept:
+    """What was measured, a file each, so that a stopped run goes on."""
+
+    def __init__(self, folder: Path | None):
+        self.folder = folder
+
+    def __call__(self, name: str, measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        file = self.folder and self.folder / f"{name}.json"
+        found = file and read(file)
+        if found:
+            return dict(found)
+        found = measure()
+        if file:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            write(file, found)
+        return found
 
 
 class _Task:
