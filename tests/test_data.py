@@ -316,7 +316,7 @@ def test_mnist5k_color_draws_colours_image_by_image(coloured):
 
 @pytest.mark.parametrize("name", ["MNIST", "", None])
 def test_unknown_name(name):
-    names = "'cifar10', 'cifar100', 'fashion_mnist', 'mnist', 'mnist14', 'mnist5k', "
+    names = "'cifar10', 'cifar100', 'cifar16', 'fashion_mnist', 'mnist', 'mnist14', 'mnist5k', "
     names += "'mnist5k_color', 'svhn'"
     with pytest.raises(ValueError, match=f"^name must be one of {names}, got ") as error:
         data.load(name)

@@ -172,6 +172,9 @@ def load(name: str, root: Folder = None, *, split: str | None = None) -> Dataset
         are for validation.
     ``"mnist14"``
         MNIST in 14 x 14 pixels, each the mean of four: for what takes the cube of their number.
+    ``"cifar16"``
+        CIFAR-10 in 16 x 16 pixels, each the mean of four, with its splits: for many networks on a
+        few cores.
     ``"cifar10"`` with the split ``"holdout"``
         Of the test images the first 1,000 alone: the training images 0–44,999 train, 45,000–45,999
         are for validation, 46,000–49,999 and the test images 0–999 test.

@@ -9,7 +9,7 @@ from wdtr_lite.data import Dataset
 from wdtr_lite.models.enresnet import Ensemble, Noisy
 from wdtr_lite.study import grid
 from wdtr_lite.study.questions import ATTACKS, Errors
-from wdtr_lite.study.spec import register
+from wdtr_lite.study.spec import Networks, register
 from wdtr_lite.study.store import Store
 from wdtr_lite.study.table1 import CRITERION, NETWORKS
 from wdtr_lite.study.tradeoff import Tradeoff
@@ -44,10 +44,11 @@ class OnAverage(Errors, name="on_average"):
 
 @dataclass(frozen=True, kw_only=True)
 class Peers(Tradeoff):
-    """:class:`~wdtr_lite.study.tradeoff.Tradeoff` of the methods that the paper cites, with as many
-    settings of each to choose from; its own two penalties as Table 1 chose them.
+    """:class:`~wdtr_lite.study.tradeoff.Tradeoff` of the methods that the paper cites and of its
+    own two penalties, with as many settings of each to choose from.
     """
 
+    follows = None
     passes: int = 4
 
     def run(self, store: Store) -> dict[str, Any]:
@@ -76,25 +77,9 @@ class Peers(Tradeoff):
 
 
 _DIFFERENCE = {"mode": "finite_difference"}
-_BALLS = [{"epsilon": k / 255, "warmup": 1, "steps": 3} for k in (2, 4, 8)]
+_BALLS = [{"epsilon": k / 255, "warmup": 1} for k in (2, 4, 8)]
+_FEW_STEPS = [{**ball, "steps": 3} for ball in _BALLS]
 _ENSEMBLE = {"model": "enresnet8"}
-_PEERS = {
-    "gaussian_noise": [{"eta": eta} for eta in (0.05, 0.1, 0.2)],
-    "jacobian": [{"eta": eta, **_DIFFERENCE} for eta in (0.1, 0.3, 1.0)],
-    "sampled_cross_lipschitz": [{"eta": eta} for eta in (0.2, 0.7, 2.0)],
-    "l1": [{"eta": eta} for eta in (0.0125, 0.025, 0.05)],
-    "linf": [{"eta": eta} for eta in (5.0, 10.0, 20.0)],
-    "deepfool": [{"eta": eta} for eta in (0.25, 0.5, 1.0)],
-    "fgsm": [{"epsilon": k / 255, "warmup": 1} for k in (2, 4, 8)],
-    "pgd": _BALLS,
-    "trades": [{**_BALLS[-1], "eta": weight**0.5} for weight in (1, 3, 6)],
-    "none, EnResNet": [{"method": "none", **_ENSEMBLE}],
-    "pgd, EnResNet": [{"method": "pgd", **_ENSEMBLE, **ball} for ball in _BALLS],
-}
-_SMALL = {
-    "model": "resnet8", "width": 8, "images": 3_000, "batch_size": 32, "epochs": 4,
-    "milestones": [3],
-}  # fmt: skip
 
 register(
     "peers",
@@ -103,18 +88,43 @@ register(
             NETWORKS["quick"],
             candidates={
                 "none": [{}],
-                "deepfool": [{"eta": 1.0}],
+                "deepfool": [{"eta": 0.5}],
                 "none, EnResNet": [{"method": "none", **_ENSEMBLE}],
             },
         ),
         attacked=50,
     ),
     cpu=Peers(
-        networks=replace(
-            NETWORKS["cpu"],
-            training=_SMALL,
-            search={},
-            candidates={**NETWORKS["cpu"].candidates, **_PEERS},
+        networks=Networks(
+            dataset="cifar16",
+            split="holdout",
+            training={
+                "model": "resnet8",
+                "width": 8,
+                "images": 4_000,
+                "batch_size": 64,
+                "epochs": 3,
+                "milestones": [2],
+            },
+            candidates={
+                "none": [{}],
+                "euclidean": [{"eta": eta, **_DIFFERENCE} for eta in (0.5, 1.0, 2.0)],
+                "wasserstein": [
+                    {"eta": eta, "radius": 4, **_DIFFERENCE} for eta in (0.5, 1.0, 2.0)
+                ],
+                "gaussian_noise": [{"eta": eta} for eta in (0.05, 0.1, 0.2)],
+                "jacobian": [{"eta": eta, **_DIFFERENCE} for eta in (0.1, 0.3, 1.0)],
+                "sampled_cross_lipschitz": [{"eta": eta, **_DIFFERENCE} for eta in (0.2, 0.7, 2.0)],
+                "l1": [{"eta": eta} for eta in (0.025, 0.05, 0.1)],
+                "linf": [{"eta": eta} for eta in (3.0, 6.0, 12.0)],
+                "deepfool": [{"eta": eta} for eta in (0.25, 0.5, 1.0)],
+                "fgsm": _BALLS,
+                "pgd": _FEW_STEPS,
+                "trades": [{**_FEW_STEPS[-1], "eta": weight**0.5} for weight in (1, 3, 6)],
+                "none, EnResNet": [{"method": "none", **_ENSEMBLE}],
+                "pgd, EnResNet": [{"method": "pgd", **_ENSEMBLE, **one} for one in _FEW_STEPS],
+            },
+            seeds=(0, 1, 2),
         ),
         attacked=500,
     ),
