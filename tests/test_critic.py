@@ -117,29 +117,30 @@ def test_blobs_are_where_they_say():
 
 
 def test_lengths_of_ways():
-    """Moving is what it is by symmetry at least and hardly more; fading is longer, against the
-    dense pseudo-inverse; in the Euclidean metric the closed form of two Gaussians bounds.
+    """Moving is as long as the shift at least, and hardly longer; fading is longer. A fading step
+    against the dense pseudo-inverse; two blobs' Euclidean distance in closed form.
     """
     found = blobs.known(4)
-    assert 4 <= found["moving"] < 4.06
-    assert found["fading"] > 1.2 * found["moving"]
-    here, there = (
-        Blobs(torch.tensor([12.0]).double(), torch.tensor([c]).double()).images()[0, 0]
-        for c in (8.0, 12.0)
-    )
+    assert 4 <= found["moving"] < 4.06 and found["fading"] > 1.2 * found["moving"]
     graph = wgan.unit_graph(24, 24, 1).to(torch.float64)
-    total, xi = 0.0, (there - here).flatten()
-    for k in range(64):
-        x = here + (k + 0.5) / 64 * (there - here)
-        inverse = torch.linalg.pinv(metric.laplacian(graph, x), hermitian=True, rtol=1e-14)
-        total += math.sqrt(float(xi @ inverse @ xi)) / 64
-        if k == 0:
-            path = torch.stack([here, here + (there - here) / 64])
-            assert blobs.length(path) == pytest.approx(total, rel=1e-3)
-            break
+    path = blobs.ways(4)["fading"][20:22]
+    laplacian, step = metric.laplacian(graph, path.mean(0)), (path[1] - path[0]).flatten()
+    inverse = torch.linalg.pinv(laplacian, hermitian=True, rtol=1e-14)
+    assert blobs.length(graph, path) == pytest.approx(math.sqrt(float(step @ inverse @ step)))
+    here, there = blobs.ways(4)["moving"][[0, -1]]
     pair = math.sqrt((1 - math.exp(-16 / 9)) / (2 * math.pi * 1.5**2))
     assert float((here - there).norm()) == pytest.approx(pair, rel=1e-3)
     assert 0.8 * pair < found["euclidean"] <= pair * 1.001
+
+
+def test_no_way_is_shorter_than_the_shortest():
+    """The convex program's, on a line; and no shorter than what the mean column tells."""
+    line = wgan.unit_graph(1, 10, 1).to(torch.float64)
+    at, place = torch.linspace(3, 6, 33).double(), torch.arange(10).double()
+    path = torch.exp(-((place - at[:, None]) ** 2) / 2)[:, None]
+    path = path / path.sum(-1, keepdim=True)
+    least = float(metric.dynamic_distance(line, path[0], path[-1]).distance)
+    assert float(((path[-1] - path[0]) @ place).sum()) <= least <= blobs.length(line, path)
 
 
 def test_a_critic_of_blobs_tells_the_distance():

@@ -8,10 +8,11 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from wdtr_lite import checks, metric
+from wdtr_lite.graph import PixelGraph
 from wdtr_lite.regularizer import GradientPenalty, Wasserstein
 from wdtr_lite.study import wgan
 
-__all__ = ["CRITICS", "Blobs", "critic_of", "known", "length"]
+__all__ = ["CRITICS", "Blobs", "critic_of", "known", "length", "ways"]
 
 SIDE, SPREAD, RADIUS = 24, 1.5, 1  # of the blobs' pictures, in pixels
 UNIT = 0.05  # a blob's intensities
@@ -48,30 +49,35 @@ class Blobs(NamedTuple):
         return Blobs(*(t * a + (1 - t) * b for a, b in zip(self, others, strict=True)))
 
 
-def length(path: Tensor) -> float:
-    """The length of a path of images (steps + 1, H, W) of mass 1, in pixels, at each step that of
-    the change in the metric of its middle.
+def length(graph: PixelGraph, path: Tensor) -> float:
+    """The length of a path of images (steps + 1, H, W), each step's the length of the change in the
+    metric of its middle.
     """
-    graph = wgan.unit_graph(path.shape[1], path.shape[2], RADIUS).to(path.dtype)
     middle, change = (path[1:] + path[:-1]) / 2, path.diff(dim=0)
     return float(metric.tangent_norm_sq(graph, middle[:, None], change[:, None]).sqrt().sum())
 
 
+def ways(shift: float, steps: int = 64) -> dict[str, Tensor]:
+    """Paths (steps + 1, 24, 24) in float64 from a blob to the moved one: ``moving``, and
+    ``fading`` into it.
+    """
+    t = torch.linspace(0, 1, steps + 1, dtype=torch.float64)
+    moving = Blobs(torch.full_like(t, 12), 8 + shift * t).images()[:, 0]
+    fading = moving[0] + t[:, None, None] * (moving[-1] - moving[0])
+    return {"moving": moving, "fading": fading}
+
+
 def known(shift: float) -> dict[str, float]:
     """Of blobs and the same blobs moved by a shift: the distance of the two sets in the Euclidean
-    metric, from 500 blobs each, and the length in the Wasserstein metric of the way of a blob that
-    moves, and of one that fades into the other.
+    metric, from 500 blobs each, and the lengths of the :func:`ways` in the Wasserstein metric.
     """
     torch.manual_seed(0)
     here, there = (Blobs.draw(500, k).images().flatten(1).double() for k in (0, shift))
     cost = torch.cdist(here, there).numpy()
-    steps = torch.linspace(0, 1, 65, dtype=torch.float64)
-    moving = Blobs(torch.full_like(steps, 12), 8 + shift * steps).images()[:, 0]
-    fading = moving[0] + steps[:, None, None] * (moving[-1] - moving[0])
+    graph = wgan.unit_graph(SIDE, SIDE, RADIUS).to(torch.float64)
     return {
         "euclidean": float(cost[linear_sum_assignment(cost)].mean()),
-        "moving": length(moving),
-        "fading": length(fading),
+        **{name: length(graph, path) for name, path in ways(shift).items()},
     }
 
 
