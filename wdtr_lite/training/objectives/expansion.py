@@ -158,6 +158,19 @@ def volume_drift(graph: PixelGraph, x: Tensor) -> Tensor:
     Returns
     -------
     tensor of the same shape and type
+        Sums to zero in each channel.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from wdtr_lite import PixelGraph
+    >>> from wdtr_lite.training.objectives.expansion import volume_drift
+    >>> volume_drift(PixelGraph(1, 3, 1), torch.tensor([[0.25, 0.5, 0.25]])).round(decimals=4)
+    tensor([[ 1., -2.,  1.]])
+
+    References
+    ----------
+    Appendix B (v) of Lin et al. (2019), corrected.
     """
     graph, point = graph.converted(dtype=torch.float64), x.double()
     slope = calculus.log_volume_gradient(graph, point)
