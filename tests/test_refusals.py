@@ -223,6 +223,7 @@ PHOTOS, TARGETS, SCORES = batch(X), targets(Y), scores(Y)
 GRADED = (X, [*floats(X)[1], *with_pixels(X, NAN, INF)])
 NORM, STEPS, SAMPLES = option("l2", None), whole(2, 2**31), whole(2, 1, 2**31)
 RADIUS, ALPHA = number(0.1, -1), number(0.05, -1)
+WINDOW, SHARP = whole(3, 1, 2, 4, 2**31), number(0.01, 0, -1, 1e-3, 1e7)
 FLOATING = function(MODEL[0], *(each.value for each in MODEL[1][6:]), X[:, 0, 0, :3].long())
 VALUES = (X, [*floats(X)[1], X.double()])
 SLOPE = (XI, [*floats(XI)[1], XI.double(), XI[:1]])
@@ -426,6 +427,8 @@ CALLS = {
         "name": ("refusals", [None, "", 3, NAN, ["x"], object(), "resnet8"]),
         "make": (models.small_cnn, ["x", 3, NAN, object()]),
     },
+    models.enresnet8: SIZES,
+    models.enresnet20: SIZES,
     models.resnet8: SIZES,
     models.resnet20: SIZES,
     models.small_cnn: SIZES,
@@ -478,6 +481,14 @@ CALLS = {
         "steps": STEPS, "norm": NORM, "start": (X, [*PHOTOS[1][:-1], X.double(), X[:1]]),
     },
     attacks.input_gradient: {"model": MODEL, "x": GRADED, "y": TARGETS},
+    attacks.project_to_wasserstein_ball: {
+        "w": (X, [*VALUES[1], *with_pixels(X, NAN, INF)]), "x": PHOTOS, "epsilon": RADIUS,
+        "window": WINDOW, "p": ORDER, "regularization": SHARP, "iterations": STEPS,
+    },
+    attacks.projected_sinkhorn_attack: {
+        "model": MODEL, "x": PHOTOS, "y": TARGETS, "epsilon": RADIUS, "step": number(0.2, 0, -1),
+        "steps": STEPS, "window": WINDOW, "p": ORDER, "regularization": SHARP, "iterations": STEPS,
+    },
     attacks.register: {
         "name": ("mine", [None, "", 3, NAN, ["x"], object(), "pgd"]),
         "method": (attacks.fgsm, ["x", 3, NAN, object()]),

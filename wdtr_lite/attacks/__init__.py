@@ -10,6 +10,10 @@ are.
 """
 
 from wdtr_lite.attacks.gradient import ascend, fgsm, ifgsm, input_gradient, pgd
+from wdtr_lite.attacks.projected_sinkhorn import (
+    project_to_wasserstein_ball,
+    projected_sinkhorn_attack,
+)
 from wdtr_lite.attacks.specification import METHODS, Attack, register
 from wdtr_lite.attacks.wasserstein import wasserstein_attack
 
@@ -21,6 +25,8 @@ __all__ = [
     "ifgsm",
     "input_gradient",
     "pgd",
+    "project_to_wasserstein_ball",
+    "projected_sinkhorn_attack",
     "register",
     "wasserstein_attack",
 ]

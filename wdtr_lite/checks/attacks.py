@@ -13,8 +13,8 @@ from wdtr_lite.checks.classifiers import (
     recording,
     targets,
 )
-from wdtr_lite.checks.tensors import eager, floating, nonnegative, valued
-from wdtr_lite.checks.values import number, option, repeats, shown
+from wdtr_lite.checks.tensors import bounded, eager, floating, nonnegative, some_pixels, valued
+from wdtr_lite.checks.values import number, option, repeats, shown, whole
 
 
 def attacked(x: Tensor, y: Tensor) -> None:
@@ -93,6 +93,31 @@ def floor(floor: float, dtype: torch.dtype) -> float:
     if not least <= floor <= 1:
         raise ValueError(f"floor must be from {least:.2g} to 1 in {dtype}, got {floor!r}")
     return floor
+
+
+def projected(w: Tensor, x: Tensor) -> None:
+    """At least one image, in [0, 1], and what is projected to the balls about them."""
+    batch(x)
+    some_pixels(x)
+    intensities(x)
+    alike(w, x, "w")
+    bounded(w, "w")
+
+
+def window(side: int) -> int:
+    """The side of a window about a pixel, odd, returned."""
+    side = whole(side, "window", 3, 2**10)
+    if side % 2 == 0:
+        raise ValueError(f"window must be odd, got {side}")
+    return side
+
+
+def sharp(regularization: float) -> float:
+    """An entropic regularization of intensities whose exponentials float64 holds, returned."""
+    regularization = number(regularization, "regularization")
+    if not 0.002 <= regularization <= 1e6:
+        raise ValueError(f"regularization must be from 0.002 to 1e6, got {regularization!r}")
+    return regularization
 
 
 def attacking(found: Any, x: Tensor) -> Tensor:

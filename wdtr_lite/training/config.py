@@ -36,11 +36,11 @@ class Config:
     """What a training run depends on; the defaults are those of Appendix D, without a penalty.
 
     Each field is an option of ``python -m wdtr_lite train``, whose ``--help`` explains it. One that
-    the method does not use is refused, unless it is as by default. Lengths are in pixels of a side
-    (radius), in intensities of [0, 1] (epsilon, and eta of noise) or in epochs (epochs, warmup,
-    milestones); eta of a penalty, rates and momentum have no unit. The same configuration gives the
-    same weights on a CPU of the same kind, with the same versions and number of threads; else they
-    differ by rounding, which training amplifies.
+    the method does not use is refused, unless it is as by default. Lengths are in pixels (radius,
+    and epsilon of wasserstein_attack), in intensities of [0, 1] (epsilon, and eta of noise) or in
+    epochs (epochs, warmup, milestones); eta of a penalty, rates and momentum have no unit. The same
+    configuration gives the same weights on a CPU of the same kind, with the same versions and
+    number of threads; else they differ by rounding, which training amplifies.
 
     Examples
     --------
@@ -98,15 +98,17 @@ class Config:
     )
     epsilon: float = _option(
         0.0,
-        "of fgsm, pgd and trades: the largest change of a pixel, of intensities in [0, 1]",
-        check=checks.intensity,
+        "of fgsm, pgd and trades: the largest change of a pixel, of intensities in [0, 1]; "
+        "of wasserstein_attack: the length of a change in pixels, where a mass of 1 is moved",
     )
     steps: int = _option(
-        7, "of pgd and trades: how many steps, each of 2.5 epsilon / steps", check=checks.repeats
+        7,
+        "of pgd, trades and wasserstein_attack: how many steps, each of 2.5 epsilon / steps",
+        check=checks.repeats,
     )
     warmup: int = _option(
         0,
-        "of fgsm, pgd and trades: epochs in which epsilon grows to its value; "
+        "of fgsm, pgd, trades and wasserstein_attack: epochs in which epsilon grows to its value; "
         "without them training may never start",
         check=partial(checks.repeats, least=0),
     )

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +13,16 @@ from wdtr_lite.attacks import Attack
 from wdtr_lite.models.modes import evaluating
 from wdtr_lite.regularizer import Terms
 from wdtr_lite.regularizer.forward import cross_entropy
-from wdtr_lite.training.objectives.base import Objective, logits_of, normal, register
+from wdtr_lite.training.objectives.base import (
+    Objective,
+    logits_of,
+    normal,
+    pixel_graph,
+    register,
+)
+
+if TYPE_CHECKING:
+    from wdtr_lite.training.config import Config
 
 
 class Adversarial(Objective):
@@ -53,6 +62,32 @@ class PGD(Adversarial):
 
     name, label, attack = "pgd", "PGD-7 training", "pgd"
     options = ("epsilon", "steps", "warmup")
+
+
+@register
+class WassersteinBall(Objective):
+    """Images moved within the Wasserstein ball, as the end of Section 3 of Lin et al. (2019) has
+    it. On a CPU: lengths are found by conjugate gradients, which no CUDA graph captures.
+    """
+
+    name, label = "wasserstein_attack", "Wasserstein-ball training"
+    options = ("epsilon", "radius", "steps", "warmup")
+    needs = ("epsilon", "radius")
+    trial = {"epsilon": 4.0, "radius": 4, "steps": 1}
+    check_epsilon = staticmethod(checks.moderate)
+
+    def __init__(self, config: "Config", size: tuple[int, int], device: torch.device):
+        super().__init__(config, size, device)
+        if device.type == "cuda":
+            raise ValueError(f"device must be a CPU for method={self.name!r}, got {str(device)!r}")
+        self.graph = pixel_graph(config, size, device)
+
+    def images(
+        self, model: nn.Module, x: Tensor, y: Tensor, generator: torch.Generator, epsilon: float
+    ) -> Tensor:
+        attack = partial(attacks.wasserstein_attack, steps=self.config.steps)
+        with evaluating(model):
+            return or_nan(partial(attack, model, x, y, self.graph, epsilon), x)
 
 
 @register

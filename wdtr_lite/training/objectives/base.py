@@ -1,6 +1,6 @@
 """What a method of training is, plain training, and the methods by name."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -50,6 +50,8 @@ class Objective:
         Options with which the benchmark times a step.
     attack : str or None
         The method of the :class:`~wdtr_lite.attacks.Attack` in each step, if there is one.
+    check_epsilon : function
+        Of epsilon and its name, refuses one: by default, what is no length of intensities.
 
     Examples
     --------
@@ -71,6 +73,7 @@ class Objective:
     needs: ClassVar[tuple[str, ...]] = ()
     trial: ClassVar[Mapping[str, Any]] = {}
     attack: ClassVar[str | None] = None
+    check_epsilon: ClassVar[Callable[[float, str], float]] = staticmethod(checks.intensity)
 
     def __init__(self, config: "Config", size: tuple[int, int], device: torch.device):
         self.config = config
@@ -78,6 +81,7 @@ class Objective:
     @classmethod
     def check(cls, config: "Config") -> None:
         """Refuse an option that the method has not, ask for one that it needs."""
+        cls.check_epsilon(config.epsilon, "epsilon")
         defaults = {option.name: option.default for option in fields(config)}
         for name in OPTIONS:
             value = getattr(config, name)
