@@ -1,5 +1,7 @@
 """Certificates: radii from gradient and curvature, the experiment on them, and its section."""
 
+from itertools import pairwise
+
 import matplotlib
 
 matplotlib.use("Agg")
@@ -7,14 +9,13 @@ matplotlib.use("Agg")
 import numpy as np
 import pytest
 import torch
-from oracles import generator, graph_of
+from oracles import generator, graph_of, weight_matrix
 from oracles import laplacian as laplacian_by_loops
-from oracles import weight_matrix
 from torch import nn
 from torch.autograd.functional import hessian
 from torch.nn import functional as F
 
-from wdtr_lite import calculus, metric
+from wdtr_lite import PixelGraph, calculus, data, metric
 from wdtr_lite.attacks import wasserstein_attack
 from wdtr_lite.evaluation import (
     curvature_sums,
@@ -23,6 +24,8 @@ from wdtr_lite.evaluation import (
     smallest_attack,
     softplus_bounds,
 )
+from wdtr_lite.models import small_cnn
+from wdtr_lite.study.certificate import CertifiedRadii, RobustRadii, matrices
 
 FLOOR = 1 / 255
 
@@ -68,7 +71,7 @@ class Chain(nn.Module):
     def __init__(self, *sizes, seed=0, gain=1.0):
         super().__init__()
         torch.manual_seed(seed)
-        layers = [nn.Linear(a, b) for a, b in zip(sizes, sizes[1:], strict=False)]
+        layers = [nn.Linear(a, b) for a, b in pairwise(sizes)]
         self.layers = nn.ModuleList(layers).double().requires_grad_(False)
         for layer in self.layers:
             layer.weight *= gain
@@ -356,3 +359,64 @@ def test_what_the_smallest_attack_returns_succeeds_at_its_length():
     more = smallest_attack(model, x, y, graph, tries=14).epsilon
     assert (more <= found.epsilon).all()
     assert np.isclose(more[hit], found.epsilon[hit], rtol=0.1).all()
+
+
+# ---------------------------------------------------------------- the experiment
+
+
+@pytest.fixture(scope="module")
+def network():
+    torch.manual_seed(0)
+    return small_cnn(width=2).double().requires_grad_(False)
+
+
+@pytest.fixture(scope="module")
+def digits():
+    x, y = data.load("mnist5k").part("test", 6)
+    return x[:, None].double() / 255, y
+
+
+def test_a_networks_matrices_are_its_layers(network, digits):
+    first, second, third, last = matrices(network)
+    x, _ = digits
+    layers = [network.conv1(network.normalize(x)), network.conv2(network.conv1(x))]
+    zero = torch.zeros_like(x)
+    constants = [network.conv1(network.normalize(zero)), network.conv2(network.conv1(zero))]
+    changes = [(h - c).flatten(1) for h, c in zip(layers, constants, strict=True)]
+    assert torch.allclose(x.flatten(1) @ first.T, changes[0])
+    hidden = (network.conv1(x) - network.conv1(zero)).flatten(1)
+    assert torch.allclose(hidden @ second.T, changes[1])
+    assert torch.equal(third, network.linear1.weight)
+    assert torch.equal(last, network.linear2.weight)
+
+
+def test_the_bounds_of_a_network_exceed_what_it_has(network, digits):
+    x, y = digits
+    graph = PixelGraph(28, 28, 4).to(torch.float64)
+    bounds = softplus_bounds(matrices(network), x, y, graph)
+    found = robust_radius(network, x, y, graph)
+    assert (found.curvature < bounds.curvature).all()
+    assert (found.slope < bounds.slope).all()
+
+
+def test_radii_are_those_of_the_images_that_are_classified_rightly(network, digits):
+    images = (255 * digits[0][:, 0]).byte()
+    y = network(images[:, None].double() / 255).argmax(1)
+    y[1] = (y[1] + 1) % 10
+    parts = {"train": torch.tensor([0]), "test": torch.arange(1, 6)}
+    mine = data.Dataset("mine", images, y, "here", parts)
+    images, y = mine.part("test", 5)
+    x = images[:, None].double() / 255
+    kept = network(x).argmax(1) == y
+    found = RobustRadii("test", 5, 4)(network, mine)
+    graph = PixelGraph(28, 28, 4).to(torch.float64)
+    own = robust_radius(network, x[kept], y[kept], graph)
+    first = robust_radius(network, x[kept], y[kept], graph, curvature=0.0)
+    for name, values in (("own", own.radius), ("first", first.radius), ("slope", own.slope)):
+        assert found[name] == pytest.approx(values.tolist(), rel=1e-3)
+    assert all(len(values) == 4 for values in found.values())
+    assert all(r < f for r, f in zip(found["frobenius"], found["own"], strict=True))
+    certified = CertifiedRadii("test", 5, 4)(network, mine)
+    assert sorted(certified) == ["curvature", "slope"]
+    for name, values in certified.items():
+        assert all(0 < r < f for r, f in zip(values, found["own"], strict=True)), name

@@ -44,7 +44,7 @@ class RobustRadii(Question, name="robust_radii"):
     def __call__(self, model: nn.Module, dataset: Dataset) -> dict[str, list[float | None]]:
         generator, found = torch.Generator().manual_seed(0), {}
         for x, y in right(model, dataset, self.part, self.images):
-            graph = PixelGraph(x.shape[-2], x.shape[-1], self.radius)
+            graph = PixelGraph(x.shape[-2], x.shape[-1], self.radius).to(x.dtype)
             for name, values in _radii(model, x, y, graph, generator).items():
                 found[name] = found.get(name, []) + _told(values)
         return found
@@ -65,7 +65,7 @@ class CertifiedRadii(Question, name="certified_radii"):
     def __call__(self, model: nn.Module, dataset: Dataset) -> dict[str, list[float | None]]:
         found, layers = {"curvature": [], "slope": []}, matrices(model.double())
         for x, y in right(model, dataset, self.part, self.images):
-            graph = PixelGraph(x.shape[-2], x.shape[-1], self.radius).to(torch.float64)
+            graph = PixelGraph(x.shape[-2], x.shape[-1], self.radius).to(x.dtype)
             bounds = evaluation.softplus_bounds(layers, x, y, graph)
             radius = evaluation.robust_radius(model, x, y, graph, curvature=bounds.curvature).radius
             found["curvature"] += _told(radius)
