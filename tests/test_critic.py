@@ -251,10 +251,13 @@ def test_the_experiment_on_bars(pictures, monkeypatch, tmp_path):
         assert [each["step"] for each in row["history"]] == [1, 2, 3, 4]
         assert row["history"][-1]["frechet"] == pytest.approx(row["frechet"]["test"])
         assert min(row["changes"].values()) > 0 and 1 <= row["score"] <= 10
+        assert 0 <= row["exposures"]["right"] <= 1 and math.isfinite(row["exposures"]["gap"])
+        assert row["exposures"]["changes"].keys() == row["changes"].keys()
 
     def nothing(*_):
         raise AssertionError("measured again")
 
     monkeypatch.setattr(critic.wgan, "train", nothing)
+    monkeypatch.setattr(critic.wgan, "Trainer", nothing)
     monkeypatch.setattr(critic.blobs, "critic_of", nothing)
     assert small.run(Store(tmp_path / "networks")) == result

@@ -134,7 +134,7 @@ class Critics(Experiment):
     Of blobs each of :data:`~wdtr_lite.study.blobs.CRITICS` is trained for every shift and seed. Of
     digits a generator and a critic are trained with each of the methods, with the first seed for
     each weight of the penalty; with the weight whose generator is nearest to validation digits for
-    all seeds.
+    all seeds, and then also a critic alone on digits and double exposures.
 
     Parameters
     ----------
@@ -201,13 +201,19 @@ class Critics(Experiment):
                 key=lambda each: each["frechet"]["validation"],
             )
             weight = best["setting"]["weight"]
-            rows += [best, *(row(method, weight, seed) for seed in self.seeds[1:])]
+            for seed in self.seeds:
+                found = kept(
+                    f"exposures {method} {weight:g} {seed}",
+                    lambda case=(method, weight, seed): task.exposures(*case),
+                )
+                rows.append({**row(method, weight, seed), "exposures": found})
         return {
             "known": [{"shift": shift, **blobs.known(shift)} for shift in self.shifts],
             "blobs": told,
             "real": task.real(),
             "search": [
-                {k: v for k, v in row.items() if k not in ("samples", "history")} for row in search
+                {k: v for k, v in each.items() if k not in ("samples", "history")}
+                for each in search
             ],
             "rows": rows,
         }
@@ -278,6 +284,28 @@ class _Task:
             "changes": changes(found.critic, test, _graph(test), generator),
             "seconds": {"training": round(seconds, 1)},
             "samples": _bytes(_drawn(found.generator, 24)),
+        }
+
+    def exposures(self, method: str, weight: float, seed: int) -> dict[str, Any]:
+        """A critic alone, trained to tell digits from double exposures, the means of two digits
+        each. Of the test part: the probability that it values a digit higher than a double
+        exposure, ``right``, by how much on average, ``gap``, and its ``changes``.
+        """
+        torch.manual_seed(seed)
+        model = wgan.critic(self.images.shape[-1])
+        penalty, steps = penalty_of(method, self.images[:1000]), self.experiment.steps
+        trainer = wgan.Trainer(model, penalty, weight, steps, 1e-3)
+        for _ in range(steps):
+            real, one, two = self.images[torch.randint(len(self.images), (3, wgan.BATCH))]
+            fake = (one + two) / 2
+            trainer.step(real, fake, wgan.mixture(real, fake))
+        test, generator = self.test[:2000], torch.Generator().manual_seed(0)
+        with torch.no_grad():
+            real, fake = model(test), model((test + test.roll(1, 0)) / 2)
+        return {
+            "right": float((real[:, None] > fake).double().mean()),
+            "gap": float(real.mean() - fake.mean()),
+            "changes": changes(model, test, _graph(test), generator),
         }
 
     def _quality(self, generator: nn.Module) -> dict[str, float]:
