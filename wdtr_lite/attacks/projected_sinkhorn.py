@@ -26,21 +26,26 @@ def project_to_wasserstein_ball(
     r"""The image nearest to w (in L2) of those in [0, 1] that moving mass makes of x at a cost of
     at most :math:`\epsilon^p`.
 
-    .. math:: \min_{z, \Pi \ge 0} \ \tfrac12 \|w - z\|^2 + \rho \sum_{ij} \Pi_{ij} \log \Pi_{ij}
+    .. math:: \min_{x', \Pi \ge 0} \ \tfrac12 \|w - x'\|^2
+       + \varepsilon_{\mathrm S} \sum_{ij} \Pi_{ij} \log \Pi_{ij}
        \quad\text{subject to}\quad
-       \Pi 1 = x, \ \Pi^\top 1 = z \le 1, \ \sum_{ij} |a_i - a_j|^p\, \Pi_{ij} \le \epsilon^p
+       \Pi 1 = x, \ \Pi^\top 1 = x' \le 1, \ \sum_{ij} C_{ij} \Pi_{ij} \le \epsilon^p
 
-    with :math:`\rho` the regularization, as it goes to 0 the projection itself; :math:`a_i` the
-    pixels' places, one pixel apart. A plan moves mass within a window about each pixel and not from
-    channel to channel; all channels share the cost. Masses are intensities as they are.
+    with :math:`\varepsilon_{\mathrm S}` the regularization, as it goes to 0 the projection itself,
+    and :math:`C_{ij} = |a_i - a_j|^p`, pixels being one unit apart. A plan moves mass within a
+    window about each pixel and not from channel to channel; all channels share the cost. Masses are
+    intensities as they are.
 
-    The dual is ascended block by block. With :math:`K_{ij} = e^{-\psi |a_i - a_j|^p}`,
-    :math:`\Pi_{ij} = u_i K_{ij} v_j`:
+    The plan is :math:`\Pi_{ij} = \exp((\varphi_i + \psi_j - \lambda C_{ij}) / \varepsilon_{\mathrm
+    S})`, and the dual is ascended block by block: :math:`\varphi` such that rows sum to x;
+    :math:`\psi_j = w_j - x'_j` with
 
-    .. math:: u = x / Kv, \qquad z = \min\bigl(\rho\, W(\tfrac1\rho s\, e^{w / \rho}),\, 1\bigr),
-       \quad v = z / s \text{ for } s = Ku,
+    .. math:: x'_j = \varepsilon_{\mathrm S} W\Bigl(\frac{1}{\varepsilon_{\mathrm S}}
+       e^{w_j / \varepsilon_{\mathrm S}}
+       \sum_i e^{(\varphi_i - \lambda C_{ij}) / \varepsilon_{\mathrm S}}\Bigr),
 
-    W Lambert's function, and a Newton step for :math:`\psi \ge 0`, which the cost falls in.
+    W Lambert's function, or less where columns would sum to more than 1; and a Newton step for
+    :math:`\lambda \ge 0`, with which the cost falls.
 
     Parameters
     ----------
@@ -157,7 +162,7 @@ class _Projection:
         self.limit = checks.radii(epsilon, x).double() ** p
         offset = torch.arange(window, device=x.device, dtype=torch.float64) - window // 2
         self.cost = (offset**2 + offset[:, None] ** 2) ** (p / 2)
-        self.v, self.psi = torch.ones_like(self.x), torch.ones_like(self.limit)
+        self.v, self.rate = torch.ones_like(self.x), torch.ones_like(self.limit)
 
     @torch.no_grad()
     def __call__(self, w: Tensor, iterations: int) -> Tensor:
@@ -187,26 +192,26 @@ class _Projection:
         return (self.x + spread(share) * change).clamp(0, 1)
 
     def _rows(self) -> tuple[Tensor, Tensor, Tensor]:
-        """u, with which the plan's rows sum to x; the cost, and how fast it falls with psi."""
+        """u, with which the plan's rows sum to x; the cost, and how fast it falls."""
         sums, costs, squares = self._sums(self.v, powers=3)
         u = self.x / sums
         return u, (u * costs).sum((1, 2, 3)), (u * squares).sum((1, 2, 3))
 
     def _steepen(self, cost: Tensor, slope: Tensor) -> None:
-        """A Newton step of psi towards log(cost) = log(limit)."""
+        """A Newton step of lambda / regularization towards log(cost) = log(limit)."""
         excess = (cost / self.limit.clamp_min(torch.finfo(cost.dtype).tiny)).log()
         step = (excess * cost / slope).where(slope > 0, 0)
-        self.psi = (self.psi + step).clamp(0, _STEEPEST)
+        self.rate = (self.rate + step).clamp(0, _STEEPEST)
 
     def _columns(self, w: Tensor, s: Tensor) -> Tensor:
-        """v, with which the plan's columns sum to z = w - rho log(v), or to 1 if that is more."""
-        rho = self.regularization
-        z = rho * lambert_of_exp(w / rho + (s / rho).log())
-        return torch.minimum(((w - z) / rho).clamp_max(_STEEPEST).exp(), 1 / s)
+        """v, with which the plan's columns sum to w - eps log(v), or to 1 if that is more."""
+        eps = self.regularization
+        image = eps * lambert_of_exp(w / eps + (s / eps).log())
+        return torch.minimum(((w - image) / eps).clamp_max(_STEEPEST).exp(), 1 / s)
 
     def _sums(self, v: Tensor, powers: int = 1) -> tuple[Tensor, ...]:
         """The sums of v over each pixel's window with weights K, K cost, K cost^2, so many."""
-        decay = torch.exp(-self.psi[:, None, None] * self.cost)
+        decay = torch.exp(-self.rate[:, None, None] * self.cost)
         kernel = torch.stack([decay * self.cost**power for power in range(powers)], 1)
         kernel = kernel.repeat_interleave(v.shape[1], 0).flatten(0, 1)[:, None]
         flat = v.reshape(1, -1, *v.shape[-2:])

@@ -50,9 +50,9 @@ BALLS = {"metric": MetricBall, "static": StaticBall}
 
 @dataclass(frozen=True)
 class Agreement(Question, name="transport_agreement"):
-    r"""How long a change of an image is in both balls: for each epsilon and each of so many images,
-    attacked in the metric's ball, the ``metric`` length :math:`\sqrt{\xi^\top L(\tilde x)^{+}
-    \xi}` and the ``static`` one, :math:`\sqrt{m}\, \mathrm W_2(x, x + \xi)`, m the image's
+    r"""How long changes of images are in both balls: by the ball in which they were attacked, for
+    each epsilon and each of so many images, the ``metric`` length :math:`\sqrt{\xi^\top L(\tilde
+    x)^{+} \xi}` and the ``static`` one, :math:`\sqrt{m}\, \mathrm W_2(x, x + \xi)`, m the image's
     ``mass``; both in pixels where a mass of 1 is moved.
     """
 
@@ -62,12 +62,13 @@ class Agreement(Question, name="transport_agreement"):
 
     def __call__(self, model: nn.Module, dataset: Dataset) -> dict[str, Any]:
         x, y = images_of(model, dataset, self.part, self.images)
-        mass = x.sum((1, 2, 3))
-        found: dict[str, Any] = {"mass": rounded(mass), "metric": [], "static": []}
-        for epsilon in self.epsilons:
-            moved = MetricBall(epsilon)(model, x, y)
-            found["metric"].append(rounded(metric_length(x, moved)))
-            found["static"].append(rounded(mass.sqrt() * static_distance(x, moved)))
+        found: dict[str, Any] = {"mass": rounded(x.sum((1, 2, 3)))}
+        for name, ball in BALLS.items():
+            moved = [ball(epsilon)(model, x, y) for epsilon in self.epsilons]
+            found[name] = {
+                "metric": [rounded(metric_length(x, each)) for each in moved],
+                "static": [rounded(static_length(x, each)) for each in moved],
+            }
         return found
 
 
@@ -77,10 +78,13 @@ def metric_length(x: Tensor, moved: Tensor) -> Tensor:
     return metric.tangent_norm_sq(graph, x.clamp_min(FLOOR), moved - x, unit="pixel").sqrt()
 
 
-def static_distance(x: Tensor, moved: Tensor) -> Tensor:
-    """W2 of grey images (B, 1, H, W) as measures of mass 1, (B,), by linear programming."""
+def static_length(x: Tensor, moved: Tensor) -> Tensor:
+    """The transport distance of grey images (B, 1, H, W) without a window, by linear programming,
+    times the root of the mass, (B,).
+    """
     pairs = zip(x[:, 0], moved[:, 0], strict=True)
-    return x.new_tensor([transport.wasserstein_distance(a, b) for a, b in pairs])
+    distances = [transport.wasserstein_distance(a, b) for a, b in pairs]
+    return x.sum((1, 2, 3)).sqrt() * x.new_tensor(distances)
 
 
 @dataclass(frozen=True, kw_only=True)
