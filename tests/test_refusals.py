@@ -459,6 +459,32 @@ CALLS = {
         "images": stored(torch.rand(2, 1, 20, 20)), "seed": natural(0),
         "shift": natural(2, 21), "degrees": number(10, -1, 1e39), "margin": natural(1, 20, -5),
     },
+    evaluation.robust_radius: {
+        "model": MODEL, "x": PHOTOS, "y": LABELS, "graph": GRAPH, "iterations": whole(2, 2**31),
+        "curvature": (0.1, [*NO_LISTS[1:], [0.1], np.ones(2), -1, 10**400, torch.ones(3),
+                            -torch.ones(2), torch.ones(2) * NAN, torch.ones(2).long()]),
+    },
+    evaluation.smallest_attack: {
+        "model": MODEL, "x": PHOTOS, "y": LABELS, "graph": GRAPH, "steps": STEPS,
+        "tries": whole(2, 2**31),
+    },
+    evaluation.curvatures: {
+        "f": SCALAR, "x": IMAGE, "graph": GRAPH, "at": optional(image(X)),
+        "iterations": whole(2, 2**31),
+    },
+    evaluation.curvature_sums: {
+        "f": SCALAR, "x": IMAGE, "graph": GRAPH, "generator": GENERATOR,
+        "samples": whole(2, 2**31),
+    },
+    evaluation.softplus_bounds: {
+        "weights": ([torch.ones(4, 12), torch.ones(3, 4)],
+                    [None, "x", 3, NAN, [], [3], [torch.ones(3, 12)], torch.ones(2, 3, 12),
+                     [torch.ones(4, 12), torch.ones(3, 4) * NAN],
+                     [torch.ones(4, 12), torch.ones(3, 4).double()],
+                     [torch.ones(4, 11), torch.ones(3, 4)],
+                     [torch.ones(4, 12), torch.ones(3, 5)]]),
+        "x": IMAGE, "y": LABELS, "graph": GRAPH,
+    },
     # attacks
     attacks.Attack: {
         "method": option("pgd", None), "epsilon": RADIUS, "alpha": optional(ALPHA), "steps": STEPS,
