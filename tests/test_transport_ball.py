@@ -342,6 +342,7 @@ def test_the_experiment_on_blobs(blobs, monkeypatch):  # noqa: F811
         assert row["n"] == {"natural": 20, "pgd 0.1": 6, "metric 0.5": 6, "static 0.5": 6}
         assert row["training"]["seconds"] > 0
     assert len(result["agreement"]["static"]["metric"][0]) == 2 and result["published"] == {}
+    assert 0 < result["steps"]["none"] < result["steps"]["wasserstein_attack"]
 
 
 def test_the_balls_of_the_experiment():

@@ -2,13 +2,14 @@
 trained in the first.
 """
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import Tensor, nn
 
-from wdtr_lite import attacks, metric, transport
+from wdtr_lite import attacks, metric, training, transport
 from wdtr_lite.data import Dataset
 from wdtr_lite.graph import PixelGraph
 from wdtr_lite.study import files, grid, robust_digits, table1
@@ -16,6 +17,7 @@ from wdtr_lite.study.questions import ATTACKS, Errors, images_of, rounded
 from wdtr_lite.study.spec import Job, Question, Trained, register
 from wdtr_lite.study.statistics import choose
 from wdtr_lite.study.store import Store
+from wdtr_lite.training.run import Training
 
 __all__ = ["Agreement", "MetricBall", "StaticBall", "TransportBall"]
 
@@ -123,7 +125,8 @@ class TransportBall(Trained):
 
     def run(self, store: Store) -> dict[str, Any]:
         """``search`` and ``rows`` of the digits' networks; ``agreement`` of the lengths, with the
-        first plain one; ``published``, errors of Table 1's networks by profile and method.
+        first plain one; ``published``, errors of Table 1's networks by profile and method; and
+        ``steps``, the processor's seconds for a step of training by method.
         """
         search = self._rows(self.networks.grid(), "validation", ["metric"], store)
         final = self.networks.final(choose(search, [f"metric {self.epsilon:g}"]))
@@ -131,8 +134,14 @@ class TransportBall(Trained):
         plain = next(job for job in final if job.labels["method"] == "none")
         agreement = Agreement("test", self.measured, self.sizes)
         [found] = grid.rows([plain], {"agreement": agreement}, store)
-        agreed = found["measurements"]["agreement"]
-        return {"search": search, "rows": rows, "agreement": agreed, "published": self._photos()}
+        dataset = grid.dataset_of(*self.source)
+        return {
+            "search": search,
+            "rows": rows,
+            "agreement": found["measurements"]["agreement"],
+            "published": self._photos(),
+            "steps": {job.labels["method"]: step_seconds(job.config, dataset) for job in final},
+        }
 
     def _rows(
         self, jobs: list[Job], part: str, names: Sequence[str], store: Store
@@ -164,13 +173,24 @@ class TransportBall(Trained):
         })  # fmt: skip
 
 
+def step_seconds(config: training.Config, dataset: Dataset, steps: int = 10) -> float:
+    """What a step of training takes, of the processor's time, on average."""
+    run = Training(config, dataset=dataset)
+    batches = run.begin_epoch()
+    begun = time.process_time()
+    for batch in batches[:steps]:
+        run.batch.copy_(batch)
+        run.step()
+    return (time.process_time() - begun) / min(steps, len(batches))
+
+
 def _flat(row: dict[str, Any]) -> dict[str, Any]:
     """With ``wrong`` and ``n`` by condition in place of the measurements, and the training's time
     beside its metrics.
     """
-    training = {**row["training"], "seconds": row["seconds"]["training"]}
+    trained = {**row["training"], "seconds": row["seconds"]["training"]}
     labels = {name: row[name] for name in ("method", "setting", "seed")}
-    return {**labels, **_counts(row["measurements"]), "training": training}
+    return {**labels, **_counts(row["measurements"]), "training": trained}
 
 
 def _counts(measured: dict[str, Any]) -> dict[str, Any]:
