@@ -196,7 +196,7 @@ class Penalties(RobustDigits):
     def questions(self, part: str, names: Sequence[str]) -> dict[str, Question]:
         attack = WassersteinAttack(1.0, radius=2)
         return {
-            "errors": SmallDigitErrors(part, self.evaluated, "pgd 0.1"),
+            "errors": SmallDigitErrors(part, self.evaluated, ("pgd 0.1",)),
             "wasserstein": Errors(part, self.evaluated, attack),
         }
 
