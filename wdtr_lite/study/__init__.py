@@ -39,7 +39,8 @@ __all__ = [
 
 _FIRST = """
 nearest_neighbours label_keeping robust_digits table1 table2 figure2 photographs
-units stress variation tradeoff blind_direction laplace_beltrami ground_metric critic certificate
+units stress variation tradeoff blind_direction laplace_beltrami transport_ball ground_metric critic
+certificate
 """  # in the order of the book, others after them
 
 for _name in dict.fromkeys([*_FIRST.split(), *(module.name for module in iter_modules(__path__))]):
