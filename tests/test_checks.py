@@ -631,6 +631,22 @@ class Output:
             ((1.5, torch.float64), ValueError, "floor must be from .* to 1 .*, got 1.5"),
             ((1e-40, torch.float32), ValueError, "floor must be from 1.2e-38 to 1 .*, got 1e-40"),
         ],
+        "projected": [
+            ((BATCH[0], BATCH[0]), ValueError, "x must be .*"),
+            ((BATCH[:0], BATCH[:0]), ValueError, "x must hold an image, got"),
+            ((BATCH, BATCH + 2), ValueError, r"x must be in \[0, 1\], got"),
+            ((BATCH.double(), BATCH), TypeError, "w is torch.float64 but x is torch.float32"),
+            ((BATCH * NAN, BATCH), ValueError, "w must be finite, got nan to nan"),
+        ],
+        "window": [
+            ((4,), ValueError, "window must be odd, got 4"),
+            ((1,), ValueError, "window must be at least 3, got 1"),
+            ((5.0,), TypeError, "window must be a whole number, got 5.0"),
+        ],
+        "sharp": [
+            ((0,), ValueError, "regularization must be from 0.002 to 1e6, got 0.0"),
+            ((1e7,), ValueError, "regularization must be from 0.002 to 1e6, got 10000000.0"),
+        ],
         "strength": [
             ((-0.1, 0.1, 2, "l2"), ValueError, "epsilon must be non-negative and finite"),
             (("8/255", 0.1, 2, "l2"), TypeError, "epsilon must be a number, got str"),
@@ -771,6 +787,8 @@ def test_good_classifiers_and_data():
     checks.start(BATCH, BATCH)
     for epsilon in (0, 2.5, torch.zeros(3), torch.ones(3).double()):
         checks.radii(epsilon, BATCH)
+    checks.projected(BATCH - 3, BATCH)
+    assert (checks.window(np.int64(3)), checks.sharp(0.002)) == (3, 0.002)
     for floor in (1, 1 / 255, 1e-30):
         checks.floor(floor, torch.float32)
     for x in (BATCH, BATCH + 1, BATCH[:0], BATCH.to("meta") - 1):
