@@ -287,6 +287,21 @@ def test_with_one_hidden_layer_the_bound_is_attained():
     assert found[1] < bounds.curvature[1]
 
 
+def test_with_two_hidden_layers_it_is_attained_where_the_second_is_straight():
+    """Its units far in the positive, its weights small and those after it large."""
+    x, small, way = pictures(1, 1, 3, 4), 1e-5, torch.tensor([0.6, 0.0, 0.8]).double()
+    model = Chain(12, 1, 3, 2)
+    with torch.no_grad():
+        model.layers[0].bias -= model.layers[0](x.flatten(1))[0]
+        model.layers[1].weight.copy_(small * way[:, None])
+        model.layers[1].bias.fill_(15)
+        model.layers[2].weight.copy_(torch.stack([0 * way, way / small]))
+    bounds = softplus_bounds(model.weights, x, torch.tensor([0]), graph_of(3, 4, 1))
+    f = lambda x: model(x)[:, 1] - model(x)[:, 0]  # noqa: E731
+    found = spectrum(f, x[0], inverse_metric(x[0], 1))[-1]
+    assert float(bounds.curvature) == pytest.approx(float(found), rel=1e-4)
+
+
 @pytest.mark.parametrize("sizes", [(12, 6, 3), (12, 6, 5, 3), (12, 6, 5, 4, 3)])
 def test_nothing_exceeds_the_bounds(sizes):
     model, graph = Chain(*sizes, gain=3.0), graph_of(3, 4, 1)

@@ -211,5 +211,5 @@ _DIGITS = replace(
 register(
     "certificate",
     quick=Certificate(networks=robust_digits.NETWORKS["quick"], evaluated=10, photographs=0),
-    full=Certificate(networks=_DIGITS, evaluated=100, photographs=40),
+    full=Certificate(networks=_DIGITS, evaluated=100, photographs=25),
 )
