@@ -4,7 +4,6 @@ import math
 
 import numpy as np
 import torch
-from scipy.optimize import minimize
 from torch import Tensor
 
 from wdtr_lite import checks
@@ -107,6 +106,8 @@ def fit_ground_metric(x: Tensor, xi: Tensor, radius: int) -> PixelGraph:
     Section 3 of Lin et al. (2019) lets the metric be "trained from examples"; Cuturi and Avis
     (2014) learn the cost of transport from labelled histograms.
     """
+    from scipy.optimize import minimize  # half a second that few need
+
     checks.field(x)
     checks.alike(xi, x, "xi")
     equal = PixelGraph(x.shape[-2], x.shape[-1], radius).to(x.device, x.dtype)

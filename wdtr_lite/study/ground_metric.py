@@ -32,7 +32,14 @@ class Pairs(NamedTuple):
 
 
 def pairs(
-    dataset: Dataset, part: str, kind: str, count: int, pool: int, seed: int, side: int
+    dataset: Dataset,
+    part: str,
+    kind: str,
+    count: int,
+    pool: int,
+    seed: int,
+    side: int,
+    floor: float = 1 / 255,
 ) -> Pairs:
     """Digits of a part of the data, each with another of its class.
 
@@ -50,15 +57,16 @@ def pairs(
     seed : int
         Of the draw.
     side : int
-        Height and width to which the digits are averaged. Black is raised to 1/255, the mass made
-        1.
+        Height and width to which the digits are averaged.
+    floor : float
+        What black is raised to, of intensities in [0, 1], before the mass is made 1.
     """
     checks.option(kind, "kind", ("nearest", "random"))
     generator = torch.Generator().manual_seed(checks.seed(seed))
     index = dataset.split[part]
     index = index[torch.randperm(len(index), generator=generator)[:pool]]
     labels, images = dataset.labels[index], dataset.images[index].double() / 255
-    images = F.adaptive_avg_pool2d(images, side).clamp_min(1 / 255)
+    images = F.adaptive_avg_pool2d(images, side).clamp_min(floor)
     images = images / images.sum((-2, -1), keepdim=True)
     x = images[:count]
     apart = torch.cdist(x.flatten(1), images.flatten(1))
@@ -248,8 +256,8 @@ register(
     full=Penalties(
         networks=Networks(
             dataset="mnist14",
-            training={"epochs": 6, "milestones": [4], **_TRAINING},
-            search={"images": 20_000, "part": "fit"},
+            training={"images": 20_000, "epochs": 6, "milestones": [4], **_TRAINING},
+            search={"part": "fit"},
             candidates={
                 "none": [{}],
                 "euclidean": [{"eta": eta} for eta in _ETAS],
