@@ -251,8 +251,17 @@ def test_the_experiment_on_bars(pictures, monkeypatch, tmp_path):
         assert [each["step"] for each in row["history"]] == [1, 2, 3, 4]
         assert row["history"][-1]["frechet"] == pytest.approx(row["frechet"]["test"])
         assert min(row["changes"].values()) > 0 and 1 <= row["score"] <= 10
-        assert 0 <= row["exposures"]["right"] <= 1 and math.isfinite(row["exposures"]["gap"])
-        assert row["exposures"]["changes"].keys() == row["changes"].keys()
+    assert [
+        (row["method"], row["setting"]["weight"], row["seed"]) for row in result["exposures"]
+    ] == [
+        (method, weight, seed)
+        for method in small.methods
+        for weight in small.weights
+        for seed in small.seeds
+    ]
+    for row in result["exposures"]:
+        assert 0 <= min(row["right"].values()) <= max(row["right"].values()) <= 1
+        assert math.isfinite(row["gap"]) and min(row["changes"].values()) > 0
 
     def nothing(*_):
         raise AssertionError("measured again")

@@ -134,7 +134,7 @@ class Critics(Experiment):
     Of blobs each of :data:`~wdtr_lite.study.blobs.CRITICS` is trained for every shift and seed. Of
     digits a generator and a critic are trained with each of the methods, with the first seed for
     each weight of the penalty; with the weight whose generator is nearest to validation digits for
-    all seeds, and then also a critic alone on digits and double exposures.
+    all seeds. And a critic alone for each method, weight and seed, on digits and double exposures.
 
     Parameters
     ----------
@@ -169,8 +169,9 @@ class Critics(Experiment):
 
     def run(self, store: Store) -> dict[str, Any]:
         """``known`` distances of blobs and ``blobs``, what their critics tell; ``search`` and
-        ``rows`` of the digits' networks; of the data ``real``, what the judge says of it. Each
-        network's are stored, so that a stopped run goes on.
+        ``rows`` of the digits' networks, ``exposures`` of the critics alone; of the data ``real``,
+        what the judge says of it. What is measured of a network is stored, so that a stopped run
+        goes on.
         """
         dataset = grid.dataset_of(*self.source)
         key = hashlib.md5(repr((self.config(), dataset)).encode()).hexdigest()[:8]
@@ -200,13 +201,16 @@ class Critics(Experiment):
                 (each for each in search if each["method"] == method),
                 key=lambda each: each["frechet"]["validation"],
             )
-            weight = best["setting"]["weight"]
-            for seed in self.seeds:
-                found = kept(
-                    f"exposures {method} {weight:g} {seed}",
-                    lambda case=(method, weight, seed): task.exposures(*case),
-                )
-                rows.append({**row(method, weight, seed), "exposures": found})
+            rows += [row(method, best["setting"]["weight"], seed) for seed in self.seeds]
+        exposures = [
+            kept(
+                f"exposures {method} {weight:g} {seed}",
+                lambda case=(method, weight, seed): task.exposures(*case),
+            )
+            for method in self.methods
+            for weight in self.weights
+            for seed in self.seeds
+        ]
         return {
             "known": [{"shift": shift, **blobs.known(shift)} for shift in self.shifts],
             "blobs": told,
@@ -216,6 +220,7 @@ class Critics(Experiment):
                 for each in search
             ],
             "rows": rows,
+            "exposures": exposures,
         }
 
 
@@ -244,13 +249,13 @@ class _Task:
         self.experiment, n = experiment, experiment.evaluated
         self.images, labels = _halved(dataset, "fit")
         self.judge = Judge(self.images, labels, experiment.epochs)
-        self.test, self.labels = _halved(dataset, "test", n)
-        parts = {part: _halved(dataset, part, n)[0] for part in ("validation", "test", "fit")}
-        self.seen = {part: self.judge(images)[0] for part, images in parts.items()}
+        self.parts = {part: _halved(dataset, part, n)[0] for part in ("validation", "test", "fit")}
+        self.labels = _halved(dataset, "test", n)[1]
+        self.seen = {part: self.judge(images)[0] for part, images in self.parts.items()}
 
     def real(self) -> dict[str, float]:
         """Of test digits: their distance to training ones, their score, the judge's error."""
-        p = self.judge(self.test)[1]
+        p = self.judge(self.parts["test"])[1]
         return {
             "frechet": frechet_distance(self.seen["fit"], self.seen["test"]),
             "score": class_score(p),
@@ -272,7 +277,7 @@ class _Task:
         found = wgan.train(self.images, penalty, weight, self.experiment.steps, seed, watch=watch)
         seconds = time.process_time() - began
         quality = self._quality(found.generator)
-        test = self.test[:2000]
+        test = self.parts["test"][:2000]
         generator = torch.Generator().manual_seed(0)
         return {
             "method": method,
@@ -288,8 +293,8 @@ class _Task:
 
     def exposures(self, method: str, weight: float, seed: int) -> dict[str, Any]:
         """A critic alone, trained to tell digits from double exposures, the means of two digits
-        each. Of the test part: the probability that it values a digit higher than a double
-        exposure, ``right``, by how much on average, ``gap``, and its ``changes``.
+        each. With what probability it values a digit of a part higher than a double exposure,
+        ``right``; of test digits by how much on average, ``gap``, and its ``changes``.
         """
         torch.manual_seed(seed)
         model = wgan.critic(self.images.shape[-1])
@@ -299,13 +304,20 @@ class _Task:
             real, one, two = self.images[torch.randint(len(self.images), (3, wgan.BATCH))]
             fake = (one + two) / 2
             trainer.step(real, fake, wgan.mixture(real, fake))
-        test, generator = self.test[:2000], torch.Generator().manual_seed(0)
-        with torch.no_grad():
-            real, fake = model(test), model((test + test.roll(1, 0)) / 2)
+        right = {}
+        for part in ("validation", "test"):
+            digits = self.parts[part][:2000]
+            with torch.no_grad():
+                real, fake = model(digits), model((digits + digits.roll(1, 0)) / 2)
+            right[part] = float((real[:, None] > fake).double().mean())
+        generator = torch.Generator().manual_seed(0)
         return {
-            "right": float((real[:, None] > fake).double().mean()),
+            "method": method,
+            "setting": {"weight": weight},
+            "seed": seed,
+            "right": right,
             "gap": float(real.mean() - fake.mean()),
-            "changes": changes(model, test, _graph(test), generator),
+            "changes": changes(model, digits, _graph(digits), generator),
         }
 
     def _quality(self, generator: nn.Module) -> dict[str, float]:
