@@ -215,10 +215,7 @@ class Critics(Experiment):
             "known": [{"shift": shift, **blobs.known(shift)} for shift in self.shifts],
             "blobs": told,
             "real": task.real(),
-            "search": [
-                {k: v for k, v in each.items() if k not in ("samples", "history")}
-                for each in search
-            ],
+            "search": [{k: v for k, v in each.items() if k != "samples"} for each in search],
             "rows": rows,
             "exposures": exposures,
         }
