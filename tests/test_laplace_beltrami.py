@@ -3,6 +3,12 @@
 from itertools import pairwise
 from typing import Any
 
+import matplotlib
+
+matplotlib.use("Agg")
+
+import matplotlib.pyplot as plt
+import numpy as np
 import pytest
 import torch
 from oracles import generator, graph_of, real
@@ -10,7 +16,8 @@ from test_digits import blobs  # noqa: F401  a fixture
 from torch import nn
 from torch.nn import functional as F
 
-from wdtr_lite import calculus, data, evaluation, metric, models, noise
+from wdtr_lite import calculus, data, evaluation, metric, models, noise, study
+from wdtr_lite.book import laplace_beltrami as report
 from wdtr_lite.kernels import LibraryKernels
 from wdtr_lite.regularizer import second_order_expansion
 from wdtr_lite.study import EXPERIMENTS, grid
@@ -457,3 +464,164 @@ def test_the_penalty_of_appendix_d_has_the_same_weight():
         weight = float(objective("second_order", theirs["eta"]).weight)
         assert mine["eta"] ** 2 == pytest.approx(weight, rel=1e-4)
     assert list(candidates) == ["none", "wasserstein", *NAMES, "wasserstein_noise"]
+
+
+# ---------------------------------------------------------------- the section
+
+
+ROWS = study.stored("laplace_beltrami")["result"]["rows"]
+
+
+@pytest.fixture(autouse=True)
+def closed():
+    yield
+    plt.close("all")
+
+
+def of(method, condition, eta):
+    """The errors in percent, from the counts."""
+    weight = {"wasserstein": round(eta * 0.5**0.5, 6)}.get(method, eta)
+    return [
+        100 * row["wrong"][condition] / row["n"][condition]
+        for row in ROWS
+        if row["method"] == method and row["setting"].get("eta", weight) == weight
+        if row.get("wrong", {"natural": 8865})["natural"] < 8000
+    ]
+
+
+def cells(table):
+    return [[cell.strip() for cell in line.split("|")[1:-1]] for line in table.data.splitlines()]
+
+
+@pytest.mark.parametrize("eta", ETAS)
+def test_errors_are_those_of_the_counts(eta):
+    lines = cells(report.error_table(eta))[2:]
+    for line, (method, name) in zip(lines, report.NAMES.items(), strict=True):
+        assert line[0] == name
+        if not of(method, "pgd 0.1", eta):
+            assert set(line[1:]) == {"failed"}
+            continue
+        mean, sd = line[2].split(" ± ")
+        assert float(mean) == pytest.approx(np.mean(of(method, "pgd 0.1", eta)), abs=0.051)
+        assert float(sd) == pytest.approx(np.std(of(method, "pgd 0.1", eta), ddof=1), abs=0.051)
+
+
+def test_drawn_are_the_errors():
+    report.draw_errors(ETAS)
+    panels = [(eta, condition) for eta in ETAS for condition in ("natural", "pgd 0.1")]
+    for axes, place in zip(plt.gcf().axes, panels, strict=True):
+        drawn = [sorted(np.asarray(line.get_xdata())) for line in axes.lines]
+        there = [sorted(of(method, *place[::-1])) for method in list(report.NAMES)[::-1]]
+        assert drawn == [each for each in there if each]
+        told = [text.get_text() for text in axes.texts].count("failed")
+        assert told + len(drawn) == len(report.NAMES)
+    report.opening()
+    left = plt.gcf().axes[0]
+    found = study.stored("laplace_beltrami")["result"]["milliseconds"]
+    ratios = [found[method] / found["none"] for method in report.NAMES]
+    assert [float(np.asarray(line.get_xdata())[0]) for line in left.lines][::-1] == pytest.approx(
+        ratios
+    )
+
+
+def test_terms_are_means_over_the_networks():
+    lines = cells(report.term_table(0.1))[2:]
+    there = [m for m in report.NAMES if of(m, "natural", 0.1)]
+    for line, method in zip(lines, there, strict=True):
+        found = report.sizes(method, 0.1)
+        assert line[0] == report.NAMES[method] and len(found) == len(of(method, "natural", 0.1))
+        for cell, key in ((line[2], "gradient"), (line[3], "laplacian"), (line[6], "|drift|")):
+            assert float(cell) == pytest.approx(np.mean([e[key] for e in found]), abs=0.0051)
+    (first, *_), eta = report.sizes("none"), ETAS[1]
+    both = first["gradient"] + first["laplacian"]
+    assert report.predicted("none", eta)[0] == eta**2 / 2 * both / first["added"][1]
+
+
+def test_disagreement_counts_images():
+    noise_ = {
+        r["seed"]: unpack(r["labels"], (10_000,)) for r in report.rows("wasserstein_noise", 0.1)
+    }
+    both = {r["seed"]: unpack(r["labels"], (10_000,)) for r in report.rows("second_order", 0.1)}
+    same = report.disagreement("wasserstein_noise", "second_order", 0.1, seeds="the same")
+    assert same == pytest.approx([100 * np.mean(noise_[s] != both[s]) for s in (0, 1, 2)])
+    other = report.disagreement("wasserstein_noise", "second_order", 0.1, seeds="different")
+    pairs = [(a, b) for a in range(3) for b in range(3) if a != b]
+    assert other == pytest.approx([100 * np.mean(noise_[a] != both[b]) for a, b in pairs])
+    own = report.disagreement("wasserstein_noise", "wasserstein_noise", 0.1, seeds="different")
+    assert len(own) == 3 and min(own) > 0
+    first = cells(report.disagreement_table(0.1))[2]
+    assert first[2].startswith(f"{np.mean(own):.2f} ± ")
+
+
+def test_small_digits_of_the_page():
+    small, digits = report.small_digits(), data.load("mnist5k")
+    off = small.images.double() - F.avg_pool2d(digits.images[:, None].double(), 2)[:, 0]
+    assert off.abs().max() <= 0.5 and torch.equal(small.labels, digits.labels)
+
+
+def test_the_shift_is_half_eta_squared_times_the_drift():
+    x, moved = report.shift("1/50", 0.1)
+    graph = graph_of(14, 14, 2)
+    drift = expansion.volume_drift(graph, x) / metric.mean_diagonal(graph, x)
+    assert float(x.min()) == 1 / 50
+    torch.testing.assert_close(moved, 0.1**2 / 2 * drift)
+    told = report.drift_told("1/50", 0.1)
+    below = 100 * float((x + moved < 0).double().mean())
+    assert f"is {float(moved.square().mean() ** 0.5):.3f} per" in told
+    assert f"takes {below:.0f} % of" in told
+    assert len(report.draw_drift("1/50", 0.1).axes) == 3
+    assert "0.051 per pixel where the noise is 0.1, and takes 48 %" in report.drift_told(
+        "1/255", 0.1
+    )
+
+
+def test_what_the_section_says():
+    """Its words hold of the numbers."""
+    mean = {
+        (m, c, e): np.mean(found)
+        for m in report.NAMES
+        for c in ("natural", "pgd 0.1")
+        for e in ETAS
+        if len(found := of(m, c, e)) == 3
+    }
+    costs = {method: f"{report.cost(method):.1f}" for method in report.NAMES}
+    assert list(costs.values()) == ["1.0", "2.7", "3.3", "5.0", "5.1", "1.6"]
+    three = ("gauss_newton", "second_order", "wasserstein_noise")
+    for condition, width in (("natural", 0.35), ("pgd 0.1", 1.3)):
+        alike = [mean[m, condition, 0.1] for m in three]
+        assert max(alike) - min(alike) < width
+    told = [f"{mean[m, 'natural', 0.2]:.1f}" for m in three]
+    assert told == ["3.8", "5.4", "4.9"]
+    assert [round(mean[m, "pgd 0.1", 0.2]) for m in three[:2]] == [64, 70]
+    for condition in ("natural", "pgd 0.1"):
+        pairs = zip(of("second_order", condition, 0.2), of("gauss_newton", condition, 0.2))
+        assert all(both > first for both, first in pairs)
+    assert not of("second_order", "natural", 0.4)
+    goes_on = ("wasserstein_noise", "gauss_newton", "wasserstein")
+    assert [f"{mean[m, 'natural', 0.4]:.1f}" for m in goes_on] == ["8.5", "5.3", "3.9"]
+    assert {round(mean[m, "pgd 0.1", 0.4]) for m in goes_on} == {66}
+    assert not any(of("laplace_beltrami", "natural", e) for e in (0.1, 0.2, 0.4))
+    drifted = mean["laplace_beltrami", "pgd 0.1", 0.05]
+    assert abs(drifted - mean["none", "pgd 0.1", 0.05]) < 0.1
+    assert round(max(of("none", "pgd 0.1", 0.1))) == 84
+
+
+def test_what_the_section_says_of_terms_and_agreement():
+    plain = {
+        key: np.mean([each[key] for each in report.sizes("none")])
+        for key in ("gradient", "|laplacian|", "laplacian", "drift", "|drift|")
+    }
+    assert [f"{each:.1f}" for each in plain.values()] == ["10.5", "3.2", "-1.1", "0.9", "9.8"]
+    for eta, low, high in ((0.2, 46, 59), (0.05, 80, 104)):
+        shares = [100 * each for each in report.predicted("none", eta)]
+        assert (round(min(shares)), round(max(shares))) == (low, high)
+    noise_ = "wasserstein_noise"
+    told = [
+        np.mean(report.disagreement(noise_, other, 0.1, seeds=seeds))
+        for other, seeds in (
+            ("second_order", "the same"), ("none", "the same"), (noise_, "different")
+        )
+    ]  # fmt: skip
+    assert [f"{each:.1f}" for each in told] == ["2.0", "2.6", "3.6"]
+    milliseconds = study.stored("laplace_beltrami")["result"]["milliseconds"]
+    assert round(milliseconds["drift"]) == 8

@@ -23,16 +23,20 @@ __all__ = [
     "NAMES",
     "cost",
     "disagreement",
+    "disagreement_table",
     "draw_drift",
     "draw_errors",
-    "draw_terms",
     "drift_told",
     "error_table",
     "eta_of",
+    "failed",
     "level",
     "opening",
+    "predicted",
     "rows",
+    "shift",
     "sizes",
+    "small_digits",
     "subject",
     "term_table",
 ]
@@ -42,7 +46,7 @@ NAMES = {
     "wasserstein": "Appendix D",
     "gauss_newton": "first term",
     "second_order": "both terms",
-    "laplace_beltrami": "with the drift",
+    "laplace_beltrami": "Laplace–Beltrami",
     "wasserstein_noise": "noise",
 }
 """What the section calls the networks."""
@@ -60,9 +64,15 @@ _CONDITIONS = ("natural", "pgd 0.1", "translation", "rotation", "elastic")
 
 
 def rows(method: str, eta: float | None = None) -> list[Mapping]:
-    """The networks of a method, at a level of the noise; those that diverged too."""
+    """The networks of a method, at a level of the noise, but for those that failed."""
     found = reports.select(study.stored("laplace_beltrami")["result"]["rows"], method=method)
-    return [row for row in found if eta is None or method == "none" or eta_of(row) == eta]
+    there = [row for row in found if eta is None or method == "none" or eta_of(row) == eta]
+    return [row for row in there if not failed(row)]
+
+
+def failed(row: Mapping) -> bool:
+    """Whether a training diverged, or ended with one answer for nearly all digits."""
+    return "wrong" not in row or reports.rate(row, "natural") > 80
 
 
 def eta_of(row: Mapping) -> float:
@@ -72,7 +82,7 @@ def eta_of(row: Mapping) -> float:
 
 
 def level(method: str, condition: str, eta: float) -> list[float]:
-    """The errors of the networks of a method in percent; none where they diverged."""
+    """The errors of the networks of a method in percent."""
     return list(reports.errors(rows(method, eta), condition))
 
 
@@ -83,31 +93,37 @@ def cost(method: str) -> float:
 
 
 def opening() -> None:
-    """Draw what a step costs and the errors under attack at one level, a row a way to train."""
+    """Draw what a step costs and the errors at one level, a row a way to train."""
     plots.style()
     _, (left, right) = plt.subplots(1, 2, figsize=(4.5, 2.7), sharey=True)
     _dot_rows(left, {method: [cost(method)] for method in NAMES})
     left.set_xlabel("time of a step\n(plain = 1)", fontsize=9.5)
-    _dot_rows(right, {method: level(method, "pgd 0.1", 0.1) for method in NAMES})
-    right.set_xlabel("error under PGD (%),\nη = 0.1", fontsize=9.5)
+    _dot_rows(right, {method: level(method, "natural", 0.2) for method in NAMES})
+    right.set_xlabel("natural error (%),\nη = 0.2", fontsize=9.5)
 
 
-def draw_errors(condition: str) -> None:
-    """Draw the errors under a condition at each level of the noise, a dot a network."""
-    _, panels = plt.subplots(2, 2, figsize=(4.5, 4.9), sharey=True, sharex=True)
-    for axes, eta in zip(panels.flat, ETAS, strict=True):
-        _dot_rows(axes, {method: level(method, condition, eta) for method in NAMES})
-        axes.set_title(f"η = {eta:g}", fontsize=9.5)
-    for axes in panels[1]:
-        axes.set_xlabel("test error (%)", fontsize=9.5)
+def draw_errors(etas: Sequence[float]) -> None:
+    """Draw the errors on digits as they are and under attack, a row of panels a level, a dot a
+    network.
+    """
+    size = (4.5, 0.5 + 1.9 * len(etas))
+    _, panels = plt.subplots(len(etas), 2, figsize=size, sharey=True, sharex="col", squeeze=False)
+    for line, eta in zip(panels, etas, strict=True):
+        for axes, condition in zip(line, ("natural", "pgd 0.1"), strict=True):
+            _dot_rows(axes, {method: level(method, condition, eta) for method in NAMES})
+            axes.set_title(f"η = {eta:g}", fontsize=9.5)
+    for axes, text in zip(
+        panels[-1], ("natural error (%)", "error under PGD 0.1 (%)"), strict=True
+    ):
+        axes.set_xlabel(text, fontsize=9.5)
 
 
 def _dot_rows(axes: Axes, found: Mapping[str, Sequence[float]], form: str = ".1f") -> None:
-    """A row a method, the mean written over it; where there is no network, that it diverged."""
+    """A row a method, the mean written over it; where there is no network, that all failed."""
     for place, (method, values) in enumerate(reversed(list(found.items()))):
         tint, marker = _LOOKS[method]
         if not values:
-            axes.text(0.03, place, "diverged", color=tint, fontsize=9.5, va="center",
+            axes.text(0.03, place, "failed", color=tint, fontsize=9.5, va="center",
                       transform=axes.get_yaxis_transform())  # fmt: skip
             continue
         axes.plot(values, [place] * len(values), marker, color=tint, markersize=4.5, alpha=0.7)
@@ -123,33 +139,12 @@ def _dot_rows(axes: Axes, found: Mapping[str, Sequence[float]], form: str = ".1f
 
 def sizes(method: str, eta: float | None = None) -> list[Mapping]:
     """What :class:`~wdtr_lite.study.laplace_beltrami.TermSizes` found of each network."""
-    return [row["terms"] for row in rows(method, eta) if "terms" in row]
-
-
-def draw_terms(eta: float) -> None:
-    """Draw the sizes of the terms at test images, a row a way to train."""
-    _, axes = plt.subplots(figsize=(4.5, 2.9))
-    terms = {
-        "gradient": ("first term", plots.BLUE, "D"),
-        "|laplacian|": ("|second term|", plots.RED, "s"),
-        "|drift|": ("|drift|", plots.GREEN, "P"),
-    }
-    methods = [method for method in NAMES if sizes(method, eta)]
-    for place, method in enumerate(reversed(methods)):
-        for k, (key, (name, tint, marker)) in enumerate(terms.items()):
-            values = [each[key] for each in sizes(method, eta)]
-            axes.semilogx(values, [place] * len(values), marker, color=tint, markersize=4.5)
-            if method == methods[0]:
-                middle, above = float(np.mean(values)), place + 0.35 + 0.3 * (k % 2)
-                axes.text(middle, above, name, color=tint, fontsize=9.5, ha="center")
-    axes.set_yticks(range(len(methods)), [NAMES[m] for m in reversed(methods)], fontsize=9.5)
-    axes.set(ylim=(-0.5, len(methods) + 0.1), xlabel="mean over test images")
-    axes.tick_params(labelsize=9.5)
+    return [row["terms"] for row in rows(method, eta)]
 
 
 def term_table(eta: float) -> Markdown:
-    """The same in numbers, with signs, means over the seeds; and what noise adds to the loss, over
-    half eta squared.
+    """The terms at test images, with signs and by size, means over the seeds; and what noise adds
+    to the loss, over half eta squared.
     """
     keys = ("appendix", "gradient", "laplacian", "|laplacian|", "drift", "|drift|")
     lines = []
@@ -179,7 +174,7 @@ def error_table(eta: float) -> Markdown:
     lines = []
     for method, name in NAMES.items():
         found = [level(method, condition, eta) for condition in _CONDITIONS]
-        cells = [tables.mean_sd(each, 1) if each else "diverged" for each in found]
+        cells = [tables.mean_sd(each, 1) if each else "failed" for each in found]
         lines.append([name, *cells])
     heads = ["natural", "PGD 0.1", *_CONDITIONS[2:]]
     return tables.table(["% error", *heads], lines)
@@ -199,7 +194,7 @@ def disagreement(first: str, second: str, eta: float, *, seeds: str) -> list[flo
 
 def _labels(found: Sequence[Mapping]) -> dict[int, np.ndarray]:
     """By seed."""
-    return {row["seed"]: unpack(row["labels"], (10_000,)) for row in found if "labels" in row}
+    return {row["seed"]: unpack(row["labels"], (10_000,)) for row in found}
 
 
 def disagreement_table(eta: float) -> Markdown:
