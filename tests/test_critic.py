@@ -4,16 +4,20 @@ import matplotlib
 
 matplotlib.use("Agg")
 
+import itertools
 import math
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
 from oracles import generator
 from scipy.linalg import sqrtm
+from scipy.stats import spearmanr
 from torch import nn
 
-from wdtr_lite import metric
+from wdtr_lite import metric, study
+from wdtr_lite.book import critic as report
 from wdtr_lite.data import Dataset
 from wdtr_lite.regularizer import GradientPenalty, Wasserstein
 from wdtr_lite.study import blobs, critic, wgan
@@ -270,3 +274,160 @@ def test_the_experiment_on_bars(pictures, monkeypatch, tmp_path):
     monkeypatch.setattr(critic.wgan, "Trainer", nothing)
     monkeypatch.setattr(critic.blobs, "critic_of", nothing)
     assert small.run(Store(tmp_path / "networks")) == result
+
+
+# ---------------------------------------------------------------- the section
+
+RESULT = study.stored("critic")["result"]
+
+
+@pytest.fixture
+def closed():
+    yield
+    plt.close("all")
+
+
+def cells(table):
+    return [[cell.strip() for cell in line.split("|")[1:-1]] for line in table.data.splitlines()]
+
+
+def of(method):
+    return [row for row in RESULT["rows"] if row["method"] == method]
+
+
+def test_what_critics_of_blobs_tell(closed):
+    lines = cells(report.blob_table())[2:]
+    for line, known in zip(lines, RESULT["known"], strict=True):
+        assert float(line[0]) == known["shift"]
+        for name, column in (
+            ("euclidean", 2),
+            ("wasserstein, move", 4),
+            ("wasserstein, fade", 6),
+        ):
+            values = [
+                row["estimate"] / row["norm"]
+                for row in RESULT["blobs"]
+                if row["critic"] == name and row["shift"] == known["shift"]
+            ]
+            assert len(values) == 3 and report.told(name, known["shift"]) == values
+            assert float(line[column].split(" ± ")[0]) == pytest.approx(np.mean(values), abs=0.006)
+        for column, key in ((1, "euclidean"), (3, "moving"), (5, "fading")):
+            assert float(line[column]) == pytest.approx(known[key], abs=0.006)
+    report.opening()
+    left, right = plt.gcf().axes
+    marks = [line for line in left.lines if line.get_marker() in "oD"]
+    assert len(marks) == 2 * len(RESULT["known"])
+    assert list(right.lines[0].get_ydata()) == [0, *(row["euclidean"] for row in RESULT["known"])]
+
+
+def test_tables_of_digits(closed):
+    for line, method in zip(cells(report.digit_table())[2:5], report.NAMES, strict=True):
+        assert line[0].startswith(report.NAMES[method])
+        follows = [
+            spearmanr(*zip(*((h["estimate"], h["frechet"]) for h in row["history"]), strict=True))
+            for row in of(method)
+        ]
+        for column, values, places in (
+            (1, [row["frechet"]["test"] for row in of(method)], 1),
+            (2, [row["score"] for row in of(method)], 1),
+            (3, [each.statistic for each in follows], 2),
+        ):
+            mean, sd = line[column].split(" ± ")
+            assert float(mean) == pytest.approx(np.mean(values), abs=0.51 * 10**-places)
+            assert float(sd) == pytest.approx(np.std(values, ddof=1), abs=0.51 * 10**-places)
+    search = cells(report.search_table())[2:]
+    assert len(search) == len(RESULT["search"]) == 9
+    assert [line[2] for line in search] == [
+        f"{row['frechet']['validation']:.1f}" for row in RESULT["search"]
+    ]
+    report.draw_digits()
+    curves = plt.gcf().axes[-1].lines
+    assert len(curves) == 3 * 3 + 1
+    first = of("euclidean")[0]["history"]
+    assert list(curves[0].get_ydata()) == [each["frechet"] for each in first]
+    for line, method in zip(cells(report.generator_table())[2:], report.NAMES, strict=True):
+        noise = [
+            100 * each["pixel noise"] / each["another"]
+            for row in of(method)
+            for each in [row["changes"]]
+        ]
+        assert float(line[3].split(" ± ")[0]) == pytest.approx(np.mean(noise), abs=0.051)
+
+
+def test_critics_of_double_exposures(closed):
+    lines = cells(report.change_table())[2:]
+    chosen = {}
+    for line, (method, weight) in zip(
+        lines, itertools.product(report.NAMES, (1.0, 10.0, 100.0)), strict=True
+    ):
+        found = [
+            row
+            for row in RESULT["exposures"]
+            if (row["method"], row["setting"]["weight"]) == (method, weight)
+        ]
+        assert line[0].startswith(f"{report.NAMES[method]}, λ = {weight:g}") and len(found) == 3
+        validation = np.mean([row["right"]["validation"] for row in found])
+        if validation > chosen.get(method, (0, 0))[0]:
+            chosen[method] = (validation, weight)
+        right = 100 * np.mean([row["right"]["test"] for row in found])
+        assert float(line[1]) == pytest.approx(right, abs=0.051)
+        for column, change in zip((2, 3, 4), report.CHANGES, strict=True):
+            values = [100 * row["changes"][change] / row["gap"] for row in found]
+            assert float(line[column].split(" ± ")[0]) == pytest.approx(np.mean(values), abs=0.051)
+    told = {method: report.alone(method)[0]["setting"]["weight"] for method in report.NAMES}
+    assert told == {method: weight for method, (_, weight) in chosen.items()}
+    assert sum("(chosen)" in line[0] for line in lines) == 3
+    report.draw_changes()
+    drawn = [sorted(line.get_xdata()) for line in plt.gcf().axes[1].lines]
+    noise = [report.relative(report.alone(method), "wasserstein noise") for method in report.NAMES]
+    assert drawn == [sorted(values) for values in noise[::-1]]
+
+
+def test_ways_are_told(closed):
+    """A fading blob's way is longer, and its two ends are more than half of it."""
+    fading, moving = (report.way_told(way, 8) for way in report.WAYS)
+    assert "18.6 pixels long, 58 %" in fading and "8.1 pixels long, 50 %" in moving
+    assert len(report.draw_way("fading", 4).axes) == 6
+
+
+def test_what_the_section_says():
+    """Its words hold of the numbers."""
+    told = {
+        (name, shift): np.mean(report.told(name, shift))
+        for name in blobs.CRITICS
+        for shift in (1, 2, 4, 6, 8)
+    }
+    move, fade, flat = "wasserstein, move", "wasserstein, fade", "euclidean"
+    assert [f"{told[move, k]:.1f}" for k in (4, 8)] == ["4.0", "8.0"]
+    assert [f"{told[fade, k]:.1f}" for k in (4, 6, 8)] == ["4.2", "7.0", "11.8"]
+    known = {row["shift"]: row for row in RESULT["known"]}
+    assert f"{known[8]['fading']:.1f}" == "18.7"
+    assert all(0.94 < told[flat, k] / known[k]["euclidean"] < 1 for k in known)
+    assert told[flat, 8] < 1.15 * told[flat, 4]
+    norms = [row["norm"] for row in RESULT["blobs"] if (row["critic"], row["shift"]) == (move, 8)]
+    assert np.allclose(norms, 1.04, atol=0.005)
+    distance = {m: np.mean([row["frechet"]["test"] for row in of(m)]) for m in report.NAMES}
+    sourced = "wasserstein, local source"
+    assert [f"{distance[m]:.1f}" for m in ("euclidean", sourced)] == ["7.5", "12.9"]
+    assert distance["wasserstein"] > 300 and f"{RESULT['real']['frechet']:.1f}" == "0.9"
+    assert f"{100 * RESULT['real']['error']:.1f}" == "2.7"
+    follows = {m: np.mean([report.follows(row) for row in of(m)]) for m in report.NAMES}
+    assert [f"{follows[m]:.2f}" for m in (sourced, "euclidean")] == ["0.94", "0.31"]
+    tried = [report.follows(row) for row in RESULT["search"] if row["method"] == "euclidean"]
+    assert f"{max(tried):.2f}" == "0.85"
+    peak = max(of("wasserstein")[0]["history"], key=lambda each: each["estimate"])
+    beside = {each["step"]: each["estimate"] for each in of(sourced)[0]["history"]}
+    assert (round(peak["estimate"]), f"{beside[peak['step']]:.1f}") == (93, "1.4")
+    seconds = {m: np.mean([row["seconds"]["training"] for row in of(m)]) for m in report.NAMES}
+    assert [round(seconds[m]) for m in ("euclidean", sourced)] == [44, 54]
+    change = {
+        (m, c): np.mean(report.relative(report.alone(m), c))
+        for m in report.NAMES
+        for c in report.CHANGES
+    }
+    both = (sourced, "euclidean")
+    assert [f"{change[m, 'wasserstein noise']:.1f}" for m in both] == ["7.5", "9.8"]
+    assert [f"{change[m, 'moved']:.1f}" for m in both] == ["18.6", "20.2"]
+    assert [f"{change[m, 'pixel noise']:.1f}" for m in both] == ["8.2", "5.9"]
+    right = {m: report.right(report.alone(m)) for m in report.NAMES}
+    assert [round(right[m]) for m in report.NAMES] == [94, 86, 91]

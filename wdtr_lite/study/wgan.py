@@ -35,7 +35,7 @@ def unit_graph(height: int, width: int, radius: int) -> PixelGraph:
     --------
     >>> from wdtr_lite.study.wgan import unit_graph
     >>> unit_graph(1, 7, 1)
-    PixelGraph(1, 7, 1, weight=0.12244897959183675)
+    PixelGraph(1, 7, 1, weight=0.16666666666666666)
     """
     graph = PixelGraph(height, checks.whole(width, "width", 2), radius).to(torch.float64)
     ink = torch.zeros(graph.height, graph.width, dtype=torch.float64)
