@@ -103,7 +103,7 @@ def opening() -> None:
     far = known[-1]
     left.annotate("fading", (far["shift"], far["fading"]), (-6, -4), textcoords="offset points",
                   ha="right", va="top", fontsize=9.5, color=blue)  # fmt: skip
-    left.annotate("moving", (far["shift"], far["shift"]), (0, -12), textcoords="offset points",
+    left.annotate("moving", (far["shift"], far["shift"]), (4, -26), textcoords="offset points",
                   ha="right", va="top", fontsize=9.5, color=blue)  # fmt: skip
 
 
@@ -238,6 +238,7 @@ def draw_digits(count: int = 10) -> None:
                       va="center", fontsize=9.5, color=tint)  # fmt: skip
     axes.axhline(_result()["real"]["frechet"], color="#6F6F6F", linewidth=1)
     axes.set(yscale="log", xlim=(0, 1.32 * last["step"]))
+    axes.set_xticks(np.linspace(0, last["step"], 4))
     axes.set_xlabel("steps of the generator", fontsize=9.5)
     axes.set_ylabel("Fréchet distance", fontsize=9.5)
     axes.tick_params(labelsize=9.5)
