@@ -230,7 +230,7 @@ register(
                 "none": [{}],
                 "euclidean": [{"eta": 2.0}],
                 "wasserstein": [{"eta": 2.0, "radius": 8}],
-                "pgd": [{"epsilon": 0.2, "warmup": 3}],
+                "pgd": [{"epsilon": 0.05, "warmup": 3}],
                 _BALL: [{"epsilon": 1.0, "radius": RADIUS, "steps": 1, "warmup": 3}],
             },
             also={},
