@@ -39,6 +39,7 @@ def step_costs(rounds=9, model="resnet8", batch=128):
         runs = {
             name: run_of("plain", device, model, batch, **options)
             for name, options in trials().items()
+            if device in METHODS[options["method"]].devices
         }
         calls = dict.fromkeys(runs, 10) if device == "cuda" else None
         times = interleaved({name: partial(step, run) for name, run in runs.items()}, rounds, calls)

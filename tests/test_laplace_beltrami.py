@@ -333,7 +333,7 @@ def test_the_first_term_needs_none():
 
 def test_laplace_beltrami_trains_on_a_cpu():
     config = Config(method="laplace_beltrami", eta=0.1, radius=2)
-    with pytest.raises(ValueError, match="^device must be a CPU for method='laplace_beltrami', g"):
+    with pytest.raises(ValueError, match="^device must be cpu for method='laplace_beltrami', g"):
         METHODS["laplace_beltrami"](config, SIZE, torch.device("cuda"))
 
 

@@ -57,9 +57,11 @@ def test_the_experiments_of_the_book():
 
 
 def test_the_trade_off_takes_every_method():
-    """As registered; the profiles that are published, those that were declared."""
+    """As registered, but for the slowest; the profiles that are published, those that were
+    declared.
+    """
     quick, cpu = (study.declared("tradeoff", each).networks for each in ("quick", "cpu"))
-    assert list(quick.candidates) == list(training.METHODS)
+    assert set(training.METHODS) - set(quick.candidates) == {"laplace_beltrami"}
     assert [job.config.method for job in quick.grid()] == [
         method for method, settings in quick.candidates.items() for _ in settings
     ]

@@ -14,7 +14,7 @@ __all__ = ["SHORT", "Tradeoff"]
 @dataclass(frozen=True, kw_only=True)
 class Tradeoff(Table1):
     """:class:`~wdtr_lite.study.table1.Table1` with further methods; of its own methods the settings
-    that it chose. ``quick`` takes every registered method as the benchmark tries it.
+    that it chose. ``quick`` takes the registered methods as the benchmark tries them.
     """
 
     follows = "table1"
@@ -37,7 +37,11 @@ _ALL = {
     profile: replace(networks, candidates={**networks.candidates, **_RIVALS}, also=_EXACT)
     for profile, networks in NETWORKS.items()
 }
-_TRIED = {name: [dict(method.trial)] for name, method in METHODS.items()}
+_TRIED = {
+    name: [dict(method.trial)]
+    for name, method in METHODS.items()
+    if name != "laplace_beltrami"  # which inverts a matrix of all pixels for each image
+}
 SHORT = {"model": "resnet8", "images": 6_000, "epochs": 4, "milestones": [3]}
 """What two cores can do for each of many networks."""
 

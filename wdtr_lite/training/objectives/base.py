@@ -50,6 +50,8 @@ class Objective:
         Options with which the benchmark times a step.
     attack : str or None
         The method of the :class:`~wdtr_lite.attacks.Attack` in each step, if there is one.
+    devices : tuple of str
+        The types of those it computes on.
     check_epsilon : function
         Of epsilon and its name, refuses one: by default, what is no length of intensities.
 
@@ -73,9 +75,15 @@ class Objective:
     needs: ClassVar[tuple[str, ...]] = ()
     trial: ClassVar[Mapping[str, Any]] = {}
     attack: ClassVar[str | None] = None
+    devices: ClassVar[tuple[str, ...]] = ("cpu", "cuda")
     check_epsilon: ClassVar[Callable[[float, str], float]] = staticmethod(checks.intensity)
 
     def __init__(self, config: "Config", size: tuple[int, int], device: torch.device):
+        if device.type not in self.devices:
+            raise ValueError(
+                f"device must be {' or '.join(self.devices)} for method={self.name!r}, "
+                f"got {str(device)!r}"
+            )
         self.config = config
 
     @classmethod

@@ -131,11 +131,7 @@ class LaplaceBeltrami(BothTerms):
     """
 
     name, label = "laplace_beltrami", "both terms, Laplace–Beltrami"
-
-    def __init__(self, config: "Config", size: tuple[int, int], device: torch.device):
-        if device.type != "cpu":
-            raise ValueError(f"device must be a CPU for method={self.name!r}, got {device}")
-        super().__init__(config, size, device)
+    devices = ("cpu",)
 
     def point(self, x: Tensor) -> Tensor:
         return x.clamp_min(FLOOR)
