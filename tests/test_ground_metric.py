@@ -4,14 +4,20 @@ import matplotlib
 
 matplotlib.use("Agg")
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
 from oracles import generator, graph_of, kernel
 from scipy.linalg import null_space
+from scipy.optimize import minimize_scalar
 from scipy.stats import multivariate_normal
 
-from wdtr_lite import PixelGraph, metric, noise
+from wdtr_lite import PixelGraph, data, metric, noise, study
+from wdtr_lite.book import ground_metric as report
+from wdtr_lite.study.ground_metric import GroundMetric, autocorrelation, pairs
+from wdtr_lite.study.store import Store
+from wdtr_lite.training.objectives.learnt import learnt_graph
 
 SIZES = {
     "3x4": (3, 4, 1, 0.7),
@@ -19,6 +25,17 @@ SIZES = {
     "row": (1, 5, 2, 1.0),
     "2x6_wide": (2, 6, 5, kernel(5, seed=3)),
 }
+
+
+@pytest.fixture(autouse=True)
+def closed():
+    yield
+    plt.close("all")
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return data.load("mnist5k")
 
 
 def images(count, height, width, seed=0):
@@ -186,3 +203,187 @@ def test_no_change_is_refused():
     ):
         with pytest.raises(ValueError, match=r"xi must sum to zero in each channel, .* of 0\.4"):
             call()
+
+
+# ---------------------------------------------------------------- pairs of digits
+
+
+def test_pairs_are_of_one_class(digits):
+    for kind in ("nearest", "random"):
+        x, xi = pairs(digits, "train", kind, 30, 400, 3, 14)
+        assert x.shape == xi.shape == (30, 14, 14) and x.dtype == torch.float64
+        assert (
+            x.sum((1, 2)).numpy() == pytest.approx(1) and float(xi.sum((1, 2)).abs().max()) < 1e-12
+        )
+        assert float(x.min()) > 0 and float((x + xi).min()) > 0
+        whole, labels = measures(digits, "train")
+        own = torch.cdist(x.flatten(1), whole).argmin(1)
+        other = torch.cdist((x + xi).flatten(1), whole).argmin(1)
+        assert torch.equal(labels[own], labels[other]) and bool((own != other).all())
+
+
+def test_the_nearest_is_the_nearest(digits):
+    x, xi = pairs(digits, "train", "nearest", 5, len(digits.split["train"]), 0, 14)
+    whole, labels = measures(digits, "train")
+    for image, change in zip(x, xi, strict=True):
+        apart = (whole - image.flatten()).norm(dim=1)
+        own = int(apart.argmin())
+        rest = apart[(labels == labels[own]) & (torch.arange(len(whole)) != own)]
+        assert float(change.norm()) == pytest.approx(float(rest.min()), rel=1e-9)
+
+
+def measures(digits, part):
+    images, labels = digits.part(part)
+    pooled = images.double().view(-1, 14, 2, 14, 2).mean((2, 4)) / 255
+    pooled = pooled.clamp_min(1 / 255).flatten(1)
+    return pooled / pooled.sum(1, keepdim=True), labels
+
+
+def test_autocorrelation_by_hand():
+    xi = torch.tensor([[[1.0, 2.0], [-3.0, 0.0]]])
+    found = autocorrelation(xi, 1) * 14
+    assert found.tolist() == [[0.0, -3.0, -6.0], [2.0, 14.0, 2.0], [-6.0, -3.0, 0.0]]
+
+
+def test_an_edge_claims_opposite_changes():
+    """The covariance off the diagonal is −ω (u + u') / 2, on the diagonal it is positive."""
+    graph, x = graph_of(3, 4, 2, kernel(2)), images(1, 3, 4)[0]
+    xi = noise.sample(graph, x, 1.0, generator=generator(), n=40000).flatten(1)
+    found, u = xi.T @ xi / len(xi), (x / graph.volume).flatten()
+    claimed = -graph.adjacency() * (u[:, None] + u) / 2
+    apart = ~torch.eye(12, dtype=torch.bool)
+    scale = found.diagonal().max()
+    assert float((found - claimed)[apart].abs().max() / scale) < 0.03
+    assert bool((claimed[apart] <= 0).all())
+
+
+# ---------------------------------------------------------------- the experiments
+
+
+def test_the_experiment_by_hand(digits):
+    """Each noise at its best level, which a search finds too."""
+    small = GroundMetric(
+        dataset="mnist5k", side=14, kinds={"random": 1}, learn=8, judge=6, pool=400,
+        radii=(2,), radius=1,
+    )  # fmt: skip
+    result = small.run(Store())
+    some, others = (
+        pairs(digits, part, "random", count, 400, 0, 14)
+        for part, count in (("fit", 8), ("test", 6))
+    )
+    weights = torch.tensor(result["kernels"][0]["weights"], dtype=torch.float64)
+    assert weights.max() == 1
+    graphs = {"r = 2": torch.ones(5, 5, dtype=torch.float64), "learnt": weights}
+    by_noise = {row["noise"]: row for row in result["rows"]}
+    assert list(by_noise) == ["isotropic", *graphs]
+    for name, weight in graphs.items():
+
+        def per_pixel(level, given, weight=weight):
+            graph = PixelGraph(14, 14, len(weight) // 2, weight=np.exp(level) * weight)
+            return metric.log_likelihood(graph, *given) / 196
+
+        best = minimize_scalar(lambda v: -float(per_pixel(v, some).mean()), (-14, -11))
+        found, told = per_pixel(best.x, others), by_noise[name]
+        assert told["learnt_from"] == pytest.approx(-best.fun, rel=1e-6)
+        assert told["mean"] == pytest.approx(float(found.mean()), rel=1e-4)
+        assert told["standard_error"] == pytest.approx(float(found.std()) / 6**0.5, rel=1e-3)
+    level = some.xi.square().sum((1, 2)).mean() / 195  # of white noise
+    white = -195 / 2 * (2 * np.pi * level).log() - others.xi.square().sum((1, 2)) / level / 2
+    assert by_noise["isotropic"]["mean"] == pytest.approx(float(white.mean()) / 196)
+    together = torch.tensor(result["kernels"][0]["autocorrelation"])
+    assert together.numpy() == pytest.approx(autocorrelation(some.xi, 1).numpy())
+
+
+def test_the_learnt_graph_is_the_stored_one():
+    """The mean kernel of the nearest neighbours, to two digits; and what the section says of it."""
+    stored = report.kernels("nearest", "weights")
+    stored = stored / stored.max()
+    graph = learnt_graph(14, 14)
+    assert graph.kernel.numpy() == pytest.approx(stored, abs=0.0051)
+
+
+# ---------------------------------------------------------------- the section
+
+
+def test_slopes_by_numeric_differences():
+    graph, x = graph_of(3, 4, 2, kernel(2)), images(1, 3, 4)[0]
+    xi = drawn(graph, x)
+    slopes = report.slope_by_edges(graph, x, xi)
+    assert len(slopes) == len(graph.edges()[1])
+    assert slopes.numpy() == pytest.approx(
+        report.slope_by_differences(graph, x, xi).numpy(), rel=1e-5, abs=1e-6
+    )
+
+
+def cells(table):
+    return [[cell.strip() for cell in line.split("|")[1:-1]] for line in table.data.splitlines()]
+
+
+def test_likelihoods_are_those_of_the_rows():
+    rows = study.stored("ground_metric")["result"]["rows"]
+    lines = cells(report.likelihood_table())[2:]
+    assert [line[0] for line in lines] == list(report.NOISES)
+    for line in lines:
+        told = [r["mean"] for r in rows if (r["kind"], r["noise"]) == ("random", line[0])]
+        assert len(told) == 3
+        assert float(line[3].split(" ± ")[0]) == pytest.approx(np.mean(told), abs=0.00051)
+    report.draw_likelihoods()
+    drawn_ = [line.get_xdata() for line in plt.gcf().axes[0].lines]
+    assert sorted(drawn_[0]) == sorted(report.likelihoods("nearest")["learnt"])
+
+
+@pytest.mark.skipif(
+    study.found("ground_metric_penalty") is None, reason="the networks are not trained yet"
+)
+def test_errors_are_those_of_the_rows():
+    rows = study.stored("ground_metric_penalty")["result"]["rows"]
+    for line, method in zip(cells(report.error_table())[2:], report.NETWORKS, strict=True):
+        own = [row for row in rows if row["method"] == method]
+        assert len(own) == 3 and line[0].startswith(report.NETWORKS[method])
+        for column, found in (
+            (5, [row["wrong"]["pgd 0.1"] / row["n"]["pgd 0.1"] for row in own]),
+            (6, [row["wasserstein"]["wrong"] / row["wasserstein"]["n"] for row in own]),
+        ):
+            assert float(line[column].split(" ± ")[0]) == pytest.approx(
+                100 * np.mean(found), abs=0.051
+            )
+    report.draw_errors()
+    assert [len(axes.lines) for axes in plt.gcf().axes] == [5] * 4
+    assert len(cells(report.search_table())) == 2 + 21
+
+
+def test_kernels_are_drawn():
+    report.opening()
+    bars = [axes for axes in plt.gcf().axes if axes.get_label() == "<colorbar>"]
+    assert len(bars) == 2
+    report.draw_kernels()
+    assert len(plt.gcf().axes) == 12
+
+
+def test_noises_are_told():
+    texts = [report.change_told(name).replace("−", "-") for name in ("r = 1", "learnt")]
+    told = [float(text.split(", ")[-1].split()[0]) for text in texts]
+    assert told[0] < -0.1 < told[1]
+    assert len(report.draw_changes("isotropic").axes) == 3
+
+
+def test_what_the_section_says():
+    near, other = (report.likelihoods(kind) for kind in ("nearest", "random"))
+    mean = {name: 196 * np.mean(values) for name, values in near.items()}
+    assert round(mean["learnt"] - mean["r = 2"]) == 13
+    assert round(mean["r = 2"] - mean["isotropic"]) == 176
+    assert round(196 * (np.mean(other["learnt"]) - np.mean(other["r = 2"]))) == 16
+    for found in (near, other):
+        assert max(found, key=lambda name: np.mean(found[name])) == "learnt"
+        assert min(found, key=lambda name: np.mean(found[name])) == "isotropic"
+        assert all(a > b for a, b in zip(found["learnt"], found["r = 2"], strict=True))
+        equal = [name for name in found if name.startswith("r")]
+        assert max(equal, key=lambda name: np.mean(found[name])) == "r = 2"
+    together = report.kernels("nearest", "autocorrelation")
+    assert {f"{together[4, 5]:.2f}", f"{together[5, 4]:.2f}"} == {"0.19"}
+    stored = study.stored("ground_metric")["result"]["kernels"]
+    many = [round((np.array(each["weights"]) > 0.01).sum() / 2) for each in stored]
+    assert (min(many[:3]), max(many[:3]), min(many[3:]), max(many[3:])) == (5, 6, 8, 14)
+    assert all(
+        row["standard_error"] < 0.045 for row in study.stored("ground_metric")["result"]["rows"]
+    )
