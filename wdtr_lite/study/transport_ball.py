@@ -5,6 +5,7 @@ trained in the first.
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
@@ -19,7 +20,7 @@ from wdtr_lite.study.statistics import choose
 from wdtr_lite.study.store import Store
 from wdtr_lite.training.run import Training
 
-__all__ = ["Agreement", "MetricBall", "StaticBall", "TransportBall"]
+__all__ = ["BALLS", "Agreement", "MetricBall", "StaticBall", "TransportBall"]
 
 RADIUS = 4  # of the pixel graph
 FLOOR = 1 / 255  # of the metric
@@ -28,26 +29,28 @@ METHODS = ("none", "euclidean", "wasserstein")
 
 @dataclass(frozen=True)
 class MetricBall:
-    """Ten steps of :func:`~wdtr_lite.attacks.wasserstein_attack`."""
+    """:func:`~wdtr_lite.attacks.wasserstein_attack`."""
 
     epsilon: float
+    steps: int
 
     def __call__(self, model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
         graph = PixelGraph(x.shape[-2], x.shape[-1], RADIUS).to(x.device, x.dtype)
-        return attacks.wasserstein_attack(model, x, y, graph, self.epsilon, steps=10)
+        return attacks.wasserstein_attack(model, x, y, graph, self.epsilon, steps=self.steps)
 
 
 @dataclass(frozen=True)
 class StaticBall:
-    """:func:`~wdtr_lite.attacks.projected_sinkhorn_attack` with squared distances."""
+    """:func:`~wdtr_lite.attacks.projected_sinkhorn_attack` with a cost of distances to a power."""
 
     epsilon: float
+    p: int
 
     def __call__(self, model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-        return attacks.projected_sinkhorn_attack(model, x, y, self.epsilon)
+        return attacks.projected_sinkhorn_attack(model, x, y, self.epsilon, p=self.p)
 
 
-BALLS = {"metric": MetricBall, "static": StaticBall}
+BALLS = {"metric": partial(MetricBall, steps=10), "static": partial(StaticBall, p=2)}
 
 
 @dataclass(frozen=True)
