@@ -6,6 +6,7 @@ import matplotlib
 
 matplotlib.use("Agg")
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
@@ -15,8 +16,10 @@ from torch import nn
 from torch.autograd.functional import hessian
 from torch.nn import functional as F
 
-from wdtr_lite import PixelGraph, calculus, data, metric
+from wdtr_lite import PixelGraph, calculus, data, metric, study
 from wdtr_lite.attacks import wasserstein_attack
+from wdtr_lite.book import certificate as report
+from wdtr_lite.book import reports
 from wdtr_lite.evaluation import (
     curvature_sums,
     curvatures,
@@ -435,3 +438,139 @@ def test_radii_are_those_of_the_images_that_are_classified_rightly(network, digi
     assert sorted(certified) == ["curvature", "slope"]
     for name, values in certified.items():
         assert all(0 < r < f for r, f in zip(values, found["own"], strict=True)), name
+
+
+# ---------------------------------------------------------------- the section
+
+
+ROWS = study.stored("certificate")["result"]["rows"]
+
+
+@pytest.fixture(autouse=True)
+def closed():
+    yield
+    plt.close("all")
+
+
+def told(method):
+    """The stored radii of the digits of all networks of a method."""
+    each = [row["measurements"]["radii"] for row in ROWS if row["method"] == method]
+    return {name: [v for radii in each for v in radii[name]] for name in each[0]}
+
+
+def cells(table):
+    return [[cell.strip() for cell in line.split("|")[1:-1]] for line in table.data.splitlines()]
+
+
+def test_the_digits_networks_are_those_of_chapter_12():
+    chosen = {
+        row["method"]: row["setting"]
+        for row in study.stored("blind_direction")["result"]["rows"]
+        if row["method"] in reports.MAIN
+    }
+    candidates = study.EXPERIMENTS["certificate"]["full"].networks.candidates
+    assert candidates == {method: [chosen[method]] for method in reports.MAIN}
+
+
+def test_radii_in_the_table_are_medians_and_counts():
+    lines = cells(report.radius_table())
+    for method, line in zip(reports.MAIN, lines[2:5], strict=True):
+        found = told(method)
+        row = dict(zip(lines[0], line, strict=True))
+        assert int(row["images"]) == len(found["own"])
+        for name, text in report.RADII.items():
+            if name != "proved":
+                assert float(row[text]) == pytest.approx(np.median(found[name]), rel=0.06)
+        for name in ("first", "own", "frobenius"):
+            pairs = zip(found["attack"], found[name], strict=True)
+            count = sum(attack < radius for attack, radius in pairs)
+            assert int(row[f"beaten: {report.RADII[name]}"]) == count
+    assert len(lines) == 2 + 9
+
+
+def test_labels_that_are_kept():
+    report.draw_kept()
+    for axes, method in zip(plt.gcf().axes, reports.MAIN, strict=True):
+        found = told(method)
+        proved, own, attack = axes.lines
+        for line, name in ((own, "own"), (attack, "attack")):
+            lengths, shares = line.get_data()
+            k = int(np.argmin(np.abs(np.asarray(lengths) - 4.0)))
+            expected = np.mean([radius > lengths[k] for radius in found[name]])
+            assert shares[k] == pytest.approx(100 * expected)
+        assert (proved.get_ydata() <= attack.get_ydata()).all()
+    lines = cells(report.kept_table())
+    shares = [np.mean([r > 4 for r in told("wasserstein")[name]]) for name in ("own", "attack")]
+    assert lines[4][-1] == " – ".join(f"{100 * share:.0f}" for share in shares)
+
+
+def test_dots_are_the_networks():
+    report.draw_beaten()
+    for axes, name in zip(plt.gcf().axes, ("first", "own"), strict=True):
+        for line, method in zip(axes.lines, reversed(reports.MAIN), strict=True):
+            each = [row["measurements"]["radii"] for row in ROWS if row["method"] == method]
+            shares = [
+                100 * np.mean([a < r for a, r in zip(one["attack"], one[name], strict=True)])
+                for one in each
+            ]
+            assert sorted(line.get_xdata()) == pytest.approx(sorted(shares))
+    report.opening()
+    digits, photographs = plt.gcf().axes
+    assert [len(line.get_xdata()) for line in digits.lines] == [3] * 9
+    assert [len(line.get_xdata()) for line in photographs.lines] == [1] * 6
+
+
+def test_brute_force_on_three_pixels_is_that_of_the_test():
+    x, model = pictures(1, 1, 1, 3).clamp_min(0.1), Chain(3, 4, 3, seed=2, gain=2.0)
+    y = labelled(model, x)
+    found = report.true_radius(model, x, y, graph_of(1, 3, 1), 10.0)
+    own = true_radius(model, x, int(y), 10.0, inverse_metric(x[0], 1))
+    assert found < 10
+    assert found == pytest.approx(own, abs=2 * 10 / 2000)
+
+
+def test_a_margin_is_drawn_below_its_lines():
+    report.draw_margin("plain", 3)
+    _, margin, line, parabola = plt.gcf().axes[0].lines
+    values = np.asarray(margin.get_ydata())
+    assert values[0] == pytest.approx(line.get_ydata()[0], abs=1e-3)
+    assert values[0] < 0 < values[-1]
+    assert (np.asarray(parabola.get_ydata()) >= np.asarray(line.get_ydata())).all()
+    assert "a 7, as a " in report.margin_told("plain", 3)
+
+
+def test_what_the_section_says():
+    """Its words hold of the numbers."""
+    found = {method: told(method) for method in reports.MAIN}
+    beaten = {
+        name: [sum(np.less(each["attack"], each[name])) for each in found.values()]
+        for name in ("own", "first", "frobenius")
+    }
+    counts = [len(each["own"]) for each in found.values()]
+    assert (beaten["own"], sum(counts)) == ([0, 0, 1], 885)
+    assert beaten["frobenius"] == [0, 0, 0]
+    shares = [round(100 * b / n) for b, n in zip(beaten["first"], counts, strict=True)]
+    assert shares == [5, 27, 73]
+    medians = {m: {k: np.median(v) for k, v in each.items()} for m, each in found.items()}
+    for name, told_of in (("own", (2.9, 4.8, 4.7)), ("attack", (6.0, 8.9, 8.4))):
+        assert [round(medians[m][name], 1) for m in reports.MAIN] == list(told_of)
+    proved = [np.median(report.together(m)["proved"]) for m in reports.MAIN]
+    assert [round(v, 2) for v in proved] == [0.10, 0.03, 0.02]
+    for seed in range(3):
+        euclidean, wasserstein = (
+            np.median(report.lists(m)[seed]["attack"]) for m in ("euclidean", "wasserstein")
+        )
+        assert wasserstein < euclidean
+    photographs = [report.lists(m, "full")[0] for m in reports.MAIN]
+    assert [round(float(np.median(f["attack"])), 1) for f in photographs] == [0.4, 2.2, 3.0]
+    all_photographs = [report.lists(m, p)[0] for m in reports.MAIN for p in ("cpu", "full")]
+    assert sum(len(f["own"]) for f in all_photographs) == 117
+    assert not any(report.beaten(f, "own").any() for f in all_photographs)
+    for each in found.values():
+        assert max(each["lowest"]) < 0
+        largest = np.maximum(each["path"], each["ball"]) / each["curvature"]
+        assert 1.07 < np.median(largest) < 1.1
+        assert 0.72 < np.mean(largest > 1) < 0.96
+        assert largest.max() < 6.5
+    laplacian = np.less(found["none"]["laplacian"], found["none"]["curvature"])
+    assert round(100 * laplacian.mean()) == 19
