@@ -84,7 +84,7 @@ def together(method: str, pictures: str = "digits") -> dict[str, np.ndarray]:
 def opening() -> None:
     """Draw the median radii by how they are found, a row a way to train, a dot a network."""
     plots.style()
-    _, panels = plt.subplots(2, 1, figsize=(4.5, 4.4), sharex=True)
+    _, panels = plt.subplots(2, 1, figsize=(4.5, 3.6), sharex=True)
     for axes, pictures in zip(panels, ("digits", "full"), strict=True):
         for name, marker, tint, side in (
             ("proved", "X", "black", "center"),
@@ -97,7 +97,14 @@ def opening() -> None:
                 medians = [np.median(found[name]) for found in lists(method, pictures)]
                 axes.plot(medians, [place] * len(medians), marker, color=tint, alpha=0.7, ms=5)
             plain = np.median(together("none", pictures)[name])
-            axes.text(plain, 2.35, RADII[name], color=tint, fontsize=9.5, ha=side)
+            axes.text(
+                plain,
+                2.35,
+                RADII[name].removesuffix(" everywhere"),
+                color=tint,
+                fontsize=9.5,
+                ha=side,
+            )
         axes.set_title(_TITLES[pictures], fontsize=10)
         _name_rows(axes)
         axes.set(xscale="log", xlim=(0.01, 40), ylim=(-0.5, 2.9))
@@ -108,7 +115,7 @@ def draw_kept() -> None:
     """Draw how many digits keep their label up to a length, by each radius, all networks of a way
     to train together.
     """
-    _, panels = plt.subplots(3, 1, figsize=(4.5, 5.4), sharex=True, sharey=True)
+    _, panels = plt.subplots(3, 1, figsize=(4.5, 3.9), sharex=True, sharey=True)
     lengths = np.linspace(0, 14, 281)
     for axes, method in zip(panels, reports.MAIN, strict=True):
         found = together(method)
@@ -126,11 +133,11 @@ def draw_kept() -> None:
     panels[1].set_ylabel("digits that keep their label (%)", fontsize=9.5)
     panels[2].set_xlabel("length of the change (pixels × √mass)", fontsize=9.5)
     for text, place, tint in (
-        ("proved", (0.35, 45), "black"),
-        ("curvature\nat x", (1.0, 12), plots.COLORS["wasserstein"]),
-        ("attack", (7.5, 55), plots.COLORS["euclidean"]),
+        ("proved", (0.35, 70), "black"),
+        ("curvature\nat x", (0.6, 5), plots.COLORS["wasserstein"]),
+        ("attack", (10.5, 55), plots.COLORS["euclidean"]),
     ):
-        panels[0].text(*place, text, color=tint, fontsize=9.5)
+        panels[2].text(*place, text, color=tint, fontsize=9.5)
 
 
 def _kept(radii: np.ndarray, lengths: np.ndarray) -> np.ndarray:
@@ -276,7 +283,7 @@ def draw_margin(trained: str, digit: int) -> Figure:
     line = float(own.margin) + float(own.slope) * steps
     parabola = line + float(own.curvature) * steps**2 / 2
     figure, axes = plt.subplot_mosaic(
-        "mx;ma", figsize=(4.6, 3.0), width_ratios=[2.6, 1], gridspec_kw={"hspace": 0.05}
+        "mx;ma", figsize=(4.0, 2.7), width_ratios=[2.6, 1], gridspec_kw={"hspace": 0.05}
     )
     axes["m"].axhline(0, color="black", lw=0.8)
     for values, tint, style, name in (
