@@ -8,6 +8,7 @@ matplotlib.use("Agg")
 
 from typing import Any
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
@@ -16,15 +17,18 @@ from scipy.optimize import linprog, minimize
 from scipy.special import wrightomega
 from test_digits import blobs, on_a_cpu  # noqa: F401  fixtures
 
-from wdtr_lite import PixelGraph, attacks, metric, models, training, transport
+from wdtr_lite import PixelGraph, attacks, data, metric, models, study, training, transport
 from wdtr_lite.attacks import project_to_wasserstein_ball, projected_sinkhorn_attack
 from wdtr_lite.attacks.projected_sinkhorn import lambert_of_exp
+from wdtr_lite.book import reports
+from wdtr_lite.book import transport_ball as report
 from wdtr_lite.metric import operators
 from wdtr_lite.models.modes import evaluating
 from wdtr_lite.study import grid
+from wdtr_lite.study.questions import Errors
 from wdtr_lite.study.spec import Networks
-from wdtr_lite.study.store import Store
-from wdtr_lite.study.transport_ball import Agreement, MetricBall, StaticBall, TransportBall
+from wdtr_lite.study.store import Store, described
+from wdtr_lite.study.transport_ball import BALLS, Agreement, TransportBall
 from wdtr_lite.training import Config
 
 # ---------------------------------------------------------------- the projection
@@ -277,7 +281,7 @@ def test_its_epsilon_is_in_pixels():
 
 
 def test_it_trains_on_a_cpu():
-    with pytest.raises(ValueError, match="^device must be a CPU for method='wasserstein_attack',"):
+    with pytest.raises(ValueError, match="^device must be cpu for method='wasserstein_attack',"):
         training.METHODS["wasserstein_attack"](Config(**BALL), (6, 5), torch.device("cuda"))
 
 
@@ -295,7 +299,7 @@ def test_both_lengths_by_hand(blobs):  # noqa: F811
     images_, labels = blobs.part("test", 3)
     x = images_[:, None].float() / 255
     assert found["mass"] == pytest.approx(x.sum((1, 2, 3)).tolist(), abs=1e-3)
-    for name, ball in (("metric", MetricBall), ("static", StaticBall)):
+    for name, ball in BALLS.items():
         lengths = zip(sizes, found[name]["metric"], found[name]["static"], strict=True)
         for epsilon, metrics, statics in lengths:
             moved = ball(epsilon)(model, x, labels)
@@ -350,7 +354,125 @@ def test_the_balls_of_the_experiment():
     y = torch.tensor([0, 2])
     graph = PixelGraph(6, 6, 4)
     for ball, found in (
-        (MetricBall, attacks.wasserstein_attack(model, x, y, graph, 0.7, steps=10)),
-        (StaticBall, projected_sinkhorn_attack(model, x, y, 0.7)),
+        ("metric", attacks.wasserstein_attack(model, x, y, graph, 0.7, steps=10)),
+        ("static", projected_sinkhorn_attack(model, x, y, 0.7)),
     ):
-        assert torch.equal(ball(0.7)(model, x, y), found)
+        assert torch.equal(BALLS[ball](0.7)(model, x, y), found)
+
+
+def test_their_measurements_have_different_names():
+    """Names are of options alone."""
+    assert len({described(Errors("test", 5, ball(4.0))) for ball in BALLS.values()}) == 2
+
+
+# ---------------------------------------------------------------- what the section draws
+
+
+STORED = study.stored("transport_ball", report.PROFILE)
+ROWS, CONFIG = STORED["result"]["rows"], STORED["config"]
+
+
+@pytest.fixture(autouse=True)
+def closed():
+    yield
+    plt.close("all")
+
+
+def of(method, condition):
+    """The errors in percent, from the counts."""
+    found = [row for row in ROWS if row["method"] == method]
+    return [100 * row["wrong"][condition] / row["n"][condition] for row in found]
+
+
+def cells(table):
+    return [[cell.strip() for cell in line.split("|")[1:-1]] for line in table.data.splitlines()]
+
+
+def test_errors_are_those_of_the_counts():
+    assert {row["method"] for row in ROWS} == set(report.NAMES)
+    for line, method in zip(cells(report.error_table())[2:], report.NAMES, strict=True):
+        assert line[0].startswith(report.NAMES[method])
+        for cell, condition in zip(line[1:], report.CONDITIONS, strict=True):
+            mean, *sd = map(float, cell.split(" ± "))
+            found = of(method, condition)
+            assert mean == pytest.approx(np.mean(found), abs=0.051)
+            expected = [np.std(found, ddof=1)] if len(found) > 1 else []
+            assert sd == pytest.approx(expected, abs=0.051)
+    report.draw_errors()
+    for axes, condition in zip(plt.gcf().axes, report.CONDITIONS, strict=True):
+        drawn = [sorted(line.get_xdata()) for line in axes.lines]
+        assert drawn == [sorted(of(method, condition)) for method in list(report.NAMES)[::-1]]
+
+
+def test_photographs_are_those_of_the_counts():
+    published = STORED["result"]["published"]
+    header, _, *lines = cells(report.photograph_table())
+    assert "transport 1" in header
+    networks = [(p, m) for p in CONFIG["profiles"] for m in reports.MAIN]
+    for line, (profile, method) in zip(lines, networks, strict=True):
+        found = published[profile][method]
+        rates = [100 * found["wrong"][c] / found["n"][c] for c in found["wrong"]]
+        assert line[1:] == [f"{rate:.0f}" for rate in rates]
+    report.draw_photographs()
+    for axes, ball in zip(plt.gcf().axes, ("metric", "static"), strict=True):
+        for line, method in zip(axes.lines[:3], reports.MAIN, strict=True):
+            found = published["full"][method]
+            assert list(line.get_ydata()) == [
+                100 * found["wrong"][f"{ball} {e:g}"] / found["n"][f"{ball} {e:g}"]
+                for e in CONFIG["epsilons"]
+            ]
+
+
+def test_lengths_are_those_of_the_images():
+    """The attacks keep to their balls; every image is drawn; the table's medians are theirs."""
+    agreement = STORED["result"]["agreement"]
+    table = cells(report.length_table())[2:]
+    for k, ball in enumerate(("metric", "static")):
+        _, length, static = report.lengths(ball)
+        limited = length if ball == "metric" else static
+        assert (limited <= np.array(CONFIG["sizes"])[:, None] * (1 + 2e-3)).all()
+        n = len(CONFIG["sizes"])
+        for line, a, b in zip(table[k * n : k * n + n], length, static, strict=True):
+            expected = [np.median(a), np.median(b), np.median(b / a)]
+            assert [float(cell) for cell in line[1:4]] == pytest.approx(expected, abs=0.0051)
+    report.opening()
+    drawn = plt.gcf().axes[0].lines
+    for line, ball in zip(drawn[:2], ("metric", "static"), strict=True):
+        assert sorted(line.get_ydata()) == sorted(np.ravel(agreement[ball]["static"]))
+
+
+def test_the_root_law_of_a_digit_moved_by_a_share():
+    x = data.load("mnist5k").part("test", 8)[0][3].double() / 255
+    for share in (0.05, 0.3, 1.0):
+        moved = x + share * (x.roll(1, 1) - x)
+        distance_ = transport.wasserstein_distance(x, moved)
+        assert distance_ == pytest.approx(share**0.5, abs=1e-8)
+
+
+def test_the_search_is_told_whole():
+    lines = cells(report.search_table())[2:]
+    for line, row in zip(lines, STORED["result"]["search"], strict=True):
+        assert line[0] == report.NAMES[row["method"]]
+        assert line[2:] == [
+            f"{reports.rate(row, condition):.1f}" for condition in ("natural", "metric 4")
+        ]
+    steps = [float(line[1]) for line in cells(report.step_table())[2:]]
+    told = [1000 * STORED["result"]["steps"][method] for method in report.NAMES]
+    assert steps == pytest.approx(told, abs=0.51)
+
+
+def test_brute_force_is_near_the_projection():
+    w, x = images(1, 1, 3, 3, seed=3)
+    brute = report.nearest(w[0, 0], x[0, 0], 0.4, window=3, regularization=0.05)
+    expected = Moves((3, 3), 3, 2).solve(w.numpy(), x.numpy(), 0.4, 2, 0.05)
+    assert abs(brute.numpy().ravel() - expected).max() < 1e-6
+
+
+def test_attacks_are_told():
+    """Each is as long as its ball is wide."""
+    for ball, word in (("metric", "in the metric"), ("transport", "transport distance")):
+        text = report.attack_told(ball, 2.0)
+        before, after = text.split(word, 1)
+        length = before.split()[-1] if ball == "metric" else after.split()[0].rstrip(".")
+        assert float(length) == pytest.approx(2.0, abs=0.051)
+    assert len(report.draw_attack("transport", 2.0).axes) == 3
