@@ -11,7 +11,7 @@ import torch
 from oracles import generator
 from test_digits import blobs  # noqa: F401  a fixture
 
-from wdtr_lite import PixelGraph, metric, models, study
+from wdtr_lite import PixelGraph, data, metric, models, study
 from wdtr_lite.book import blind_direction as report
 from wdtr_lite.book import reports
 from wdtr_lite.metric import Source
@@ -86,6 +86,8 @@ def test_what_the_chapter_says():
     assert (round(100 * black["wasserstein"]), round(100 * black["euclidean"])) == (53, 29)
     energy = {m: np.mean([r["gradient"]["all"] for r in ROWS if r["method"] == m]) for m in share}
     assert 25 < energy["none"] / energy["wasserstein"] < 40
+    even = [sum(r["gradient"]["even"] for r in ROWS if r["method"] == m) for m in reports.MAIN]
+    assert round(even[0] / even[2]) == 4
     pgd = {m: np.mean(of(m, "pgd 0.1")) for m in report.NAMES}
     order = ["euclidean", "wasserstein, local source", "wasserstein, uniform source", "wasserstein"]
     assert sorted(order, key=pgd.__getitem__) == order
@@ -93,6 +95,14 @@ def test_what_the_chapter_says():
     assert natural["euclidean"] < natural["wasserstein, local source"]
     lengths = [np.mean(of(m, "wasserstein 4")) for m in order]
     assert max(lengths) - min(lengths) < 0.2
+
+
+def test_black_pixels_without_lit_neighbours():
+    """As many as the chapter says."""
+    x = data.load("mnist5k").part("test", 8)[0][3].double() / 255
+    graphs = (PixelGraph(28, 28, radius).to(torch.float64) for radius in (4, 8))
+    diagonals = (metric.laplacian(graph, x).diagonal() for graph in graphs)
+    assert [int((diagonal == 0).sum()) for diagonal in diagonals] == [334, 62]
 
 
 def test_what_the_chapter_says_of_photographs():
