@@ -18,7 +18,6 @@ from wdtr_lite.book import plots, reports, tables
 from wdtr_lite.study.transport_ball import BALLS, metric_length, static_length
 
 __all__ = [
-    "CONDITIONS",
     "NAMES",
     "PROFILE",
     "attack_told",
