@@ -90,7 +90,7 @@ def enresnet20(activation: str = "softplus", **options: Any) -> nn.Module:
 
     the equation has a term of diffusion, and its solution is the mean over the noise (Feynman and
     Kac), here over as many passes as there are networks. The level is 0.1 of the standard deviation
-    of what it is added to, in evaluation too; see :class:`~wdtr_lite.models.enresnet.Noisy`. Noise
+    of what it is added to, in evaluation too; see ``models.enresnet.Noisy``. Noise
     masks gradients: judge such a network also with the noise off, ``Noisy.level = 0``, and under
     attacks on the mean of many passes.
 

@@ -55,7 +55,7 @@ class CertifiedRadii(Question, name="certified_radii"):
     """Of the images of :class:`RobustRadii`, for the network
     :func:`~wdtr_lite.models.small_cnn`: the radii that
     :func:`~wdtr_lite.evaluation.softplus_bounds` proves, by its ``curvature`` and by its ``slope``
-    alone, |margin| / slope.
+    alone, ``|margin| / slope``.
     """
 
     part: str

@@ -31,7 +31,7 @@ METHODS = ("euclidean", "wasserstein", "wasserstein, local source")
 
 
 def penalty_of(method: str, images: Tensor) -> GradientPenalty:
-    """The penalty of a critic of digits, of one of the :data:`METHODS`: on the graph of radius 2,
+    """The penalty of a critic of digits, of one of the ``METHODS``: on the graph of radius 2,
     the source with a tenth of the mean diagonal of L.
     """
     checks.option(method, "method", METHODS)
@@ -131,7 +131,7 @@ def changes(
 class Critics(Experiment):
     """Critics of blobs whose distance is known, and of digits of half the side.
 
-    Of blobs each of :data:`~wdtr_lite.study.blobs.CRITICS` is trained for every shift and seed. Of
+    Of blobs each of ``blobs.CRITICS`` is trained for every shift and seed. Of
     digits a generator and a critic are trained with each of the methods, with the first seed for
     each weight of the penalty; with the weight whose generator is nearest to validation digits for
     all seeds. And a critic alone for each method, weight and seed, on digits and double exposures.
