@@ -768,7 +768,7 @@ def on_meta(make):
         (
             lambda: models.build("resnet9", classes=2, channels=1, mean=0.0, std=1.0),
             ValueError,
-            "^name must be one of 'resnet20', 'resnet8', 'small_cnn', 'enresnet20', 'enresnet8', got",
+            "^name must be one of 'resnet20', 'resnet8', 'small_cnn', 'enresnet20', 'enresnet8'",
         ),
     ],
 )

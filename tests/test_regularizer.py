@@ -826,14 +826,14 @@ BAD_CALLS = {
             square, lambda x: 1e20 * scalar(x), X.float(), Y.float(), X.float()
         ),
         RuntimeError,
-        "first_order_expansion overflows torch.float32: scale mean, loss or f, unless they or y hold NaN",
+        "first_order_expansion overflows torch.float32: scale mean, loss or f, unless",
     ),
     "second_order_overflows": (
         lambda: second_order_expansion(
             square, lambda x: 1e20 * scalar(x), "euclidean", X.float(), Y.float()
         ),
         RuntimeError,
-        "second_order_expansion overflows torch.float32: scale loss or f, unless they or y hold NaN",
+        "second_order_expansion overflows torch.float32: scale loss or f, unless",
     ),
     "xi_without_samples": (
         lambda: perturbed_loss(square, scalar, X, Y, XI[0]),

@@ -81,7 +81,6 @@ TAUGHT_IN = {
     "book.tables.percent": ["adversarial"],
     "book.theorem_one": ["theorem_one"],
     "book.tradeoff": ["claims"],
-    "book.peers": ["claims"],
     "book.training": ["training"],
     "book.trial": ["adversarial"],
     "book.units": ["adversarial"],
