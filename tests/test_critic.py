@@ -13,6 +13,7 @@ import pytest
 import torch
 from oracles import generator
 from scipy.linalg import sqrtm
+from scipy.optimize import linear_sum_assignment
 from scipy.stats import spearmanr
 from torch import nn
 
@@ -46,6 +47,42 @@ def test_mean_column_has_norm_one(radius):
     g, u = column.flatten(), (x / graph.volume).flatten()
     assert float((weight * (g[i] - g[j]) ** 2 * (u[i] + u[j]) / 2).sum()) == pytest.approx(1)
     assert float(metric.grad_norm_sq(graph, x, column)) == pytest.approx(1)
+
+
+def norm_at_pixels(graph, potential):
+    """At one unit of ink in each pixel, by the sum over edges of the definition."""
+    (j, i), weight = graph.edges()
+    g = potential.flatten()
+    half = weight * (g[i] - g[j]) ** 2 / 2
+    total = torch.zeros_like(g).index_add(0, i, half).index_add(0, j, half)
+    return (total / graph.volume.flatten()).sqrt().reshape(potential.shape)
+
+
+@pytest.mark.parametrize(("radius", "largest"), [(1, math.sqrt(16 / 15)), (2, 1.0142)])
+def test_the_plain_ramp_is_too_steep_in_the_border_rows(radius, largest):
+    graph = wgan.unit_graph(24, 24, radius).to(torch.float64)
+    norms = norm_at_pixels(graph, torch.arange(24.0).double().expand(24, 24))
+    assert float(norms.max()) == pytest.approx(largest, abs=5e-5)
+    assert bool((norms[0].max() > 1.01) & (norms[radius:-radius] < 1 + 1e-12).all())
+
+
+def test_a_flatter_ramp_proves_the_shift():
+    """Its norm is at most 1 at every picture, here also random ones, and it tells 7.9999 at 8."""
+    graph = wgan.unit_graph(24, 24, 1).to(torch.float64)
+    place = torch.arange(24.0).double()
+    t = (torch.minimum(place, 23 - place) / 4).clamp(max=1)
+    ramp = (0.964 + 0.036 * t**2 * (3 - 2 * t))[:, None] * (place - 11.5)
+    norms = norm_at_pixels(graph, ramp)
+    assert 1 - 1e-12 < float(norms.max()) < 1 + 1e-12
+    x = torch.rand(5, 1, 24, 24, dtype=torch.float64, generator=generator()) ** 9
+    x = x / x.sum((-2, -1), keepdim=True)
+    mean = (x[:, 0] * norms**2).sum((-2, -1))
+    found = metric.grad_norm_sq(graph, x, ramp.expand_as(x).contiguous())
+    assert torch.allclose(found, mean) and float(found.max()) < 1
+    starts = torch.cartesian_prod(torch.linspace(9.5, 14.5, 21), torch.linspace(7, 9, 9)).double()
+    row, column = starts.T
+    told = ((Blobs(row, column + 8).images() - Blobs(row, column).images()) * ramp).sum((1, 2, 3))
+    assert 7.9999 < float(told.min()) < 8
 
 
 def test_a_penalty_of_one_output_is_the_gradients_norm():
@@ -135,6 +172,25 @@ def test_lengths_of_ways():
     pair = math.sqrt((1 - math.exp(-16 / 9)) / (2 * math.pi * 1.5**2))
     assert float((here - there).norm()) == pytest.approx(pair, rel=1e-3)
     assert 0.8 * pair < found["euclidean"] <= pair * 1.001
+
+
+def test_how_exact_the_euclidean_distance_is():
+    """500 random blobs to 500: within 1 % of a grid's; other draws scatter, and less further on."""
+
+    def assigned(*sets):
+        cost = torch.cdist(*(blob.images().flatten(1).double() for blob in sets)).numpy()
+        return cost[linear_sum_assignment(cost)].mean()
+
+    row = 9.5 + 5 * (torch.arange(25) + 0.5) / 25
+    row, column = torch.cartesian_prod(row, 7 + 2 * (torch.arange(20) + 0.5) / 20).T
+    scatter = {}
+    for shift in (1, 4):
+        grid = assigned(Blobs(row, column), Blobs(row, column + shift))
+        assert blobs.known(shift)["euclidean"] == pytest.approx(grid, rel=0.01)
+        torch.manual_seed(1)
+        draws = [assigned(Blobs.draw(500), Blobs.draw(500, shift)) for _ in range(8)]
+        scatter[shift] = np.std(draws, ddof=1) / grid
+    assert 0.02 < scatter[1] < 0.06 and scatter[4] < 0.01
 
 
 def test_no_way_is_shorter_than_the_shortest():

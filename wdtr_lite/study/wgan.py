@@ -24,7 +24,9 @@ def unit_graph(height: int, width: int, radius: int) -> PixelGraph:
     r"""A pixel graph whose weight lets one unit of ink count in pixels.
 
     The gradient of the ink's mean column, the number of each pixel's column, has norm 1 at one unit
-    of ink that is far from the border. So in this metric a shift by k pixels is at least k long.
+    of ink that is far from the border. In the first and the last row its norm is larger, with the
+    radius 1 :math:`\sqrt{16/15} = 1.033`. So this ramp proves a shift by k pixels to be k / 1.033
+    long only; one that is a little flatter near those rows proves almost k away from them.
 
     Parameters
     ----------
