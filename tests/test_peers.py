@@ -377,8 +377,8 @@ def test_no_system_that_the_paper_names_is_without_a_number(result):
     """Or without a class here, or a source in the bibliography."""
     sources = (Path(__file__).parents[1] / "book/references.bib").read_text()
     lines = cells(peers.systems_table())
-    for _, source, ours, _, natural, attacked in lines:
-        assert f"{{{source.split('`')[1]}," in sources
+    for system, source, ours, natural, attacked, _ in lines:
+        assert system and f"{{{source.split('`')[1]}," in sources
         name = ours.strip("`").split(",")[0]
         assert name in METHODS or name in models.MODELS
         assert float(natural.split(" ± ")[0]) < 90 and float(attacked.split(" ± ")[0]) <= 100

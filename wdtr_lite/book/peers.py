@@ -43,10 +43,8 @@ class _System(NamedTuple):
 
 _SYSTEMS = (
     _System("Gradient penalty, L2", "drucker1992", "euclidean", "euclidean"),
-    _System(
-        "Lipschitz norms of the loss, L1, L2, L∞", "finlay2019", "l1", "l1", "squared; L2 as above"
-    ),
-    _System("", "finlay2019", "linf", "linf"),
+    _System("Lipschitz norm L1", "finlay2019", "l1", "l1", "squared"),
+    _System("Lipschitz norm L∞", "finlay2019", "linf", "linf", "squared"),
     _System(
         "Jacobian regularisation",
         "jakubovitz2018",
@@ -67,7 +65,7 @@ _SYSTEMS = (
     _System("Adversarial training, PGD", "madry2018", "pgd", "pgd", "three steps"),
     _System("TRADES", "zhang2019", "trades", "trades", "three steps"),
     _System("EnResNet", "wang2018", "enresnet8", "none, EnResNet", "two networks"),
-    _System("", "wang2018", "enresnet8, pgd", "pgd, EnResNet", "two networks"),
+    _System("EnResNet, by PGD", "wang2018", "enresnet8, pgd", "pgd, EnResNet", "two networks"),
     _System("Wasserstein penalty (the paper)", "lin2019wdtr", "wasserstein", "wasserstein"),
 )
 
@@ -152,10 +150,10 @@ def systems_table() -> Markdown:
             system.name,
             f"{{cite:t}}`{system.source}`",
             f"`{system.ours}`",
-            system.differs,
             *(tables.mean_sd(_errors(system.method, condition)) for condition in CRITERION),
+            system.differs,
         ]
         for system in _SYSTEMS
     ]
-    header = ["system", "source", "here", "differs by", "natural", "I-FGSM-20"]
+    header = ["system", "source", "here", "natural", "I-FGSM-20", "differs by"]
     return tables.table(header, lines)
