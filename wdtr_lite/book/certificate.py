@@ -21,6 +21,7 @@ __all__ = [
     "draw_beaten",
     "draw_kept",
     "draw_margin",
+    "inside",
     "kept_table",
     "lists",
     "margin_told",
@@ -70,6 +71,14 @@ def _arrays(found: Mapping[str, Sequence[float | None]]) -> dict[str, np.ndarray
 def beaten(found: Mapping[str, np.ndarray], radius: str) -> np.ndarray:
     """The images whose attack is shorter than a radius, which is no bound for them."""
     return found["attack"] < found[radius]
+
+
+def inside(found: Mapping[str, np.ndarray]) -> np.ndarray:
+    """The largest curvature that was met within the radius of the curvature at x, by the curvature
+    at x: at random changes, and on the attack's way where that is no longer.
+    """
+    path = np.where(beaten(found, "own"), found["path"], 0)
+    return np.maximum(found["ball"], path) / found["curvature"]
 
 
 def together(method: str, pictures: str = "digits") -> dict[str, np.ndarray]:
@@ -212,20 +221,20 @@ def curvature_table() -> Markdown:
             f"{np.median(values):.2g}"
             for values in (-found["margin"], found["slope"], found["curvature"])
         ]
-        largest = np.maximum(found["path"], found["ball"]) / found["curvature"]
+        largest = inside(found)
         shares = [
             f"{100 * np.mean(each):.0f}"
             for each in (
                 found["laplacian"] < found["curvature"],
                 found["path"] > found["curvature"],
-                found["ball"] > found["curvature"],
+                largest > 1,
             )
         ]
         lines.append(
             [_named(pictures, method), *medians, *shares, np.median(largest), largest.max()]
         )
     header = ["", "−m", "a", "C at x", "Laplacian below C (%)", "larger on the attack's way (%)"]
-    header += ["larger at random (%)", "largest / C, median", "largest / C, at most"]
+    header += ["larger in the ball (%)", "there / C, median", "there / C, at most"]
     return tables.table(header, lines, [*[""] * 7, ".2f", ".1f"])
 
 

@@ -33,6 +33,7 @@ __all__ = [
     "likelihoods",
     "networks",
     "opening",
+    "potential_ratios",
     "search_table",
     "show_kernel",
     "side_by_side",
@@ -195,7 +196,7 @@ def error_table() -> Markdown:
     """The errors of the networks in percent, mean and standard deviation over the seeds."""
     rows, lines = networks(), []
     for method, name in NETWORKS.items():
-        setting = reports.setting_of(reports.select(rows, method=method)[0]["setting"])
+        setting = _eta(reports.select(rows, method=method)[0])
         errors = [tables.mean_sd(reports.errors(rows, c, method=method)) for c in CONDITIONS]
         lines.append([f"{name} ({setting})" if setting else name, *errors])
     return tables.table(["% error", *CONDITIONS.values()], lines)
@@ -204,11 +205,15 @@ def error_table() -> Markdown:
 def search_table() -> Markdown:
     """Every setting that was tried, with its errors on the validation images."""
     lines = [
-        [NETWORKS[row["method"]], reports.setting_of(row["setting"]) or "–"]
+        [NETWORKS[row["method"]], _eta(row) or "–"]
         + [reports.rate(row, condition) for condition in ("natural", "pgd 0.1")]
         for row in _penalties()["search"]
     ]
     return tables.table(["trained", "setting", "natural", "PGD 0.1"], lines, ["", "", ".1f", ".1f"])
+
+
+def _eta(row: Mapping) -> str:
+    return reports.setting_of({k: v for k, v in row["setting"].items() if k == "eta"})
 
 
 def _penalties() -> Mapping:
@@ -300,3 +305,25 @@ def slope_by_differences(graph: PixelGraph, x: Tensor, xi: Tensor, step: float =
         values = [likelihood(graph.adjacency() + sign * more) for sign in (1, -1)]
         slopes.append((values[0] - values[1]) / (2 * step))
     return torch.stack(slopes)
+
+
+def potential_ratios(graph: PixelGraph, x: Tensor, xi: Tensor) -> Tensor:
+    r"""For each offset of the graph's window, also of weight zero, the sum of
+    :math:`(u_i + u_j) (\Phi_i - \Phi_j)^2` over its edges and all pairs, divided by that of
+    :math:`(u_i + u_j) R_{ij}`; (2r + 1, 2r + 1), 1 in the middle.
+    """
+    inverse = torch.linalg.pinv(metric.laplacian(graph, x), hermitian=True)
+    potential = (inverse @ xi.flatten(1)[:, :, None])[:, :, 0]
+    diagonal = inverse.diagonal(dim1=1, dim2=2)
+    u = (x / graph.volume).flatten(1)
+    number = torch.arange(graph.size).view(graph.height, graph.width)
+    r = graph.radius
+    ratios = torch.ones(2 * r + 1, 2 * r + 1, dtype=x.dtype)
+    for (row, column), _ in PixelGraph(graph.height, graph.width, r).forward_offsets():
+        j, i = (end.flatten() for end in graph.endpoints(number, (row, column)))
+        resistance = diagonal[:, i] + diagonal[:, j] - 2 * inverse[:, i, j]
+        both = u[:, i] + u[:, j]
+        driven = (both * (potential[:, i] - potential[:, j]) ** 2).sum()
+        ratio = driven / (both * resistance).sum()
+        ratios[r + row, r + column] = ratios[r - row, r - column] = ratio
+    return ratios

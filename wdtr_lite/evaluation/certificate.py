@@ -16,7 +16,7 @@ from torch import Tensor
 from wdtr_lite import checks
 from wdtr_lite.attacks import input_gradient, wasserstein_attack
 from wdtr_lite.calculus.derivatives import differentiate
-from wdtr_lite.evaluation.curvature import FLOOR, Ball, curvatures, outermost
+from wdtr_lite.evaluation.curvature import FLOOR, Ball, outermost
 from wdtr_lite.graph import PixelGraph
 from wdtr_lite.models import Classifier
 from wdtr_lite.models.modes import evaluating
@@ -76,8 +76,8 @@ def robust_radius(
     - a number that no curvature exceeds in the ball of that radius: a **certificate**
       (:func:`softplus_bounds` has one for small networks; of an affine model it is 0, and the
       radius exact but for the box);
-    - by default the image's own, from :func:`curvatures`: **no certificate**, for the curvature may
-      be larger elsewhere in the ball;
+    - by default the image's own, from :func:`~wdtr_lite.evaluation.curvatures`: **no
+      certificate**, for the curvature may be larger elsewhere in the ball;
     - 0: the first-order radius :math:`|m_j| / a`, an **estimate**, too large where the margin
       curves upwards.
 
@@ -94,7 +94,7 @@ def robust_radius(
     curvature : float or tensor (B,), optional
         C, non-negative, of all rivals alike. By default that of each rival at x.
     iterations : int
-        Of :func:`curvatures`.
+        Of :func:`~wdtr_lite.evaluation.curvatures`.
 
     Returns
     -------
@@ -196,7 +196,8 @@ def softplus_bounds(
     with the largest length of a column :math:`\|W\|_{1 \to 2}`. For a margin the last layer is the
     row :math:`w = W_{j} - W_{y}`, and :math:`\max_i (w_i)_+` stands for its columns. With one
     hidden layer, all w equal and positive, the curvature is attained where :math:`h_1 = 0`; with
-    each layer more the product of norms leaves more to spare.
+    each layer more the product of norms leaves more to spare. Norms are those of whole matrices,
+    exact to rounding.
 
     Parameters
     ----------
@@ -221,10 +222,7 @@ def softplus_bounds(
     first, *middle, last = _chained(weights, x)
     checks.classes(y, len(last))
 
-    def half_square(x: Tensor) -> Tensor:
-        return (x.flatten(1) @ first.T).square().sum(1) / 2
-
-    slope = curvatures(half_square, x, graph, iterations=50).highest.sqrt()
+    slope = _norms(first, x, graph)
     curvature = torch.zeros_like(slope)
     for weight in middle:
         norm, column = torch.linalg.matrix_norm(weight, 2), weight.norm(dim=0).max()
@@ -233,6 +231,16 @@ def softplus_bounds(
     norm, above = rows.norm(dim=-1).T, rows.amax(-1).clamp_min(0).T
     curvature = above / 4 * slope**2 + norm * curvature
     return SoftplusBounds((norm * slope).amax(0), curvature.amax(0))
+
+
+def _norms(weight: Tensor, x: Tensor, graph: PixelGraph) -> Tensor:
+    r"""The norm of :math:`W M^{1/2}` of each image, the root of the largest eigenvalue of
+    :math:`R M R^\top`: by W = QR it has at most as many rows as there are pixels.
+    """
+    rows = torch.linalg.qr(weight, mode="r").R
+    potentials = rows.view(-1, *x.shape[1:])
+    products = [Ball(graph, image).raised(potentials).flatten(1) @ rows.T for image in x.split(1)]
+    return torch.linalg.eigvalsh(torch.stack(products))[:, -1].clamp_min(0).sqrt()
 
 
 # ---------------------------------------------------------------- margins

@@ -46,7 +46,7 @@ def curvatures(
 
     By Lanczos' method from a random start, without a root or an inverse of M: :math:`\nabla^2 f\,
     M` has the same eigenvalues, and is symmetric in the inner product :math:`p^\top M q` of
-    potentials. Changes without length, which brighten all pixels alike, count with eigenvalue 0.
+    potentials. Potentials of norm 0, the same at all pixels of a channel, count with eigenvalue 0.
     What is found lies within the spectrum and tends to its ends from inside.
 
     Parameters
@@ -161,15 +161,19 @@ class Ball:
 def outermost(leaf: Tensor, grad: Tensor, ball: Ball, iterations: int) -> Curvatures:
     """The ends of the spectrum of Lanczos' tridiagonal matrix. Potentials are made orthogonal to
     all before them, twice against rounding; where rounding is all that is left, there are no more.
+    Their means, which have no norm, would grow from step to step.
     """
     generator = torch.Generator(leaf.device).manual_seed(0)
     v = torch.randn(leaf.shape, generator=generator, device=leaf.device, dtype=leaf.dtype)
     potentials, changes, diagonal, beside = [], [], [], []
-    for _ in range(min(iterations, leaf[0].numel())):
-        rounding = 1e3 * torch.finfo(v.dtype).eps * ball.norm(v)
+    largest = torch.zeros_like(v[:, 0, 0, 0])
+    for k in range(min(iterations, leaf[0].numel())):
+        v = _centred(v)
+        largest = ball.norm(v) if k < 2 else torch.maximum(largest, ball.norm(v))
+        rounding = 1e3 * torch.finfo(v.dtype).eps * largest
         for _ in range(2 if potentials else 0):
             shares = torch.einsum("kbchw,bchw->kb", torch.stack(changes), v)
-            v = v - torch.einsum("kb,kbchw->bchw", shares, torch.stack(potentials))
+            v = _centred(v - torch.einsum("kb,kbchw->bchw", shares, torch.stack(potentials)))
         size = ball.norm(v)
         size = size.where(size > rounding, torch.zeros_like(size))
         inverse = _spread(torch.where(size > 0, 1 / size, 0))
@@ -183,6 +187,10 @@ def outermost(leaf: Tensor, grad: Tensor, ball: Ball, iterations: int) -> Curvat
     matrix = matrix + torch.diag_embed(off, 1) + torch.diag_embed(off, -1)
     found = torch.linalg.eigvalsh(matrix)
     return Curvatures(found[:, 0].clamp_max(0), found[:, -1].clamp_min(0))
+
+
+def _centred(v: Tensor) -> Tensor:
+    return v - v.mean((-2, -1), keepdim=True)
 
 
 def _spread(value: Tensor) -> Tensor:
