@@ -18,7 +18,6 @@ from wdtr_lite.study.ground_metric import Pairs, autocorrelation, pairs
 from wdtr_lite.training.objectives.learnt import learnt_graph
 
 __all__ = [
-    "CONDITIONS",
     "NETWORKS",
     "NOISES",
     "change_told",
