@@ -1,5 +1,5 @@
 // What scrolls sideways shows it and is reached from the keyboard; symbols explain themselves;
-// a page saves its source; what is folded opens for print.
+// a page saves its source; what is folded opens for print; arrows have names.
 (() => {
   const BOXES = "main pre, main .pst-scrollable-table-container, main .cell_output .output, main .picture, main div.math mjx-container, main span.wide";
   const SAID = ".pst-scrollable-table-container, mjx-container, .output, .picture"; // code shows it by its edge alone
@@ -98,6 +98,11 @@
       save.click();
     };
     document.head.append(Object.assign(document.createElement("script"), { src: link.href + ".js" }));
+  });
+
+  // --- the arrow beside a chapter with sections says what it opens ---
+  document.querySelectorAll("nav li.has-children > details > summary").forEach((arrow) => {
+    arrow.setAttribute("aria-label", `sections of ${arrow.closest("li").querySelector("a").textContent.trim()}`);
   });
 
   // --- print: folded texts, answers and outputs open; folded code keeps its name ---
