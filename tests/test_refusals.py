@@ -689,7 +689,7 @@ def test_the_table_is_complete():
         parameters = inspect.signature(call).parameters.values()
         named = {p.name for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)}
         hidden = any(p.kind == p.VAR_KEYWORD for p in parameters)  # handed on
-        assert named == set(arguments) or hidden and named < set(arguments), called(function)
+        assert named == set(arguments) or (hidden and named < set(arguments)), called(function)
 
 
 @pytest.fixture(autouse=True)
