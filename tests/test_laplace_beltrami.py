@@ -21,8 +21,9 @@ from wdtr_lite.book import laplace_beltrami as report
 from wdtr_lite.kernels import LibraryKernels
 from wdtr_lite.regularizer import second_order_expansion
 from wdtr_lite.study import EXPERIMENTS, grid
-from wdtr_lite.study.laplace_beltrami import ETAS, Expansions, SmallDigitErrors, TermSizes
+from wdtr_lite.study.laplace_beltrami import ETAS, Expansions, TermSizes
 from wdtr_lite.study.outcomes import unpack
+from wdtr_lite.study.robust_digits import SmallDigitErrors
 from wdtr_lite.study.spec import Networks
 from wdtr_lite.study.store import Store
 from wdtr_lite.training import METHODS, Config

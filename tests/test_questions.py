@@ -35,15 +35,18 @@ from wdtr_lite import (
 from wdtr_lite.attacks import Attack
 from wdtr_lite.study import grid
 from wdtr_lite.study.blind_direction import GradientShares
+from wdtr_lite.study.certificate import CertifiedRadii, RobustRadii
 from wdtr_lite.study.figure2 import Sequences
+from wdtr_lite.study.laplace_beltrami import Labels, TermSizes
 from wdtr_lite.study.outcomes import bits, unpack
 from wdtr_lite.study.photographs import Everywhere
 from wdtr_lite.study.questions import ATTACKS, Errors, Flips, fgsm, pgd20
-from wdtr_lite.study.robust_digits import NAMES, DigitErrors
+from wdtr_lite.study.robust_digits import NAMES, DigitErrors, SmallDigitErrors
 from wdtr_lite.study.spec import Question
 from wdtr_lite.study.store import Store
 from wdtr_lite.study.stress import AutoAttack, Confidence, Frames, LossSurface, TransferErrors
 from wdtr_lite.study.table1 import NETWORKS
+from wdtr_lite.study.transport_ball import Agreement
 from wdtr_lite.study.units import UNITS, Case, UnitErrors, Units, name_of
 from wdtr_lite.study.variation import (
     GradientNorms,
@@ -119,9 +122,10 @@ def test_names_of_questions_differ():
     """They name files; so they never change either."""
     names = [each.name for each in of_the_package()]
     assert sorted(names) == [
-        "along_paths", "autoattack", "confidence", "digit_errors", "errors", "everywhere", "flips",
-        "frames", "gradient_norms", "gradient_shares", "loss_surface", "sequences",
-        "transfer_errors", "unit_errors", "variation_errors",
+        "along_paths", "autoattack", "certified_radii", "confidence", "digit_errors", "errors",
+        "everywhere", "flips", "frames", "gradient_norms", "gradient_shares", "labels",
+        "loss_surface", "robust_radii", "sequences", "small_digit_errors", "term_sizes",
+        "transfer_errors", "transport_agreement", "unit_errors", "variation_errors",
     ]  # fmt: skip
 
 
@@ -277,6 +281,14 @@ EACH = [
     GradientNorms("test", 3, 2),
     GradientShares("test", 3, 2),
     PathLengths("test", 2, 2),
+    Labels("test"),
+    TermSizes("test", 2, 2, 2),
+    RobustRadii("test", 2, 2),
+]
+OF_DIGITS = [
+    SmallDigitErrors("test", 3, ["pgd 0.1"]),
+    CertifiedRadii("test", 2, 2),
+    Agreement("test", 2, (1.0,)),
 ]
 
 
@@ -288,7 +300,7 @@ def of_the_package():
 
 
 def test_each_question_is_there():
-    assert {type(question) for question in EACH} == of_the_package()
+    assert {type(question) for question in EACH + OF_DIGITS} == of_the_package()
 
 
 @pytest.fixture(scope="module")
@@ -312,7 +324,7 @@ def small_cnn(grey):
     return model.eval()
 
 
-@each
+@pytest.mark.parametrize("question", EACH + OF_DIGITS, ids=lambda question: question.name)
 def test_grey_images_are_images_of_one_channel(question, grey, small_cnn, monkeypatch):
     without, with_one = grey
     monkeypatch.setattr(grid, "dataset_of", lambda name, split=None: with_one)

@@ -50,6 +50,7 @@ from wdtr_lite.training import (
 from wdtr_lite.training import checkpoint as files
 from wdtr_lite.training.arithmetic import arithmetic
 from wdtr_lite.training.objectives.adversarial import kullback_leibler
+from wdtr_lite.training.objectives.learnt import WEIGHTS
 
 
 def stand_in(seed=0):
@@ -308,6 +309,56 @@ def projected(eta):
     return objective
 
 
+def sampled_differences(eta):
+    """Twice the squared norm of one such projection of the logits less their mean."""
+
+    def objective(model, x, y, generator, epsilon):
+        z = x.clone().requires_grad_()
+        outputs = model(z)
+        direction = torch.randn(outputs.shape, generator=generator)
+        direction = direction / (direction**2).sum(1, keepdim=True) ** 0.5
+        centred = outputs - outputs.mean(1, keepdim=True)
+        rows = torch.autograd.grad((direction * centred).sum(), z, create_graph=True)[0]
+        loss = F.cross_entropy(outputs, y, reduction="none")
+        return outputs, loss, eta**2 * 2 * (rows**2).sum((1, 2, 3))
+
+    return objective
+
+
+def deepfool(eta):
+    """The distance to the nearest plane between two classes, image by image; of a network that
+    does not couple them.
+    """
+
+    def objective(model, x, y, generator, epsilon):
+        z = x.clone().requires_grad_()
+        outputs = model(z)
+        rows, penalty = input_gradients(outputs, z), []
+        for k, label in enumerate(y.tolist()):
+            gaps = (outputs[k, label] - outputs[k]).abs()
+            distances = [
+                gaps[j] / (rows[k, label] - rows[k, j]).norm() for j in range(10) if j != label
+            ]
+            predicted = int(outputs[k].argmax())
+            if predicted == label:
+                penalty.append((-25 * min(distances) / x[k].norm()).exp())
+            else:
+                distance = distances[predicted - (predicted > label)]
+                penalty.append((5 * distance / x[k].norm()).exp())
+        loss = F.cross_entropy(outputs, y, reduction="none")
+        return outputs, loss, eta**2 * torch.stack(penalty)
+
+    return objective
+
+
+def learnt():
+    """Each weight at its offset and at the opposite one."""
+    kernel = torch.zeros(9, 9)
+    for (row, column), weight in WEIGHTS.items():
+        kernel[4 + row, 4 + column] = kernel[4 - row, 4 - column] = weight
+    return PixelGraph(8, 8, 4, weight=kernel)
+
+
 def divergence(answers, logits):
     """Kullback-Leibler, from the answers to the softmax of the logits, (B,)."""
     return (answers * (answers.log() - logits.log_softmax(1))).sum(1)
@@ -379,6 +430,17 @@ METHODS = {
         normed(0.2, differences, lambda outputs, loss: outputs),
     ),
     "jacobian": ({"method": "jacobian", "eta": 0.1}, projected(0.1)),
+    "sampled_cross_lipschitz": (
+        {"method": "sampled_cross_lipschitz", "eta": 0.2}, sampled_differences(0.2)
+    ),
+    "deepfool": (
+        {"method": "deepfool", "eta": 0.1, "model": "small_cnn", "width": 16,
+         "learning_rate": 0.001},
+        deepfool(0.1),
+    ),
+    "learnt_wasserstein": (
+        {"method": "learnt_wasserstein", "eta": 0.3}, penalised(learnt(), 0.3)
+    ),
     "gaussian_noise": (
         {"method": "gaussian_noise", "eta": 0.2},
         plain(lambda m, x, y, g, epsilon: x + 0.2 * torch.randn(x.shape, generator=g)),
@@ -400,6 +462,12 @@ METHODS = {
     "pgd": ({"method": "pgd", "epsilon": 0.1, "steps": 3}, adversarial(pgd(3))),
     "pgd_warmup": (
         {"method": "pgd", "epsilon": 0.1, "steps": 2, "warmup": 2}, adversarial(pgd(2))
+    ),
+    "wasserstein_attack": (
+        {"method": "wasserstein_attack", "epsilon": 0.1, "radius": 2, "steps": 2},
+        adversarial(
+            lambda m, x, y, g, epsilon: attacks.wasserstein_attack(m, x, y, GRAPH, epsilon, steps=2)
+        ),
     ),
     "trades": ({"method": "trades", "epsilon": 0.1, "eta": 1.0, "steps": 3}, trades(1.0, 3)),
     "trades_warmup": (
