@@ -107,6 +107,14 @@ def log_volume_gradient(graph: PixelGraph, x: Tensor) -> Tensor:
     return checks.in_range(value.to(x.dtype), "log_volume_gradient")
 
 
+def drift(graph: PixelGraph, x: Tensor) -> Tensor:
+    r"""What the volume adds to the Laplace–Beltrami operator, to be multiplied with the gradient:
+    :math:`\nabla \cdot L + L\, \nabla \log \operatorname{vol}`, x positive.
+    """
+    slope = log_volume_gradient(graph, x)
+    return laplacian_divergence(graph) + operators.product(graph, x, slope)
+
+
 def laplacian_divergence(graph: PixelGraph) -> Tensor:
     r"""The divergence of the matrix L(x) over its rows, :math:`\sum_i \partial L_{ij} / \partial
     x_i`, the same at every x.
@@ -215,8 +223,7 @@ def laplace_beltrami(
             trace = _sampled_trace(grad, leaf, noises, create_graph)
         value = trace.value
         if isinstance(metric, PixelGraph) and volume:
-            drift = operators.product(metric, x, log_volume_gradient(metric, x))
-            value = value + operators.image_sum((laplacian_divergence(metric) + drift) * grad)
+            value = value + operators.image_sum(drift(metric, x) * grad)
         return Estimate(
             checks.in_range(value, "laplace_beltrami", UNLESS_NAN), trace.standard_error
         )

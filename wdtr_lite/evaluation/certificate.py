@@ -127,7 +127,7 @@ def robust_radius(
         input_gradient(model, x, y)  # refuses a model that autograd does not see through
         classes = _logits(model, x, y).shape[1]
         found = [
-            _against(_Margin(model, y, (y + k) % classes), x, ball, given, iterations)
+            _against(Margin(model, y, (y + k) % classes), x, ball, given, iterations)
             for k in range(1, classes)
         ]
     each = [torch.stack(values) for values in zip(*found, strict=True)]
@@ -246,7 +246,7 @@ def _norms(weight: Tensor, x: Tensor, graph: PixelGraph) -> Tensor:
 # ---------------------------------------------------------------- margins
 
 
-class _Margin:
+class Margin:
     """The logit of a rival less that of the label."""
 
     def __init__(self, model: Classifier, y: Tensor, rival: Tensor):
@@ -266,7 +266,7 @@ def _logits(model: Classifier, x: Tensor, y: Tensor) -> Tensor:
 
 
 def _against(
-    margin: _Margin, x: Tensor, ball: Ball, curvature: Tensor | None, iterations: int
+    margin: Margin, x: Tensor, ball: Ball, curvature: Tensor | None, iterations: int
 ) -> RobustRadius:
     leaf, grad = differentiate(margin, x.detach(), create_graph=curvature is None, name="model")
     slope = ball.norm(grad.detach())
@@ -275,11 +275,14 @@ def _against(
     with torch.no_grad():
         value = margin(x)
     checks.computed(value, slope, curvature)
-    short = (-value).clamp_min(0)
+    return RobustRadius(value, slope, curvature, radius_of(value, slope, curvature), margin.rival)
+
+
+def radius_of(margin: Tensor, slope: Tensor, curvature: Tensor) -> Tensor:
+    """The radius of one rival, as :func:`robust_radius` has it, (B,)."""
+    short = (-margin).clamp_min(0)
     radius = 2 * short / (slope + (slope**2 + 2 * curvature * short).sqrt())
-    return RobustRadius(
-        value, slope, curvature, radius.where(short > 0, torch.zeros_like(radius)), margin.rival
-    )
+    return radius.where(short > 0, torch.zeros_like(radius))
 
 
 # ---------------------------------------------------------------- arguments

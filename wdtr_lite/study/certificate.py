@@ -2,6 +2,7 @@
 curvature, held against an attack.
 """
 
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,6 +13,7 @@ from torch.nn import functional as F
 from wdtr_lite import evaluation, metric, noise
 from wdtr_lite.attacks.wasserstein import to_box
 from wdtr_lite.data import Dataset
+from wdtr_lite.evaluation.certificate import Margin, radius_of
 from wdtr_lite.evaluation.curvature import FLOOR
 from wdtr_lite.graph import PixelGraph
 from wdtr_lite.study import files, grid, robust_digits, table1
@@ -63,7 +65,8 @@ class CertifiedRadii(Question, name="certified_radii"):
     radius: int
 
     def __call__(self, model: nn.Module, dataset: Dataset) -> dict[str, list[float | None]]:
-        found, layers = {"curvature": [], "slope": []}, matrices(model.double())
+        model, found = deepcopy(model).double(), {"curvature": [], "slope": []}
+        layers = matrices(model)
         for x, y in right(model, dataset, self.part, self.images):
             graph = PixelGraph(x.shape[-2], x.shape[-1], self.radius).to(x.dtype)
             bounds = evaluation.softplus_bounds(layers, x, y, graph)
@@ -148,9 +151,7 @@ def _radii(
     first = evaluation.robust_radius(model, x, y, graph, curvature=0.0)
     own = evaluation.robust_radius(model, x, y, graph)
     attack = evaluation.smallest_attack(model, x, y, graph)
-
-    def margin(at: Tensor) -> Tensor:
-        return _gaps(model(at), y).gather(1, own.rival[:, None])[:, 0]
+    margin = Margin(model, y, own.rival)
 
     def largest(points: list[Tensor]) -> Tensor:
         found = [evaluation.curvatures(margin, point, graph, at=x) for point in points]
@@ -161,7 +162,7 @@ def _radii(
     return {
         "first": first.radius,
         "own": own.radius,
-        "frobenius": _radius(own, sums.frobenius),
+        "frobenius": radius_of(own.margin, own.slope, sums.frobenius),
         "attack": attack.epsilon,
         "margin": own.margin,
         "slope": own.slope,
@@ -177,11 +178,6 @@ def _gaps(logits: Tensor, y: Tensor) -> Tensor:
     """The margins of all rivals, (B, K)."""
     own = y[:, None]
     return (logits - logits.gather(1, own)).scatter(1, own, -torch.inf)
-
-
-def _radius(own: evaluation.RobustRadius, curvature: Tensor) -> Tensor:
-    a, short = own.slope, -own.margin
-    return 2 * short / (a + (a**2 + 2 * curvature * short).sqrt())
 
 
 def _moved(x: Tensor, length: Tensor, graph: PixelGraph, generator: torch.Generator) -> Tensor:

@@ -13,9 +13,8 @@ from wdtr_lite import checks, metric
 from wdtr_lite.data import Dataset
 from wdtr_lite.graph import PixelGraph
 from wdtr_lite.study import grid
-from wdtr_lite.study.laplace_beltrami import SmallDigitErrors
 from wdtr_lite.study.questions import Errors, WassersteinAttack
-from wdtr_lite.study.robust_digits import RobustDigits
+from wdtr_lite.study.robust_digits import RobustDigits, SmallDigitErrors
 from wdtr_lite.study.spec import Experiment, Networks, Question, register
 from wdtr_lite.study.store import Store
 

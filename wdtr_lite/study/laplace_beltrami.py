@@ -11,56 +11,25 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.nn import functional as F
 
-from wdtr_lite import evaluation, metric, noise
+from wdtr_lite import metric, noise
 from wdtr_lite.data import Dataset
 from wdtr_lite.graph import PixelGraph
 from wdtr_lite.regularizer import perturbed_loss, second_order_expansion
 from wdtr_lite.regularizer.forward import cross_entropy
 from wdtr_lite.study import grid
 from wdtr_lite.study.outcomes import pack
-from wdtr_lite.study.questions import ATTACKS, batches, drawn, images_of, probabilities
-from wdtr_lite.study.robust_digits import RobustDigits
+from wdtr_lite.study.questions import batches, drawn, images_of, probabilities
+from wdtr_lite.study.robust_digits import RobustDigits, SmallDigitErrors
 from wdtr_lite.study.spec import Job, Networks, Question, register
 from wdtr_lite.study.store import Store
 from wdtr_lite.training.objectives.expansion import FLOOR, known_drift, volume_drift
 from wdtr_lite.training.run import Training
 
-__all__ = ["ETAS", "Expansions", "Labels", "SmallDigitErrors", "TermSizes"]
+__all__ = ["ETAS", "Expansions", "Labels", "TermSizes"]
 
 ETAS = (0.05, 0.1, 0.2, 0.4)
 """The noise levels, per pixel on average, of intensities in [0, 1]."""
-
-
-@dataclass(frozen=True)
-class SmallDigitErrors(Question, name="small_digit_errors"):
-    """How many of ``n`` digits of ``mnist14`` a network gets ``wrong``: the whole part as it is; so
-    many of them under the attacks of these names, and varied as MNIST, before four pixels become
-    one.
-    """
-
-    part: str
-    evaluated: int
-    names: Sequence[str]
-
-    def __call__(self, model: nn.Module, dataset: Dataset) -> dict[str, Any]:
-        images, labels = images_of(model, dataset, self.part, self.evaluated)
-        whole, _ = images_of(model, grid.dataset_of("mnist"), self.part, self.evaluated)
-        varied = evaluation.variations(whole, seed=0)
-        wrong = {"natural": evaluation.misclassified(model, *drawn(model, dataset, self.part))}
-        wrong |= {
-            name: evaluation.misclassified(model, images, labels, ATTACKS[name])
-            for name in self.names
-        }
-        wrong |= {
-            name: evaluation.misclassified(model, F.avg_pool2d(varied[name], 2), labels)
-            for name in ("translation", "rotation", "elastic")
-        }
-        return {
-            "wrong": {name: int(each.sum()) for name, each in wrong.items()},
-            "n": {name: len(each) for name, each in wrong.items()},
-        }
 
 
 @dataclass(frozen=True)

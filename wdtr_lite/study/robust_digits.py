@@ -1,10 +1,11 @@
 """Digits classified by networks trained plainly, with penalties, noise and adversarial examples."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
+from torch.nn import functional as F
 
 from wdtr_lite import evaluation
 from wdtr_lite.data import Dataset
@@ -14,7 +15,7 @@ from wdtr_lite.study.spec import Job, Networks, Question, Setting, Trained, regi
 from wdtr_lite.study.statistics import choose
 from wdtr_lite.study.store import Store
 
-__all__ = ["NETWORKS", "DigitErrors", "RobustDigits"]
+__all__ = ["NETWORKS", "DigitErrors", "RobustDigits", "SmallDigitErrors"]
 
 NAMES = ("fgsm 0.1", "pgd 0.05", "pgd 0.1", "pgd 0.2", "wasserstein 4")
 
@@ -31,21 +32,53 @@ class DigitErrors(Question, name="digit_errors"):
     names: Sequence[str]
 
     def __call__(self, model: nn.Module, dataset: Dataset) -> dict[str, Any]:
-        images, labels = images_of(model, dataset, self.part, self.evaluated)
-        varied = evaluation.variations(images.cpu(), seed=0)
-        wrong = {"natural": evaluation.misclassified(model, *drawn(model, dataset, self.part))}
-        wrong |= {
-            name: evaluation.misclassified(model, varied[name].to(images), labels)
-            for name in ("translation", "rotation", "elastic")
-        }
-        wrong |= {
-            name: evaluation.misclassified(model, images, labels, ATTACKS[name])
-            for name in self.names
-        }
-        return {
-            "wrong": {name: int(each.sum()) for name, each in wrong.items()},
-            "n": {name: len(each) for name, each in wrong.items()},
-        }
+        def varied(images: Tensor) -> dict[str, Tensor]:
+            return evaluation.variations(images.cpu(), seed=0)
+
+        return _misread(model, dataset, self, varied)
+
+
+@dataclass(frozen=True)
+class SmallDigitErrors(Question, name="small_digit_errors"):
+    """How many of ``n`` digits of ``mnist14`` a network gets ``wrong``: the whole part as it is; so
+    many of them under the attacks of these names, and varied as MNIST, before four pixels become
+    one.
+    """
+
+    part: str
+    evaluated: int
+    names: Sequence[str]
+
+    def __call__(self, model: nn.Module, dataset: Dataset) -> dict[str, Any]:
+        def varied(_: Tensor) -> dict[str, Tensor]:
+            whole, _ = images_of(model, grid.dataset_of("mnist"), self.part, self.evaluated)
+            moved = evaluation.variations(whole.cpu(), seed=0)
+            return {name: F.avg_pool2d(each, 2) for name, each in moved.items()}
+
+        return _misread(model, dataset, self, varied)
+
+
+def _misread(
+    model: nn.Module,
+    dataset: Dataset,
+    asked: DigitErrors | SmallDigitErrors,
+    vary: Callable[[Tensor], Mapping[str, Tensor]],
+) -> dict[str, Any]:
+    """``wrong`` and ``n``, of the part, of the varied images and under each attack."""
+    images, labels = images_of(model, dataset, asked.part, asked.evaluated)
+    varied = vary(images)
+    wrong = {"natural": evaluation.misclassified(model, *drawn(model, dataset, asked.part))}
+    wrong |= {
+        name: evaluation.misclassified(model, varied[name].to(images), labels)
+        for name in ("translation", "rotation", "elastic")
+    }
+    wrong |= {
+        name: evaluation.misclassified(model, images, labels, ATTACKS[name]) for name in asked.names
+    }
+    return {
+        "wrong": {name: int(each.sum()) for name, each in wrong.items()},
+        "n": {name: len(each) for name, each in wrong.items()},
+    }
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from wdtr_lite import calculus, metric, noise
+from wdtr_lite import metric, noise
 from wdtr_lite.calculus.derivatives import refuse_wrong_thirds
+from wdtr_lite.calculus.laplacian import drift
 from wdtr_lite.graph import PixelGraph
 from wdtr_lite.kernels import LibraryKernels
 from wdtr_lite.regularizer import Terms
@@ -169,9 +170,7 @@ def volume_drift(graph: PixelGraph, x: Tensor) -> Tensor:
     Appendix B (v) of Lin et al. (2019), corrected.
     """
     graph, point = graph.converted(dtype=torch.float64), x.double()
-    slope = calculus.log_volume_gradient(graph, point)
-    found = calculus.laplacian_divergence(graph) + metric.apply_laplacian(graph, point, slope)
-    return found.to(x.dtype)
+    return drift(graph, point).to(x.dtype)
 
 
 def known_drift(graph: PixelGraph, x: Tensor) -> Tensor:
