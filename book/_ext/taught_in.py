@@ -77,6 +77,7 @@ TAUGHT_IN = {
     "book.results": ["results"],
     "book.riemannian_calculus": ["riemannian_calculus"],
     "book.smoothness": ["natural_variation"],
+    "book.sprint": ["blind_direction", "transport_ball"],
     "book.tables.mean_sd": ["natural_variation"],
     "book.tables.percent": ["adversarial"],
     "book.theorem_one": ["theorem_one"],

@@ -11,8 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
-from wdtr_lite import PixelGraph, attacks, data, metric, study, training
-from wdtr_lite.book import plots, reports, tables
+from wdtr_lite import PixelGraph, attacks, data, metric, study
+from wdtr_lite.book import plots, reports, sprint, tables
 from wdtr_lite.metric import Source
 from wdtr_lite.study.table1 import CONDITIONS
 
@@ -117,7 +117,7 @@ def _dot_rows(axes: Axes, found: Mapping[str, list[float]], form: str = ".1f") -
     plots.seed_dots(
         axes, found, {m: (t, "o", "none" if "," in m else t) for m, t in tints.items()}, form
     )
-    axes.set_yticks(range(len(found)), [NAMES[m] for m in reversed(list(found))], fontsize=9.5)
+    plots.name_rows(axes, [NAMES[m] for m in found])
     axes.set_xlim(0, 1.3 * max(map(max, found.values())))
 
 
@@ -177,12 +177,8 @@ def _setting(setting: Mapping) -> str:
 def search_table() -> Markdown:
     """Every setting that was tried, with its errors on the validation images."""
     search = study.stored("blind_direction")["result"]["search"]
-    lines = [
-        [NAMES[row["method"]], _setting(row["setting"]) or "–"]
-        + [reports.rate(row, condition) for condition in ("natural", "pgd 0.1")]
-        for row in search
-    ]
-    return tables.table(["trained", "setting", "natural", "PGD 0.1"], lines, ["", "", ".1f", ".1f"])
+    shown = {condition: _CONDITIONS[condition] for condition in ("natural", "pgd 0.1")}
+    return tables.search_table(search, NAMES, _setting, shown)
 
 
 # ---------------------------------------------------------------- the metric itself
@@ -221,10 +217,7 @@ def unbalanced_cost(x: Tensor, y: Tensor, strength: float) -> float:
 @cache
 def _subject() -> tuple[nn.Module, Tensor, Tensor, PixelGraph]:
     """A network trained plainly for a few seconds, a digit and its label, the pixel graph."""
-    config = training.Config(
-        data="mnist5k", model="small_cnn", epochs=5, milestones=(4,), learning_rate=0.05
-    )
-    model = training.fit(config, progress=False, device="cpu").model
+    model = sprint.trained()
     images, labels = data.load("mnist5k").part("test", 8)
     return model, images[3:4, None] / 255, labels[3:4], PixelGraph(28, 28, 4)
 
@@ -242,11 +235,7 @@ def attacked(source: str, strength: float) -> tuple[Tensor, Tensor]:
 def draw_steps(source: str, strength: float) -> Figure:
     """Draw the digit, the attacked one, and what was changed."""
     x, found = attacked(source, strength)
-    figure, axes = plt.subplots(1, 3, figsize=(4.6, 1.8))
-    plots.show_image(axes[0], x[0, 0].numpy(), "picture")
-    plots.show_image(axes[1], found[0, 0].numpy(), "attacked")
-    plots.show_change(axes[2], (found - x)[0, 0].numpy(), "change")
-    return figure
+    return plots.show_attack(x[0, 0].numpy(), found[0, 0].numpy())
 
 
 def step_told(source: str, strength: float) -> str:

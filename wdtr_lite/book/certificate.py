@@ -11,8 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
-from wdtr_lite import PixelGraph, data, evaluation, metric, study, training
-from wdtr_lite.book import plots, reports, tables
+from wdtr_lite import PixelGraph, data, evaluation, metric, study
+from wdtr_lite.book import plots, reports, sprint, tables
 
 __all__ = [
     "RADII",
@@ -172,7 +172,7 @@ def draw_beaten() -> None:
 
 
 def _name_rows(axes: Axes) -> None:
-    axes.set_yticks(range(3), [reports.short(m) for m in reversed(reports.MAIN)], fontsize=9.5)
+    plots.name_rows(axes, [reports.short(m) for m in reports.MAIN])
     axes.tick_params(labelsize=9.5)
 
 
@@ -253,10 +253,7 @@ def _named(pictures: str, method: str) -> str:
 def network(trained: str) -> nn.Module:
     """A network trained for a few seconds, ``"plain"`` or ``"Wasserstein"``."""
     penalty = {} if trained == "plain" else {"method": "wasserstein", "eta": 0.5, "radius": 4}
-    config = training.Config(
-        data="mnist5k", model="small_cnn", epochs=5, milestones=(4,), learning_rate=0.05, **penalty
-    )
-    return training.fit(config, progress=False, device="cpu").model
+    return sprint.trained(**penalty)
 
 
 @cache

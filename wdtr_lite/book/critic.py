@@ -263,11 +263,7 @@ def _dot_rows(axes: Axes, found: Mapping[str, list[float]], form: str = ".1f") -
         {m: (t, k, face or t) for m, (t, k, face) in _LOOKS.items() if m in found},
         form,
     )
-    axes.set_yticks(
-        range(len(found)),
-        [NAMES[m].replace(", ", ",\n") for m in reversed(list(found))],
-        fontsize=9.5,
-    )
+    plots.name_rows(axes, [NAMES[m].replace(", ", ",\n") for m in found])
 
 
 def follows(row: Mapping) -> float:

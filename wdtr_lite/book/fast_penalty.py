@@ -81,7 +81,7 @@ def opening() -> None:
         if len(ratios) > 1:
             text += ", r = 2, 4, 6, 8"
         axes.text(max(ratios) + 0.15, place, text, va="center", fontsize=9.5)
-    axes.set_yticks(range(len(_OPENING)), list(reversed(_OPENING)), fontsize=9.5)
+    plots.name_rows(axes, list(_OPENING))
     axes.set_xlim(0, 6.9)
     axes.set_xlabel("time of a step, in plain steps", fontsize=10)
 

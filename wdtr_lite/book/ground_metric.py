@@ -134,7 +134,7 @@ def draw_likelihoods() -> None:
         axes.set_title(text, fontsize=_SMALL)
         axes.set_xlabel("nats a pixel", fontsize=_SMALL)
         names = [f"equal, {name}" if name.startswith("r") else name for name in found]
-        axes.set_yticks(range(len(found)), names[::-1], fontsize=_SMALL)
+        plots.name_rows(axes, names)
 
 
 def likelihood_table() -> Markdown:
@@ -184,9 +184,7 @@ def draw_errors() -> None:
         plots.seed_dots(axes, found, {name: _look(name) for name in found})
         axes.set_xlim(0, 1.3 * max(map(max, found.values())))
         axes.set_title(CONDITIONS[condition], fontsize=_SMALL)
-        axes.set_yticks(
-            range(len(found)), [NETWORKS[name] for name in reversed(penalised)], fontsize=_SMALL
-        )
+        plots.name_rows(axes, [NETWORKS[name] for name in penalised])
     for axes in panels[1]:
         axes.set_xlabel("test error (%)", fontsize=_SMALL)
 
@@ -195,7 +193,7 @@ def error_table() -> Markdown:
     """The errors of the networks in percent, mean and standard deviation over the seeds."""
     rows, lines = networks(), []
     for method, name in NETWORKS.items():
-        setting = _eta(reports.select(rows, method=method)[0])
+        setting = _eta(reports.select(rows, method=method)[0]["setting"])
         errors = [tables.mean_sd(reports.errors(rows, c, method=method)) for c in CONDITIONS]
         lines.append([f"{name} ({setting})" if setting else name, *errors])
     return tables.table(["% error", *CONDITIONS.values()], lines)
@@ -203,16 +201,12 @@ def error_table() -> Markdown:
 
 def search_table() -> Markdown:
     """Every setting that was tried, with its errors on the validation images."""
-    lines = [
-        [NETWORKS[row["method"]], _eta(row) or "–"]
-        + [reports.rate(row, condition) for condition in ("natural", "pgd 0.1")]
-        for row in _penalties()["search"]
-    ]
-    return tables.table(["trained", "setting", "natural", "PGD 0.1"], lines, ["", "", ".1f", ".1f"])
+    shown = {condition: CONDITIONS[condition] for condition in ("natural", "pgd 0.1")}
+    return tables.search_table(_penalties()["search"], NETWORKS, _eta, shown)
 
 
-def _eta(row: Mapping) -> str:
-    return reports.setting_of({k: v for k, v in row["setting"].items() if k == "eta"})
+def _eta(setting: Mapping) -> str:
+    return reports.setting_of({k: v for k, v in setting.items() if k == "eta"})
 
 
 def _penalties() -> Mapping:

@@ -13,8 +13,8 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from wdtr_lite import PixelGraph, data, metric, study, training
-from wdtr_lite.book import plots, reports, tables
+from wdtr_lite import PixelGraph, data, metric, study
+from wdtr_lite.book import plots, reports, sprint, tables
 from wdtr_lite.study.laplace_beltrami import ETAS
 from wdtr_lite.study.outcomes import unpack
 from wdtr_lite.training.objectives.expansion import volume_drift
@@ -128,7 +128,7 @@ def _dot_rows(axes: Axes, found: Mapping[str, Sequence[float]], form: str = ".1f
             continue
         axes.plot(values, [place] * len(values), marker, color=tint, markersize=4.5, alpha=0.7)
         axes.text(min(values), place + 0.2, format(np.mean(values), form), fontsize=9.5)
-    axes.set_yticks(range(len(found)), [NAMES[m] for m in reversed(list(found))], fontsize=9.5)
+    plots.name_rows(axes, [NAMES[m] for m in found])
     axes.tick_params(labelsize=9.5)
     largest = max(max(values) for values in found.values() if values)
     axes.set(ylim=(-0.5, len(found) - 0.3), xlim=(0, max(1.3 * largest, axes.get_xlim()[1])))
@@ -223,10 +223,7 @@ def subject() -> tuple[nn.Module, Tensor, Tensor, PixelGraph]:
     with their labels; the pixel graph.
     """
     digits = small_digits()
-    config = training.Config(
-        data="mnist5k", model="small_cnn", epochs=5, milestones=(4,), learning_rate=0.05
-    )
-    model = training.fit(config, dataset=digits, progress=False, device="cpu").model
+    model = sprint.trained(digits)
     images, labels = digits.part("test", 8)
     return model.double(), images[:, None].double() / 255, labels, PixelGraph(14, 14, 2)
 

@@ -93,7 +93,7 @@ def draw() -> None:
         axes.set_xlim(55, 105)
         axes.set_title(condition.removesuffix(" 8"), fontsize=9.5)
         axes.set_xlabel("test error (%)", fontsize=9.5)
-    panels[0].set_yticks(range(len(order)), [NAMES[name] for name in reversed(order)], fontsize=9.5)
+    plots.name_rows(panels[0], [NAMES[name] for name in order])
 
 
 def peer_table() -> Markdown:
@@ -111,12 +111,8 @@ def peer_table() -> Markdown:
 
 def search_table() -> Markdown:
     """Every setting that was tried, with its errors on the validation images."""
-    lines = [
-        [NAMES[row["method"]], setting_told(row["setting"])]
-        + [reports.rate(row, condition) for condition in CRITERION]
-        for row in _result()["search"]
-    ]
-    return tables.table(["% error", "setting", *CRITERION], lines, ["", "", ".1f", ".1f"])
+    shown: dict[str, str] = {condition: condition for condition in CRITERION}
+    return tables.search_table(_result()["search"], NAMES, setting_told, shown, "% error")
 
 
 def setting_told(setting: Mapping) -> str:

@@ -20,7 +20,9 @@ __all__ = [
     "error_bars",
     "image_grid",
     "name_dots",
+    "name_rows",
     "seed_dots",
+    "show_attack",
     "show_change",
     "show_image",
     "show_plan",
@@ -98,6 +100,17 @@ def show_change(axes: Axes, change: Image, title: str = "", *, vmax: float | Non
     vmax = float(abs(change).max()) if vmax is None else vmax
     axes.imshow(change, cmap="RdBu_r", vmin=-vmax, vmax=vmax)
     _frame(axes, title)
+
+
+def show_attack(x: Image, found: Image, *, vmax: float | None = None) -> Figure:
+    """Draw a picture (H, W), the attacked one, and what was changed; `vmax` as in
+    :func:`show_image`.
+    """
+    figure, axes = plt.subplots(1, 3, figsize=(4.6, 1.8))
+    show_image(axes[0], x, "picture", vmax=vmax)
+    show_image(axes[1], found, "attacked", vmax=vmax)
+    show_change(axes[2], found - x, "change")
+    return figure
 
 
 def _frame(axes: Axes, title: str) -> None:
@@ -235,6 +248,11 @@ def seed_dots(
     axes.tick_params(labelsize=9.5)
     axes.set(xlim=(0, None), ylim=(-0.5, len(found) - 0.3))
     axes.margins(x=0.12)
+
+
+def name_rows(axes: Axes, names: Sequence[str]) -> None:
+    """Write the names of the rows of :func:`seed_dots`, the first on top."""
+    axes.set_yticks(range(len(names)), names[::-1], fontsize=9.5)
 
 
 def name_dots(axes: Axes, names: Mapping[str, str], row: int = -1) -> None:

@@ -1,11 +1,13 @@
 """Measured numbers as text, and tables of them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 from IPython.display import Markdown
 
-__all__ = ["mean_error", "mean_sd", "percent", "table"]
+from wdtr_lite.book.reports import rate
+
+__all__ = ["mean_error", "mean_sd", "percent", "search_table", "table"]
 
 
 def mean_error(values: np.ndarray, places: int = 1, *, sign: str = "") -> str:
@@ -51,6 +53,24 @@ def table(
     body = [[_cell(*each) for each in zip(row, forms, strict=True)] for row in rows]
     lines = [[_cell(name) for name in header], ["---", *["--:"] * (len(header) - 1)], *body]
     return Markdown("\n".join(f"| {' | '.join(line)} |" for line in lines))
+
+
+def search_table(
+    search: Iterable[Mapping],
+    names: Mapping[str, str],
+    told: Callable[[Mapping], str],
+    conditions: Mapping[str, str],
+    corner: str = "trained",
+) -> Markdown:
+    """Every setting that was tried, as it is told, with its errors under some conditions, in
+    percent. Methods and conditions have their names by those of the rows.
+    """
+    lines = [
+        [names[row["method"]], told(row["setting"]) or "–", *(rate(row, c) for c in conditions)]
+        for row in search
+    ]
+    forms = ["", "", *[".1f"] * len(conditions)]
+    return table([corner, "setting", *conditions.values()], lines, forms)
 
 
 def _cell(value: object, form: str = "") -> str:

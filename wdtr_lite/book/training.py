@@ -83,7 +83,7 @@ def opening() -> None:
         plots.seed_dots(axes, errors, _looks())
         axes.set_title(title, fontsize=9.5)
         axes.set_xlabel("test error (%)", fontsize=9.5)
-    panels[0].set_yticks(range(len(methods)), [NAMES[m] for m in reversed(methods)], fontsize=9.5)
+    plots.name_rows(panels[0], [NAMES[m] for m in methods])
 
 
 def draw_errors(found: Mapping[str, Mapping[str, tuple[float, float]]]) -> None:
@@ -331,7 +331,7 @@ def draw_differences(report: Mapping) -> None:
                 markerfacecolor=None if _is_clear(change) else "white", linewidth=1.2,
             )  # fmt: skip
         axes.axvline(0, color="black", linewidth=1)
-        axes.set_yticks(range(len(columns)), list(reversed(list(columns))), fontsize=9.5)
+        plots.name_rows(axes, list(columns))
         axes.set_ylim(-0.6, len(columns) - 0.4)
         axes.set_title(f"settings chosen for {purpose}", fontsize=10)
         axes.tick_params(labelsize=9.5)

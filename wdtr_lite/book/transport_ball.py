@@ -13,8 +13,8 @@ from matplotlib.figure import Figure
 from scipy.optimize import minimize
 from torch import Tensor, nn
 
-from wdtr_lite import data, study, training
-from wdtr_lite.book import plots, reports, tables
+from wdtr_lite import data, study
+from wdtr_lite.book import plots, reports, sprint, tables
 from wdtr_lite.study.transport_ball import BALLS, metric_length, static_length
 
 __all__ = [
@@ -145,7 +145,7 @@ def draw_errors() -> None:
         found = {m: list(reports.errors(rows(), condition, method=m)) for m in NAMES}
         looks = {m: (tint := _TINTS.get(m, plots.color_of(m)), "o", tint) for m in NAMES}
         plots.seed_dots(axes, found, looks)
-        axes.set_yticks(range(len(NAMES)), list(NAMES.values())[::-1], fontsize=9.5)
+        plots.name_rows(axes, list(NAMES.values()))
         axes.set_xlim(0, 1.3 * max(map(max, found.values())))
         axes.set_title(text, fontsize=9.5)
     for axes in panels[1]:
@@ -166,13 +166,8 @@ def error_table() -> Markdown:
 
 def search_table() -> Markdown:
     """Every setting that was tried, with its errors on the validation images."""
-    lines = [
-        [NAMES[row["method"]], told(row["setting"]) or "–"]
-        + [reports.rate(row, condition) for condition in ("natural", "metric 4")]
-        for row in _result()["search"]
-    ]
-    header = ["trained", "setting", "natural", "metric ball, 4"]
-    return tables.table(header, lines, ["", "", ".1f", ".1f"])
+    shown = {"natural": "natural", "metric 4": "metric ball, 4"}
+    return tables.search_table(_result()["search"], NAMES, told, shown)
 
 
 def _setting(found: list[Mapping], method: str) -> str:
@@ -275,10 +270,7 @@ def nearest(
 @cache
 def _subject() -> tuple[nn.Module, Tensor, Tensor]:
     """A network trained plainly for a few seconds, a digit and its label."""
-    config = training.Config(
-        data="mnist5k", model="small_cnn", epochs=5, milestones=(4,), learning_rate=0.05
-    )
-    model = training.fit(config, progress=False, device="cpu").model
+    model = sprint.trained()
     images, labels = data.load("mnist5k").part("test", 8)
     return model, images[3:4, None] / 255, labels[3:4]
 
@@ -293,11 +285,7 @@ def attacked(ball: str, radius: float) -> tuple[Tensor, Tensor]:
 def draw_attack(ball: str, radius: float) -> Figure:
     """Draw the digit, the attacked one, and what was changed."""
     x, found = attacked(ball, radius)
-    figure, axes = plt.subplots(1, 3, figsize=(4.6, 1.8))
-    plots.show_image(axes[0], x[0, 0].numpy(), "picture", vmax=1)
-    plots.show_image(axes[1], found[0, 0].numpy(), "attacked", vmax=1)
-    plots.show_change(axes[2], (found - x)[0, 0].numpy(), "change")
-    return figure
+    return plots.show_attack(x[0, 0].numpy(), found[0, 0].numpy(), vmax=1)
 
 
 def attack_told(ball: str, radius: float) -> str:

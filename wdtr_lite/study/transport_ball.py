@@ -165,10 +165,8 @@ class TransportBall(Trained):
     def _asked(self, method: str, profile: str) -> dict[str, Any]:
         """A published network."""
         source = table1.NETWORKS[profile]
-        network, dataset = (
-            files.network(method, profile),
-            grid.dataset_of(source.dataset, source.split),
-        )
+        network = files.network(method, profile)
+        dataset = grid.dataset_of(source.dataset, source.split)
         balls = {f"{name} {e:g}": BALLS[name](e) for name in BALLS for e in self.epsilons}
         return _counts({
             name: Errors("test", self.photographs, ball)(network, dataset)
