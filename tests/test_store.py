@@ -25,6 +25,7 @@ from wdtr_lite.study.robust_digits import NAMES, DigitErrors
 from wdtr_lite.study.spec import Question
 from wdtr_lite.study.store import Store, described, given
 from wdtr_lite.study.stress import AutoAttack, Confidence, Frames, LossSurface, TransferErrors
+from wdtr_lite.study.transport_ball import StaticBall
 from wdtr_lite.study.variation import GradientNorms, PathLengths, VariationErrors
 
 FULL_SCALE = Path(__file__).parents[2] / "shared/fullscale/networks-159epochs.tar"
@@ -111,7 +112,7 @@ class Lighter:
 
 
 def test_attacks_of_two_classes_are_measured_apart(tmp_path, monkeypatch):
-    """Those of the package are named as ever."""
+    """The first of the package are named as ever."""
     store, one, other = Store(tmp_path), *(Asked("test", attack=a()) for a in (Darker, Lighter))
     assert store.file(CONFIG, one) != store.file(CONFIG, other)
     assert described(one) == f'asked {{"attack": {{"class": "{__name__}.Darker"}}, "part": "test"}}'
@@ -120,6 +121,9 @@ def test_attacks_of_two_classes_are_measured_apart(tmp_path, monkeypatch):
     assert store.measured(CONFIG, one)["measurement"] == 3 and not store.measured(CONFIG, other)
     assert store.measured(CONFIG, Errors("test", 4, Darker())) is None
     assert "class" not in described(Asked("test", attack=WassersteinAttack(0.1, 2)))
+    assert '"wdtr_lite.study.transport_ball.StaticBall"' in described(
+        Asked("test", StaticBall(0.1))
+    )
     names = set()
     for module in ("__main__", "__mp_main__"):  # of a script, in its process and in the pool's
         monkeypatch.setattr(Darker, "__module__", module)

@@ -57,10 +57,11 @@ class WassersteinAttack:
 
     epsilon: float
     radius: int
+    steps: int = 1
 
     def __call__(self, model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
         graph = PixelGraph(x.shape[-2], x.shape[-1], self.radius).to(x.device, x.dtype)
-        return attacks.wasserstein_attack(model, x, y, graph, self.epsilon)
+        return attacks.wasserstein_attack(model, x, y, graph, self.epsilon, steps=self.steps)
 
 
 ATTACKS: dict[str, Attacking] = {

@@ -29,6 +29,7 @@ from wdtr_lite.training.images import checksum
 __all__ = ["AGAIN", "Store", "Told", "described", "digest", "given", "name_of", "read", "write"]
 
 FORMAT = 2  # of the names; 1 is legacy's
+_FIRST = {"Attack", "Config", "WassersteinAttack"}  # whose class the names leave out
 
 AGAIN = "delete it, and run the command again"
 
@@ -194,7 +195,8 @@ def _options(question: Question) -> dict[str, Any]:
 
 def given(value: Any) -> Any:
     """A frozen dataclass as a dictionary of its fields that are not as by default; those that are
-    not compared are left out. One within it that is not of this package has its ``class`` there.
+    not compared are left out. One within it has its ``class`` there, but for the first of this
+    package.
     """
     chosen = {}
     for each in fields(value):
@@ -209,7 +211,9 @@ def given(value: Any) -> Any:
 def _part(value: Any) -> Any:
     if not is_dataclass(value) or isinstance(value, type):
         return value
-    return given(value) if _ours(type(value)) else {"class": _called(type(value)), **given(value)}
+    kind = type(value)
+    known = _ours(kind) and kind.__name__ in _FIRST
+    return given(value) if known else {"class": _called(kind), **given(value)}
 
 
 def _called(kind: type) -> str:

@@ -14,13 +14,13 @@ from wdtr_lite import attacks, metric, training, transport
 from wdtr_lite.data import Dataset
 from wdtr_lite.graph import PixelGraph
 from wdtr_lite.study import files, grid, robust_digits, table1
-from wdtr_lite.study.questions import ATTACKS, Errors, images_of, rounded
+from wdtr_lite.study.questions import ATTACKS, Errors, WassersteinAttack, images_of, rounded
 from wdtr_lite.study.spec import Job, Question, Trained, register
 from wdtr_lite.study.statistics import choose
 from wdtr_lite.study.store import Store
 from wdtr_lite.training.run import Training
 
-__all__ = ["BALLS", "Agreement", "MetricBall", "StaticBall", "TransportBall"]
+__all__ = ["BALLS", "Agreement", "StaticBall", "TransportBall"]
 
 RADIUS = 4  # of the pixel graph
 FLOOR = 1 / 255  # of the metric
@@ -28,29 +28,16 @@ METHODS = ("none", "euclidean", "wasserstein")
 
 
 @dataclass(frozen=True)
-class MetricBall:
-    """:func:`~wdtr_lite.attacks.wasserstein_attack`."""
-
-    epsilon: float
-    steps: int
-
-    def __call__(self, model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-        graph = PixelGraph(x.shape[-2], x.shape[-1], RADIUS).to(x.device, x.dtype)
-        return attacks.wasserstein_attack(model, x, y, graph, self.epsilon, steps=self.steps)
-
-
-@dataclass(frozen=True)
 class StaticBall:
-    """:func:`~wdtr_lite.attacks.projected_sinkhorn_attack` with a cost of distances to a power."""
+    """:func:`~wdtr_lite.attacks.projected_sinkhorn_attack` with a cost of squared distances."""
 
     epsilon: float
-    p: int
 
     def __call__(self, model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-        return attacks.projected_sinkhorn_attack(model, x, y, self.epsilon, p=self.p)
+        return attacks.projected_sinkhorn_attack(model, x, y, self.epsilon)
 
 
-BALLS = {"metric": partial(MetricBall, steps=10), "static": partial(StaticBall, p=2)}
+BALLS = {"metric": partial(WassersteinAttack, radius=RADIUS, steps=10), "static": StaticBall}
 
 
 @dataclass(frozen=True)

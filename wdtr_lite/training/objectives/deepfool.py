@@ -38,8 +38,8 @@ class DeepFool(Objective):
         with LibraryKernels():
             outputs = logits_of(model, image)
         relative = boundary_distance(outputs, image, y) / x.flatten(1).norm(dim=1)
-        exponent = torch.where(outputs.argmax(1) == y, -self.c, self.d)
-        penalty = weight_of(self.config, x.device) * (exponent * relative).exp()
+        exponent = torch.where(outputs.argmax(1) == y, -self.c * relative, self.d * relative)
+        penalty = weight_of(self.config, x.device) * exponent.exp()
         return Terms(outputs, cross_entropy(outputs, y), penalty)
 
 

@@ -37,7 +37,7 @@ class LearntWasserstein(Penalty):
 def learnt_graph(height: int, width: int) -> PixelGraph:
     """The pixel graph with :data:`WEIGHTS`."""
     radius = max(abs(step) for offset in WEIGHTS for step in offset)
-    half = torch.zeros(2 * radius + 1, 2 * radius + 1)
+    half = torch.zeros(2 * radius + 1, 2 * radius + 1, dtype=torch.float32)
     for (row, column), weight in WEIGHTS.items():
         half[radius + row, radius + column] = weight
     return PixelGraph(height, width, radius, weight=half + half.flip(0, 1))
