@@ -232,10 +232,10 @@ register(
     ),
 )
 
-_ETAS = (0.5, 1.0, 2.0, 4.0)
+_ETAS = (0.25, 0.5, 1.0, 2.0, 4.0)
 _EQUAL = {
     f"wasserstein, r = {r}": [{"method": "wasserstein", "radius": r, "eta": eta} for eta in _ETAS]
-    for r in (1, 2, 4)
+    for r in (1, 2, 4, 8)
 }
 _TRAINING = {"model": "small_cnn", "learning_rate": 0.05}
 _CRITERION = {"attack": ["pgd 0.1"]}
@@ -255,8 +255,8 @@ register(
     full=Penalties(
         networks=Networks(
             dataset="mnist14",
-            training={"images": 20_000, "epochs": 6, "milestones": [4], **_TRAINING},
-            search={"part": "fit"},
+            training={"epochs": 6, "milestones": [4], **_TRAINING},
+            search={"images": 20_000, "part": "fit"},
             candidates={
                 "none": [{}],
                 "euclidean": [{"eta": eta} for eta in _ETAS],

@@ -28,7 +28,7 @@ from wdtr_lite.training.run import Training
 
 __all__ = ["ETAS", "Expansions", "Labels", "TermSizes"]
 
-ETAS = (0.05, 0.1, 0.2, 0.4)
+ETAS = (0.1, 0.2, 0.4)
 """The noise levels, per pixel on average, of intensities in [0, 1]."""
 
 
@@ -184,7 +184,7 @@ register(
     full=Expansions(
         networks=Networks(
             dataset="mnist14",
-            training={"images": 10_000, "epochs": 6, "milestones": [4], **_TRAINING},
+            training={"epochs": 2, "milestones": [1], **_TRAINING},
             candidates=_candidates(ETAS),
             seeds=(0, 1, 2),
         ),
