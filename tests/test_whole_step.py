@@ -4,6 +4,7 @@ import pytest
 import torch
 from oracles import gpu
 from torch import nn
+from torch._dynamo.utils import counters
 
 from wdtr_lite import data
 from wdtr_lite.training import METHODS, Config, fit
@@ -118,6 +119,13 @@ def test_the_compiled_step_of_the_smallest_network(digits):
     for x, y in batches(eager):
         mine, theirs = flat(graph(x, y)), flat(eager.derivatives(x, y))
         assert (mine - theirs).norm() < 1e-5 * theirs.norm()
+    counters.clear()
+    other = training(digits, "wasserstein", eta=0.7, radius=5, seed=3)
+    graph = Graph(other.derivatives, other.model, *batches(other)[0], inductor)
+    assert counters["inductor"]["fxgraph_cache_hit"] == 1, "what was compiled is kept"
+    x, y = batches(other)[0]
+    mine, theirs = flat(graph(x, y)), flat(other.derivatives(x, y))
+    assert (mine - theirs).norm() < 1e-5 * theirs.norm()
 
 
 def test_a_gpu_compiles_what_is_long_enough_and_no_warm_up(digits, monkeypatch):
