@@ -263,7 +263,13 @@ def test_penalties_of_digits():
     assert torch.allclose(found["euclidean"], torch.full((3,), 196.0))
     assert float(found["wasserstein"].abs().max()) < 1e-3
     tenth = 0.1 * metric.laplacian(graph, x).diagonal(dim1=-2, dim2=-1).mean()
-    assert torch.allclose(found["wasserstein, local source"], 196 * tenth, rtol=1e-3)
+    for kind in ("local", "uniform"):
+        assert torch.allclose(found[f"wasserstein, {kind} source"], 196 * tenth, rtol=1e-3)
+    ramp = torch.linspace(-1, 1, 14).expand(14, 14)  # moves ink, and has the mean 0
+    moves = lambda image: (ramp * image).sum((1, 2, 3))  # noqa: E731
+    plain, uniform, local = (critic.penalty_of(m, x)(moves, x) for m in critic.METHODS[1:])
+    assert torch.allclose(plain, uniform, rtol=1e-4)
+    assert torch.allclose(local - plain, tenth * ramp.square().sum(), rtol=1e-3)
 
 
 @pytest.fixture

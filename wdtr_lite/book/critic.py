@@ -40,6 +40,7 @@ __all__ = [
 NAMES = {
     "euclidean": "Euclidean",
     "wasserstein": "Wasserstein",
+    "wasserstein, uniform source": "W, uniform source",
     "wasserstein, local source": "W, local source",
 }
 """What the section calls the digits' critics."""
@@ -61,6 +62,7 @@ CHANGES = {
 _LOOKS = {
     "euclidean": (plots.COLORS["euclidean"], plots.MARKERS["euclidean"], None),
     "wasserstein": (plots.COLORS["wasserstein"], plots.MARKERS["wasserstein"], None),
+    "wasserstein, uniform source": (plots.COLORS["wasserstein"], "s", "none"),
     "wasserstein, local source": (plots.COLORS["wasserstein"], "D", "none"),
     "wasserstein, fade": (plots.COLORS["wasserstein"], "D", "none"),
     "wasserstein, move": (plots.COLORS["wasserstein"], plots.MARKERS["wasserstein"], None),

@@ -27,7 +27,12 @@ __all__ = ["Critics", "Judge", "changes", "class_score", "frechet_distance", "pe
 
 RADIUS = 2  # of the digits' graph
 SOURCE = 0.1  # of the mean diagonal of L
-METHODS = ("euclidean", "wasserstein", "wasserstein, local source")
+METHODS = (
+    "euclidean",
+    "wasserstein",
+    "wasserstein, uniform source",
+    "wasserstein, local source",
+)
 
 
 def penalty_of(method: str, images: Tensor) -> GradientPenalty:
@@ -38,9 +43,9 @@ def penalty_of(method: str, images: Tensor) -> GradientPenalty:
     if method == "euclidean":
         return GradientPenalty("euclidean", of="logits")
     graph = _graph(images)
-    source = None
-    if method.endswith("local source"):
-        source = Source("local", SOURCE * float(metric.mean_diagonal(graph, images)))
+    kind, source = method.removeprefix("wasserstein").strip(", ").removesuffix(" source"), None
+    if kind:
+        source = Source(kind, SOURCE * float(metric.mean_diagonal(graph, images)))
     return GradientPenalty(Wasserstein(graph, None, source=source), of="logits")
 
 
