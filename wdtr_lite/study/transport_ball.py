@@ -241,10 +241,10 @@ register(
                 "none": [{}],
                 "euclidean": _FULL.candidates["euclidean"],
                 "wasserstein": [s for s in _FULL.candidates["wasserstein"] if s["radius"] == 8],
-                "pgd": _FULL.candidates["pgd"],
+                "pgd": [{"epsilon": 0.025, "warmup": 3}, *_FULL.candidates["pgd"]],
                 _BALL: [
                     {"epsilon": epsilon, "radius": RADIUS, "steps": 1, "warmup": 3}
-                    for epsilon in (1.0, 2.0, 4.0, 8.0)
+                    for epsilon in (1.0, 2.0, 4.0, 8.0, 16.0)
                 ],
             },
             also={},
