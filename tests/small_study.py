@@ -72,4 +72,4 @@ def in_this_process(cluster=None):
             future.set_result(function(*arguments))
             return future
 
-    yield Executor()
+    yield Executor(), 0

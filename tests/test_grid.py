@@ -101,7 +101,7 @@ def in_this_process(threads=1):
     @contextmanager
     def executor(cluster):
         with ThreadPoolExecutor(threads) as pool:
-            yield pool
+            yield pool, 0
 
     grid.in_memory.cache_clear()  # as in a new process
     with pytest.MonkeyPatch.context() as patch:
@@ -972,6 +972,28 @@ def test_a_worker_of_a_cluster_is_killed(undisturbed, tmp_path):
     assert_went_on(root, before, finished)
 
 
+@pytest.mark.parametrize(("on_gpus", "sizes"), [(0, []), (1, [2, 1]), (2, [2, 1, 1]), (4, [])])
+def test_workers_with_gpus_take_several_at_once(stored, tmp_path, monkeypatch, on_gpus, sizes):
+    """Shared out evenly, three at most, of a data set at a time; one alone as on a CPU."""
+    _, outcomes, _ = stored
+    found, fit = [], training.fit_together
+
+    def counted(configs, **how):
+        found.append(len(configs))
+        return fit(configs, **how)
+
+    @contextmanager
+    def executor(cluster):
+        with ThreadPoolExecutor(1) as pool:
+            yield pool, on_gpus
+
+    monkeypatch.setattr(grid, "executor", executor)
+    monkeypatch.setattr(grid, "TOGETHER", 3)
+    monkeypatch.setattr(training, "fit_together", counted)
+    told = complete(NETWORKS, Store(tmp_path, cluster="tcp://there:1"))
+    assert found == sizes and without_times(told) == without_times(outcomes)
+
+
 # ---------------------------------------------------------------- progress, trained
 
 
@@ -1092,8 +1114,8 @@ def test_on_the_gpu_several_train_at_once(monkeypatch, tmp_path):
 def test_together_as_one_by_one(stored, here, tmp_path, monkeypatch):
     """What is done on a GPU, done on this machine; in groups of two."""
     _, outcomes, _ = stored
-    monkeypatch.setattr(grid, "TOGETHER", 2)
     jobs = [network(learning_rate=1e30), *NETWORKS]
-    grid.together(jobs, Store(tmp_path))
+    for group in grid._groups(jobs, 2):
+        assert len(list(grid.together(group, Store(tmp_path)))) == len(group)
     found = complete(jobs, Store(tmp_path, finished=True))
     assert found[0].keys() == {"diverged"} and without_times(found[1:]) == without_times(outcomes)

@@ -276,7 +276,9 @@ def _add_experiment(command: argparse.ArgumentParser) -> None:
         help="train nothing: write a result of what is done, with its holes",
     )
     command.add_argument(
-        "--cluster", metavar="ADDRESS", help="of a Dask scheduler whose workers train the networks"
+        "--cluster",
+        metavar="ADDRESS",
+        help="of a Dask scheduler whose workers train the networks, several at once on GPUs",
     )
     _add_minutes(command)
 

@@ -5,10 +5,11 @@ training was killed goes on from its last checkpoint. What is of other images or
 that the name of the data set stands for now is refused. After a change of the code that trains or
 asks, delete its folder: a measurement is known by the question's name and options. Networks are
 independent of each other: on a GPU several train at once, on a CPU each core trains one, and a
-cluster's workers share them out.
+cluster's workers share them out, several to each where all have a GPU.
 """
 
 import json
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import as_completed
@@ -102,15 +103,17 @@ def complete(networks: Sequence[Network], store: Store) -> list[dict[str, Any] |
         missing = [network for network in missing if taken(network.config, store)]
     missing = [] if store.finished else _merged(missing)
     if missing and torch.cuda.is_available() and not store.cluster:
-        together(missing, store)
+        for group in _groups(missing, TOGETHER):
+            print(*together(group, store), sep="\n", flush=True)
     elif missing:
         for network in [] if store.cluster else missing:
             for question in network.questions.values():
                 checks.importable(question, f"the question {question.name!r}")
-        with executor(store.cluster) as workers:
-            asked = [workers.submit(work, network, store) for network in missing]
+        with executor(store.cluster) as (workers, on_gpus):
+            size = min(TOGETHER, math.ceil(len(missing) / on_gpus)) if on_gpus else 1
+            asked = [workers.submit(together, group, store) for group in _groups(missing, size)]
             for done in as_completed(asked):
-                print(done.result(), flush=True)
+                print(*done.result(), sep="\n", flush=True)
     found = [outcome(network, store) for network in networks]
     left = [network for network in missing if outcome(network, store) is None]
     if store.until is not None and left:
@@ -299,29 +302,27 @@ def _outcome(run: training.Run, measured: dict[str, Any]) -> dict[str, Any]:
 # ---------------------------------------------------------------- many
 
 
-def together(missing: Sequence[Network], store: Store) -> None:
-    """Train and ask networks on a GPU, some at a time."""
-    assert store.root is not None
-    for first in range(0, len(missing), TOGETHER):
-        group = missing[first : first + TOGETHER]
-        configs = [config for config, _ in group if not taken(config, store)]
-        for source in dict.fromkeys((config.data, config.split) for config in configs):
-            some = [config for config in configs if (config.data, config.split) == source]
-            try:
-                training.fit_together(
-                    some,
-                    folders=[store.folder(config) for config in some],
-                    dataset=dataset_of(*source),
-                    until=store.until,
-                )
-            except training.Unfinished as stopped:
-                print(stopped, flush=True)
-            except training.Divergence as error:
-                print(f"{error} The others go on one by one.", flush=True)
-            except training.Busy as busy:
-                print(f"{busy} The others go on one by one.", flush=True)
-        for network in group:
-            print(work(network, store), flush=True)
+def together(group: Sequence[Network], store: Store) -> list[str]:
+    """Train networks, on a GPU at once, and ask what is not measured yet; a line about each."""
+    configs = [config for config, _ in group if len(group) > 1 and not taken(config, store)]
+    for source in dict.fromkeys((config.data, config.split) for config in configs):
+        some = [config for config in configs if (config.data, config.split) == source]
+        try:
+            training.fit_together(
+                some,
+                folders=[store.folder(config) for config in some],
+                dataset=dataset_of(*source),
+                until=store.until,
+            )
+        except training.Unfinished as stopped:
+            print(stopped, flush=True)
+        except (training.Divergence, training.Busy) as error:
+            print(f"{error} The others go on one by one.", flush=True)
+    return [work(network, store) for network in group]
+
+
+def _groups(networks: list[Network], size: int) -> list[list[Network]]:
+    return [networks[first : first + size] for first in range(0, len(networks), size)]
 
 
 # ---------------------------------------------------------------- small ones

@@ -23,16 +23,16 @@ NOT_BEGUN = (
 
 
 @contextmanager
-def executor(cluster: str | None) -> Iterator[Executor]:
+def executor(cluster: str | None) -> Iterator[tuple[Executor, int]]:
     """A process on each core, or the workers of a Dask cluster, which answer to the same
-    interface.
+    interface; and how many of these there are, if each has a GPU, else 0.
     """
     if cluster is None:
         spawn = multiprocessing.get_context("spawn")
         with ProcessPoolExecutor(os.cpu_count(), spawn, _begin) as workers:
             begun = workers.submit(os.getpid)
             try:
-                yield workers
+                yield workers, 0
             except BrokenProcessPool as error:
                 raise ChildProcessError(NOT_BEGUN if begun.exception() else KILLED) from error
         return
@@ -40,7 +40,8 @@ def executor(cluster: str | None) -> Iterator[Executor]:
 
     with Client(cluster) as client:
         try:
-            yield client.get_executor(pure=False)
+            on_gpus = client.run(torch.cuda.is_available).values()
+            yield client.get_executor(pure=False), len(on_gpus) if all(on_gpus) else 0
         except KilledWorker as error:
             raise ChildProcessError(KILLED) from error
         except CancelledError as error:
