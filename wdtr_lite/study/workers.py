@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from concurrent.futures import CancelledError, Executor, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from tqdm import tqdm
@@ -40,8 +41,8 @@ def executor(cluster: str | None) -> Iterator[tuple[Executor, int]]:
 
     with Client(cluster) as client:
         try:
-            on_gpus = client.run(torch.cuda.is_available).values()
-            yield client.get_executor(pure=False), len(on_gpus) if all(on_gpus) else 0
+            on_gpus: Any = client.run(torch.cuda.is_available)
+            yield client.get_executor(pure=False), len(on_gpus) if all(on_gpus.values()) else 0
         except KilledWorker as error:
             raise ChildProcessError(KILLED) from error
         except CancelledError as error:
