@@ -255,8 +255,8 @@ register(
     full=Penalties(
         networks=Networks(
             dataset="mnist14",
-            training={"epochs": 6, "milestones": [4], **_TRAINING},
-            search={"images": 20_000, "part": "fit"},
+            training={"images": 20_000, "epochs": 6, "milestones": [4], **_TRAINING},
+            search={"part": "fit"},
             candidates={
                 "none": [{}],
                 "euclidean": [{"eta": eta} for eta in _ETAS],
