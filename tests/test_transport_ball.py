@@ -368,7 +368,7 @@ def test_their_measurements_have_different_names():
 # ---------------------------------------------------------------- what the section draws
 
 
-STORED = study.stored("transport_ball", report.PROFILE)
+STORED = study.stored("transport_ball")
 ROWS, CONFIG = STORED["result"]["rows"], STORED["config"]
 
 
@@ -476,3 +476,32 @@ def test_attacks_are_told():
         length = before.split()[-1] if ball == "metric" else after.split()[0].rstrip(".")
         assert float(length) == pytest.approx(2.0, abs=0.051)
     assert len(report.draw_attack("transport", 2.0).axes) == 3
+
+
+def test_what_the_section_says():
+    """Its words hold of the numbers."""
+    mean = {(m, c): np.mean(of(m, c)) for m in report.NAMES for c in report.CONDITIONS}
+    defences = [m for m in report.NAMES if m != "none"]
+    metric4 = [mean[m, "metric 4"] for m in defences]
+    assert f"{mean['none', 'metric 4']:.0f}" == "22" and 9.5 < min(metric4) < max(metric4) < 11
+    told = {c: [f"{mean[m, c]:.1f}" for m in report.NAMES] for c in report.CONDITIONS}
+    assert told["static 4"][1:] == ["10.3", "8.2", "16.4", "7.5"]
+    assert told["pgd 0.1"][1:] == ["11.9", "17.9", "12.6", "21.5"]
+    assert told["natural"] == ["2.0", "1.9", "2.4", "1.5", "2.3"]
+    by_seed = zip(*(of(m, "static 4") for m in defences), strict=True)
+    assert all(max(wasserstein, ball) < min(flat, pgd) for flat, wasserstein, pgd, ball in by_seed)
+    searched = {
+        row["setting"]["epsilon"]: f"{reports.rate(row, 'metric 4'):.1f}"
+        for row in STORED["result"]["search"]
+        if row["method"] == "wasserstein_attack"
+    }
+    assert searched == {1: "14.4", 2: "11.6", 4: "8.8", 8: "7.0", 16: "11.2"}
+    chosen = {row["method"]: row["setting"] for row in ROWS}
+    assert chosen["wasserstein_attack"]["epsilon"] == 8 and chosen["pgd"]["epsilon"] == 0.05
+    steps = {m: round(1000 * seconds) for m, seconds in STORED["result"]["steps"].items()}
+    assert [steps[m] for m in ("wasserstein_attack", "pgd", "wasserstein")] == [56, 52, 18]
+    photos = STORED["result"]["published"]["full"]
+    rates = [[reports.rate(photos[m], f"{ball} 1") for m in reports.MAIN]
+             for ball in ("metric", "static")]  # fmt: skip
+    assert [f"{rate:.0f}" for rate in rates[0]] == ["100", "39", "36"]
+    assert f"{rates[1][0]:.0f}" == "21"

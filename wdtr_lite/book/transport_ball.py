@@ -19,7 +19,6 @@ from wdtr_lite.study.transport_ball import BALLS, metric_length, static_length
 
 __all__ = [
     "NAMES",
-    "PROFILE",
     "attack_told",
     "draw_attack",
     "draw_errors",
@@ -51,9 +50,6 @@ CONDITIONS = {
     "static 4": "transport ball, 4",
 }
 
-PROFILE = "cpu"
-"""Of the experiment that is reported."""
-
 _BALLS = {"metric": BALLS["metric"], "transport": BALLS["static"]}
 _LOOKS = {"metric": (plots.COLORS["wasserstein"], "o"), "static": (plots.COLORS["sinkhorn"], "D")}
 _NETWORKS = {"cpu": "ResNet-8", "full": "ResNet-20"}
@@ -61,7 +57,7 @@ _TINTS = {"pgd": "#6F6F6F", "wasserstein_attack": "#007A5A"}
 
 
 def _stored() -> Mapping:
-    return study.stored("transport_ball", PROFILE)
+    return study.stored("transport_ball")
 
 
 def _result() -> Mapping:

@@ -209,29 +209,6 @@ register(
         sizes=(1.0, 4.0),
         measured=5,
     ),
-    cpu=TransportBall(
-        networks=replace(
-            _FULL,
-            training=_PART,
-            search={},
-            candidates={
-                "none": [{}],
-                "euclidean": [{"eta": 2.0}],
-                "wasserstein": [{"eta": 2.0, "radius": 8}],
-                "pgd": [{"epsilon": 0.05, "warmup": 3}],
-                _BALL: [{"epsilon": 1.0, "radius": RADIUS, "steps": 1, "warmup": 3}],
-            },
-            also={},
-            seeds=(0,),
-        ),
-        epsilon=4.0,
-        evaluated=200,
-        profiles=("full",),
-        epsilons=(0.1, 0.3, 1.0),
-        photographs=40,
-        sizes=(0.25, 0.5, 1.0, 2.0, 4.0, 8.0),
-        measured=100,
-    ),
     full=TransportBall(
         networks=replace(
             _FULL,
