@@ -14,6 +14,7 @@ import numpy as np
 from common import interleaved, main, milliseconds
 from training import DIFFERENCE, device_name, devices, extremes, run_of, significant, step
 
+from wdtr_lite.study.tradeoff import TRIED
 from wdtr_lite.training import METHODS, Config
 
 
@@ -22,8 +23,12 @@ def trials():
     double back-propagation.
     """
     rows = {}
-    for name, method in METHODS.items():
-        options, shown = {"method": name, **method.trial}, name.replace("_", " ")
+    for name, settings in TRIED.items():
+        method, options, shown = (
+            METHODS[name],
+            {"method": name, **settings[0]},
+            name.replace("_", " "),
+        )
         if "steps" in method.options:
             shown += f"-{Config(**options).steps}"
         if "mode" in method.options:

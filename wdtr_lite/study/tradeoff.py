@@ -8,7 +8,7 @@ from wdtr_lite.study.store import Store
 from wdtr_lite.study.table1 import NETWORKS, Table1
 from wdtr_lite.training import METHODS, Run
 
-__all__ = ["SHORT", "Tradeoff"]
+__all__ = ["SHORT", "TRIED", "Tradeoff"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,18 +37,19 @@ _ALL = {
     profile: replace(networks, candidates={**networks.candidates, **_RIVALS}, also=_EXACT)
     for profile, networks in NETWORKS.items()
 }
-_TRIED = {
+TRIED = {
     name: [dict(method.trial)]
     for name, method in METHODS.items()
     if name != "laplace_beltrami"  # which inverts a matrix of all pixels for each image
 }
+"""Settings of the methods to try, by name."""
 SHORT = {"model": "resnet8", "images": 6_000, "epochs": 4, "milestones": [3]}
 """What two cores can do for each of many networks."""
 
 register(
     "tradeoff",
     quick=Tradeoff(
-        networks=replace(_ALL["quick"], candidates={**_TRIED, **_ALL["quick"].candidates}),
+        networks=replace(_ALL["quick"], candidates={**TRIED, **_ALL["quick"].candidates}),
         attacked=100,
     ),
     cpu=Tradeoff(networks=replace(_ALL["cpu"], training=SHORT, search={}), attacked=500),
