@@ -23,12 +23,9 @@ def trials():
     double back-propagation.
     """
     rows = {}
-    for name, settings in TRIED.items():
-        method, options, shown = (
-            METHODS[name],
-            {"method": name, **settings[0]},
-            name.replace("_", " "),
-        )
+    for name, (setting,) in TRIED.items():
+        method, shown = METHODS[name], name.replace("_", " ")
+        options = {"method": name, **setting}
         if "steps" in method.options:
             shown += f"-{Config(**options).steps}"
         if "mode" in method.options:
