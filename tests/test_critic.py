@@ -164,7 +164,12 @@ def test_lengths_of_ways():
     found = blobs.known(4)
     assert 4 <= found["moving"] < 4.06 and found["fading"] > 1.2 * found["moving"]
     graph = wgan.unit_graph(24, 24, 1).to(torch.float64)
-    path = blobs.ways(4)["fading"][20:22]
+    for name, path in blobs.ways(8, 1024).items():  # in the limit of small steps
+        assert blobs.known(8)[name] == pytest.approx(blobs.length(graph, path), rel=1e-3)
+    assert blobs.times(96)[[0, 32, 48, 64, 96]].tolist() == pytest.approx(
+        [0, 1 / 4, 1 / 2, 3 / 4, 1]
+    )
+    path = blobs.ways(4)["fading"][80:82]
     laplacian, step = metric.laplacian(graph, path.mean(0)), (path[1] - path[0]).flatten()
     inverse = torch.linalg.pinv(laplacian, hermitian=True, rtol=1e-14)
     assert blobs.length(graph, path) == pytest.approx(math.sqrt(float(step @ inverse @ step)))

@@ -142,12 +142,13 @@ def blob_table() -> Markdown:
 WAYS = ("fading", "moving")
 """How a blob becomes the moved one."""
 
-_STEPS = 32
+_STEPS = 96
+_QUARTERS = (0, 32, 48, 64, 96)  # the steps at which a quarter of the time is over
 
 
 @cache
 def _way(way: str, shift: float) -> tuple[Tensor, np.ndarray]:
-    """Pictures (33, 24, 24) from a blob to the moved one, and the length of each step."""
+    """Pictures (97, 24, 24) from a blob to the moved one, and the length of each step."""
     path = blobs.ways(shift, _STEPS)[way]
     graph = unit_graph(*path.shape[1:], radius=1).to(path.dtype)
     return path, np.array([blobs.length(graph, path[k : k + 2]) for k in range(_STEPS)])
@@ -158,13 +159,11 @@ def draw_way(way: str, shift: float) -> Figure:
     path, steps = _way(way, shift)
     figure = plt.figure(figsize=(3.6, 2.3))
     grid = figure.add_gridspec(2, 5, height_ratios=(1, 1.4))
-    for k in range(5):
+    for k, (place, name) in enumerate(zip(_QUARTERS, ("start", "¼", "½", "¾", "end"), strict=True)):
         axes = figure.add_subplot(grid[0, k])
-        plots.show_image(
-            axes, path[k * _STEPS // 4][4:20].numpy(), ("start", "¼", "½", "¾", "end")[k]
-        )
+        plots.show_image(axes, path[place][4:20].numpy(), name)
     axes = figure.add_subplot(grid[1, :])
-    t = np.linspace(0, 1, _STEPS + 1)
+    t = blobs.times(_STEPS).numpy()
     axes.plot(t, [0, *steps.cumsum()], color=plots.COLORS["wasserstein"])
     axes.plot(t, shift * t, color="#6F6F6F", linewidth=1)
     axes.set(xlim=(0, 1), ylim=(0, None))
@@ -177,7 +176,7 @@ def draw_way(way: str, shift: float) -> Figure:
 def way_told(way: str, shift: float) -> str:
     """What :func:`draw_way` shows, in a sentence."""
     steps = _way(way, shift)[1]
-    ends = 100 * (steps[: _STEPS // 4].sum() + steps[-_STEPS // 4 :].sum()) / steps.sum()
+    ends = 100 * (steps[: _QUARTERS[1]].sum() + steps[_QUARTERS[3] :].sum()) / steps.sum()
     return (
         f"A blob {way} to {shift:g} pixels further right: the way is {steps.sum():.1f} pixels "
         f"long, {ends:.0f} % of it in the first and the last quarter. Grey: a steady move."

@@ -12,7 +12,7 @@ from wdtr_lite.graph import PixelGraph
 from wdtr_lite.regularizer import GradientPenalty, Wasserstein
 from wdtr_lite.study import wgan
 
-__all__ = ["CRITICS", "Blobs", "critic_of", "known", "length", "ways"]
+__all__ = ["CRITICS", "Blobs", "critic_of", "known", "length", "times", "ways"]
 
 SIDE, SPREAD, RADIUS = 24, 1.5, 1  # of the blobs' pictures, in pixels
 UNIT = 0.05  # a blob's intensities
@@ -57,11 +57,16 @@ def length(graph: PixelGraph, path: Tensor) -> float:
     return float(metric.tangent_norm_sq(graph, middle[:, None], change[:, None]).sqrt().sum())
 
 
-def ways(shift: float, steps: int = 64) -> dict[str, Tensor]:
-    """Paths (steps + 1, 24, 24) in float64 from a blob to the moved one: ``moving``, and
-    ``fading`` into it.
+def times(steps: int) -> Tensor:
+    """From 0 to 1, closest at the ends, where fading is fast without bound, (steps + 1,)."""
+    return (1 - torch.linspace(0, torch.pi, steps + 1, dtype=torch.float64).cos()) / 2
+
+
+def ways(shift: float, steps: int = 256) -> dict[str, Tensor]:
+    """Paths (steps + 1, 24, 24) in float64 from a blob to the moved one, at these :func:`times`:
+    ``moving``, and ``fading`` into it.
     """
-    t = torch.linspace(0, 1, steps + 1, dtype=torch.float64)
+    t = times(steps)
     moving = Blobs(torch.full_like(t, 12), 8 + shift * t).images()[:, 0]
     fading = moving[0] + t[:, None, None] * (moving[-1] - moving[0])
     return {"moving": moving, "fading": fading}
