@@ -49,6 +49,7 @@ NETWORKS = {
     "wasserstein, r = 1": "W, r = 1",
     "wasserstein, r = 2": "W, r = 2",
     "wasserstein, r = 4": "W, r = 4",
+    "wasserstein, r = 8": "W, r = 8",
     "learnt_wasserstein": "W, learnt",
 }
 """What the section calls the networks."""
