@@ -87,6 +87,25 @@ def test_log_likelihood_of_channels_and_of_float32():
     assert metric.log_likelihood(graph_of(4, 5, 2), *many).std() < 1e-12
 
 
+@pytest.mark.parametrize("least", [1e-13, 1e-14, 1e-15, 1e-16, 1e-60])
+def test_log_likelihood_keeps_its_digits_however_dark_a_pixel(least):
+    """A chain's L has as its det' n times the product of its edges, and as its potential the sums
+    of what flows over each.
+    """
+    x = torch.full((1, 10), least, dtype=torch.float64)
+    x[0, 0] = x[0, -1] = 1
+    graph = graph_of(1, 10, 1)
+    u = (x / graph.volume)[0]
+    edges = (u[1:] + u[:-1]) / 2
+    xi = torch.randn(1, 10, dtype=torch.float64, generator=generator()) * least**0.5
+    xi = xi - xi.mean()
+    work = float((xi[0].cumsum(0)[:-1].square() / edges).sum())
+    log_det = float(edges.log().sum()) + np.log(10)
+    still = -(log_det + 9 * np.log(2 * np.pi)) / 2
+    found = [float(metric.log_likelihood(graph, x, each)) for each in (0 * xi, xi)]
+    assert found == pytest.approx([still, still - work / 2], rel=1e-13)
+
+
 def test_the_noise_level_is_a_scale_of_the_weights():
     x = images(2, 3, 4)
     xi = drawn(graph_of(3, 4, 1), x)
@@ -180,6 +199,46 @@ def test_the_fit_follows_its_data():
     low = metric.fit_ground_metric(x.view(20, 2, 3, 5).float(), xi.view(20, 2, 3, 5).float(), 1)
     assert low.dtype == torch.float32
     assert low.kernel.numpy() == pytest.approx(found.numpy(), rel=1e-2)
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_the_fit_needs_no_gradients_of_its_caller(mode):
+    x = images(20, 3, 4)
+    xi = drawn(graph_of(3, 4, 1), x)
+    expected = metric.fit_ground_metric(x, xi, 1).kernel
+    with mode():
+        inside = metric.fit_ground_metric(x, xi, 1)
+        made = metric.fit_ground_metric(x.clone(), xi.clone(), 1).kernel
+        low = metric.fit_ground_metric(x.float(), xi.float(), 1)
+        copies = x.clone(), xi.clone()
+    assert torch.equal(inside.kernel, expected) and torch.equal(made, expected)
+    assert torch.equal(metric.fit_ground_metric(*copies, 1).kernel, expected)
+    weight = inside.kernel.clone().requires_grad_()  # as that of any other graph
+    metric.laplacian(PixelGraph(3, 4, 1, weight=weight), x[0]).sum().backward()
+    assert low.dtype == low.kernel.dtype == torch.float32
+
+
+def test_the_fit_follows_the_scale_of_its_data_as_far_as_their_type():
+    x = images(40, 3, 5)
+    xi = drawn(graph_of(3, 5, 1, TRUE[1:4, 1:4]), x)
+    x, xi = x.float(), xi.float()
+    kernel = metric.fit_ground_metric(x, xi, 1).kernel.double()
+    for factor in (1e18, 1e-13):
+        found = metric.fit_ground_metric(x, factor * xi, 1).kernel.double()
+        assert (found / factor**2).numpy() == pytest.approx(kernel.numpy(), rel=1e-2)
+    for factor, size in ((1e25, "large"), (1e-30, "small")):
+        said = f"xi must be changes whose weights torch.float32 holds, got up to .* weight is too {size}"
+        with pytest.raises(ValueError, match=said):
+            metric.fit_ground_metric(x, (factor * xi).requires_grad_(), 1)
+    with pytest.raises(ValueError, match="xi must have squares, .* from 1e-250 to 1e.250, got"):
+        metric.fit_ground_metric(x.double(), 1e-140 * xi.double(), 1)
+
+
+def test_an_image_too_dark_for_the_fit_is_refused():
+    x = images(2, 3, 4)
+    x[1, 0, 0] = 1e-12
+    with pytest.raises(ValueError, match="x must have intensities up to 1e.10 times .* 1e-12 to"):
+        metric.fit_ground_metric(x, drawn(graph_of(3, 4, 1), x), 1)
 
 
 def test_a_weight_that_is_not_needed_goes():

@@ -4,6 +4,7 @@ regularisation, the norms of Finlay and Oberman; and the experiment that compare
 
 from copy import deepcopy
 from pathlib import Path
+from typing import NamedTuple
 
 import matplotlib
 
@@ -57,7 +58,22 @@ def objective(name, **options):
     return lambda model, x, y: method.terms(model, x, y, torch.Generator().manual_seed(2), 0.0)
 
 
+def generator(seed):
+    return torch.Generator().manual_seed(seed)
+
+
 # ---------------------------------------------------------------- DeepFool
+
+
+def gradients(model, x, y):
+    """DeepFool's penalty, and its sum's gradients in the weights."""
+    penalty = objective("deepfool", eta=1.0)(model, x, y).penalty
+    return Differentiated(penalty, torch.autograd.grad(penalty.sum(), list(model.parameters())))
+
+
+class Differentiated(NamedTuple):
+    penalty: torch.Tensor
+    slopes: tuple[torch.Tensor, ...]
 
 
 def test_the_distance_of_a_linear_classifier_is_exact(images):
@@ -82,7 +98,71 @@ def test_a_wrong_label_is_as_far_as_its_boundary_with_the_prediction(images):
     y = (predicted + 2) % 5
     normal = weight[predicted] - weight[y]
     offset = (images.flatten(1) * normal).sum(1) + bias[predicted] - bias[y]
-    torch.testing.assert_close(distances(model, images, y), offset / normal.norm(dim=1))
+    found = distances(model, images, y)
+    torch.testing.assert_close(found, offset / normal.norm(dim=1))
+    directions = torch.randn(2000, 36, dtype=torch.float64, generator=generator(3))
+    for x, label, length, own in zip(images, y, found.detach(), normal.detach(), strict=True):
+        moves = length * F.normalize(torch.cat([-own[None], directions]), dim=1)
+        assert (model(x + 0.999 * moves.view(-1, *SHAPE)).argmax(1) != label).all()
+
+
+def test_a_third_class_may_lie_before_ones_own():
+    """Of the logits -t, 1 and t the first wins below -1 only, but is level with the last at 0."""
+    x, y = torch.full((1, 1, 1, 1), 3.0), torch.tensor([0])
+
+    def model(x):
+        t = x.flatten()
+        return torch.stack([-t, torch.ones_like(t), t], 1)
+
+    assert float(distances(model, x, y).detach()) == 3
+    assert model(x - 3.9).argmax() == 1 and model(x - 4.1).argmax() == 0
+
+
+@pytest.mark.parametrize("dark", [0.0, 1e-4])
+@pytest.mark.parametrize("right", [True, False])
+def test_an_image_without_a_relative_distance_has_no_penalty(images, dark, right):
+    """Nor a part in the derivative."""
+    model, images = classifier(linear=True), images.clone()
+    images[0] *= dark
+    y = model(images).argmax(1)
+    y = y if right else (y + 1) % 5
+    found = gradients(model, images, y)
+    assert found.penalty[0] == 0 and (found.penalty[1:] > 0).all()
+    for one, rest in zip(found.slopes, gradients(model, images[1:], y[1:]).slopes, strict=True):
+        torch.testing.assert_close(one, rest)
+
+
+@pytest.mark.parametrize("right", [True, False])
+@pytest.mark.parametrize("scale", [0.0, 1e-30])
+def test_logits_of_one_gradient_are_infinitely_far(images, right, scale):
+    model = classifier(linear=True).float()
+    with torch.no_grad():
+        model[1].weight *= scale
+    images = images.float()
+    y = model(images).argmax(1)
+    y = y if right else (y + 1) % 5
+    assert (distances(model, images, y) == torch.inf).all()
+    found = gradients(model, images, y)
+    assert not found.penalty.any()
+    assert not any(slope.any() for slope in found.slopes)
+
+
+def test_a_black_image_does_not_stop_training():
+    pictures = torch.randint(1, 256, (16, 8, 8), dtype=torch.uint8, generator=generator(0))
+    pictures[0] = 0
+    labels, part = torch.arange(16), {"train": torch.arange(16)}
+    config = Config(
+        data="d", method="deepfool", eta=0.1, model="small_cnn", epochs=1, milestones=(),
+        batch_size=16,
+    )  # fmt: skip
+
+    def trained(labels):
+        dataset = data.Dataset("d", pictures, labels, "me", part)
+        return training.fit(config, dataset=dataset, progress=False)
+
+    assert 0 < trained(labels % 4).history[0]["penalty"] < 1
+    with pytest.raises(ValueError, match=r"at least two classes, got \(16, 1\)"):
+        trained(labels * 0)
 
 
 def test_the_penalty_is_that_of_its_authors(images):
@@ -197,6 +277,17 @@ def test_each_pass_draws_other_noise_and_a_copy_the_same():
     blocks = [layer for layer in model.modules() if isinstance(layer, Noisy)]
     blocks += [layer for layer in ensemble(1).modules() if isinstance(layer, Noisy)]
     assert len({int(layer.draws) for layer in blocks}) == len(blocks) == 12
+
+
+def test_torch_func_takes_its_gradients():
+    """Of the pass that is made, which moves the draws as any other."""
+    model, x = ensemble().eval(), torch.rand(2, 3, 8, 8)
+    twin, image = deepcopy(model), x.clone().requires_grad_()
+    for _ in range(2):
+        expected = torch.autograd.grad(twin(image).sum(), image)[0]
+        torch.testing.assert_close(torch.func.grad(lambda v: model(v).sum())(x), expected)
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, twin.state_dict()[name]), name
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,8 @@ from wdtr_lite.metric import operators
 
 _TOGETHER = 50  # images whose matrices are held at once
 _RANGE = 20.0  # of the logarithm of a weight, to both sides of where it starts
+_SPAN = 1e10  # of an image's intensities; beyond, rounding moves the gradient of the fit
+_LARGEST = 1e250  # weight to start from, and its inverse the smallest
 
 
 def log_likelihood(graph: PixelGraph, x: Tensor, xi: Tensor) -> Tensor:
@@ -35,7 +37,8 @@ def log_likelihood(graph: PixelGraph, x: Tensor, xi: Tensor) -> Tensor:
     Returns
     -------
     tensor, (...)
-        In nats, a number for each channel; computed in float64.
+        In nats, a number for each channel; computed in float64, to its rounding however much the
+        intensities differ. It has no derivative, whatever requires one.
 
     Examples
     --------
@@ -55,7 +58,7 @@ def log_likelihood(graph: PixelGraph, x: Tensor, xi: Tensor) -> Tensor:
     wide = graph.converted(dtype=torch.float64)
     with torch.no_grad():
         values = [
-            _log_density(operators.dense_laplacian(wide, images), changes)[0]
+            _by_elimination(operators.dense_laplacian(wide, images), changes)
             for images, changes in _parts(x, xi)
         ]
     value = torch.cat(values).view(x.shape[:-2]).to(x.dtype)
@@ -76,7 +79,7 @@ def fit_ground_metric(x: Tensor, xi: Tensor, radius: int) -> PixelGraph:
     Parameters
     ----------
     x : tensor, (..., H, W)
-        Images, positive on every pixel.
+        Images, positive on every pixel, the largest intensity of each at most 1e10 times its least.
     xi : tensor of the same shape
         A change of each, which sums to zero: say another image of the same class and mass, less x.
     radius : int
@@ -86,7 +89,8 @@ def fit_ground_metric(x: Tensor, xi: Tensor, radius: int) -> PixelGraph:
     -------
     PixelGraph
         With a kernel, of the type and on the device of x; computed in float64. A weight that the
-        changes drive to zero ends at 2e-9 times the first.
+        changes drive to zero ends as small as the likelihood can still tell, at 2e-9 times the
+        first at the least.
 
     Examples
     --------
@@ -106,8 +110,6 @@ def fit_ground_metric(x: Tensor, xi: Tensor, radius: int) -> PixelGraph:
     Section 3 of Lin et al. (2019) lets the metric be "trained from examples"; Cuturi and Avis
     (2014) learn the cost of transport from labelled histograms.
     """
-    from scipy.optimize import minimize  # half a second that few need
-
     checks.field(x)
     checks.alike(xi, x, "xi")
     equal = PixelGraph(x.shape[-2], x.shape[-1], radius).to(x.device, x.dtype)
@@ -115,9 +117,46 @@ def fit_ground_metric(x: Tensor, xi: Tensor, radius: int) -> PixelGraph:
     checks.image(equal, x, interior=True)
     checks.bounded(xi, "xi")
     checks.zero_sum(xi, x, "xi")
-    first = float(xi.detach().square().mean() / operators.mean_diagonal(equal, x.detach()))
-    if not first > 0:
+    _check_span(x)
+    with torch.inference_mode(False), torch.enable_grad():
+        graph = _most_likely(equal.converted(dtype=torch.float64), x, xi)
+        try:
+            return graph.to(x.dtype)
+        except ValueError as error:
+            raise ValueError(
+                f"xi must be changes whose weights {x.dtype} holds, got up to "
+                f"{float(xi.detach().abs().max()):.2g}: {error}"
+            ) from None
+
+
+def _check_span(x: Tensor) -> None:
+    low, high = (v.detach().double() for v in (x.amin((-2, -1)), x.amax((-2, -1))))
+    if bool((wide := high > _SPAN * low).any()):
+        raise ValueError(
+            f"x must have intensities up to {_SPAN:g} times their least in each channel, got "
+            f"{float(low[wide][0]):.3g} to {float(high[wide][0]):.3g}"
+        )
+
+
+def _first_weight(equal: PixelGraph, x: Tensor, xi: Tensor) -> float:
+    """That of a graph of equal weights whose changes are as large."""
+    x, xi = x.detach().double(), xi.detach().double()
+    first = float(xi.square().mean() / operators.mean_diagonal(equal, x))
+    if not bool(xi.any()):
         raise ValueError("xi must hold a change, got zeros")
+    if not 1 / _LARGEST < first < _LARGEST:
+        raise ValueError(
+            f"xi must have squares, over the intensities of x, from {1 / _LARGEST:g} to "
+            f"{_LARGEST:g}, got {first:.2g}"
+        )
+    return first
+
+
+def _most_likely(equal: PixelGraph, x: Tensor, xi: Tensor) -> PixelGraph:
+    """The fit in float64, from a graph of equal weights."""
+    from scipy.optimize import minimize  # half a second that few need
+
+    first, radius = _first_weight(equal, x, xi), equal.radius
     row, column = (equal.offsets[len(equal.offsets) // 2 :] + radius).T
 
     def graph_of(logarithms: Tensor) -> PixelGraph:
@@ -141,12 +180,15 @@ def fit_ground_metric(x: Tensor, xi: Tensor, radius: int) -> PixelGraph:
     bounds = [(-_RANGE, _RANGE)] * len(row)
     found = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=bounds)
     with torch.no_grad():
-        return graph_of(torch.from_numpy(found.x).to(x.device)).to(x.dtype)
+        return graph_of(torch.from_numpy(found.x).to(x.device))
 
 
 def _parts(*tensors: Tensor) -> zip:
-    """Of images (..., H, W) some at a time, (M, H, W) in float64."""
-    layers = (v.detach().double().reshape(-1, *v.shape[-2:]) for v in tensors)
+    """Of images (..., H, W) some at a time, (M, H, W), as copies in float64: autograd keeps none
+    that was made in inference mode.
+    """
+    wide = (v.detach().to(torch.float64, copy=True) for v in tensors)
+    layers = (v.reshape(-1, *v.shape[-2:]) for v in wide)
     return zip(*(each.split(_TOGETHER) for each in layers), strict=True)
 
 
@@ -165,3 +207,23 @@ def _log_density(laplacian: Tensor, xi: Tensor) -> tuple[Tensor, Tensor]:
     work = (change * potential).sum((-2, -1))
     value = -(work + log_det + (n - 1) * math.log(2 * math.pi)) / 2
     return value, (potential * potential.mT - inverse) / 2
+
+
+def _by_elimination(laplacian: Tensor, xi: Tensor) -> Tensor:
+    r"""The log-density of changes (M, H, W) for the matrices (M, n, n), by Gaussian elimination of
+    all pixels but the last: with the degree :math:`p` of each among those that remain and the
+    change :math:`c` that it hands on, :math:`\xi^\top L^{+} \xi = \sum c^2 / p` and
+    :math:`\det{}' L = n \prod p`. Edges are added, never subtracted, so that the degrees keep all
+    their digits; a Cholesky factor of L loses them.
+    """
+    n, edges = laplacian.shape[-1], -laplacian  # above the diagonal
+    change = (xi - xi.mean((-2, -1), keepdim=True)).flatten(1)  # without its rounding
+    value = change.new_full(change.shape[:1], (n - 1) * math.log(2 * math.pi) + math.log(n))
+    for k in range(n - 1):
+        own, rest = edges[:, k, k + 1 :], edges[:, k + 1 :, k + 1 :]
+        degree = own.sum(-1, keepdim=True)
+        shares = own / degree
+        value += change[:, k].square() / degree[:, 0] + degree[:, 0].log()
+        change[:, k + 1 :] += change[:, k, None] * shares
+        rest.baddbmm_(own[..., None], shares[:, None])
+    return -value / 2

@@ -47,7 +47,8 @@ class Noisy(nn.Module):
         if out.is_cuda:
             return torch.randn_like(out)
         generator = torch.Generator().manual_seed(int(self.draws))
-        self.draws += 1
+        with torch._C._DisableFuncTorch():  # torch.func lets no pass write to a buffer
+            self.draws += 1
         return torch.randn(out.shape, generator=generator, dtype=out.dtype)
 
 

@@ -5,6 +5,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from wdtr_lite import checks
 from wdtr_lite.kernels import LibraryKernels
 from wdtr_lite.regularizer import Terms
 from wdtr_lite.regularizer.forward import cross_entropy
@@ -19,10 +20,14 @@ class DeepFool(Objective):
        \qquad \rho = \frac{\|\Delta_x\|_2}{\|x\|_2}
 
     with :math:`\|\Delta_x\|_2` of :func:`boundary_distance`. That is the first of DeepFool's steps,
-    and exact of a linear classifier; its authors take up to five, differentiate through all of them
-    as through a recurrent network, multiply by 1.02 and fine-tune networks that are trained
-    already. A further step starts at an image beyond this boundary's linearisation, which corrects
-    for curvature, and costs as much as the first.
+    and exact of a linear classifier where it is right; its authors take up to five, differentiate
+    through all of them as through a recurrent network, multiply by 1.02 and fine-tune networks that
+    are trained already. A further step starts at an image beyond this boundary's linearisation,
+    which corrects for curvature, and costs as much as the first.
+
+    Where :math:`\rho` is 16 or more there is no penalty: :math:`e^{-c \rho}` is 0 in float32, and
+    :math:`e^{d \rho}` soon no number. So it is of a black image, which has no relative distance,
+    and of one from which no change leads, to first order, to another class.
     """
 
     name, label = "deepfool", "DeepFool penalty"
@@ -30,6 +35,7 @@ class DeepFool(Objective):
     trial = {"eta": 1.0}
     c: ClassVar[float] = 25.0
     d: ClassVar[float] = 5.0
+    farthest: ClassVar[float] = 16.0
 
     def terms(
         self, model: nn.Module, x: Tensor, y: Tensor, generator: torch.Generator, epsilon: float
@@ -37,9 +43,11 @@ class DeepFool(Objective):
         image = x.detach().requires_grad_()
         with LibraryKernels():
             outputs = logits_of(model, image)
-        relative = boundary_distance(outputs, image, y) / x.flatten(1).norm(dim=1)
+        distance, length = boundary_distance(outputs, image, y), x.flatten(1).norm(dim=1)
+        near = distance < self.farthest * length  # elsewhere a quotient that is not used
+        relative = distance.where(near, 0) / length.where(near, 1)
         exponent = torch.where(outputs.argmax(1) == y, -self.c * relative, self.d * relative)
-        penalty = weight_of(self.config, x.device) * exponent.exp()
+        penalty = weight_of(self.config, x.device) * exponent.exp().where(near, 0)
         return Terms(outputs, cross_entropy(outputs, y), penalty)
 
 
@@ -50,12 +58,15 @@ def boundary_distance(outputs: Tensor, x: Tensor, y: Tensor) -> Tensor:
 
     of logits z. By Cauchy and Schwarz no shorter change makes the linearised :math:`z_y - z_j`
     vanish than the one along its gradient. Of an image that is not classified as y, j is the class
-    that it is classified as: the distance to its own.
+    that it is classified as: the distance to where these two are level.
+
+    Of a linear classifier it is exact for an image classified as y. For another it is at most the
+    way to the images classified as y, and less where a third class lies between.
 
     Parameters
     ----------
     outputs : tensor, (B, K)
-        Logits, computed from x.
+        Logits of at least two classes, computed from x.
     x : tensor, (B, C, H, W)
         Images that require a gradient.
     y : tensor, (B,)
@@ -65,20 +76,24 @@ def boundary_distance(outputs: Tensor, x: Tensor, y: Tensor) -> Tensor:
     -------
     tensor, (B,)
         Differentiable in the parameters: where the nearest class is one alone, its derivative is
-        that of the minimum.
+        that of the minimum. Infinite, without a derivative, where the gradient of the difference
+        is zero, or so small that its square is next to none in its type.
 
     References
     ----------
     Moosavi-Dezfooli, Fawzi and Frossard (2016), Algorithm 2.
     """
+    checks.rivals(outputs)
     predicted, own = outputs.argmax(1), y[:, None]
     gradients = torch.stack([_gradient(logit, x) for logit in outputs.unbind(1)], 1)  # (B, K, n)
     lengths = (gradients - gradients[torch.arange(len(y)), y][:, None]).norm(dim=2)
     gaps = outputs.gather(1, own) - outputs  # (B, K)
-    ratios = (gaps.detach().abs() / lengths).scatter(1, own, torch.inf)
+    ratios = (gaps.detach().abs() / lengths).where(lengths > 0, torch.inf)  # 0 of the own class
     nearest = torch.where(predicted == y, ratios.argmin(1), predicted)
     gap = gaps.gather(1, nearest[:, None]).squeeze(1)
-    return gap.abs() / _gradient(gap, x, create_graph=True).norm(dim=1)
+    length = _gradient(gap, x, create_graph=True).norm(dim=1)
+    steep = length > torch.finfo(length.dtype).tiny ** 0.4  # then the derivative is finite too
+    return (gap.abs() / length.where(steep, 1)).where(steep, torch.inf)
 
 
 def _gradient(values: Tensor, x: Tensor, *, create_graph: bool = False) -> Tensor:
