@@ -227,7 +227,7 @@ def test_the_fit_follows_the_scale_of_its_data_as_far_as_their_type():
         found = metric.fit_ground_metric(x, factor * xi, 1).kernel.double()
         assert (found / factor**2).numpy() == pytest.approx(kernel.numpy(), rel=1e-2)
     for factor, size in ((1e25, "large"), (1e-30, "small")):
-        said = f"xi must be changes whose weights torch.float32 holds, got up to .* weight is too {size}"
+        said = f"whose weights torch.float32 holds, got up to .* weight is too {size}"
         with pytest.raises(ValueError, match=said):
             metric.fit_ground_metric(x, (factor * xi).requires_grad_(), 1)
     with pytest.raises(ValueError, match="xi must have squares, .* from 1e-250 to 1e.250, got"):
