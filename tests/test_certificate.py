@@ -27,6 +27,7 @@ from wdtr_lite.evaluation import (
     smallest_attack,
     softplus_bounds,
 )
+from wdtr_lite.evaluation.certificate import radius_of
 from wdtr_lite.metric import operators
 from wdtr_lite.models import small_cnn
 from wdtr_lite.study.certificate import CertifiedRadii, RobustRadii, matrices
@@ -395,6 +396,165 @@ def test_what_the_smallest_attack_returns_succeeds_at_its_length():
     more = smallest_attack(model, x, y, graph, tries=14).epsilon
     assert (more <= found.epsilon).all()
     assert np.isclose(more[hit], found.epsilon[hit], rtol=0.1).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_lengths_stay_in_the_attacks_range(dtype):
+    """Of an image on the boundary, which the shortest attack suffices for, beside one that cannot
+    change and one that needs an ordinary length."""
+    x = torch.tensor([[0.5, 0.5], [0.0, 0.0], [0.6, 0.4]], dtype=dtype)[:, None, None]
+    y, graph = torch.zeros(3, dtype=torch.int64), PixelGraph(1, 2, 1).to(dtype)
+    found = smallest_attack(two_pixels, x, y, graph, steps=1, tries=1100)
+    least = torch.finfo(dtype).eps
+    assert least <= found.epsilon[0] < 3 * least
+    assert found.epsilon[1] == float("inf")
+    assert float(found.epsilon[2]) == pytest.approx(0.02**0.5, rel=1e-5)
+    assert (two_pixels(found.images).argmax(1) != y).tolist() == [True, False, True]
+    assert torch.equal(found.images[1], x[1])
+
+
+# ---------------------------------------------------------------- the range of the type
+
+
+def two_pixels(x):
+    """Their intensities as logits."""
+    return x.flatten(1)
+
+
+def cubic(x):
+    return (x**3).sum((1, 2, 3)) - (x[..., 1:] * x[..., :-1]).sum((1, 2, 3))
+
+
+SCALES = (1e-35, 1e-23, 1e-20, 1e18, 1e20, 1e33)
+SMALL = torch.rand(2, 1, 4, 4, generator=generator())
+
+
+@pytest.mark.parametrize("scale", SCALES)
+def test_curvature_grows_with_the_function_where_its_square_has_no_number(scale):
+    found, one = (
+        torch.cat(curvatures(lambda x: s * cubic(x), SMALL, PixelGraph(4, 4, 1)))
+        for s in (scale, 1.0)
+    )
+    assert torch.allclose(found / scale, one, rtol=1e-5)
+    found, one = (
+        torch.cat(
+            curvature_sums(
+                lambda x: s * cubic(x), SMALL, PixelGraph(4, 4, 1), generator=generator()
+            )
+        )
+        for s in (scale, 1.0)
+    )
+    assert torch.allclose(found / scale, one, rtol=1e-4)
+
+
+@pytest.mark.parametrize("scale", SCALES)
+def test_a_radius_does_not_depend_on_the_scale_of_the_logits(scale):
+    x, y, graph = torch.tensor([[[[0.6, 0.4]]]]), torch.tensor([0]), PixelGraph(1, 2, 1)
+    bent = lambda x: torch.stack([x[:, 0, 0, 0], x[:, 0, 0, 1] + x[:, 0, 0, 1] ** 2], 1)  # noqa: E731
+    for model in (two_pixels, bent):
+        found, one = (robust_radius(lambda x: s * model(x), x, y, graph) for s in (scale, 1.0))
+        assert float(found.radius) == pytest.approx(float(one.radius), rel=1e-5)
+    found = robust_radius(lambda x: scale * two_pixels(x), x, y, graph)
+    assert float(found.radius) == pytest.approx(0.02**0.5, rel=1e-5)
+
+
+def test_a_radius_is_that_of_float64_whatever_margin_slope_and_curvature():
+    sizes = torch.tensor([0.0, 1e-30, 1e-20, 1.0, 1e18, 1e30])
+    short, slope, curvature = torch.cartesian_prod(sizes[1:], sizes, sizes).T
+    found, wide = (
+        radius_of(*(v.to(dtype) for v in (-short, slope, curvature)))
+        for dtype in (torch.float32, torch.float64)
+    )
+    kept = (wide > 1e-37) & (wide < 1e38)
+    assert kept.sum() > 100
+    assert torch.allclose(found.double()[kept], wide[kept], rtol=1e-5, atol=0)
+
+
+@pytest.mark.parametrize("scale", [1e-25, 1e-10, 1.0, 1e10])
+def test_bounds_of_float32_are_those_of_float64(scale):
+    x, y = pictures(2, 1, 3, 4), torch.tensor([0, 1])
+    weights = [scale * Chain(12, 5, 3).weights[0], *Chain(12, 5, 3).weights[1:]]
+    wide = softplus_bounds(weights, x, y, graph_of(3, 4, 1))
+    narrow = softplus_bounds([w.float() for w in weights], x.float(), y, PixelGraph(3, 4, 1))
+    for found, expected in zip(narrow, wide, strict=True):
+        assert found.dtype == torch.float32
+        least = torch.finfo(torch.float32).tiny  # a bound is not rounded to 0
+        assert torch.allclose(found.double(), expected.clamp_min(least), rtol=1e-6, atol=0)
+
+
+def test_bounds_that_overflow_are_refused():
+    x, y, graph = pictures(1, 1, 1, 2), torch.tensor([0]), graph_of(1, 2, 1)
+    eye = torch.eye(2)
+    for scales in ((1e20, 1.0), (1e20, 1e20)):
+        weights = [scale * eye for scale in scales]
+        with pytest.raises(RuntimeError, match="softplus_bounds overflows .* scale weights"):
+            softplus_bounds(weights, x.float(), y, PixelGraph(1, 2, 1))
+    for scale in (1e-200, 1e200):
+        with pytest.raises(ValueError, match=r"weights\[1\] must have a largest entry .* got"):
+            softplus_bounds([eye.double(), scale * eye.double()], x, y, graph)
+    for scale in (1e-40, 1e40):
+        with pytest.raises(ValueError, match="weights must have a product of norms .* got"):
+            softplus_bounds([scale * eye.double()] * 5, x, y, graph)
+    zero = softplus_bounds([0 * eye.double(), eye.double()], x, y, graph)
+    assert not torch.cat(zero).any()
+
+
+def test_autocast_changes_no_digit():
+    product = torch.randn(16, 16, generator=generator())
+    f = lambda x: (x.flatten(1)[:, :, None] * x.flatten(1)[:, None] * product).sum((1, 2))  # noqa: E731
+    weights = [torch.randn(30, 16), torch.randn(20, 30), torch.randn(2, 20)]
+    graph, y = PixelGraph(4, 4, 1), torch.tensor([0, 1])
+    calls = (
+        lambda: curvatures(f, SMALL, graph),
+        lambda: softplus_bounds(weights, SMALL, y, graph),
+        lambda: robust_radius(two_class(f), SMALL, y, graph),
+    )
+    for call in calls:
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            found = call()
+        assert torch.equal(torch.stack(found), torch.stack(call()))
+
+
+def test_derivatives_that_are_not_finite_are_refused_by_name():
+    black, graph = torch.zeros(1, 1, 4, 4), PixelGraph(4, 4, 1)
+    root, bent = (lambda x, p=p: (x**p).sum((1, 2, 3)) for p in (0.5, 1.5))
+    nothing = lambda x: (x - 1).sqrt().sum((1, 2, 3))  # noqa: E731
+    error = "f must have finite first and second derivatives in x, got .* scale f or x"
+    for f, x in (
+        (root, black),
+        (bent, black),
+        (nothing, SMALL),
+        (cubic, 1e30 * SMALL),
+        (lambda x: 1e38 * cubic(x), SMALL),
+    ):
+        with pytest.raises(ValueError, match=error):
+            curvatures(f, x, graph)
+        with pytest.raises(ValueError, match=error):
+            curvature_sums(f, x, graph, generator=generator())
+    with pytest.raises(ValueError, match=error.replace("f ", "model ")):
+        robust_radius(two_class(lambda x: bent(x) - 1), black, torch.tensor([0]), graph)
+
+
+def test_a_curvature_that_the_type_does_not_hold_is_refused():
+    x, y, graph = torch.tensor([[[[0.6, 0.4]]]]), torch.tensor([0]), PixelGraph(1, 2, 1)
+    for large in (1e39, torch.tensor([1e39], dtype=torch.float64)):
+        with pytest.raises(ValueError, match=r"curvature must be at most 3.4e\+38 .* got 1e\+39"):
+            robust_radius(two_pixels, x, y, graph, curvature=large)
+    small = robust_radius(two_pixels, x, y, graph, curvature=1e-60)
+    assert small.curvature > 0
+
+
+def test_empty_batches_are_refused():
+    x, graph = torch.zeros(0, 1, 1, 2), PixelGraph(1, 2, 1)
+    f = lambda x: x.sum((1, 2, 3))  # noqa: E731
+    labels = torch.zeros(0, dtype=torch.int64)
+    for call in (
+        lambda: curvatures(f, x, graph),
+        lambda: curvature_sums(f, x, graph, generator=generator()),
+        lambda: softplus_bounds([torch.eye(2)] * 2, x, labels, graph),
+    ):
+        with pytest.raises(ValueError, match=r"x must hold an image, got \(0, 1, 1, 2\)"):
+            call()
 
 
 # ---------------------------------------------------------------- the experiment

@@ -16,7 +16,7 @@ from torch import Tensor
 from wdtr_lite import checks
 from wdtr_lite.attacks import input_gradient, wasserstein_attack
 from wdtr_lite.calculus.derivatives import differentiate
-from wdtr_lite.evaluation.curvature import FLOOR, Ball, outermost
+from wdtr_lite.evaluation.curvature import FLOOR, Ball, outermost, power_of_two
 from wdtr_lite.graph import PixelGraph
 from wdtr_lite.models import Classifier
 from wdtr_lite.models.modes import evaluating
@@ -150,7 +150,7 @@ def smallest_attack(
     The first try has length 1. After a failure the length doubles, until there is a success; then
     the gap between the longest failure since and the least success is halved. A success proves that
     the radius is no larger; a failure proves nothing, and an attack that fails at one length may
-    succeed at a smaller one that was not tried.
+    succeed at a smaller one that was not tried. Lengths stay in the range of the attack's.
 
     Parameters
     ----------
@@ -172,12 +172,21 @@ def smallest_attack(
         least = torch.where(wrong, 0.0, torch.inf).to(x)
         failed, epsilon = torch.zeros_like(least), torch.where(wrong, 0.0, 1.0).to(x)
         for _ in range(tries):
+            tried = epsilon
             found = wasserstein_attack(model, x, y, graph, epsilon, steps=steps, floor=FLOOR)
             wrong = _logits(model, found, y).argmax(1) != y
             images[wrong] = found[wrong]
             least, failed = least.where(~wrong, epsilon), failed.where(wrong, epsilon)
-            epsilon = torch.where(least.isinf(), 2 * epsilon, (failed + least) / 2)
+            epsilon = _tried(torch.where(least.isinf(), 2 * epsilon, (failed + least) / 2))
+            if torch.equal(epsilon, tried):
+                break
     return SmallestAttack(least, images)
+
+
+def _tried(epsilon: Tensor) -> Tensor:
+    """The lengths within what :func:`~wdtr_lite.attacks.wasserstein_attack` takes, or 0."""
+    kind = torch.finfo(epsilon.dtype)
+    return epsilon.clamp(kind.eps, 0.25 * kind.max**0.5).where(epsilon > 0, 0)
 
 
 def softplus_bounds(
@@ -210,7 +219,7 @@ def softplus_bounds(
     Returns
     -------
     SoftplusBounds
-        The largest over the rivals.
+        The largest over the rivals, computed in float64; none rounded to 0.
 
     References
     ----------
@@ -218,19 +227,36 @@ def softplus_bounds(
     """
     checks.image(graph, x)
     checks.batch(x)
+    checks.some_pixels(x)
     checks.labels(y, x)
     first, *middle, last = _chained(weights, x)
     checks.classes(y, len(last))
 
-    slope = _norms(first, x, graph)
+    slope = _norms(first, x.double(), graph.converted(dtype=torch.float64))
     curvature = torch.zeros_like(slope)
     for weight in middle:
         norm, column = torch.linalg.matrix_norm(weight, 2), weight.norm(dim=0).max()
         slope, curvature = norm * slope, column / 4 * slope**2 + norm * curvature
+        _moderate(slope, "weights must have a product of norms that is", 1e100)
     rows = last - last[y][:, None]
     norm, above = rows.norm(dim=-1).T, rows.amax(-1).clamp_min(0).T
     curvature = above / 4 * slope**2 + norm * curvature
-    return SoftplusBounds((norm * slope).amax(0), curvature.amax(0))
+    bounds = (_upwards(bound.amax(0), x) for bound in (norm * slope, curvature))
+    return SoftplusBounds(*(checks.in_range(v, "softplus_bounds", "weights") for v in bounds))
+
+
+def _upwards(bound: Tensor, x: Tensor) -> Tensor:
+    """Like x, but not 0 where it is not."""
+    least = torch.finfo(x.dtype).tiny
+    return bound.to(x).clamp_min(least).where(bound.to(x.device) > 0, 0)
+
+
+def _moderate(sizes: Tensor, what: str, most: float) -> None:
+    """Sizes of whose products none leaves the range of float64."""
+    outside = (sizes > most) | ((sizes > 0) & (sizes < 1 / most))
+    if outside.any():
+        got = f"{float(sizes[outside][0]):g}"
+        raise ValueError(f"{what} 0 or from {1 / most:g} to {most:g}, got {got}")
 
 
 def _norms(weight: Tensor, x: Tensor, graph: PixelGraph) -> Tensor:
@@ -271,7 +297,7 @@ def _against(
     leaf, grad = differentiate(margin, x.detach(), create_graph=curvature is None, name="model")
     slope = ball.norm(grad.detach())
     if curvature is None:
-        curvature = outermost(leaf, grad, ball, iterations).highest
+        curvature = outermost(leaf, grad, ball, iterations, "model").highest
     with torch.no_grad():
         value = margin(x)
     checks.computed(value, slope, curvature)
@@ -281,6 +307,8 @@ def _against(
 def radius_of(margin: Tensor, slope: Tensor, curvature: Tensor) -> Tensor:
     """The radius of one rival, as :func:`robust_radius` has it, (B,)."""
     short = (-margin).clamp_min(0)
+    size = power_of_two(torch.maximum(slope, curvature.sqrt() * short.sqrt()))
+    short, slope, curvature = (v / size for v in (short, slope, curvature))  # against underflow
     radius = 2 * short / (slope + (slope**2 + 2 * curvature * short).sqrt())
     return radius.where(short > 0, torch.zeros_like(radius))
 
@@ -297,16 +325,23 @@ def _check(model: Classifier, x: Tensor, y: Tensor, graph: PixelGraph) -> None:
 
 def _curvature(curvature: float | Tensor, x: Tensor, y: Tensor) -> Tensor:
     if not isinstance(curvature, Tensor):
-        return torch.full_like(x[:, 0, 0, 0], checks.number(curvature, "curvature"))
+        number = checks.number(curvature, "curvature")
+        curvature = torch.full(y.shape, number, device=x.device, dtype=torch.float64)
     checks.floating(curvature, "curvature")
     checks.valued(curvature, "curvature")
     checks.like(curvature, y, "curvature", "y")
     checks.nonnegative(curvature, "curvature")
-    return curvature.detach().to(x)
+    most = torch.finfo(x.dtype).max
+    if bool((curvature.double() > most).any()):
+        got = f"{float(curvature.detach().max()):g}"
+        raise ValueError(f"curvature must be at most {most:.2g} in {x.dtype}, got {got}")
+    return _upwards(curvature.detach(), x)
 
 
 def _chained(weights: Sequence[Tensor], x: Tensor) -> Sequence[Tensor]:
-    """At least two finite matrices like x, each of as many columns as the one before has rows."""
+    """At least two finite matrices like x, each of as many columns as the one before has rows;
+    returned in float64.
+    """
     checks.every(checks.some(weights, "weights"), "weights", Tensor)
     if len(weights) < 2:
         raise ValueError(f"weights must be of at least two layers, got {len(weights)}")
@@ -319,5 +354,8 @@ def _chained(weights: Sequence[Tensor], x: Tensor) -> Sequence[Tensor]:
         if weight.dim() != 2 or weight.shape[1] != columns or not len(weight):
             raise ValueError(f"{name} must be (n, {columns}), got {tuple(weight.shape)}")
         checks.bounded(weight, name)
+        _moderate(
+            weight.detach().abs().max().double(), f"{name} must have a largest entry that is", 1e40
+        )
         columns = len(weight)
-    return [weight.detach() for weight in weights]
+    return [weight.detach().double() for weight in weights]

@@ -8,8 +8,9 @@ from torch import Tensor
 
 from wdtr_lite import checks, noise
 from wdtr_lite.calculus.derivatives import differentiate, second_derivative
-from wdtr_lite.graph import PixelGraph
+from wdtr_lite.graph import PixelGraph, full_precision
 from wdtr_lite.metric import operators
+from wdtr_lite.metric.solver import size_of
 
 Function = Callable[[Tensor], Tensor]
 
@@ -81,6 +82,7 @@ def curvatures(
     Lanczos (1950).
     """
     checks.batch(x)
+    checks.some_pixels(x)
     checks.image(graph, x)
     iterations = checks.repeats(iterations, "iterations")
     ball = Ball(graph, _centre(graph, x, at))
@@ -124,18 +126,23 @@ def curvature_sums(
     Hutchinson (1989); equation (8) of Lin et al. (2019) for the Laplacian.
     """
     checks.batch(x)
+    checks.some_pixels(x)
     checks.image(graph, x)
     checks.generator(generator, x)
     samples = checks.repeats(samples, "samples")
     ball = Ball(graph, x)
     leaf, grad = differentiate(f, x.detach(), create_graph=True)
-    laplacian = squares = torch.zeros_like(x[:, 0, 0, 0])
+    laplacian, norms = torch.zeros_like(x[:, 0, 0, 0]), []
     for _ in range(samples):
         zeta = ball.sample(generator)
         product = second_derivative(grad, leaf, zeta, create_graph=False)
         laplacian = laplacian + operators.image_sum(zeta * product)
-        squares = squares + ball.norm(product) ** 2
-    return CurvatureSums(laplacian / samples, (squares / samples).sqrt())
+        norms.append(ball.norm(product))
+    size = power_of_two(torch.stack(norms).amax(0))
+    squares = sum(((norm / size) ** 2 for norm in norms), torch.zeros_like(size))
+    found = CurvatureSums(laplacian / samples, size * (squares / samples).sqrt())
+    _differentiable(torch.stack(found), "f")
+    return found
 
 
 # ---------------------------------------------------------------- the metric
@@ -152,16 +159,32 @@ class Ball:
         return self.factor * operators.product(self.graph, self.at, g)
 
     def norm(self, g: Tensor) -> Tensor:
-        return (self.factor * operators.grad_norm_sq(self.graph, self.at, g)).sqrt()
+        size = power_of_two(g.abs().amax((1, 2, 3)))  # squares are not to leave the type's range
+        square = operators.grad_norm_sq(self.graph, self.at, g / _spread(size))
+        return size * (self.factor * square).sqrt()
 
     def sample(self, generator: torch.Generator) -> Tensor:
         return noise.sample(self.graph, self.at, self.factor**0.5, generator=generator)[0]
 
 
-def outermost(leaf: Tensor, grad: Tensor, ball: Ball, iterations: int) -> Curvatures:
-    """The ends of the spectrum of Lanczos' tridiagonal matrix. Potentials are made orthogonal to
-    all before them, twice against rounding; where rounding is all that is left, there are no more.
-    Their means, which have no norm, would grow from step to step.
+def outermost(
+    leaf: Tensor, grad: Tensor, ball: Ball, iterations: int, name: str = "f"
+) -> Curvatures:
+    """The ends of the spectrum of Lanczos' tridiagonal matrix, of the gradient of a function that
+    messages call `name`.
+    """
+    _differentiable(grad, name)
+    with full_precision(leaf):
+        matrix = _tridiagonal(leaf, grad, ball, iterations, name)
+        _differentiable(matrix, name)
+        found = torch.linalg.eigvalsh(matrix)
+    return Curvatures(found[:, 0].clamp_max(0), found[:, -1].clamp_min(0))
+
+
+def _tridiagonal(leaf: Tensor, grad: Tensor, ball: Ball, iterations: int, name: str) -> Tensor:
+    """Lanczos' matrix. Potentials are made orthogonal to all before them, twice against rounding;
+    where rounding is all that is left, there are no more. Their means, which have no norm, would
+    grow from step to step.
     """
     generator = torch.Generator(leaf.device).manual_seed(0)
     v = torch.randn(leaf.shape, generator=generator, device=leaf.device, dtype=leaf.dtype)
@@ -169,7 +192,9 @@ def outermost(leaf: Tensor, grad: Tensor, ball: Ball, iterations: int) -> Curvat
     largest = torch.zeros_like(v[:, 0, 0, 0])
     for k in range(min(iterations, leaf[0].numel())):
         v = _centred(v)
-        largest = ball.norm(v) if k < 2 else torch.maximum(largest, ball.norm(v))
+        size = ball.norm(v)
+        _differentiable(size, name)
+        largest = size if k < 2 else torch.maximum(largest, size)
         rounding = 1e3 * torch.finfo(v.dtype).eps * largest
         for _ in range(2 if potentials else 0):
             shares = torch.einsum("kbchw,bchw->kb", torch.stack(changes), v)
@@ -184,9 +209,21 @@ def outermost(leaf: Tensor, grad: Tensor, ball: Ball, iterations: int) -> Curvat
         diagonal.append(operators.image_sum(v * changes[-1]))
     off = torch.stack(beside, -1)[:, 1:]
     matrix = torch.diag_embed(torch.stack(diagonal, -1))
-    matrix = matrix + torch.diag_embed(off, 1) + torch.diag_embed(off, -1)
-    found = torch.linalg.eigvalsh(matrix)
-    return Curvatures(found[:, 0].clamp_max(0), found[:, -1].clamp_min(0))
+    return matrix + torch.diag_embed(off, 1) + torch.diag_embed(off, -1)
+
+
+def power_of_two(size: Tensor) -> Tensor:
+    """That below each of the numbers (B,), or 1; dividing by it rounds nothing."""
+    return size_of(size[:, None, None])[:, 0, 0]
+
+
+def _differentiable(found: Tensor, name: str) -> None:
+    """Derivatives of a function, so named, or what is made of them."""
+    if checks.eager(found) and not (valid := found.isfinite()).all():
+        raise checks.NotFinite(
+            f"{name} must have finite first and second derivatives in x, "
+            f"got {found[~valid][0].item():g} in {found.dtype}: scale {name} or x if they overflow"
+        )
 
 
 def _centred(v: Tensor) -> Tensor:
