@@ -1115,7 +1115,7 @@ def test_together_as_one_by_one(stored, here, tmp_path, monkeypatch):
     """What is done on a GPU, done on this machine; in groups of two."""
     _, outcomes, _ = stored
     jobs = [network(learning_rate=1e30), *NETWORKS]
-    for group in grid._groups(jobs, 2):
+    for group in (jobs[:2], jobs[2:4], jobs[4:]):
         assert len(list(grid.together(group, Store(tmp_path)))) == len(group)
     found = complete(jobs, Store(tmp_path, finished=True))
     assert found[0].keys() == {"diverged"} and without_times(found[1:]) == without_times(outcomes)

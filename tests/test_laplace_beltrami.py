@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 from wdtr_lite import calculus, data, evaluation, metric, models, noise, study
 from wdtr_lite.book import laplace_beltrami as report
+from wdtr_lite.book import reports
 from wdtr_lite.kernels import LibraryKernels
 from wdtr_lite.regularizer import second_order_expansion
 from wdtr_lite.study import EXPERIMENTS, grid
@@ -498,8 +499,9 @@ def cells(table):
 def test_errors_are_those_of_the_counts(eta):
     lines = cells(report.error_table(eta))[2:]
     for line, (method, name) in zip(lines, report.NAMES.items(), strict=True):
-        assert line[0] == name
-        if not of(method, "pgd 0.1", eta):
+        trained = len(of(method, "pgd 0.1", eta))
+        assert line[0] == (f"{name} (2 of 3)" if trained == 2 else name)
+        if not trained:
             assert set(line[1:]) == {"failed"}
             continue
         mean, sd = line[2].split(" ± ")
@@ -586,25 +588,27 @@ def test_what_the_section_says():
         if len(found := of(m, c, e)) == 3
     }
     costs = {method: f"{report.cost(method):.1f}" for method in report.NAMES}
-    assert list(costs.values()) == ["1.0", "2.7", "3.3", "5.0", "5.1", "1.6"]
+    assert list(costs.values()) == ["1.0", "2.6", "3.2", "5.0", "5.2", "1.6"]
     three = ("gauss_newton", "second_order", "wasserstein_noise")
-    for condition, width in (("natural", 0.35), ("pgd 0.1", 1.3)):
+    for condition, width in (("natural", 0.15), ("pgd 0.1", 1.6)):
         alike = [mean[m, condition, 0.1] for m in three]
         assert max(alike) - min(alike) < width
-    told = [f"{mean[m, 'natural', 0.2]:.1f}" for m in three]
-    assert told == ["3.8", "5.4", "4.9"]
-    assert [round(mean[m, "pgd 0.1", 0.2]) for m in three[:2]] == [64, 70]
-    for condition in ("natural", "pgd 0.1"):
-        pairs = zip(of("second_order", condition, 0.2), of("gauss_newton", condition, 0.2))
-        assert all(both > first for both, first in pairs)
+    assert f"{mean['gauss_newton', 'natural', 0.2]:.1f}" == "3.1"
+    both = {row["seed"]: row for row in report.rows("second_order", 0.2)}
+    first = {row["seed"]: row for row in report.rows("gauss_newton", 0.2)}
+    assert sorted(both) == [1, 2] and sorted(first) == [0, 1, 2]
+    for condition, told in (("natural", ["4.6", "3.2"]), ("pgd 0.1", ["69.9", "64.7"])):
+        rates = [[reports.rate(found[s], condition) for s in both] for found in (both, first)]
+        assert [f"{np.mean(each):.1f}" for each in rates] == told
+        assert all(more > less for more, less in zip(*rates, strict=True))
     assert not of("second_order", "natural", 0.4)
     goes_on = ("wasserstein_noise", "gauss_newton", "wasserstein")
-    assert [f"{mean[m, 'natural', 0.4]:.1f}" for m in goes_on] == ["8.5", "5.3", "3.9"]
-    assert {round(mean[m, "pgd 0.1", 0.4]) for m in goes_on} == {66}
-    assert not any(of("laplace_beltrami", "natural", e) for e in (0.1, 0.2, 0.4))
-    drifted = mean["laplace_beltrami", "pgd 0.1", 0.05]
-    assert abs(drifted - mean["none", "pgd 0.1", 0.05]) < 0.1
-    assert round(max(of("none", "pgd 0.1", 0.1))) == 84
+    assert [f"{mean[m, 'natural', 0.4]:.1f}" for m in goes_on] == ["7.3", "4.1", "3.0"]
+    assert {round(mean[m, "pgd 0.1", 0.4]) for m in goes_on} == {60, 63}
+    assert not any(of("laplace_beltrami", "natural", e) for e in ETAS)
+    drifted = [row for row in ROWS if row["method"] == "laplace_beltrami"]
+    assert len(drifted) == 9 and sum("diverged" in row for row in drifted) == 5
+    assert round(max(of("none", "pgd 0.1", 0.1))) == 86
 
 
 def test_what_the_section_says_of_terms_and_agreement():
@@ -612,8 +616,8 @@ def test_what_the_section_says_of_terms_and_agreement():
         key: np.mean([each[key] for each in report.sizes("none")])
         for key in ("gradient", "|laplacian|", "laplacian", "drift", "|drift|")
     }
-    assert [f"{each:.1f}" for each in plain.values()] == ["10.5", "3.2", "-1.1", "0.9", "9.8"]
-    for eta, low, high in ((0.2, 46, 59), (0.05, 80, 104)):
+    assert [f"{each:.1f}" for each in plain.values()] == ["7.2", "2.7", "0.4", "0.9", "8.9"]
+    for eta, low, high in ((0.2, 32, 49), (0.1, 63, 79)):
         shares = [100 * each for each in report.predicted("none", eta)]
         assert (round(min(shares)), round(max(shares))) == (low, high)
     noise_ = "wasserstein_noise"
@@ -623,6 +627,6 @@ def test_what_the_section_says_of_terms_and_agreement():
             ("second_order", "the same"), ("none", "the same"), (noise_, "different")
         )
     ]  # fmt: skip
-    assert [f"{each:.1f}" for each in told] == ["2.0", "2.6", "3.6"]
+    assert [f"{each:.1f}" for each in told] == ["1.3", "1.8", "2.6"]
     milliseconds = study.stored("laplace_beltrami")["result"]["milliseconds"]
-    assert round(milliseconds["drift"]) == 8
+    assert round(milliseconds["drift"]) == 5

@@ -96,7 +96,7 @@ def opening() -> None:
     """Draw what a step costs and the errors at one level, a row a way to train."""
     plots.style()
     _, (left, right) = plt.subplots(1, 2, figsize=(4.5, 2.7), sharey=True)
-    _dot_rows(left, {method: [cost(method)] for method in NAMES})
+    _dot_rows(left, {method: 3 * [cost(method)] for method in NAMES})
     left.set_xlabel("time of a step\n(plain = 1)", fontsize=9.5)
     _dot_rows(right, {method: level(method, "natural", 0.2) for method in NAMES})
     right.set_xlabel("natural error (%),\nη = 0.2", fontsize=9.5)
@@ -127,7 +127,8 @@ def _dot_rows(axes: Axes, found: Mapping[str, Sequence[float]], form: str = ".1f
                       transform=axes.get_yaxis_transform())  # fmt: skip
             continue
         axes.plot(values, [place] * len(values), marker, color=tint, markersize=4.5, alpha=0.7)
-        axes.text(min(values), place + 0.2, format(np.mean(values), form), fontsize=9.5)
+        text = format(np.mean(values), form) + _of_three(values)
+        axes.text(min(values), place + 0.2, text, fontsize=9.5)
     plots.name_rows(axes, [NAMES[m] for m in found])
     axes.tick_params(labelsize=9.5)
     largest = max(max(values) for values in found.values() if values)
@@ -169,13 +170,18 @@ def predicted(method: str, eta: float) -> list[float]:
 # ---------------------------------------------------------------- the networks
 
 
+def _of_three(values: Sequence[float]) -> str:
+    """How many of the three trainings did not fail, where one or two did."""
+    return f" ({len(values)} of 3)" if len(values) in (1, 2) else ""
+
+
 def error_table(eta: float) -> Markdown:
     """The errors under each condition, mean and standard deviation over the seeds."""
     lines = []
     for method, name in NAMES.items():
         found = [level(method, condition, eta) for condition in _CONDITIONS]
         cells = [tables.mean_sd(each, 1) if each else "failed" for each in found]
-        lines.append([name, *cells])
+        lines.append([name + _of_three(found[0]), *cells])
     heads = ["natural", "PGD 0.1", *_CONDITIONS[2:]]
     return tables.table(["% error", *heads], lines)
 
