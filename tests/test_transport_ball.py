@@ -191,6 +191,61 @@ def test_types(dtype):
     assert torch.allclose(z.double(), project_to_wasserstein_ball(w.double(), x.double(), 0.3))
 
 
+@pytest.mark.parametrize("constant", [0.3, 2, 6, -2, -20, 1e5])
+@pytest.mark.parametrize("rho", [0.01, 0.002])
+def test_a_constant_changes_nothing(constant, rho):
+    """Masses hold: ||w - x'||^2 changes by a constant; also where white pixels are full."""
+    w, x = images(2, 2, 5, 6)
+    expected = project_to_wasserstein_ball(w, x, 0.4, regularization=rho)
+    found = project_to_wasserstein_ball(w + constant, x, 0.4, regularization=rho)
+    assert torch.allclose(found, expected, atol=1e-6)
+    pair = torch.tensor([[[[0.5, 0.3]]]]).double()
+    stays = project_to_wasserstein_ball(pair + constant, pair, 0.4, regularization=rho)
+    assert abs(stays - pair).max() < 0.2 * rho
+
+
+@pytest.mark.parametrize("far", [3, 50, 1e6])
+def test_far_values_are_a_linear_program(far):
+    """Of halves far apart the gain is nearly the best; and what no mass can reach has no say."""
+    x = torch.zeros(1, 1, 6, 20, dtype=torch.float64)
+    x[..., :6] = images(1, 1, 6, 6)[1]
+    gain = torch.ones(1, 1, 6, 6, dtype=torch.float64)
+    gain[..., :3] = -1
+    w = torch.full_like(x, 1e30)
+    w[..., :6], w[..., 6:8] = far * gain, -far
+    z = project_to_wasserstein_ball(w, x, 0.5)
+    best = Moves((6, 6), 5, 2).best(gain.numpy(), x[..., :6].numpy(), 0.5, 2)
+    assert 0.99 * best < float((gain * (z - x)[..., :6]).sum()) <= best + 1e-6
+
+
+@pytest.mark.parametrize(("window", "p"), [(5, 300), (5, 683), (51, 250), (51, 1e9)])
+def test_costs_beyond_the_largest_number(window, p):
+    """Of such orders a move by more than epsilon is forbidden, one by less is free."""
+    w, x = images(1, 1, 6, 6)
+    how = {"window": window, "p": p}
+    still = project_to_wasserstein_ball(10 * w, x, 0.9, **how)  # of masses up to 0.9^p
+    assert abs(still - x).max() < 1e-11
+    one = project_to_wasserstein_ball(10 * w, x, 1.2, **how)
+    free = Moves((6, 6), 3, 1)
+    free.cost = np.where(free.cost > 1, 1e6, 0)
+    best = free.best(10 * (w - x).numpy(), x.numpy(), 1e-3, 1)
+    assert one.isfinite().all() and abs(one - x).max() > 0.1
+    assert float((10 * (w - x) * (one - x)).sum()) <= best + 1e-6
+
+
+def test_windows_end_with_the_image():
+    w, x = images(1, 1, 4, 6)
+    wide, whole = (project_to_wasserstein_ball(w, x, 0.5, window=side) for side in (1001, 11))
+    assert torch.equal(wide, whole)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_short_types_are_refused(dtype):
+    w, x = (v.to(dtype) for v in images(1, 1, 4, 4))
+    with pytest.raises(TypeError, match=f"^x must be torch.float32 or .*, got {dtype}$"):
+        project_to_wasserstein_ball(w, x, 0.3)
+
+
 def test_lambert():
     """Against scipy, from where the exponential vanishes to where it overflows."""
     value = torch.linspace(-700, 900, 4001, dtype=torch.float64)
@@ -218,6 +273,16 @@ def test_of_a_linear_loss_it_is_nearly_the_best(p, epsilon):
     how = {"p": p, "steps": 60, "iterations": 50, "regularization": 0.002}
     z = projected_sinkhorn_attack(linear(gain), x, y, epsilon, **how)
     best = Moves((5, 5), 5, p).best(gain.numpy(), x.numpy(), epsilon, p)
+    assert 0.97 * best < float((gain * (z - x)).sum()) <= best + 1e-6
+
+
+@pytest.mark.parametrize("steps", [1, 2, 5])
+def test_long_steps_are_of_a_linear_program(steps):
+    gain = torch.randn(1, 1, 5, 5, dtype=torch.float64, generator=generator(2)).sign()
+    x = images(1, 1, 5, 5)[1]
+    how = {"step": 10, "steps": steps, "iterations": 200}
+    z = projected_sinkhorn_attack(linear(gain), x, torch.tensor([1]), 0.6, **how)
+    best = Moves((5, 5), 5, 2).best(gain.numpy(), x.numpy(), 0.6, 2)
     assert 0.97 * best < float((gain * (z - x)).sum()) <= best + 1e-6
 
 

@@ -11,6 +11,7 @@ from wdtr_lite.models import Classifier
 _NEWTON = 4  # steps for Lambert's function: to 1e-6
 _ROUNDS = 20  # of letting mass in
 _STEEPEST = 500.0  # of exponents: exp(-500) is far above float64's smallest number
+_DEAREST = 1e40  # of a mass of 1, in budgets: its square times exp(500) is finite
 
 
 def project_to_wasserstein_ball(
@@ -50,18 +51,22 @@ def project_to_wasserstein_ball(
     Parameters
     ----------
     w : tensor, (B, C, H, W)
-        Of any values, float32 or float64.
+        Of any values, float32 or float64. A constant added to a channel changes nothing, as masses
+        hold.
     x : tensor of the same shape
         Images in [0, 1].
     epsilon : float or tensor (B,)
         Radius, non-negative: of p = 2 that of :func:`wasserstein_attack`, in pixels where a mass of
         1 is moved; of p = 1 in masses times pixels.
     window : int
-        Side of the window, odd, in pixels.
+        Side of the window, odd, in pixels; what lies beyond the image takes no time.
     p : float
         At least 1.
     regularization : float
-        At least 0.002, in intensities. Where it is small, more iterations are needed.
+        At least 0.002, in intensities. Where it is small, more iterations are needed. That of an
+        image is (1 + d) / 500 if this is more, d the largest deviation of w - x from its mean over
+        a channel's pixels that mass can reach, in an attack from 0: float64 then holds the
+        exponents.
     iterations : int
 
     Returns
@@ -84,8 +89,11 @@ def project_to_wasserstein_ball(
     Wong, Schmidt and Kolter (2019), who divide x by its mass and cut off at 1 after the projection.
     """
     checks.projected(w, x)
+    checks.graph_dtype(x.dtype, "x")
     projection = _Projection(x, epsilon, window, p, regularization)
-    return projection(w.detach(), checks.repeats(iterations, "iterations"))
+    return projection(
+        projection.centred(w.detach().double()), checks.repeats(iterations, "iterations")
+    )
 
 
 def projected_sinkhorn_attack(
@@ -157,20 +165,39 @@ class _Projection:
         self, x: Tensor, epsilon: float | Tensor, window: int, p: float, regularization: float
     ):
         window, p = checks.window(window), checks.order(p)
-        self.regularization = checks.sharp(regularization)
         self.dtype, self.x = x.dtype, x.detach().double()
-        self.limit = checks.radii(epsilon, x).double() ** p
-        offset = torch.arange(window, device=x.device, dtype=torch.float64) - window // 2
-        self.cost = (offset**2 + offset[:, None] ** 2) ** (p / 2)
-        self.v, self.rate = torch.ones_like(self.x), torch.ones_like(self.limit)
+        self.regularization = torch.full_like(self.x[:, :1, :1, :1], checks.sharp(regularization))
+        radius = checks.radii(epsilon, x).double()
+        half = min(window // 2, max(x.shape[-2:]) - 1)
+        self.cost, self.allowed = _costs(radius, half, p)
+        self.reached = F.max_pool2d(self.x, 2 * half + 1, 1, half) > 0
+        self.v, self.rate = torch.ones_like(self.x), (radius**p).clamp_max(_DEAREST)
+        self.steepest = _STEEPEST * self.rate
 
     @torch.no_grad()
     def __call__(self, w: Tensor, iterations: int) -> Tensor:
+        w = w.double()
+        self._soften((w - self.x).abs().amax((1, 2, 3), keepdim=True))
         for _ in range(iterations):
             u, cost, slope = self._rows()
             self._steepen(cost, slope)
-            self.v = self._columns(w.double(), *self._sums(u))
+            self.v = self._columns(w, *self._sums(u))
         return self._moved(*self._admitted()).to(self.dtype)
+
+    def centred(self, w: Tensor) -> Tensor:
+        """w up to a constant in each channel, with the mass of x where mass can come to; x where it
+        cannot, and where no value of w matters.
+        """
+        change = (w - self.x).where(self.reached, 0)
+        mean = change.mean((2, 3), keepdim=True) / self.reached.double().mean((2, 3), keepdim=True)
+        return self.x + (change - mean).where(self.reached, 0)
+
+    def _soften(self, deviation: Tensor) -> None:
+        """A regularization with which w - x' is within the exponents, of the same dual."""
+        before = self.regularization
+        self.regularization = torch.maximum(before, (1 + deviation) / _STEEPEST)
+        ratio = before / self.regularization
+        self.v, self.rate = self.v**ratio, self.rate * ratio.flatten()
 
     def _admitted(self) -> tuple[Tensor, Tensor]:
         """u and v of the plan, v lowered until no pixel gets more than what it has room for: mass
@@ -188,8 +215,7 @@ class _Projection:
         sums, costs = self._sums(v, powers=2)
         change = v * (self._sums(u)[0] - u) - u * (sums - v)
         cost = (u * costs).sum((1, 2, 3))
-        share = (self.limit / cost.where(cost > 0, 1)).where(cost > self.limit, 1)
-        return (self.x + spread(share) * change).clamp(0, 1)
+        return (self.x + change / spread(cost.clamp_min(1))).clamp(0, 1)
 
     def _rows(self) -> tuple[Tensor, Tensor, Tensor]:
         """u, with which the plan's rows sum to x; the cost, and how fast it falls."""
@@ -198,25 +224,35 @@ class _Projection:
         return u, (u * costs).sum((1, 2, 3)), (u * squares).sum((1, 2, 3))
 
     def _steepen(self, cost: Tensor, slope: Tensor) -> None:
-        """A Newton step of lambda / regularization towards log(cost) = log(limit)."""
-        excess = (cost / self.limit.clamp_min(torch.finfo(cost.dtype).tiny)).log()
-        step = (excess * cost / slope).where(slope > 0, 0)
-        self.rate = (self.rate + step).clamp(0, _STEEPEST)
+        """A Newton step of lambda / regularization towards log(cost) = 0."""
+        step = (cost.log() * cost / slope).where(slope > 0, 0)
+        self.rate = (self.rate + step).clamp_min(0).minimum(self.steepest)
 
     def _columns(self, w: Tensor, s: Tensor) -> Tensor:
         """v, with which the plan's columns sum to w - eps log(v), or to 1 if that is more."""
         eps = self.regularization
         image = eps * lambert_of_exp(w / eps + (s / eps).log())
-        return torch.minimum(((w - image) / eps).clamp_max(_STEEPEST).exp(), 1 / s)
+        return torch.minimum(((w - image) / eps).clamp(-_STEEPEST, _STEEPEST).exp(), 1 / s)
 
     def _sums(self, v: Tensor, powers: int = 1) -> tuple[Tensor, ...]:
         """The sums of v over each pixel's window with weights K, K cost, K cost^2, so many."""
-        decay = torch.exp(-self.rate[:, None, None] * self.cost)
+        decay = torch.exp(-self.rate[:, None, None] * self.cost) * self.allowed
         kernel = torch.stack([decay * self.cost**power for power in range(powers)], 1)
         kernel = kernel.repeat_interleave(v.shape[1], 0).flatten(0, 1)[:, None]
         flat = v.reshape(1, -1, *v.shape[-2:])
-        sums = F.conv2d(flat, kernel, padding=len(self.cost) // 2, groups=flat.shape[1])
+        sums = F.conv2d(flat, kernel, padding=kernel.shape[-1] // 2, groups=flat.shape[1])
         return sums.view(*v.shape[:2], powers, *v.shape[-2:]).unbind(2)
+
+
+def _costs(radius: Tensor, half: int, p: float) -> tuple[Tensor, Tensor]:
+    """Of moves by up to half a window, (B, window, window), in units of each image's limit; and
+    which are allowed: of those that cost too much not even rounding errors are moved.
+    """
+    offset = torch.arange(-half, half + 1, device=radius.device, dtype=radius.dtype)
+    distance = (offset**2 + offset[:, None] ** 2).sqrt()
+    cost = (distance / radius[:, None, None].clamp_min(torch.finfo(radius.dtype).tiny)) ** p
+    allowed = cost < _DEAREST
+    return cost.where(allowed, 0), allowed
 
 
 def lambert_of_exp(value: Tensor) -> Tensor:
