@@ -403,13 +403,13 @@ def test_tables_of_digits(closed):
             assert float(mean) == pytest.approx(np.mean(values), abs=0.51 * 10**-places)
             assert float(sd) == pytest.approx(np.std(values, ddof=1), abs=0.51 * 10**-places)
     search = cells(report.search_table())[2:]
-    assert len(search) == len(RESULT["search"]) == 9
+    assert len(search) == len(RESULT["search"]) == 12
     assert [line[2] for line in search] == [
         f"{row['frechet']['validation']:.1f}" for row in RESULT["search"]
     ]
     report.draw_digits()
     curves = plt.gcf().axes[-1].lines
-    assert len(curves) == 3 * 3 + 1
+    assert len(curves) == 3 * 4 + 1
     first = of("euclidean")[0]["history"]
     assert list(curves[0].get_ydata()) == [each["frechet"] for each in first]
     for line, method in zip(cells(report.generator_table())[2:], report.NAMES, strict=True):

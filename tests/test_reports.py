@@ -566,8 +566,10 @@ def test_the_tradeoff_is_drawn_where_its_table_says():
     methods.draw_tradeoff(tradeoff, benchmark)
     lines = cells(methods.tradeoff_table(tradeoff, benchmark))
     drawn = {text.get_text(): text.xy for text in plt.gca().texts}
-    for name, _, cost, _, natural, attacked in lines:
-        x, y = drawn[f"{name} ({float(cost):.1f})"]
+    costs = methods.costs(benchmark).values()
+    for (name, _, told, _, natural, attacked), cost in zip(lines, costs, strict=True):
+        assert told == f"{cost:.2f}"
+        x, y = drawn[f"{name} ({cost:.1f})"]
         assert natural.startswith(f"{x:.1f} ±") and attacked.startswith(f"{y:.1f} ±")
 
 
@@ -576,7 +578,7 @@ def test_the_tradeoff_is_drawn_where_its_table_says():
     [
         (0, "any time", 9),
         (100, "any time", 9),
-        (50, "three plain steps", 6),
+        (50, "three plain steps", 7),
         (30, "a plain step", 2),
     ],
 )
