@@ -272,7 +272,7 @@ def test_penalties_of_digits():
         assert torch.allclose(found[f"wasserstein, {kind} source"], 196 * tenth, rtol=1e-3)
     ramp = torch.linspace(-1, 1, 14).expand(14, 14)  # moves ink, and has the mean 0
     moves = lambda image: (ramp * image).sum((1, 2, 3))  # noqa: E731
-    plain, uniform, local = (critic.penalty_of(m, x)(moves, x) for m in critic.METHODS[1:])
+    plain, uniform, local = (critic.penalty_of(m, x)(moves, x) for m in list(critic.METHODS)[1:])
     assert torch.allclose(plain, uniform, rtol=1e-4)
     assert torch.allclose(local - plain, tenth * ramp.square().sum(), rtol=1e-3)
 

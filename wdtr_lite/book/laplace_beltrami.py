@@ -60,6 +60,7 @@ _LOOKS = {
     "wasserstein_noise": (plots.GREY, "^"),
 }
 
+SEEDS = 3
 _CONDITIONS = ("natural", "pgd 0.1", "translation", "rotation", "elastic")
 
 
@@ -96,7 +97,7 @@ def opening() -> None:
     """Draw what a step costs and the errors at one level, a row a way to train."""
     plots.style()
     _, (left, right) = plt.subplots(1, 2, figsize=(4.5, 2.7), sharey=True)
-    _dot_rows(left, {method: 3 * [cost(method)] for method in NAMES})
+    _dot_rows(left, {method: [cost(method)] for method in NAMES}, of=1)
     left.set_xlabel("time of a step\n(plain = 1)", fontsize=9.5)
     _dot_rows(right, {method: level(method, "natural", 0.2) for method in NAMES})
     right.set_xlabel("natural error (%),\nη = 0.2", fontsize=9.5)
@@ -118,7 +119,7 @@ def draw_errors(etas: Sequence[float]) -> None:
         axes.set_xlabel(text, fontsize=9.5)
 
 
-def _dot_rows(axes: Axes, found: Mapping[str, Sequence[float]], form: str = ".1f") -> None:
+def _dot_rows(axes: Axes, found: Mapping[str, Sequence[float]], of: int = SEEDS) -> None:
     """A row a method, the mean written over it; where there is no network, that all failed."""
     for place, (method, values) in enumerate(reversed(list(found.items()))):
         tint, marker = _LOOKS[method]
@@ -127,7 +128,7 @@ def _dot_rows(axes: Axes, found: Mapping[str, Sequence[float]], form: str = ".1f
                       transform=axes.get_yaxis_transform())  # fmt: skip
             continue
         axes.plot(values, [place] * len(values), marker, color=tint, markersize=4.5, alpha=0.7)
-        text = format(np.mean(values), form) + _of_three(values)
+        text = f"{np.mean(values):.1f}" + _share(values, of)
         axes.text(min(values), place + 0.2, text, fontsize=9.5)
     plots.name_rows(axes, [NAMES[m] for m in found])
     axes.tick_params(labelsize=9.5)
@@ -170,9 +171,9 @@ def predicted(method: str, eta: float) -> list[float]:
 # ---------------------------------------------------------------- the networks
 
 
-def _of_three(values: Sequence[float]) -> str:
-    """How many of the three trainings did not fail, where one or two did."""
-    return f" ({len(values)} of 3)" if len(values) in (1, 2) else ""
+def _share(values: Sequence[float], of: int) -> str:
+    """How many of so many there are, where some but not all failed."""
+    return f" ({len(values)} of {of})" if 0 < len(values) < of else ""
 
 
 def error_table(eta: float) -> Markdown:
@@ -181,7 +182,7 @@ def error_table(eta: float) -> Markdown:
     for method, name in NAMES.items():
         found = [level(method, condition, eta) for condition in _CONDITIONS]
         cells = [tables.mean_sd(each, 1) if each else "failed" for each in found]
-        lines.append([name + _of_three(found[0]), *cells])
+        lines.append([name + _share(found[0], SEEDS), *cells])
     heads = ["natural", "PGD 0.1", *_CONDITIONS[2:]]
     return tables.table(["% error", *heads], lines)
 

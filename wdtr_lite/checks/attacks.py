@@ -59,9 +59,14 @@ def strength(
     return epsilon, alpha, steps
 
 
+def lengths(dtype: torch.dtype) -> tuple[float, float]:
+    """The least and the largest that an attack has in a type."""
+    return torch.finfo(dtype).eps, 0.5 * torch.finfo(dtype).max ** 0.5
+
+
 def length(value: float, name: str, dtype: torch.dtype) -> None:
     """A length of 0 or that changes a 1, and whose square the type holds."""
-    least, most = torch.finfo(dtype).eps, 0.5 * torch.finfo(dtype).max ** 0.5
+    least, most = lengths(dtype)
     if value > most:
         raise ValueError(f"{name} must be at most {most:.2g} in {dtype}, got {value:.2g}")
     if 0 < value < least:

@@ -185,8 +185,8 @@ def smallest_attack(
 
 def _tried(epsilon: Tensor) -> Tensor:
     """The lengths within what :func:`~wdtr_lite.attacks.wasserstein_attack` takes, or 0."""
-    kind = torch.finfo(epsilon.dtype)
-    return epsilon.clamp(kind.eps, 0.25 * kind.max**0.5).where(epsilon > 0, 0)
+    least, most = checks.lengths(epsilon.dtype)
+    return epsilon.clamp(least, most / 2).where(epsilon > 0, 0)
 
 
 def softplus_bounds(

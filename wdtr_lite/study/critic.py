@@ -27,24 +27,25 @@ __all__ = ["Critics", "Judge", "changes", "class_score", "frechet_distance", "pe
 
 RADIUS = 2  # of the digits' graph
 SOURCE = 0.1  # of the mean diagonal of L
-METHODS = (
-    "euclidean",
-    "wasserstein",
-    "wasserstein, uniform source",
-    "wasserstein, local source",
-)
+METHODS = {
+    "euclidean": None,
+    "wasserstein": None,
+    "wasserstein, uniform source": "uniform",
+    "wasserstein, local source": "local",
+}
+"""Of a critic of digits, by the kind of source."""
 
 
 def penalty_of(method: str, images: Tensor) -> GradientPenalty:
     """The penalty of a critic of digits, of one of the ``METHODS``: on the graph of radius 2,
     the source with a tenth of the mean diagonal of L.
     """
-    checks.option(method, "method", METHODS)
+    checks.option(method, "method", tuple(METHODS))
     if method == "euclidean":
         return GradientPenalty("euclidean", of="logits")
     graph = _graph(images)
-    kind, source = method.removeprefix("wasserstein").strip(", ").removesuffix(" source"), None
-    if kind:
+    kind, source = METHODS[method], None
+    if kind is not None:
         source = Source(kind, SOURCE * float(metric.mean_diagonal(graph, images)))
     return GradientPenalty(Wasserstein(graph, None, source=source), of="logits")
 
@@ -367,7 +368,7 @@ register(
         dataset="mnist",
         shifts=(1, 2, 4, 6, 8),
         blob_steps=600,
-        methods=METHODS,
+        methods=tuple(METHODS),
         weights=(1.0, 10.0, 100.0),
         seeds=(0, 1, 2),
         steps=1200,

@@ -304,7 +304,8 @@ def _outcome(run: training.Run, measured: dict[str, Any]) -> dict[str, Any]:
 
 def together(group: Sequence[Network], store: Store) -> list[str]:
     """Train networks, on a GPU at once, and ask what is not measured yet; a line about each."""
-    configs = [config for config, _ in group if len(group) > 1 and not taken(config, store)]
+    several = group if len(group) > 1 else ()
+    configs = [config for config, _ in several if not taken(config, store)]
     for source in dict.fromkeys((config.data, config.split) for config in configs):
         some = [config for config in configs if (config.data, config.split) == source]
         try:

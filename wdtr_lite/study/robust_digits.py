@@ -1,6 +1,6 @@
 """Digits classified by networks trained plainly, with penalties, noise and adversarial examples."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -21,7 +21,7 @@ NAMES = ("fgsm 0.1", "pgd 0.05", "pgd 0.1", "pgd 0.2", "wasserstein 4")
 
 
 @dataclass(frozen=True)
-class DigitErrors(Question, name="digit_errors"):
+class _Digits:
     """How many of ``n`` digits a network gets ``wrong``: the whole part as it is; as many drawn
     from it as are evaluated, varied (translation, rotation, elastic) and under the attacks of these
     names.
@@ -32,53 +32,37 @@ class DigitErrors(Question, name="digit_errors"):
     names: Sequence[str]
 
     def __call__(self, model: nn.Module, dataset: Dataset) -> dict[str, Any]:
-        def varied(images: Tensor) -> dict[str, Tensor]:
-            return evaluation.variations(images.cpu(), seed=0)
+        images, labels = images_of(model, dataset, self.part, self.evaluated)
+        varied = self.varied(model, images)
+        wrong = {"natural": evaluation.misclassified(model, *drawn(model, dataset, self.part))}
+        wrong |= {
+            name: evaluation.misclassified(model, varied[name].to(images), labels)
+            for name in ("translation", "rotation", "elastic")
+        }
+        wrong |= {
+            name: evaluation.misclassified(model, images, labels, ATTACKS[name])
+            for name in self.names
+        }
+        return {
+            "wrong": {name: int(each.sum()) for name, each in wrong.items()},
+            "n": {name: len(each) for name, each in wrong.items()},
+        }
 
-        return _misread(model, dataset, self, varied)
-
-
-@dataclass(frozen=True)
-class SmallDigitErrors(Question, name="small_digit_errors"):
-    """How many of ``n`` digits of ``mnist14`` a network gets ``wrong``: the whole part as it is; so
-    many of them under the attacks of these names, and varied as MNIST, before four pixels become
-    one.
-    """
-
-    part: str
-    evaluated: int
-    names: Sequence[str]
-
-    def __call__(self, model: nn.Module, dataset: Dataset) -> dict[str, Any]:
-        def varied(_: Tensor) -> dict[str, Tensor]:
-            whole, _ = images_of(model, grid.dataset_of("mnist"), self.part, self.evaluated)
-            moved = evaluation.variations(whole.cpu(), seed=0)
-            return {name: F.avg_pool2d(each, 2) for name, each in moved.items()}
-
-        return _misread(model, dataset, self, varied)
+    def varied(self, model: nn.Module, images: Tensor) -> dict[str, Tensor]:
+        return evaluation.variations(images.cpu(), seed=0)
 
 
-def _misread(
-    model: nn.Module,
-    dataset: Dataset,
-    asked: DigitErrors | SmallDigitErrors,
-    vary: Callable[[Tensor], Mapping[str, Tensor]],
-) -> dict[str, Any]:
-    """``wrong`` and ``n``, of the part, of the varied images and under each attack."""
-    images, labels = images_of(model, dataset, asked.part, asked.evaluated)
-    varied = vary(images)
-    wrong = {"natural": evaluation.misclassified(model, *drawn(model, dataset, asked.part))}
-    wrong |= {
-        name: evaluation.misclassified(model, varied[name].to(images), labels)
-        for name in ("translation", "rotation", "elastic")
-    }
-    wrong |= {
-        name: evaluation.misclassified(model, images, labels, ATTACKS[name]) for name in asked.names
-    }
-    return {
-        "wrong": {name: int(each.sum()) for name, each in wrong.items()},
-        "n": {name: len(each) for name, each in wrong.items()},
-    }
+class DigitErrors(_Digits, Question, name="digit_errors"):
+    """How many digits a network gets wrong: as they are, varied and attacked."""
+
+
+class SmallDigitErrors(_Digits, Question, name="small_digit_errors"):
+    """The same of ``mnist14``, whose digits are varied as MNIST, before four pixels become one."""
+
+    def varied(self, model: nn.Module, images: Tensor) -> dict[str, Tensor]:
+        whole, _ = images_of(model, grid.dataset_of("mnist"), self.part, self.evaluated)
+        moved = super().varied(model, whole)
+        return {name: F.avg_pool2d(each, 2) for name, each in moved.items()}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,10 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
-from torch._guards import TracingContext, tracing
-from torch._subclasses import FakeTensorMode
 from torch.fx.experimental.proxy_tensor import disable_proxy_modes_tracing, make_fx
-from torch.fx.experimental.symbolic_shapes import ShapeEnv
 from torch.nn.utils import stateless
 from torch.overrides import TorchFunctionMode
 
@@ -87,7 +84,10 @@ def inductor(graph: fx.GraphModule, inputs: Sequence[Tensor]) -> Callable:
     """Compiled by torch's compiler, which keeps what it made by graph, version and processor, in
     the folder ``TORCHINDUCTOR_CACHE_DIR``.
     """
+    from torch._guards import TracingContext, tracing
     from torch._inductor.compile_fx import compile_fx
+    from torch._subclasses import FakeTensorMode
+    from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
     shapes = FakeTensorMode(shape_env=ShapeEnv(), static_shapes=True)  # without them it keeps none
     with torch.no_grad(), tracing(TracingContext(shapes)):
