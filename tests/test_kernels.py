@@ -42,6 +42,11 @@ LAYERS = {
     "group norm, plain": (nn.GroupNorm(2, 4, affine=False), (3, 4, 2)),
     "instance norm": (nn.InstanceNorm2d(4, affine=True), IMAGE),
     "instance norm, kept": (nn.InstanceNorm2d(4, track_running_stats=True), IMAGE),
+    "softplus": (nn.Softplus(), IMAGE),
+    "softplus, steep": (nn.Softplus(beta=3, threshold=2), IMAGE),
+    "softplus, falling": (nn.Softplus(beta=-0.5), IMAGE),
+    "silu": (nn.SiLU(), IMAGE),
+    "gelu": (nn.GELU(), IMAGE),
 }
 
 
@@ -116,6 +121,9 @@ def test_values_gradients_and_statistics_are_torchs(name):
         torch.testing.assert_close(mine, theirs, rtol=1e-5, atol=1e-5)
 
 
+SMOOTH = "soft", "silu", "gelu"  # how their names begin
+
+
 def kinds(value):
     return {node.name() for node in autograd_nodes(value)}
 
@@ -123,7 +131,8 @@ def kinds(value):
 @pytest.mark.parametrize("name", [name for name in LAYERS if "evaluation" not in name])
 def test_they_are_in_the_graph(name):
     function, inputs, _ = case(name)
-    expected = "_Convolution" if name.startswith(("conv", "trans")) else "_Normalization"
+    kind = {"conv": "_Convolution", "tran": "_Convolution"} | dict.fromkeys(SMOOTH, "_Activation")
+    expected = kind.get(name[:4], "_Normalization")
     found = {kind.removesuffix("Backward") for kind in kinds(function(*inputs))}
     assert (expected in found) == (name != "conv2d, even")
 
@@ -296,6 +305,22 @@ UNUSUAL = {
 }
 
 
+UNUSUAL |= {
+    "softplus, beta, numpy": lambda: F.softplus(image(), np.float64(2)),
+    "softplus, beta of 0": lambda: F.softplus(image(), 0),
+    "softplus, beta, a name": lambda: F.softplus(image(), "steep"),
+    "softplus, a list": lambda: F.softplus([1.0]),
+    "softplus, integers": lambda: F.softplus(torch.arange(3)),
+    "softplus, autocast": lambda: torch.autocast("cpu", low)(F.softplus)(image(low)),
+    "silu, a list": lambda: F.silu([1.0]),
+    "silu, in place": lambda: nn.SiLU(inplace=True)(image() * 1),
+    "silu, complex": lambda: F.silu(image(torch.cfloat)),
+    "gelu, by tanh": lambda: F.gelu(image(), approximate="tanh"),
+    "gelu, unknown": lambda: F.gelu(image(), approximate="erf"),
+    "gelu, none": lambda: F.gelu(image(), approximate=None),
+}
+
+
 def outcome(call):
     """What a call returns, or the error that it raises."""
     try:
@@ -358,6 +383,24 @@ def test_low_precision_is_as_precise_as_torchs(name, dtype, mean, std):
     for mine, others, right in zip(found, theirs, exact):
         missed, usual = ((v.double() - right).norm() / right.norm() for v in (mine, others))
         assert mine.dtype == dtype and missed < 1.1 * usual
+
+
+@pytest.mark.parametrize("layer", [nn.Softplus(), nn.SiLU(), nn.GELU()], ids=str)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32, torch.float64])
+def test_second_derivatives_of_activations_are_right_far_out(layer, dtype):
+    """From -1e4 to 1e4, against torch's in float64; nowhere other than a number."""
+    ends = torch.logspace(-4, 4, 81, dtype=double)
+    x = torch.cat([-ends, zeros(1, dtype=double), ends]).to(dtype)
+
+    def second(x):
+        x = x.detach().requires_grad_()
+        (slope,) = grad(layer(x).sum(), x, create_graph=True)
+        return grad(slope.sum(), x)[0].double()
+
+    right = second(x.double())
+    with LibraryKernels():
+        found = second(x)
+    torch.testing.assert_close(found, right, rtol=0, atol=8 * torch.finfo(dtype).eps)
 
 
 def test_running_statistics_in_low_precision_are_the_exact_ones_rounded():

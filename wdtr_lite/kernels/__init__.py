@@ -1,9 +1,10 @@
 """Layers that differentiate, at every order, into the library's own kernels.
 
 Torch's second derivative of a convolution lays out copies and convolves with kernels as large as
-the image, that of batch normalisation passes many times over its input, and the third derivatives
-of batch, layer and instance normalisation take mean and variance for constants. Within
-:class:`LibraryKernels` these functions have the same values and other derivatives.
+the image, those of batch normalisation and of smooth activations pass many times over their input,
+and the third derivatives of batch, layer and instance normalisation take mean and variance for
+constants. Within :class:`LibraryKernels` these functions have the same values and other
+derivatives.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,7 +15,7 @@ import torch
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
-from wdtr_lite.kernels import convolution, normalization
+from wdtr_lite.kernels import activation, convolution, normalization
 
 __all__ = ["REPLACED", "LibraryKernels"]
 
@@ -29,13 +30,16 @@ REPLACED = {
     F.layer_norm: normalization.layer_norm,
     F.group_norm: normalization.group_norm,
     F.instance_norm: normalization.instance_norm,
+    F.softplus: activation.softplus,
+    F.silu: activation.silu,
+    F.gelu: activation.gelu,
 }
 """Which functions of torch are replaced by which."""
 
 
 class LibraryKernels(TorchFunctionMode):
-    r"""A context in which the convolutions and normalisations that a model calls, whosever it is,
-    are those of this package.
+    r"""A context in which the convolutions, normalisations and smooth activations (softplus, SiLU,
+    GELU) that a model calls, whosever it is, are those of this package.
 
     The values are torch's; layer, group and instance normalisation of float16 and bfloat16 compute
     in float32. With :math:`\bar a` the gradient in the output, :math:`\langle \bar a,
@@ -43,13 +47,15 @@ class LibraryKernels(TorchFunctionMode):
     its gradient in the input or of its gradient in the weights is one of these three again: the
     library's kernels, whatever the order. Normalisation by the mean and variance of what it sees
     has a second derivative of one more kernel and a combination of its inputs, and of higher
-    orders that of its definition.
+    orders that of its definition. With :math:`\sigma` for softplus, :math:`\sigma'' = \sigma'
+    (1 - \sigma')`: the second derivative needs no pass over :math:`\sigma` but those of the first.
 
     :class:`~wdtr_lite.regularizer.GradientPenalty` and all else here that needs second derivatives
     takes it by itself; it is of use for a gradient penalty of your own. The derivatives may be
     asked for outside of the context. Where ``torch.func``, ``torch.compile`` or forward-mode
-    derivatives are at work, for layer and group normalisation under autocast, for normalisation
-    within activation checkpointing, for tensors that are complex or not dense, and wherever
+    derivatives are at work, for layer and group normalisation and softplus under autocast, for
+    normalisation within activation checkpointing, for activations in place and GELU by tanh, for
+    tensors that are complex or not dense, and wherever
     arguments are not the usual ones, functions stay torch's.
 
     Examples
