@@ -1041,7 +1041,9 @@ class Checkpointed(nn.Sequential):
 @pytest.mark.skipif(torch.__version__ < "2.8", reason="torch does not say what is checkpointed")
 @BOTH
 @pytest.mark.parametrize(
-    "norm", [nn.LayerNorm([6, 4, 4]), nn.GroupNorm(2, 6), nn.InstanceNorm2d(6)], ids=str
+    "norm",
+    [nn.LayerNorm([6, 4, 4]), nn.GroupNorm(2, 6), nn.InstanceNorm2d(6), nn.BatchNorm2d(6)],
+    ids=str,
 )
 def test_normalisation_within_activation_checkpointing(norm, mode):
     """As without; third derivatives are torch's there, and refused where they are wrong."""
@@ -1052,6 +1054,9 @@ def test_normalisation_within_activation_checkpointing(norm, mode):
         value, expected = (getattr(v, "penalty", v) for v in (value, expected))
         close(value, expected)
         assert error(grads(value.sum(), model), grads(expected.sum(), plain)) < 1e-9
+    margin = GradientPenalty(GRAPH, of="margin")
+    value, expected = (grads(margin(m, X, Y).sum(), m) for m in (model, plain))
+    assert error(value, expected) < 1e-9
     with torch.no_grad():
         laplacian = [
             laplacian_penalty(GRAPH, m, X, Y, generator=generator()) for m in (model, plain)

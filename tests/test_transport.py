@@ -979,3 +979,14 @@ def test_masked_pixels_are_no_pixels():
 def test_matrices_beyond_memory_are_refused():
     with pytest.raises(ValueError, match="^x and y must have at most 32768 lit pixels .*, got 90"):
         wasserstein_distance(np.ones((300, 300)), np.ones((300, 300)))
+
+
+@pytest.mark.parametrize("epsilon", [1.0, 10.0])
+def test_the_gradient_at_black_pixels_beside_a_single_lit_one(epsilon):
+    """That of <P, C> less the mean of both with themselves: C(i, y) - C(i, x)."""
+    x = torch.tensor([[1.0, 0, 0]], dtype=torch.float64, requires_grad=True)
+    y = torch.tensor([[0.0, 0, 1]], dtype=torch.float64)
+    value = sinkhorn_distance(x, y, epsilon=epsilon, debiased=True)
+    (found,) = torch.autograd.grad(value, x)
+    expected = torch.tensor([[0.0, -1, -2]], dtype=torch.float64)
+    torch.testing.assert_close(found - found[0, 0], expected, rtol=1e-6, atol=1e-6)

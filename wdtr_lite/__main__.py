@@ -85,7 +85,7 @@ def main(arguments: list[str] | None = None) -> None:
         options.run(options)
     except training.Unfinished as stopped:
         print(f"{parser.prog} {options.command}: {stopped}", file=sys.stderr)
-        sys.exit(MORE_TO_DO)
+        sys.exit(MORE_TO_DO if stopped.trained else 1)
     except (ValueError, TypeError, OSError, RuntimeError) as error:
         sys.exit(f"{parser.prog} {options.command}: {error}")
 

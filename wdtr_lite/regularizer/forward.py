@@ -172,7 +172,7 @@ def _fixing(layer: nn.Module) -> dict:
             f"model(x) once before, got {layer}"
         )
     if _batch_norm(layer):
-        return {"track_running_stats": False, "momentum": 0.0}
+        return _copies(dict(layer.named_buffers(recurse=False))) | {"momentum": 0.0}
     if isinstance(layer, _SpectralNorm):
         return {"training": False}
     copies = _copies(dict(layer.named_buffers(recurse=False)))

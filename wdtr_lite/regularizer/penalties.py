@@ -107,8 +107,8 @@ class GradientPenalty(nn.Module):
     of spectral normalisation, which are used as they are; those of the older
     ``nn.utils.spectral_norm``, if no pass in training mode has made them, as the next would. This
     needs the :class:`torch.nn.Module` itself, not a function around it, and no activation
-    checkpointing around those layers. Under ``torch.no_grad()`` no graph is kept. Double
-    back-propagation needs second derivatives, which torch lacks for compiled models and some fused
+    checkpointing around those layers, whose repetition moves them. Under ``torch.no_grad()`` no
+    graph is kept. Double back-propagation needs second derivatives, which torch lacks for compiled models and some fused
     operations, as of attention; finite differences do not.
 
     Finite differences are right for the sum, the mean and any equal weights of the numbers

@@ -104,7 +104,7 @@ def run(
     quick, store = profile == "quick", Store(networks_folder(), cluster, finished, until, trains)
     if finished and not experiment.trains:
         raise ValueError(f"{name} has no networks that could be finished")
-    if quick and (finished or cluster or until):
+    if quick and (finished or cluster or until is not None):
         raise ValueError(
             "finished, cluster and until are for the profiles cpu and full, quick stores nothing: "
             f"got {finished=}, {cluster=}, {until=}"

@@ -35,7 +35,14 @@ class Divergence(RuntimeError):
 
 
 class Unfinished(RuntimeError):
-    """The time is up, and what was done is stored."""
+    """The time is up, and what was done is stored; `trained` says whether the call did an epoch."""
+
+    def __init__(self, message: str, trained: bool = True):
+        super().__init__(message, trained)
+        self.trained = trained
+
+    def __str__(self) -> str:
+        return self.args[0]
 
 
 class Step(NamedTuple):
@@ -130,6 +137,7 @@ class Training:
                 state = checkpoint.stored_in(self.folder)
             if state:
                 self._restore(state)
+            self.first = self.epoch
             self.held = held.pop_all()
         if self.stream:
             self.stream.wait_stream(torch.cuda.current_stream(self.device))
@@ -311,6 +319,12 @@ class Training:
             return
         if epoch > self.stored:
             self._write(self.folder, due=True)
+        if epoch == self.first:
+            raise Unfinished(
+                f"the time is up after epoch {epoch} of {epochs}, none was trained in this call: "
+                f"give it more than an epoch takes, {seconds:.3g} s the last time",
+                trained=False,
+            )
         raise Unfinished(f"the time is up after epoch {epoch} of {epochs}: the same call goes on")
 
     def _write(self, folder: Path, due: bool = False) -> None:

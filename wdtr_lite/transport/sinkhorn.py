@@ -171,6 +171,8 @@ class EntropicProblem:
                     RuntimeWarning,
                     stacklevel=4,
                 )
+            if self.a is self.b:  # black pixels, which weigh nothing above, have converged then too
+                g = self.half_step(g, self.log_b, self.epsilon)
         g = self.sweep(g, self.epsilon, exact=True)
         if g.requires_grad:
             g.register_hook(self._implicit_gradient(g.detach(), tol, max_iter))
