@@ -108,8 +108,8 @@ class GradientPenalty(nn.Module):
     ``nn.utils.spectral_norm``, if no pass in training mode has made them, as the next would. This
     needs the :class:`torch.nn.Module` itself, not a function around it, and no activation
     checkpointing around those layers, whose repetition moves them. Under ``torch.no_grad()`` no
-    graph is kept. Double back-propagation needs second derivatives, which torch lacks for compiled models and some fused
-    operations, as of attention; finite differences do not.
+    graph is kept. Double back-propagation needs second derivatives, which torch lacks for compiled
+    models and some fused operations, as of attention; finite differences do not.
 
     Finite differences are right for the sum, the mean and any equal weights of the numbers
     returned; with unequal weights only where the model does not couple the images, and their
