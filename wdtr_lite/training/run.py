@@ -37,12 +37,7 @@ class Divergence(RuntimeError):
 class Unfinished(RuntimeError):
     """The time is up, and what was done is stored; `trained` says whether the call did an epoch."""
 
-    def __init__(self, message: str, trained: bool = True):
-        super().__init__(message, trained)
-        self.trained = trained
-
-    def __str__(self) -> str:
-        return self.args[0]
+    trained = True
 
 
 class Step(NamedTuple):
@@ -103,14 +98,13 @@ class Training:
         self.config = config = _recorded(config, model, dataset)
         images, labels = training_images(dataset, config)
         mean, std = mean_and_std(images)
-        classes = len(dataset.classes)
         self.data = f"{dataset!r}, checksum {checksum(images, labels)}"
-        self.sizes = {"classes": classes, "channels": len(mean)}
+        self.sizes = {"classes": len(dataset.classes), "channels": len(mean)}
         self.images, self.labels = images.to(self.device), labels.to(self.device)
         self.given = model is not None
         if model is None:
             checks.contrast(std)
-            model = checkpoint.untrained(config, classes, mean, std)
+            model = checkpoint.untrained(config, self.sizes["classes"], mean, std)
         self.model = checks.trainable(model).to(self.device)
         if self.folder:
             checkpoint.check_storable(self.model)
@@ -128,7 +122,7 @@ class Training:
         self.compute: Derivatives = self.derivatives
         self.captured: torch.cuda.CUDAGraph | None = None
         self.rate, self.epsilon = 0.0, 0.0
-        self.epoch, self.stored, self.history, self.closed = 0, 0, [], False
+        self.epoch, self.first, self.stored, self.history, self.closed = 0, 0, 0, [], False
         self.check_kept: Callable[[], None] = lambda: None
         with ExitStack() as held:
             state = checkpoint.stored_in(self.folder)
@@ -137,7 +131,6 @@ class Training:
                 state = checkpoint.stored_in(self.folder)
             if state:
                 self._restore(state)
-            self.first = self.epoch
             self.held = held.pop_all()
         if self.stream:
             self.stream.wait_stream(torch.cuda.current_stream(self.device))
@@ -317,15 +310,12 @@ class Training:
         seconds = self.history[-1]["seconds"] if self.history else 0.0
         if self.folder is None or self.until is None or time.time() + seconds <= self.until:
             return
-        if epoch > self.stored:
+        if self.epoch > self.stored:
             self._write(self.folder, due=True)
-        if epoch == self.first:
-            raise Unfinished(
-                f"the time is up after epoch {epoch} of {epochs}, none was trained in this call: "
-                f"give it more than an epoch takes, {seconds:.3g} s the last time",
-                trained=False,
-            )
-        raise Unfinished(f"the time is up after epoch {epoch} of {epochs}: the same call goes on")
+        then = "the same call goes on" if epoch > self.first else "it leaves no time for another"
+        stopped = Unfinished(f"the time is up after epoch {epoch} of {epochs}: {then}")
+        stopped.trained = epoch > self.first
+        raise stopped
 
     def _write(self, folder: Path, due: bool = False) -> None:
         due = due or self.epoch % self.checkpoint_every == 0 or self.epoch == self.config.epochs
@@ -385,7 +375,7 @@ class Training:
         self.history = checkpoint.metrics(self.folder, state)
         checkpoint.restore(self.model, state["model"], path)
         checkpoint.restore_optimizer(self.optimizer, state["optimizer"], path)
-        self.epoch = self.stored = state["epoch"]
+        self.epoch = self.first = self.stored = state["epoch"]
         threads = state.get("threads", torch.get_num_threads())
         if threads != torch.get_num_threads() and self.epoch < self.config.epochs:
             warnings.warn(
