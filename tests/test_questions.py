@@ -314,6 +314,7 @@ def grey():
 
 @pytest.fixture(scope="module")
 def small_cnn(grey):
+    torch.manual_seed(0)
     model = models.small_cnn(width=4, mean=(0.5,), std=(0.5,))
     x, y = grey[1].part("train")
     optimizer = torch.optim.Adam(model.parameters(), 1e-2)
@@ -331,6 +332,16 @@ def test_grey_images_are_images_of_one_channel(question, grey, small_cnn, monkey
     found = question(small_cnn, without)
     assert found == question(small_cnn, with_one)
     assert json.loads(json.dumps(found)) == found
+
+
+def test_a_network_that_classifies_nothing_rightly_has_no_radii(grey):
+    wrong = models.small_cnn(width=4, mean=(0.5,), std=(0.5,))
+    torch.nn.init.zeros_(wrong.linear2.weight)
+    least = grey[0].part("test", 30)[1].bincount(minlength=10) == 0
+    wrong.linear2.bias.data = least * 9.0
+    for question in (q for q in OF_DIGITS if "radii" in q.name):
+        with pytest.raises(ValueError, match="model must classify an image rightly"):
+            question(wrong.eval(), grey[0])
 
 
 @each

@@ -126,6 +126,8 @@ def right(model: nn.Module, dataset: Dataset, part: str, images: int) -> zip:
     """
     x, y = images_of(model.eval().cpu(), dataset, part, images)
     kept = evaluation.predictions(model, x) == y
+    if not kept.any():
+        raise ValueError(f"model must classify an image rightly, got none of {len(y)} right")
     x = x.to(next(model.parameters()).dtype)
     return zip(x[kept].split(_BATCH), y[kept].split(_BATCH), strict=True)
 
