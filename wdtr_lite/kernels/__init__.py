@@ -47,16 +47,16 @@ class LibraryKernels(TorchFunctionMode):
     its gradient in the input or of its gradient in the weights is one of these three again: the
     library's kernels, whatever the order. Normalisation by the mean and variance of what it sees
     has a second derivative of one more kernel and a combination of its inputs, and of higher
-    orders that of its definition. With :math:`\sigma` for softplus, :math:`\sigma'' = \sigma'
-    (1 - \sigma')`: the second derivative needs no pass over :math:`\sigma` but those of the first.
+    orders that of its definition. Softplus :math:`f` has :math:`f'' = \beta f' (1 - f')`, a product
+    of what the first derivatives are.
 
     :class:`~wdtr_lite.regularizer.GradientPenalty` and all else here that needs second derivatives
     takes it by itself; it is of use for a gradient penalty of your own. The derivatives may be
     asked for outside of the context. Where ``torch.func``, ``torch.compile`` or forward-mode
     derivatives are at work, for layer and group normalisation and softplus under autocast, for
     normalisation within activation checkpointing, for activations in place and GELU by tanh, for
-    tensors that are complex or not dense, and wherever
-    arguments are not the usual ones, functions stay torch's.
+    tensors that are complex or not dense, and wherever arguments are not the usual ones, functions
+    stay torch's.
 
     Examples
     --------

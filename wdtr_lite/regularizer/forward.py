@@ -171,11 +171,11 @@ def _fixing(layer: nn.Module) -> dict:
             "model must have seen images, which its lazy layers take their sizes from: call "
             f"model(x) once before, got {layer}"
         )
-    if _batch_norm(layer):
-        return _copies(dict(layer.named_buffers(recurse=False))) | {"momentum": 0.0}
     if isinstance(layer, _SpectralNorm):
         return {"training": False}
     copies = _copies(dict(layer.named_buffers(recurse=False)))
+    if _batch_norm(layer):
+        return copies | {"momentum": 0.0}
     hooks = _spectral(layer)
     if not hooks:
         return copies

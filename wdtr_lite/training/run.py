@@ -310,7 +310,7 @@ class Training:
         seconds = self.history[-1]["seconds"] if self.history else 0.0
         if self.folder is None or self.until is None or time.time() + seconds <= self.until:
             return
-        if self.epoch > self.stored:
+        if epoch > self.stored:
             self._write(self.folder, due=True)
         then = "the same call goes on" if epoch > self.first else "it leaves no time for another"
         stopped = Unfinished(f"the time is up after epoch {epoch} of {epochs}: {then}")
