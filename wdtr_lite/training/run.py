@@ -306,14 +306,14 @@ class Training:
 
     def _keep_in_time(self) -> None:
         """Stop where another epoch would pass the time."""
-        epoch, epochs = self.epoch, self.config.epochs
+        epoch = self.epoch
         seconds = self.history[-1]["seconds"] if self.history else 0.0
         if self.folder is None or self.until is None or time.time() + seconds <= self.until:
             return
         if epoch > self.stored:
             self._write(self.folder, due=True)
-        then = "the same call goes on" if epoch > self.first else "it leaves no time for another"
-        stopped = Unfinished(f"the time is up after epoch {epoch} of {epochs}: {then}")
+        said = f"the time is up after epoch {epoch} of {self.config.epochs}: the same call goes on"
+        stopped = Unfinished(said if epoch > self.first else f"{said}, given time for an epoch")
         stopped.trained = epoch > self.first
         raise stopped
 
