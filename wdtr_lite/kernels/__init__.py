@@ -34,7 +34,10 @@ REPLACED = {
     F.silu: activation.silu,
     F.gelu: activation.gelu,
 }
-"""Which functions of torch are replaced by which."""
+"""Which functions of torch are replaced by which.
+
+:meta hide-value:
+"""
 
 
 class LibraryKernels(TorchFunctionMode):
