@@ -215,6 +215,16 @@ def test_christoffel(size):
     torch.testing.assert_close(value.flatten(), expected, rtol=1e-8, atol=1e-9)
 
 
+@pytest.mark.parametrize("light", [1e-30, 1e-20, 1e18, 1e25, 1e30])
+def test_christoffel_of_any_light(light):
+    """Of degree -1 in x; the squares of the potentials are beyond float32."""
+    x, (a, b) = inside(2, 3), tangents(2, 2, 3)
+    expected = christoffel(graph_of(2, 3, 1), x, a, b)
+    graph = graph_of(2, 3, 1).to(torch.float32)
+    value = christoffel(graph, (light * x).float(), a.float(), b.float())
+    torch.testing.assert_close(light * value.double(), expected, rtol=1e-4, atol=1e-5)
+
+
 def test_christoffel_is_symmetric_bilinear_and_tangent(size):
     graph, x, (a, b, c) = graph_of(*size), inside(3, *size[:2]), tangents(3, 3, *size[:2])
     close = {"rtol": 1e-8, "atol": 1e-8}
@@ -598,11 +608,24 @@ def test_a_linear_function_has_the_drift_alone(size):
         estimate = laplace_beltrami(linear, graph, x, volume=volume_term, **options)
         assert float(estimate.value) == float(estimate.standard_error) == 0
     assert float(laplace_beltrami(lambda x: 0 * x.sum() + 1, graph, x).value) == 0
-    constant = torch.tensor(2.0, dtype=torch.float64)
     for function in (laplace_beltrami, laplace_beltrami_printed):
-        value = function(lambda x: constant, graph, x)
+        value = function(lambda x: 0 * x.sum() + 1, graph, x)
         assert float(getattr(value, "value", value)) == 0
-    assert (gradient(lambda x: constant, graph, x) == 0).all()
+    assert (gradient(lambda x: 0 * x.sum() + 1, graph, x) == 0).all()
+
+
+@pytest.mark.parametrize("weight", [2.0, torch.ones((), dtype=torch.float64, requires_grad=True)])
+def test_a_function_that_autograd_cannot_see_through_is_refused(weight):
+    """Instead of derivatives of 0."""
+    graph, x, sigma = graph_of(1, 3, 1), inside(1, 3), tangents(1, 3)
+    for derivative in (
+        lambda f: gradient(f, graph, x),
+        lambda f: hessian(f, graph, x, sigma, sigma),
+        lambda f: laplace_beltrami(f, graph, x),
+        lambda f: laplace_beltrami_printed(f, graph, x),
+    ):
+        with pytest.raises(ValueError, match="^f must be differentiable in x, got outputs on whic"):
+            derivative(lambda x: weight * x.detach().sum())
 
 
 def test_the_laplacian_of_the_volume_measure_is_symmetric():
@@ -959,7 +982,7 @@ def test_what_a_function_must_return():
     ):
         with pytest.raises(ValueError, match=f"^f must return one number per image, {says}"):
             gradient(g, GRAPH, x)
-    with pytest.raises(TypeError, match=r"^f must return a tensor, got float$"):
+    with pytest.raises(TypeError, match=r"^what f returns must be a tensor, got float$"):
         gradient(lambda x: 1.5, GRAPH, X)
 
 

@@ -908,12 +908,31 @@ PHOTOS = torch.ones(2, 1, 20, 20)
             ((1e5, 13.0, torch.float32), ValueError, r"epsilon must be at most 1.1e\+03 in"),
         ],
         "numbers": [
-            ((0.5, (2,), "f"), TypeError, "f must return a tensor, got float"),
-            ((LABELS, (3,), "f"), TypeError, "f must return a floating tensor, got torch.int64"),
+            ((0.5, (2,), "f"), TypeError, "what f returns must be a tensor, got float"),
+            (
+                (LABELS, (3,), "f"),
+                TypeError,
+                "what f returns must be a floating tensor, got torch.int64",
+            ),
+            (
+                (torch.ones(3, dtype=torch.float8_e4m3fn), (3,), "f"),
+                TypeError,
+                "what f returns must be a floating tensor, got torch.float8_e4m3fn",
+            ),
+            (
+                (torch.ones(3).to_sparse(), (3,), "f"),
+                TypeError,
+                "what f returns must be a dense tensor, got torch.sparse_coo",
+            ),
+            (
+                (torch.ones(3, device="meta"), (3,), "f"),
+                ValueError,
+                "what f returns must hold values, got a tensor on meta",
+            ),
             ((DENSE, (3,), "f"), ValueError, r"f must return .*, \(3,\), got \(3, 4\)"),
         ],
         "per_image": [
-            ((None, BATCH, "loss"), TypeError, "loss must return a tensor, got NoneType"),
+            ((None, BATCH, "loss"), TypeError, "what loss returns must be a tensor, got None"),
             ((DENSE, BATCH, "loss"), ValueError, r"loss must return .*, \(3,\), got \(3, 4\)"),
         ],
         "per_channel": [

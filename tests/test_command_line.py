@@ -75,13 +75,13 @@ def test_without_options_the_defaults(asked, capsys):
 OPTIONS = {
     "data": ("mnist", "mnist"), "split": ("holdout", "holdout"), "part": ("fit", "fit"),
     "images": ("500", 500), "model": ("resnet8", "resnet8"), "activation": ("relu", "relu"),
-    "width": ("4", 4), "method": ("euclidean", "euclidean"),
-    "eta": ("1e-1 --method euclidean", 0.1), "radius": ("3 --method wasserstein", 3),
-    "of": ("margin --method l1", "margin"),
-    "mode": ("finite_difference --method l1", "finite_difference"),
-    "scale": ("none --method wasserstein --radius 3", None),
-    "source": ("local --method wasserstein --radius 3 --strength 1", "local"),
-    "strength": ("0.5 --method wasserstein --radius 3 --source uniform", 0.5),
+    "width": ("4", 4), "method": ("euclidean --eta 1", "euclidean"),
+    "eta": ("1e-1 --method euclidean", 0.1), "radius": ("3 --method wasserstein --eta 1", 3),
+    "of": ("margin --method l1 --eta 1", "margin"),
+    "mode": ("finite_difference --method l1 --eta 1", "finite_difference"),
+    "scale": ("none --method wasserstein --eta 1 --radius 3", None),
+    "source": ("local --method wasserstein --eta 1 --radius 3 --strength 1", "local"),
+    "strength": ("0.5 --method wasserstein --eta 1 --radius 3 --source uniform", 0.5),
     "epsilon": ("0.1 --method fgsm", 0.1), "steps": ("3 --method pgd --epsilon 0.1", 3),
     "warmup": ("2 --method fgsm --epsilon 0.1", 2),
     "augmentation": ("flip_crop", "flip_crop"), "epochs": ("2", 2),
@@ -565,6 +565,48 @@ def test_what_stops_a_command_is_told_in_a_line(error, monkeypatch):
     with pytest.raises(SystemExit) as end:
         call("train", "--folder", "runs")
     assert end.value.code == f"python -m wdtr_lite train: {error}"
+
+
+def test_an_interrupted_command(monkeypatch, capsys):
+    """Is told in a line, and exits as a shell says it."""
+
+    def fit(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(training, "fit", fit)
+    with pytest.raises(SystemExit) as end:
+        call("train", "--folder", "runs")
+    assert end.value.code == 130
+    assert capsys.readouterr().err == "python -m wdtr_lite train: interrupted\n"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "fgsm --steps 3",
+        "fgsm --seed 1",
+        "fgsm --alpha 1/255",
+        "ifgsm --restarts 2",
+        "ifgsm --seed 1",
+    ],
+)
+def test_an_option_that_the_attack_has_not(text, folder):
+    method, option, value = text.split()
+    told = f"attack='{method}' needs no {option[2:]}, got {option[2:]}="
+    with pytest.raises(SystemExit, match=told):
+        call("evaluate", folder, "--device", "cpu", "--attack", method, option, value)
+
+
+def test_quick_has_no_time(capsys):
+    told = "minutes are for the profiles cpu and full, quick stores nothing to go on from, got 2"
+    with pytest.raises(SystemExit, match=told):
+        call("experiment", "table1", "--minutes", "2")
+
+
+def test_exit_codes_are_told(capsys):
+    with pytest.raises(SystemExit):
+        call("--help")
+    assert "75, the time of --minutes is up" in capsys.readouterr().out
 
 
 def test_train_stops_in_time_and_goes_on(folder, tmp_path, capsys):

@@ -424,6 +424,12 @@ def nested(state, *keys, value):
     return {**state, first: inner}
 
 
+def with_momentum(state, change):
+    """The state with that of the first weight changed."""
+    keys = "optimizer", "state", 0, "momentum_buffer"
+    return nested(state, *keys, value=change(state["optimizer"]["state"][0]["momentum_buffer"]))
+
+
 CHECKPOINTS = {
     "a list": (lambda s: [s], "it must be dict, got"),
     "no optimizer": (
@@ -434,7 +440,11 @@ CHECKPOINTS = {
     "no state": (lambda s: nested(s, "optimizer", "state", value=None), "optimizer's state"),
     "another optimizer": (
         lambda s: nested(s, "optimizer", "state", 0, "momentum_buffer", value=torch.ones(7)),
-        r"optimizer must have the shape of its weight, .* got \(7,\)",
+        r"momentum_buffer must have the shape of its weight, .* got \(7,\)",
+    ),
+    "an infinite optimizer": (
+        lambda s: with_momentum(s, lambda momentum: math.inf * momentum.abs()),
+        "momentum_buffer must be finite, got .* inf",
     ),
     "an optimizer of nothing": (
         lambda s: nested(s, "optimizer", "state", value={}), "which is empty"
@@ -592,6 +602,18 @@ def test_a_full_disk(file, code, whole, tmp_path, monkeypatch):
     }  # fmt: skip
     assert stored(tmp_path)["epoch"] == len(load(tmp_path).history) == 2
     assert same(weights(fit(folder=tmp_path)), weights(whole))
+
+
+def test_a_file_system_that_turns_read_only(run, monkeypatch):
+    """The file is named that was to be written, not what is left of it."""
+
+    def refuse(*_, **__):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), "a .part")
+
+    for name in ("fsync", "unlink"):
+        monkeypatch.setattr(os, name, refuse)
+    with pytest.raises(OSError, match=r"Read-only file system: '.*/kept.json'$"):
+        files.replace_file(run[1] / "kept.json", lambda stream: None)
 
 
 def test_a_removed_folder(tmp_path):

@@ -330,7 +330,9 @@ def test_what_makes_a_question_another(here, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "how", [{"seed": 1}, {"epochs": 3}, {"learning_rate": 0.06}, {"method": "euclidean"}], ids=str
+    "how",
+    [{"seed": 1}, {"epochs": 3}, {"learning_rate": 0.06}, {"method": "euclidean", "eta": 0.1}],
+    ids=str,
 )
 def test_another_configuration_is_another_network(how, stored):
     store = Store(stored[0])
@@ -748,8 +750,9 @@ def test_a_script_without_its_guard(tmp_path):
     status, _, err = ended(started(tmp_path, "complete(2)", guard="if True:"))
     assert status == 1 and not logged(tmp_path)
     assert err[-1] == (
-        "ChildProcessError: the processes that train networks could not begin: they import your "
-        'script, so it must be a file, and what it does must stand under if __name__ == "__main__":'
+        "ChildProcessError: the processes that train networks could not begin: they were killed, "
+        "or they cannot import your script, which must be a file, with what it does under "
+        'if __name__ == "__main__":'
     )
 
 

@@ -214,6 +214,11 @@ def test_l1_and_linf_at_kinks():
         assert norm.direction(g[:0], g[:0]).shape == (0, 1, 1, 4)
 
 
+def test_the_unit_of_black_is_1_and_of_nan_nan():
+    norm = Wasserstein(GRAPH)
+    assert float(norm.unit(0 * X)) == 1 and norm.unit(float("nan") * X).isnan()
+
+
 def test_input_norm_takes_words_graphs_and_norms():
     own = Wasserstein(GRAPH, scale=None)
     assert input_norm(own) is own
@@ -2513,12 +2518,12 @@ BAD_CALLS |= {
     "loss_of_none": (
         lambda: gives_of(loss=lambda outputs, y: None),
         TypeError,
-        "loss must return a tensor, got NoneType",
+        "what loss returns must be a tensor, got NoneType",
     ),
     "loss_of_a_number": (
         lambda: gives_of(loss=lambda outputs, y: 1.0),
         TypeError,
-        "loss must return a tensor, got float",
+        "what loss returns must be a tensor, got float",
     ),
     "images_of_another_type": (
         lambda: gives_of(small().float()),

@@ -522,6 +522,22 @@ def test_a_function_that_autograd_cannot_see_through_is_refused(f):
         second_order_expansion(square, f, "euclidean", x, y)
 
 
+@pytest.mark.parametrize(
+    "loss",
+    [torch.no_grad()(square), lambda output, y: torch.ones_like(output, requires_grad=True) * 2],
+    ids=["no_grad", "of something else"],
+)
+def test_a_loss_that_autograd_cannot_see_through_is_refused(loss):
+    x, y = inside(3, 2, 2, 3), torch.zeros(3).double()
+    says = "^loss must be differentiable in x, got outputs on which autograd sees no way from it"
+    with pytest.raises(ValueError, match=says):
+        first_order_expansion(loss, scalar, x, y, x)
+    if not loss(y, y).requires_grad:
+        for create_graph in (False, True):
+            with pytest.raises(ValueError, match=says):
+                second_order_expansion(loss, scalar, "euclidean", x, y, create_graph=create_graph)
+
+
 # ---------------------------------------------------------------- the perturbed loss
 
 

@@ -177,6 +177,24 @@ def test_bad_sources(arguments, error, told):
         Source(*arguments)
 
 
+@pytest.mark.parametrize(
+    ("method", "arguments", "error", "told"),
+    [
+        ("product", (3.0,), TypeError, "v must be a tensor, got float"),
+        ("product", (torch.ones(3),), ValueError, r"v must be \(\.\.\., H, W\), got \(3,\)"),
+        ("norm_sq", (None,), TypeError, "v must be a tensor, got NoneType"),
+        ("norm_sq", (torch.ones(2, 2).long(),), TypeError, "v must be a floating tensor, got"),
+        ("mean_diagonal", (0,), ValueError, "size must be at least 1, got 0"),
+        ("mean_diagonal", ("a",), TypeError, "size must be a whole number, got 'a'"),
+        ("sample", (torch.ones(2, 2), None), TypeError, "generator must be a torch.Generator"),
+        ("sample", (None, generator()), TypeError, "like must be a tensor, got NoneType"),
+    ],
+)
+def test_bad_arguments_of_a_source(method, arguments, error, told, source):
+    with pytest.raises(error, match=f"^{told}"):
+        getattr(source, method)(*arguments)
+
+
 @pytest.mark.parametrize("bad", ["local", 0.1])
 def test_a_source_must_be_one(bad):
     x = torch.rand(1, 1, 3, 3)

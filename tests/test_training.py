@@ -1480,8 +1480,9 @@ def test_a_network_that_is_too_large_is_not_made(name):
         ({"eta": 0.1}, "method='none' needs no eta, got eta=0.1"),
         ({"method": "euclidean", "radius": 2}, "method='euclidean' needs no radius, got radius=2"),
         ({"method": "jacobian", "epsilon": 0.1}, "method='jacobian' needs no epsilon, .*=0.1"),
-        ({"method": "wasserstein"}, "method='wasserstein' needs radius, got radius=None"),
-        ({"method": "trades"}, "method='trades' needs epsilon, got epsilon=0.0"),
+        ({"method": "wasserstein", "radius": 2}, "method='wasserstein' needs eta, got eta=0.0"),
+        ({"method": "wasserstein", "eta": 1}, "method='wasserstein' needs radius, .*=None"),
+        ({"method": "trades", "eta": 1}, "method='trades' needs epsilon, got epsilon=0.0"),
         ({"mode": "finite_difference"}, "method='none' needs no mode, got mode='finite_diff.*'"),
         ({"method": "l1", "scale": None}, "method='l1' needs no scale, got scale=None"),
         ({"method": "cross_lipschitz", "of": "margin"}, ".* needs no of, got of='margin'"),
@@ -1606,7 +1607,7 @@ ERRORS = {
         "images must be at most 50, those of 'fit', got 51",
     ),
     "radius": (
-        {"method": "wasserstein", "radius": 8},
+        {"method": "wasserstein", "eta": 0.1, "radius": 8},
         {},
         "radius must be less than the longer side, 8 pixels, got 8",
     ),
@@ -2578,7 +2579,7 @@ def test_within_the_callers_autocast_a_step_sees_the_last_ones_weights():
 @pytest.mark.parametrize("given", [{"source": "local"}, {"strength": 1.0}])
 def test_a_source_comes_with_its_strength(given):
     with pytest.raises(ValueError, match="source and strength must be given together"):
-        Config(method="wasserstein", radius=2, **given)
+        Config(method="wasserstein", eta=0.1, radius=2, **given)
 
 
 def test_two_threads_do_not_train_one_model():

@@ -128,6 +128,19 @@ def test_the_compiled_step_of_the_smallest_network(digits):
     assert (mine - theirs).norm() < 1e-5 * theirs.norm()
 
 
+@pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated")
+def test_sizes_are_known_to_the_compiler(digits):
+    """Without a scalar of them, on which it would fail: here 3 x 3 channels of 3 x 3 pixels."""
+    layers = nn.Conv2d(1, 3, 3), nn.Conv2d(3, 3, 3, stride=2, padding=1), nn.BatchNorm2d(3)
+    pooling = nn.Softplus(), nn.AdaptiveAvgPool2d(1), nn.Flatten()
+    network = nn.Sequential(*layers, *pooling, nn.Linear(3, 10))
+    run = training(digits, "none", given=network)
+    graph = Graph(run.derivatives, run.model, *batches(run)[0], inductor)
+    x, y = batches(run)[0]
+    mine, theirs = flat(graph(x, y)), flat(run.derivatives(x, y))
+    assert (mine - theirs).norm() < 1e-5 * theirs.norm()
+
+
 def test_a_gpu_compiles_what_is_long_enough_and_no_warm_up(digits, monkeypatch):
     monkeypatch.setattr("wdtr_lite.training.run.whole", lambda *step: "compiled")
     run = training(digits, "pgd", epochs=5, warmup=2)  # 20 steps

@@ -58,14 +58,24 @@ ATTACK = {  # each option's help, and what is offered
 
 
 MORE_TO_DO = 75  # the exit code of what ran out of time and goes on when called again
+INTERRUPTED = 130  # that of a command that a shell interrupts
+
+EXIT_CODES = f"""\
+Exit codes: 0, done; 1, refused or failed, as the last line of stderr says; 2, no such option;
+{MORE_TO_DO}, the time of --minutes is up, the same command goes on; {INTERRUPTED}, interrupted."""
 
 KINDS = {int: "N", float: "NUMBER", str: "NAME"}
 
 
 def main(arguments: list[str] | None = None) -> None:
     arguments = sys.argv[1:] if arguments is None else arguments
-    prog, summary = "python -m wdtr_lite", (__doc__ or "").partition(": ")[2]
-    parser = argparse.ArgumentParser(prog=prog, description=summary)
+    prog, summary = "python -m wdtr_lite", (__doc__ or "").partition(": ")[2].replace("\n", " ")
+    parser = argparse.ArgumentParser(
+        prog=prog,
+        description=summary,
+        epilog=EXIT_CODES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     commands = parser.add_subparsers(dest="command", required=True)
     for name, (description, add_options, run) in COMMANDS.items():
         command = commands.add_parser(
@@ -88,6 +98,9 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(MORE_TO_DO if stopped.trained else 1)
     except (ValueError, TypeError, OSError, RuntimeError) as error:
         sys.exit(f"{parser.prog} {options.command}: {error}")
+    except KeyboardInterrupt:
+        print(f"{parser.prog} {options.command}: interrupted", file=sys.stderr)
+        sys.exit(INTERRUPTED)
 
 
 # ---------------------------------------------------------------- options
@@ -236,7 +249,10 @@ def _evaluate(options: argparse.Namespace) -> None:
 def _attack(options: argparse.Namespace) -> attacks.Attack | None:
     given = _given(attacks.Attack, options)
     if options.attack != "none":
-        return attacks.Attack(options.attack, **{"epsilon": 8 / 255, **given})
+        made = attacks.Attack(options.attack, **{"epsilon": 8 / 255, **given})
+        for name in given.keys() - made.settings.keys():
+            raise ValueError(f"attack={made.method!r} needs no {name}, got {name}={given[name]!r}")
+        return made
     if given:
         raise ValueError(f"attack must be told with {', '.join(given)}, got 'none'")
     return None
@@ -287,6 +303,11 @@ def _experiment(options: argparse.Namespace) -> None:
     from wdtr_lite import study
 
     until = _until(options)
+    if until is not None and options.profile == "quick":
+        raise ValueError(
+            "minutes are for the profiles cpu and full, quick stores nothing to go on from, got "
+            f"{options.minutes:g}"
+        )
     for name, profile in _asked(options, study.EXPERIMENTS):
         if options.list:
             _list(name, profile)

@@ -120,6 +120,7 @@ class Attack:
         """Adversarial images, their random starts of the generator, if there is one."""
         checks.function(model, "model")
         checks.floating(x, "x")
+        checks.valued(x, "x")
         if generator is not None:
             checks.generator(generator, x)
         settings = self.settings

@@ -39,11 +39,9 @@ def differentiate(
         leaf = x if x.requires_grad else x.detach().requires_grad_()
         found = checks.called(f, leaf, function=name)
         value = checks.numbers(found, leaf.shape[: max(leaf.dim() - 3, 0)], "f")
-        if not value.requires_grad:
-            return leaf, torch.zeros_like(leaf)
-        (grad,) = torch.autograd.grad(
-            value.sum(), leaf, create_graph=create_graph, materialize_grads=True
-        )
+        checks.differentiable(value if value.requires_grad else None, name)
+        found = torch.autograd.grad(value.sum(), leaf, create_graph=create_graph, allow_unused=True)
+        grad = checks.differentiable(found[0], name)
         if create_graph:
             explain_missing(grad, name)
         return leaf, grad
@@ -185,9 +183,16 @@ def christoffel(graph: PixelGraph, x: Tensor, sigma1: Tensor, sigma2: Tensor) ->
     phi1 = tangent.solve(graph, x, sigma1, "sigma1").value
     phi2 = tangent.solve(graph, x, sigma2, "sigma2").value
     carried = operators.product(graph, sigma1, phi2) + operators.product(graph, sigma2, phi1)
+    (unit1, phi1), (unit2, phi2) = map(_moderate, (phi1, phi2))  # so that no square underflows
     density = operators.carre_du_champ(graph, phi1, phi2) / graph.volume
-    symbol = (operators.product(graph, x, density) - carried) / 2
+    symbol = (unit1 * (unit2 * operators.product(graph, x, density)) - carried) / 2
     return checks.in_range(symbol, "christoffel")
+
+
+def _moderate(phi: Tensor) -> tuple[Tensor, Tensor]:
+    """A power of two for each channel, and phi divided by it, which is less than 1 then."""
+    exponent = phi.detach().abs().amax((-2, -1), keepdim=True).frexp().exponent
+    return torch.ldexp(torch.ones_like(phi[..., :1, :1]), exponent), torch.ldexp(phi, -exponent)
 
 
 def hessian(

@@ -134,5 +134,6 @@ def attacking(found: Any, x: Tensor) -> Tensor:
             for v in (x, found)
         )
         raise ValueError(f"attack must return images like x, {wanted}, got {got}")
+    valued(found, "what attack returns")
     intensities(found, "what attack returns")
     return found.detach()

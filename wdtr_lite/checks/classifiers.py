@@ -132,10 +132,8 @@ def per_image(returned: object, x: Tensor, name: str) -> Tensor:
 
 def numbers(returned: object, shape: torch.Size, name: str) -> Tensor:
     """The same, of images of any batch."""
-    if not isinstance(returned, Tensor):
-        raise TypeError(f"{name} must return a tensor, got {type(returned).__name__}")
-    if not returned.is_floating_point():
-        raise TypeError(f"{name} must return a floating tensor, got {returned.dtype}")
+    floating(returned, what := f"what {name} returns")
+    valued(returned, what)
     if returned.shape != shape:
         raise ValueError(
             f"{name} must return one number per image, {tuple(shape)}, got {tuple(returned.shape)}"

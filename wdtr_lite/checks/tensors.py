@@ -246,11 +246,16 @@ def eager(x: Tensor) -> bool:
 
 def field(x: Tensor) -> None:
     """Finite values (..., H, W), of either sign, in float32 or float64."""
-    floating(x, "x")
+    plane(x, "x")
     graph_dtype(x.dtype, "x")
-    if x.dim() < 2 or 0 in x.shape[-2:]:
-        raise ValueError(f"x must be (..., H, W), got {tuple(x.shape)}")
     bounded(x, "x")
+
+
+def plane(v: Tensor, name: str) -> None:
+    """A tensor (..., H, W) of a floating type."""
+    floating(v, name)
+    if v.dim() < 2 or 0 in v.shape[-2:]:
+        raise ValueError(f"{name} must be (..., H, W), got {tuple(v.shape)}")
 
 
 def broadcast(v: Tensor, x: Tensor, name: str) -> None:

@@ -61,22 +61,27 @@ class Source:
 
     def product(self, v: Tensor) -> Tensor:
         r""":math:`\alpha P v`, (..., H, W)."""
+        checks.plane(v, "v")
         return self.strength * (v if self.kind == "local" else _mean(v).expand_as(v))
 
     def norm_sq(self, v: Tensor) -> Tensor:
         r""":math:`\alpha\, v^\top P v` of each channel, (...)."""
+        checks.plane(v, "v")
         if self.kind == "local":
             return self.strength * (v * v).sum((-2, -1))
         return self.strength * v.shape[-2:].numel() * _mean(v)[..., 0, 0] ** 2
 
     def mean_diagonal(self, size: int) -> float:
         r"""The mean of the diagonal of :math:`\alpha P` on so many pixels."""
+        size = checks.whole(size, "size")
         return self.strength / (1 if self.kind == "local" else size)
 
     def sample(self, like: Tensor, generator: torch.Generator) -> Tensor:
         r"""Noise of covariance :math:`\alpha P`, of the shape of images (..., H, W) or, uniform,
         (..., 1, 1).
         """
+        checks.plane(like, "like")
+        checks.generator(generator, like)
         local = self.kind == "local"
         shape = like.shape if local else (*like.shape[:-2], 1, 1)
         drawn = torch.randn(shape, generator=generator, device=like.device, dtype=like.dtype)

@@ -102,7 +102,7 @@ def second_order_expansion(
     with torch.enable_grad():
         leaf = x.detach().requires_grad_()
         outputs = forward.differentiable_outputs(f, leaf)
-        value = forward.losses_of(loss, outputs, y)
+        value = forward.differentiable_losses(loss, outputs, y)
         columns = forward.as_columns(outputs)  # (B, k)
         first = forward.column_gradients(value[:, None], outputs)[:, 0]  # l', as the outputs
         second = forward.column_gradients(forward.as_columns(first), outputs)
@@ -164,12 +164,9 @@ def first_order_expansion(
     checks.bounded(mean, "mean")
     with torch.enable_grad():
         leaf = x.detach().requires_grad_()
-        value = forward.losses_of(loss, forward.differentiable_outputs(f, leaf), y)
-        if not value.requires_grad:
-            return torch.zeros_like(value)
-        grad = torch.autograd.grad(
-            value.sum(), leaf, create_graph=create_graph, materialize_grads=True
-        )[0]
+        value = forward.differentiable_losses(loss, forward.differentiable_outputs(f, leaf), y)
+        found = torch.autograd.grad(value.sum(), leaf, create_graph=create_graph, allow_unused=True)
+        grad = checks.differentiable(found[0], "loss")
     large = "mean, loss or f, unless they or y hold NaN"
     return checks.in_range((grad * mean).sum((1, 2, 3)), "first_order_expansion", large)
 

@@ -70,6 +70,13 @@ def losses_of(loss: Loss, outputs: Tensor, y: Any) -> Tensor:
     return checks.per_image(found, outputs, "loss")
 
 
+def differentiable_losses(loss: Loss, outputs: Tensor, y: Any) -> Tensor:
+    """The same, of which autograd sees the way from the outputs."""
+    value = losses_of(loss, outputs, y)
+    checks.differentiable(value if value.requires_grad else None, "loss")
+    return value
+
+
 def column_gradients(value: Tensor, at: Tensor) -> Tensor:
     """The derivative in `at` (B, ...) of each column of `value`, with its graph: (B, k, ...)."""
     rows = [
@@ -86,7 +93,7 @@ def loss_slope(loss: Loss, f: Classifier, x: Tensor, y: Any) -> Tensor:
     with torch.enable_grad():
         outputs = outputs_of(f, x.detach())
         at = outputs if outputs.requires_grad else outputs.clone().requires_grad_()
-        slope = column_gradients(losses_of(loss, at, y)[:, None], at)[:, 0]
+        slope = column_gradients(differentiable_losses(loss, at, y)[:, None], at)[:, 0]
     return slope if outputs.requires_grad else slope.detach()
 
 

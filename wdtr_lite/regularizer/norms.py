@@ -155,7 +155,7 @@ class Wasserstein(InputNorm):
         if self.scale is None:
             return 1.0
         mean = operators.mean_diagonal(self.graph, x)
-        return mean.where(mean > 0, 1)
+        return mean.where(mean != 0, 1)
 
 
 class L1(InputNorm):

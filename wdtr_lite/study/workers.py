@@ -18,8 +18,8 @@ __all__ = ["GOES_ON", "executor"]
 GOES_ON = "What was finished is kept: run the command again, it goes on."
 KILLED = f"a process that trains networks was killed, out of memory perhaps. {GOES_ON}"
 NOT_BEGUN = (
-    "the processes that train networks could not begin: they import your script, so it must be a "
-    'file, and what it does must stand under if __name__ == "__main__":'
+    "the processes that train networks could not begin: they were killed, or they cannot import "
+    'your script, which must be a file, with what it does under if __name__ == "__main__":'
 )
 
 

@@ -9,7 +9,7 @@ import uuid
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import fields
 from pathlib import Path
 from threading import RLock, get_ident
@@ -242,9 +242,10 @@ def restore_optimizer(optimizer: Optimizer, gathered: dict[str, Any], path: Path
                 checks.instance(values.get(name), name, Tensor)
             if not isinstance(optimizer, SGD | AdamW):  # as Adafactor, which gathers sums of rows
                 continue
-            for value in values.values():
+            for name, value in values.items():
                 if isinstance(value, Tensor) and value.dim():
-                    checks.like(value, weight, "optimizer", "its weight")
+                    checks.like(value, weight, name, "its weight")
+                    checks.bounded(value, name)
     except Exception as error:  # of what is no state torch raises nearly anything
         raise ValueError(
             f"{path} holds another optimizer's state, {error}: delete {path.parent} and train anew"
@@ -395,4 +396,5 @@ def replace_file(path: Path, write: Callable[[IO[bytes]], object]) -> None:
     except OSError as error:
         raise OSError(error.errno, error.strerror, str(path)) from error
     finally:
-        part.unlink(missing_ok=True)
+        with suppress(OSError):  # on a file system that may not be written to
+            part.unlink()

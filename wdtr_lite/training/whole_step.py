@@ -89,9 +89,10 @@ def inductor(graph: fx.GraphModule, inputs: Sequence[Tensor]) -> Callable:
     from torch._subclasses import FakeTensorMode
     from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
-    shapes = FakeTensorMode(shape_env=ShapeEnv(), static_shapes=True)  # without them it keeps none
+    shapes = FakeTensorMode(shape_env=ShapeEnv())  # without one it keeps nothing
+    sizes = [shapes.from_tensor(v, static_shapes=True) for v in inputs]  # else some are unknowns
     with torch.no_grad(), tracing(TracingContext(shapes)):
-        compiled: Any = compile_fx(graph, list(inputs))
+        compiled: Any = compile_fx(graph, sizes)
     return compiled
 
 

@@ -107,7 +107,7 @@ class Trades(Objective):
 
     name, label = "trades", "TRADES"
     options = ("eta", "epsilon", "steps", "warmup")
-    needs = ("epsilon",)
+    needs = ("eta", "epsilon")
     trial = {"eta": 6**0.5, "epsilon": 8 / 255}
     attack: ClassVar[str] = "pgd"
 

@@ -95,7 +95,8 @@ class Objective:
             value = getattr(config, name)
             if value != defaults[name] and name not in cls.options:
                 raise ValueError(f"method={cls.name!r} needs no {name}, got {name}={value!r}")
-            if not value and name in cls.needs:
+        for name in cls.needs:
+            if not (value := getattr(config, name)):
                 raise ValueError(f"method={cls.name!r} needs {name}, got {name}={value!r}")
 
     def terms(

@@ -32,6 +32,7 @@ class DeepFool(Objective):
 
     name, label = "deepfool", "DeepFool penalty"
     options = ("eta",)
+    needs = ("eta",)
     trial = {"eta": 1.0}
     c: ClassVar[float] = 25.0
     d: ClassVar[float] = 5.0

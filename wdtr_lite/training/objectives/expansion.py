@@ -36,7 +36,7 @@ class Expansion(Objective):
     """
 
     options = ("eta", "radius", "scale")
-    needs = ("radius",)
+    needs = ("eta", "radius")
     trial = {"eta": 0.1, "radius": 2}
 
     def __init__(self, config: "Config", size: tuple[int, int], device: torch.device):

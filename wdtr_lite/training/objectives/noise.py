@@ -18,6 +18,7 @@ class GaussianNoise(Objective):
 
     name, label = "gaussian_noise", "Gaussian noise"
     options = ("eta",)
+    needs = ("eta",)
     trial = {"eta": 0.1}
 
     def images(
@@ -32,7 +33,7 @@ class WassersteinNoise(Objective):
 
     name, label = "wasserstein_noise", "Wasserstein noise"
     options = ("eta", "radius", "scale")
-    needs = ("radius",)
+    needs = ("eta", "radius")
     trial = {"eta": 0.1, "radius": 2}
 
     def __init__(self, config: "Config", size: tuple[int, int], device: torch.device):

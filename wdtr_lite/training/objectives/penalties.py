@@ -26,6 +26,7 @@ class Penalty(Objective):
     """The squared norm of an input gradient, times eta squared."""
 
     options = ("eta", "of", "mode")
+    needs = ("eta",)
     trial = {"eta": 0.1}
     metric: ClassVar[str] = "euclidean"
     of: ClassVar[str | None] = None
@@ -65,7 +66,7 @@ class Wasserstein(Penalty):
 
     name, label = "wasserstein", "Wasserstein penalty"
     options = ("eta", "radius", "of", "mode", "scale", "source", "strength")
-    needs = ("radius",)
+    needs = ("eta", "radius")
     trial = {"eta": 0.1, "radius": 8}
 
     @classmethod
