@@ -114,7 +114,8 @@ CORE_TESTS := attacks calculus checks data evaluation folders graph metric model
 	@touch $@
 
 oldest: .venv-oldest/.installed
-	@OMP_NUM_THREADS=1 .venv-oldest/bin/python -m pytest -p no:cacheprovider -n $(CORES) $(CORE_TESTS:%=tests/test_%.py)
+	@OMP_NUM_THREADS=1 .venv-oldest/bin/python -m pytest -p no:cacheprovider -n $(CORES) \
+		-W ignore::DeprecationWarning $(CORE_TESTS:%=tests/test_%.py) # an old matplotlib with a new pyparsing
 
 # --- the rest ---
 

@@ -1050,6 +1050,30 @@ def test_names_are_given_once():
     assert attacks.METHODS["fgsm"] is fgsm and "another" not in attacks.METHODS
 
 
+@pytest.mark.parametrize(
+    ("method", "why"),
+    [
+        (lambda model, x, y, epsilon, **more: x, r"which of epsilon, .* does \*\*more take\?"),
+        (lambda model, x, y, eps: x, "missing a required argument: 'eps'|unexpected keyword"),
+        (lambda model, x, y, epsilon, colour: x, "missing a required argument: 'colour'"),
+        (int, "no signature found|too many positional|unexpected keyword"),
+    ],
+)
+def test_a_method_of_another_form_is_not_registered(method, why):
+    """Instead of an attack without the options that it was told, or an error when it is called."""
+    with pytest.raises(TypeError, match=f"(?s)^method must take model, x, y and epsilon, .*{why}"):
+        attacks.register("another", method)
+    assert "another" not in attacks.METHODS
+
+
+def test_where_an_ascent_starts_is_named():
+    x, y = images(2, 1, 3, 4).float(), torch.tensor([0, 1])
+    with torch.inference_mode():
+        start = x.clone()
+    with pytest.raises(ValueError, match="^start must be made outside of inference mode"):
+        attacks.ascend(linear, x, y, start, 0.1, 0.1, 1, "linf")
+
+
 def test_an_array_is_no_image():
     with pytest.raises(TypeError, match="^x must be a tensor, got ndarray"):
         Attack("pgd", 0.1)(linear, GOOD["x"].numpy(), GOOD["y"])

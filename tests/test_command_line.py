@@ -606,7 +606,7 @@ def test_quick_has_no_time(capsys):
 def test_exit_codes_are_told(capsys):
     with pytest.raises(SystemExit):
         call("--help")
-    assert "75, the time of --minutes is up" in capsys.readouterr().out
+    assert "75, the\ntime of --minutes is up" in capsys.readouterr().out
 
 
 def test_train_stops_in_time_and_goes_on(folder, tmp_path, capsys):

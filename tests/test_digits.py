@@ -91,6 +91,31 @@ def test_a_stopped_run_goes_on_where_it_was(measured, tmp_path, monkeypatch, cap
     assert measured(NearestNeighbours, store, **NEAREST) == whole
 
 
+@pytest.mark.parametrize("where", [0.3, 0.5, 0.8])
+def test_distances_that_are_damaged_are_not_taken(where, measured, tmp_path):
+    """One flipped bit."""
+    whole, store = measured(NearestNeighbours, **NEAREST), Store(tmp_path / "networks")
+    measured(NearestNeighbours, store, **NEAREST)
+    (file,) = tmp_path.glob("nearest_neighbours-*/0.npz")
+    content = bytearray(file.read_bytes())
+    content[int(where * len(content))] ^= 4
+    file.write_bytes(content)
+    with pytest.raises(ValueError, match=f"^{file} is damaged: delete it, and run"):
+        measured(NearestNeighbours, store, **NEAREST)
+    file.unlink()
+    assert measured(NearestNeighbours, store, **NEAREST) == whole
+
+
+def test_distances_are_those_of_these_images(blobs, measured, tmp_path, monkeypatch):
+    """Not of others that were registered under the same name."""
+    store = Store(tmp_path / "networks")
+    before = measured(NearestNeighbours, store, **NEAREST)
+    others = replace(blobs, images=blobs.images.roll(7, 0), labels=blobs.labels.roll(7, 0))
+    monkeypatch.setattr(grid, "dataset_of", lambda *_: others)
+    found = NearestNeighbours(dataset="blobs", **NEAREST).run(store)
+    assert found == NearestNeighbours(dataset="blobs", **NEAREST).run(Store()) != before
+
+
 def test_label_keeping_keeps_at_zero_and_loses_at_the_target(measured):
     result = measured(LabelKeeping, **KEEPING)
     for row in result["rows"]:

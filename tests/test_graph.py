@@ -14,7 +14,7 @@ from scipy.sparse.csgraph import connected_components
 from torch import nn
 from torch.nn.utils.parametrize import register_parametrization
 
-from wdtr_lite import PixelGraph, metric
+from wdtr_lite import PixelGraph, metric, noise
 
 
 @pytest.fixture(params=SIZES.values(), ids=SIZES)
@@ -301,6 +301,37 @@ def test_only_a_parameter_is_saved_and_trained():
     assert not torch.equal(other.volume, graph.volume)
     other.load_state_dict(graph.state_dict())
     assert torch.equal(other.volume, graph.volume)
+
+
+@pytest.mark.parametrize(
+    ("learnt", "told"),
+    [
+        (-1.0, "weight must be non-negative and finite, got -1 to 0"),
+        (math.nan, "weight must be non-negative and finite, got nan to nan"),
+        (math.inf, "weight must be non-negative and finite, got 0 to inf"),
+        (0.0, r"weight leaves a pixel without neighbours, got \[\[0.0, .*"),
+    ],
+)
+def test_weights_that_an_optimiser_has_spoilt(learnt, told):
+    """Refused by whatever is computed with them, by name."""
+    graph = PixelGraph(3, 4, 1, weight=nn.Parameter(kernel(1)))
+    x = images(1, 3, 4, seed=1)
+    graph.kernel.data.fill_(learnt)
+    for computed in (
+        graph.edges,
+        graph.incidence,
+        lambda: graph.volume,
+        lambda: metric.apply_laplacian(graph, x, x),
+        lambda: metric.laplacian(graph, x),
+        lambda: metric.laplacian_sparse(graph, x[0]),
+        lambda: metric.grad_norm_sq(graph, x, x),
+        lambda: metric.grad_norm_sq_algorithm1(graph, x, x),
+        lambda: metric.mean_diagonal(graph, x),
+        lambda: metric.tangent_norm_sq(graph, x, x - x.mean((-2, -1), keepdim=True), unit="pixel"),
+        lambda: noise.sample(graph, x, 0.1, generator=torch.Generator()),
+    ):
+        with pytest.raises(ValueError, match=f"^{told}$"):
+            computed()
 
 
 @pytest.mark.parametrize(("optimizer", "lr"), [(torch.optim.SGD, 1.0), (torch.optim.Adam, 0.03)])

@@ -105,6 +105,42 @@ def test_derivatives_of_the_third_order(name):
     assert gradcheck(third(function), inputs, fast_mode=True)
 
 
+def by_loop(value, x, along):
+    return torch.stack([grad(value, x, each, create_graph=True)[0] for each in along])
+
+
+def by_batch(value, x, along):
+    return grad(value, x, along, is_grads_batched=True, create_graph=True)[0]
+
+
+def by_vmap(value, x, along):
+    return torch.func.vmap(lambda each: grad(value, x, each, create_graph=True)[0])(along)
+
+
+@pytest.mark.filterwarnings("ignore:There is a performance drop")
+@pytest.mark.parametrize("several", [by_batch, by_vmap])
+@pytest.mark.parametrize("name", LAYERS)
+def test_several_gradients_at_once(name, several):
+    """Vectorised, they and what follows from them are as in a loop: Jacobians and Hessians, and
+    the gradients of these in the images and parameters.
+    """
+    function, inputs, _ = case(name)
+    rng = torch.Generator().manual_seed(1)
+    for order in (1, 2):
+        found = []
+        for way in (by_loop, several):
+            value = function(*inputs).sin()
+            if order == 2:
+                value = grad(value.square().sum(), inputs[0], create_graph=True)[0]
+            along = torch.randn((3, *value.shape), generator=rng.manual_seed(1), dtype=value.dtype)
+            jacobian = way(value, inputs[0], along)
+            gradients = grad(jacobian.square().sum(), inputs, allow_unused=True)
+            found.append([jacobian, *(g for g in gradients if g is not None)])
+        assert len(found[0]) == len(found[1]) > 1
+        for mine, theirs in zip(*found):
+            torch.testing.assert_close(mine, theirs, rtol=1e-9, atol=1e-9)
+
+
 @pytest.mark.parametrize("name", LAYERS)
 def test_values_gradients_and_statistics_are_torchs(name):
     """In float32, where the kernels are the same: to the last bit but for the affine maps."""

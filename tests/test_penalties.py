@@ -258,6 +258,38 @@ def test_both_modes_by_differences_of_each_norm(metric, of):
         assert float(exact @ vector(v)) == pytest.approx(slope, abs=2e-6 * float(exact.norm()))
 
 
+@pytest.mark.parametrize("mode", ["double_backprop", "finite_difference"])
+def test_the_gradient_of_each_image_at_once(mode):
+    """Vectorised, as in a loop."""
+    model = small()
+    value, parameters = GradientPenalty(GRAPH, mode=mode)(model, X, Y), list(model.parameters())
+    how = {"retain_graph": True, "allow_unused": True}
+    units = torch.eye(len(X), dtype=X.dtype)
+    at_once = torch.autograd.grad(value, parameters, units, is_grads_batched=True, **how)
+    for k, each in enumerate(value):
+        for mine, one in zip(at_once, torch.autograd.grad(each, parameters, **how), strict=True):
+            assert (mine is None) == (one is None)
+            if one is not None:
+                torch.testing.assert_close(mine[k], one, rtol=1e-9, atol=1e-12)
+
+
+class Detached(Rough):
+    def norm_sq(self, x, g):
+        return super().norm_sq(x, g.detach())
+
+
+def test_a_norm_that_autograd_cannot_see_through_is_refused():
+    """Instead of training without a penalty; of a finite difference its direction counts."""
+    with pytest.raises(ValueError, match="^norm_sq must be differentiable in g, got outputs on wh"):
+        GradientPenalty(Detached())(small(), X, Y)
+    how = {"mode": "finite_difference"}
+    own, right = (
+        grads(GradientPenalty(norm, **how)(model, X, Y).sum(), model)
+        for norm, model in ((Detached(), small()), (Rough(), small()))
+    )
+    assert torch.equal(own, right)
+
+
 def test_it_moves_with_the_module_that_holds_it():
     """To float64 and back; nothing is saved."""
 

@@ -857,7 +857,12 @@ BAD_CALLS = {
         lambda: entropic_distance(float32(GOOD), float32(OTHER), epsilon=1e-7),
         "epsilon must .*float32, got 1e-07",
     ),
-    "tol": (lambda: entropic_distance(tol=0.0), "tol must be positive and finite, got 0.0"),
+    "tol": (lambda: entropic_distance(tol=0.0), "tol must be between 0 and 1, got 0.0"),
+    "tol_large": (lambda: entropic_distance(tol=2.0), "tol must be between 0 and 1, got 2.0"),
+    "metric_complex": (
+        lambda: ground_cost((1, 2), metric=lambda a, b: np.complex128(1 + 2j)),
+        "metric must give distances, got .*: a complex number",
+    ),
     "max_iter": (lambda: entropic_distance(max_iter=0), "max_iter must be at least 1, got 0"),
     "debiased": (lambda: entropic_distance(p=2.5, debiased=True), "p must be at most 2 .*2.5"),
     "between_x": (lambda: between(-GOOD), f"x {NEGATIVE}"),
@@ -884,6 +889,12 @@ def test_bad_calls(case):
     call, says = BAD_CALLS[case]
     with pytest.raises(ValueError, match=f"^{says}"):
         call()
+
+
+def test_a_plan_of_tensors_is_refused():
+    plan = PLAN._replace(mass=torch.tensor(PLAN.mass))
+    with pytest.raises(TypeError, match="^plan.mass must be ndarray, got tensor"):
+        between(plan=plan)
 
 
 @pytest.mark.parametrize("images", [GOOD, np.stack([GOOD, GOOD]), GOOD[0]], ids="234")

@@ -61,8 +61,9 @@ MORE_TO_DO = 75  # the exit code of what ran out of time and goes on when called
 INTERRUPTED = 130  # that of a command that a shell interrupts
 
 EXIT_CODES = f"""\
-Exit codes: 0, done; 1, refused or failed, as the last line of stderr says; 2, no such option;
-{MORE_TO_DO}, the time of --minutes is up, the same command goes on; {INTERRUPTED}, interrupted."""
+Exit codes: 0, done; 1, refused or failed, as stderr says; 2, no such option; {MORE_TO_DO}, the
+time of --minutes is up after an epoch or more, the same command goes on; {INTERRUPTED},
+interrupted."""
 
 KINDS = {int: "N", float: "NUMBER", str: "NAME"}
 

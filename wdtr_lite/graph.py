@@ -192,7 +192,7 @@ class PixelGraph(nn.Module):
             return None
         half = self.kernel / 2
         offset = torch.arange(-self.radius, self.radius + 1, device=self.device).abs()
-        return (half + half.flip(0, 1)).masked_fill(offset[:, None] + offset == 0, 0)
+        return checks.learnt((half + half.flip(0, 1)).masked_fill(offset[:, None] + offset == 0, 0))
 
     # ------------------------------------------------------------ edges
 

@@ -13,6 +13,8 @@ from torch import Tensor
 from wdtr_lite import checks
 from wdtr_lite.models import Classifier
 
+OPTIONS = "epsilon", "alpha", "steps", "restarts", "norm", "generator"
+
 METHODS: dict[str, Callable[..., Tensor]] = {}
 """The methods of an :class:`Attack` by name."""
 
@@ -26,7 +28,7 @@ def register(name: str, method: Callable[..., Tensor] | None = None) -> Callable
     name : str
     method : function, optional
         Of model, x, y and epsilon, and of those of the keywords alpha, steps, restarts, norm and
-        generator that it has, to images. Without it the result is a decorator.
+        generator that it names, to images. Without it the result is a decorator.
 
     Returns
     -------
@@ -37,6 +39,7 @@ def register(name: str, method: Callable[..., Tensor] | None = None) -> Callable
     if method is None:
         return partial(register, name)
     checks.registered(name, method, "method", METHODS)
+    checks.attack_method(method, OPTIONS)
     METHODS[name] = method
     return method
 

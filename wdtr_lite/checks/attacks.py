@@ -1,5 +1,7 @@
 """Attacks: what they are given, their strength, what they return."""
 
+import inspect
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -10,6 +12,7 @@ from wdtr_lite.checks.classifiers import (
     batch,
     intensities,
     probabilities,
+    recorded,
     recording,
     targets,
 )
@@ -37,9 +40,26 @@ def attacked(x: Tensor, y: Tensor) -> None:
         raise ValueError(f"y must be non-negative, its least is {y.min():g}")
 
 
+def attack_method(method: Callable, options: tuple[str, ...]) -> None:
+    """A function of model, x, y, epsilon and others of the options, each of them by name."""
+    try:
+        signature = inspect.signature(method)
+        for each in signature.parameters.values():
+            if each.kind is each.VAR_KEYWORD:
+                raise TypeError(f"which of {', '.join(options)} does **{each.name} take?")
+        taken = {name: None for name in options if name in signature.parameters}
+        signature.bind(None, None, None, **{"epsilon": None, **taken})
+    except (TypeError, ValueError) as error:
+        raise TypeError(
+            "method must take model, x, y and epsilon, and name what else it takes, got "
+            f"{shown(method)}: {error}"
+        ) from None
+
+
 def start(start: Tensor, x: Tensor) -> None:
     """Images in [0, 1] of the shape, type and device of x."""
     alike(start, x, "start")
+    recorded(start, "start")
     intensities(start, "start")
 
 

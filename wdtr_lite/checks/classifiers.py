@@ -101,12 +101,12 @@ def recorded(v: Tensor, name: str) -> None:
         )
 
 
-def differentiable(gradient: Tensor | None, name: str = "model") -> Tensor:
+def differentiable(gradient: Tensor | None, name: str = "model", of: str = "x") -> Tensor:
     """The gradient of what a function returned, which is None where autograd saw no way to x."""
     if gradient is None:
         raise ValueError(
-            f"{name} must be differentiable in x, got outputs on which autograd sees no way from "
-            "it: is there a torch.no_grad(), a detach(), an argmax or NumPy inside?"
+            f"{name} must be differentiable in {of}, got outputs on which autograd sees no way "
+            "from it: is there a torch.no_grad(), a detach(), an argmax or NumPy inside?"
         )
     return gradient
 
@@ -130,7 +130,7 @@ def per_image(returned: object, x: Tensor, name: str) -> Tensor:
     return numbers(returned, x.shape[:1], name)
 
 
-def numbers(returned: object, shape: torch.Size, name: str) -> Tensor:
+def numbers(returned: Any, shape: torch.Size, name: str) -> Tensor:
     """The same, of images of any batch."""
     floating(returned, what := f"what {name} returns")
     valued(returned, what)

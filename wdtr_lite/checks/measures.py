@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from wdtr_lite.checks.tensors import real, valued
-from wdtr_lite.checks.values import INFINITY, shown
+from wdtr_lite.checks.values import INFINITY, instance, shown
 
 LARGEST = 2**15  # rows of a dense matrix between pixels, of 8 GiB
 
@@ -99,16 +99,18 @@ def plan(plan: "TransportPlan", a: "Support", b: "Support") -> None:
     """Moves of positive mass, from the measure a to the measure b."""
     if not all(hasattr(plan, field) for field in ("source", "target", "mass")):
         raise TypeError(f"plan must be a TransportPlan, got {type(plan).__name__}")
-    parts = [np.asarray(part) for part in (plan.source, plan.target, plan.mass)]
+    for field in ("source", "target", "mass"):
+        instance(getattr(plan, field), f"plan.{field}", np.ndarray)
+    parts = plan.source, plan.target, plan.mass
     kinds = "".join(part.dtype.kind for part in parts)
     if kinds not in ("iif", "iii") or any(p.ndim != 1 or len(p) != len(parts[0]) for p in parts):
         says = ", ".join(f"{part.dtype} {part.shape}" for part in parts)
         raise ValueError(f"plan must hold pixels, pixels and masses of one length, got {says}")
-    if not (np.asarray(plan.mass) >= 0).all():
+    if not (plan.mass >= 0).all():
         raise ValueError(f"plan must hold non-negative masses, its least is {np.min(plan.mass):g}")
     ends = (("source", "x", plan.source, a), ("target", "y", plan.target, b))
     for field, name, end, support in ends:
-        inside = (np.asarray(end) >= 0) & (np.asarray(end) < support.size)
+        inside = (end >= 0) & (end < support.size)
         error = -np.bincount(support.index, support.mass, support.size + 1)
         np.add.at(error, np.where(inside, end, support.size), plan.mass)  # outside: pixel n
         if abs(error).sum() > 1e-6:

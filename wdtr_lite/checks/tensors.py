@@ -114,10 +114,7 @@ def kernel(weight: Tensor, radius: int) -> None:
         )
     if weight.is_meta:
         return
-    low, high = torch.aminmax(weight.detach())
-    if not (low >= 0 and high < float("inf")):  # NaN fails both
-        got = f"{float(low):g} to {float(high):g}"
-        raise ValueError(f"weight must be non-negative and finite, got {got}")
+    learnt(weight)
     apart = (weight != weight.flip(0, 1)).nonzero()
     if len(apart):
         one, other = (apart[0] - radius).tolist(), (radius - apart[0]).tolist()
@@ -129,6 +126,22 @@ def kernel(weight: Tensor, radius: int) -> None:
     lost[radius, radius] = False
     if bool(lost.any()):
         raise ValueError(f"weight is too small for {weight.dtype}, got {float(weight[lost][0]):g}")
+
+
+def learnt(weight: Tensor) -> Tensor:
+    """Weights by offset as an optimiser must leave them: non-negative and finite, not all 0;
+    returned.
+    """
+    if not eager(weight):
+        return weight
+    low, high = torch.aminmax(weight.detach())
+    if not (low >= 0 and high < INFINITY):  # NaN fails both
+        got = f"{float(low):g} to {float(high):g}"
+        raise ValueError(f"weight must be non-negative and finite, got {got}")
+    if not high > 0:
+        got = f"got {shown(weight.tolist())}"
+        raise ValueError(f"weight leaves a pixel without neighbours, {got}")
+    return weight
 
 
 def is_graph(graph: object) -> bool:

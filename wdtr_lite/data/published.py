@@ -123,9 +123,9 @@ class Published:
             if found := list(folder.glob(self.files)):
                 for each in found:
                     checks.regular(each)
-                return *self._read_torchvision(folder), (folder / self.files).parent
+                return *self._read_torchvision(folder), self._place(folder)
         folder = folders[0]
-        return *self._read_torchvision(folder, download=True), (folder / self.files).parent
+        return *self._read_torchvision(folder, download=True), self._place(folder)
 
     def _read_npz(self, path: Path) -> dict[str, np.ndarray]:
         checks.regular(path)
@@ -146,7 +146,7 @@ class Published:
                 if download:
                     lacks = f"{self.name} is not in {folder} and could not be downloaded ({error})"
                     raise self._error(lacks, FileNotFoundError) from error
-                where = (folder / self.files).parent
+                where = self._place(folder)
                 raise self._error(f"{where} is not whole ({error})") from error
             arrays |= {f"x_{part}": images, f"y_{part}": labels}
             classes = classes or found
@@ -175,6 +175,11 @@ class Published:
                     f"{path}: {key} is not {self.title}'s (its classes differ in size)"
                 )
         return array
+
+    def _place(self, folder: Path) -> Path:
+        """What of the folder is the data set's: a folder in it, or files."""
+        pattern = folder / self.files
+        return pattern if pattern.parent == folder else pattern.parent
 
     def _error(self, what: str, kind: type[Exception] = ValueError) -> Exception:
         npz = f"put {self.name}.npz (Keras layout) in that folder or " if self.md5 else ""

@@ -8,19 +8,21 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
-from wdtr_lite.kernels.nodes import plain
+from wdtr_lite.kernels.nodes import batched, plain
 
 aten = torch.ops.aten
 
 
 class _Smooth(NamedTuple):
     """A function f of x and options, gradient(gy, x) = gy f'(x), and second(v, v f'(x), g, x) =
-    v gy f''(x), where g is gy or, with `of_gx`, gy f'(x).
+    v gy f''(x), where g is gy or, with `of_gx`, gy f'(x). Of `composed`, the gradient too, torch
+    knows all derivatives.
     """
 
     value: Callable
     gradient: Callable
     second: Callable
+    composed: Callable
     options: tuple = ()
     of_gx: bool = False
 
@@ -36,7 +38,7 @@ class _Activation(Function):
 
     @staticmethod
     def backward(ctx: Any, gy: Tensor) -> tuple:  # pyright: ignore[reportIncompatibleMethodOverride]
-        return _ActivationGradient.apply(gy, *ctx.saved_tensors, ctx.f), None
+        return _gradient(gy, *ctx.saved_tensors, ctx.f), None
 
 
 class _ActivationGradient(Function):
@@ -52,9 +54,18 @@ class _ActivationGradient(Function):
     @staticmethod
     def backward(ctx: Any, v: Tensor) -> tuple:  # pyright: ignore[reportIncompatibleMethodOverride]
         (x, g), f = ctx.saved_tensors, ctx.f
-        in_gy = _ActivationGradient.apply(v, x, f)
+        in_gy = _gradient(v, x, f)
         in_x = f.second(v, in_gy, g, x, *f.options) if ctx.needs_input_grad[1] else None
         return in_gy, in_x, None
+
+
+def _gradient(gy: Tensor, x: Tensor, f: _Smooth) -> Tensor:
+    return f.composed(gy, x, *f.options) if batched(gy) else _ActivationGradient.apply(gy, x, f)
+
+
+def _silu_gradient(gy: Tensor, x: Tensor) -> Tensor:
+    s = x.sigmoid()
+    return gy * (s * (1 + x * (1 - s)))
 
 
 def _of_softplus(
@@ -68,7 +79,7 @@ def _of_softplus(
 def _of_silu(v: Tensor, in_gy: Tensor, gy: Tensor, x: Tensor) -> Tensor:
     """Of x s(x), s the logistic function: f'' = s (1 - s) (2 + x (1 - 2 s))."""
     s = x.sigmoid()
-    bent = torch.rsub(s, 1, alpha=2).mul_(x).add_(2).mul_(v)
+    bent = torch.rsub(s, 1, alpha=2).mul_(x).add_(2) * v
     return aten.sigmoid_backward(bent, s).mul_(gy)
 
 
@@ -76,11 +87,11 @@ def _of_gelu(v: Tensor, in_gy: Tensor, gy: Tensor, x: Tensor) -> Tensor:
     """Of x times the normal distribution function: f'' = (2 - x^2) exp(-x^2 / 2) / sqrt(2 pi)."""
     density = x.square().mul_(-0.5).sub_(0.5 * math.log(2 * math.pi)).exp_()
     bent = (2 * density).addcmul_(x * density, x, value=-1)  # of finite factors at any x
-    return bent.mul_(v).mul_(gy)
+    return (bent * v).mul_(gy)
 
 
-_SILU = _Smooth(aten.silu, aten.silu_backward, _of_silu)
-_GELU = _Smooth(aten.gelu, aten.gelu_backward, _of_gelu)
+_SILU = _Smooth(aten.silu, aten.silu_backward, _of_silu, _silu_gradient)
+_GELU = _Smooth(aten.gelu, aten.gelu_backward, _of_gelu, aten.gelu_backward)
 
 
 def softplus(input: Tensor, beta: float = 1, threshold: float = 20) -> Tensor | None:
@@ -88,7 +99,8 @@ def softplus(input: Tensor, beta: float = 1, threshold: float = 20) -> Tensor | 
         return None
     if torch.is_autocast_enabled(input.device.type):  # some devices compute it in float32
         return None
-    f = _Smooth(aten.softplus, aten.softplus_backward, _of_softplus, (beta, threshold), of_gx=True)
+    slope, options = aten.softplus_backward, (beta, threshold)
+    f = _Smooth(aten.softplus, slope, _of_softplus, slope, options, of_gx=True)
     return _Activation.apply(input, f)
 
 

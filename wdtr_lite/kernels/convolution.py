@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
-from wdtr_lite.kernels.nodes import inner, integers, plain, wanted
+from wdtr_lite.kernels.nodes import batched, inner, integers, plain, wanted
 
 aten = torch.ops.aten
 
@@ -20,16 +20,15 @@ class _Convolution(Function):
     def forward(ctx: Any, x: Tensor, w: Tensor, b: Tensor | None, how: tuple) -> Tensor:
         ctx.save_for_backward(x, w)
         ctx.how = how
-        with torch.autocast(x.device.type, enabled=False):
-            return aten.convolution(x, w, b, *how)
+        return _torchs(x, w, b, how)
 
     @staticmethod
     def backward(ctx: Any, gy: Tensor) -> tuple:  # pyright: ignore[reportIncompatibleMethodOverride]
         x, w = ctx.saved_tensors
         gy = inner(gy)
         return (
-            _Gradient.apply(gy, w, x.detach(), ctx.how, 0) if wanted(ctx, 0) else None,
-            _Gradient.apply(gy, x, w.detach(), ctx.how, 1) if wanted(ctx, 1) else None,
+            _gradient(gy, w, x.detach(), ctx.how, 0) if wanted(ctx, 0) else None,
+            _gradient(gy, x, w.detach(), ctx.how, 1) if wanted(ctx, 1) else None,
             gy.sum([d for d in range(gy.dim()) if d != 1]) if wanted(ctx, 2) else None,
             None,
         )
@@ -44,21 +43,36 @@ class _Gradient(Function):
     ) -> Tensor:
         ctx.save_for_backward(gy, other)
         ctx.how, ctx.which = how, which
-        x, w = _ordered(like, other, which)
-        mask = [which == 0, which == 1, False]
-        return aten.convolution_backward(gy, x, w, None, *how, mask)[which]
+        return _torchs_gradient(gy, other, like, how, which)
 
     @staticmethod
     def backward(ctx: Any, v: Tensor) -> tuple:  # pyright: ignore[reportIncompatibleMethodOverride]
         gy, other = ctx.saved_tensors
         v, how, which = inner(v), ctx.how, ctx.which
+        convolution = _torchs if batched(v) else _Convolution.apply
         return (
-            _Convolution.apply(*_ordered(v, other, which), None, how) if wanted(ctx, 0) else None,
-            _Gradient.apply(gy, v, other.detach(), how, 1 - which) if wanted(ctx, 1) else None,
+            convolution(*_ordered(v, other, which), None, how) if wanted(ctx, 0) else None,
+            _gradient(gy, v, other.detach(), how, 1 - which) if wanted(ctx, 1) else None,
             None,
             None,
             None,
         )
+
+
+def _torchs(x: Tensor, w: Tensor, b: Tensor | None, how: tuple) -> Tensor:
+    with torch.autocast(x.device.type, enabled=False):
+        return aten.convolution(x, w, b, *how)
+
+
+def _torchs_gradient(gy: Tensor, other: Tensor, like: Tensor, how: tuple, which: int) -> Tensor:
+    x, w = _ordered(like, other, which)
+    mask = [which == 0, which == 1, False]
+    return aten.convolution_backward(gy, x, w, None, *how, mask)[which]
+
+
+def _gradient(gy: Tensor, other: Tensor, like: Tensor, how: tuple, which: int) -> Tensor:
+    found = _torchs_gradient if batched(gy) or batched(other) else _Gradient.apply
+    return found(gy, other, like, how, which)
 
 
 def _ordered(one: Tensor, other: Tensor, which: int) -> tuple[Tensor, Tensor]:

@@ -44,6 +44,14 @@ def wanted(ctx: Any, k: int) -> bool:
     return node is not None and torch._C._will_engine_execute_node(node)
 
 
+def batched(v: Tensor) -> bool:
+    """Whether it stands for several gradients at once, as with ``is_grads_batched`` and within
+    ``torch.func.vmap``: then autograd keeps no graph of a function of ours.
+    """
+    kinds = torch._C._functorch  # pyright: ignore[reportAttributeAccessIssue]
+    return kinds.is_batchedtensor(v) or kinds.is_legacy_batchedtensor(v)
+
+
 def checkpointed() -> bool:
     """Whether this is a pass of activation checkpointing, the first one or its repetition."""
     autograd = torch._C._autograd  # pyright: ignore[reportAttributeAccessIssue]

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
-from wdtr_lite.kernels.nodes import checkpointed, inner, integers, ordinary, plain
+from wdtr_lite.kernels.nodes import batched, checkpointed, inner, integers, ordinary, plain
 
 aten = torch.ops.aten
 
@@ -33,7 +33,11 @@ class _Normalization(Function):
 
     @staticmethod
     def backward(ctx: Any, gy: Tensor) -> tuple:  # pyright: ignore[reportIncompatibleMethodOverride]
-        gx, gw, gb = _NormalizationGradient.apply(inner(gy), *ctx.saved_tensors, ctx.eps)
+        x, w, mean, rstd = ctx.saved_tensors
+        if batched(gy):
+            gx, gw, gb = _composed(gy, x, w, ctx.eps)
+        else:
+            gx, gw, gb = _NormalizationGradient.apply(inner(gy), x, w, mean, rstd, ctx.eps)
         _, with_w, with_b = ctx.needs_input_grad[:3]
         return gx, gw if with_w else None, gb if with_b else None, None, None
 

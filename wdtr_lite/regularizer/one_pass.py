@@ -13,6 +13,7 @@ from torch.autograd import Function
 from torch.autograd.graph import Node
 
 from wdtr_lite.calculus.derivatives import autograd_nodes
+from wdtr_lite.kernels.nodes import batched
 
 _number = methodcaller("_sequence_nr")
 
@@ -74,7 +75,8 @@ class _Known(Function):
     @staticmethod
     def backward(ctx: Any, along: Tensor) -> tuple:  # pyright: ignore[reportIncompatibleMethodOverride]
         create_graph = torch.is_grad_enabled()
-        if not create_graph and ctx.linear() and bool((along == along[:1]).all()):
+        whole = not (create_graph or batched(along)) and ctx.linear()
+        if whole and bool((along == along[:1]).all()):
             return None, *(g if g is None else along[0] * g for g in ctx.known)
         return None, *torch.autograd.grad(
             ctx.value, ctx.saved_tensors, along, retain_graph=True,

@@ -199,6 +199,13 @@ class GradientPenalty(nn.Module):
         loss = values[:, 0] if self.of == "loss" else losses_of(self.loss, outputs, y)
         return Terms(outputs, loss, penalty)
 
+    def _square(self, x: Tensor, g: Tensor) -> Tensor:
+        """The squared norm, (B,), of which autograd sees the way from the gradient."""
+        square = checks.per_image(self.norm.norm_sq(x, g), x, "norm_sq")
+        if g.requires_grad:
+            checks.differentiable(square if square.requires_grad else None, "norm_sq", "g")
+        return square
+
     def _more(self) -> tuple:
         return (replay,) if self.mode == "finite_difference" else ()
 
@@ -229,7 +236,7 @@ class GradientPenalty(nn.Module):
             )
             if difference or not keep:
                 gradients = [g.detach() for g in gradients]
-            squares = [checks.per_image(self.norm.norm_sq(x, g), x, "norm_sq") for g in gradients]
+            squares = [self._square(x, g) for g in gradients]
             penalty = sum(squares, x.new_zeros(len(x)))
             if difference and keep:
                 penalty = penalty + self._changes(columns, values, outputs, x, gradients)

@@ -16,7 +16,7 @@ from wdtr_lite.data import Dataset
 from wdtr_lite.study import grid
 from wdtr_lite.study.spec import Experiment, register
 from wdtr_lite.study.statistics import summary
-from wdtr_lite.study.store import AGAIN, Store
+from wdtr_lite.study.store import AGAIN, Store, digest
 from wdtr_lite.training.checkpoint import replace_file
 
 __all__ = ["NearestNeighbours", "digits", "draw"]
@@ -83,14 +83,15 @@ class NearestNeighbours(Experiment):
 
     def _blocks(self, dataset: Dataset, store: Store) -> Path | None:
         """A folder for distances, never another run's."""
-        key = hashlib.md5(repr((self.config(), dataset)).encode()).hexdigest()[:8]
+        asked = (self.config(), repr(dataset), digest(dataset))
+        key = hashlib.md5(repr(asked).encode()).hexdigest()[:8]
         return store.root and store.root.parent / f"nearest_neighbours-{key}"
 
 
 def _in_blocks(test: np.ndarray, train: np.ndarray, folder: Path | None) -> np.ndarray:
     blocks = []
     for start in range(0, len(test), 50):
-        file = folder / f"{start}.npy" if folder else None
+        file = folder / f"{start}.npz" if folder else None
         rows = test[start : start + 50]
         if file and file.exists():
             blocks.append(_read(file, (len(rows), len(train))))
@@ -98,19 +99,21 @@ def _in_blocks(test: np.ndarray, train: np.ndarray, folder: Path | None) -> np.n
         blocks.append(transport.pairwise_distances(rows, train))
         if file:
             file.parent.mkdir(parents=True, exist_ok=True)
-            replace_file(file, lambda stream: np.save(stream, blocks[-1]))
+            replace_file(file, lambda stream: np.savez(stream, distances=blocks[-1]))
             done = min(start + 50, len(test))
             print(f"distances of {done} of {len(test)} test digits", flush=True)
     return np.concatenate(blocks)
 
 
 def _read(file: Path, shape: tuple[int, int]) -> np.ndarray:
+    checks.regular(file)
     try:
-        found = np.load(file)
-    except (EOFError, ValueError) as error:
+        with open(file, "rb") as stream, np.load(stream, allow_pickle=False) as held:
+            found = held["distances"]
+    except Exception as error:  # NumPy, zipfile and zlib raise nearly anything
         raise ValueError(f"{file} is damaged: {AGAIN}") from error
-    if found.shape != shape:
-        raise ValueError(f"{file} holds {found.shape} numbers, not {shape}: {AGAIN}")
+    if found.shape != shape or found.dtype != np.float64:
+        raise ValueError(f"{file} holds {found.dtype} {found.shape}, not float64 {shape}: {AGAIN}")
     return found
 
 

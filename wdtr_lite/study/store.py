@@ -86,7 +86,7 @@ class Store:
         if self.root is None:
             raise ValueError("root must be given where networks are stored, got None")
         folder, before = self.root / name_of(config), legacy.folder(config)
-        if before and not folder.exists():
+        if before and not folder.exists() and (self.root / before).exists():
             with suppress(FileNotFoundError):
                 (self.root / before).rename(folder)
         return folder

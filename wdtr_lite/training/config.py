@@ -179,14 +179,19 @@ def _checked(option: Field, value: Any) -> Any:
         checks.option(value, name, tuple(choices))
         if isinstance(choices, Mapping):
             checks.function(choices[value], f"{name} {value!r}")
-        return str(value)
+        return _plain(value)
     check = option.metadata["check"] or DEFAULT_CHECKS[kind]
     return check(value, name)
 
 
 def _name(value: str, name: str) -> str:
     checks.text(value, name)
-    return str(value)
+    return _plain(value)
+
+
+def _plain(value: str) -> str:
+    """The text of a text's subclass: of a member of an enumeration ``str`` gives another."""
+    return "".join(value)
 
 
 def _epochs(value: Iterable[int], name: str) -> tuple[int, ...]:

@@ -68,6 +68,8 @@ def ground_cost(
         return _euclidean_cost(pixels, pixels, p)
     if isinstance(metric, str) or callable(metric):
         try:
+            if callable(metric) and np.iscomplexobj(metric(pixels[0], pixels[-1])):
+                raise TypeError("a complex number")  # of which cdist takes the real part
             distance = cdist(pixels, pixels, cast(Any, metric))
         except (TypeError, ValueError, NotImplementedError) as error:
             raise ValueError(

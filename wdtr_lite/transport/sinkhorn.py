@@ -83,7 +83,7 @@ def sinkhorn_distance(
     max_iter = checks.whole(max_iter, "max_iter")
     checks.flag(debiased, "debiased")
     if tol is not None:
-        tol = checks.number(tol, "tol", positive=True)
+        tol = checks.tolerance(tol)
     if debiased and p > 2:
         raise ValueError(
             f"p must be at most 2 where debiased, beyond the divergence can be negative, got {p!r}"
