@@ -38,7 +38,8 @@ class _Activation(Function):
 
     @staticmethod
     def backward(ctx: Any, gy: Tensor) -> tuple:  # pyright: ignore[reportIncompatibleMethodOverride]
-        return _gradient(gy, *ctx.saved_tensors, ctx.f), None
+        (x,) = ctx.saved_tensors
+        return _gradient(gy, x, ctx.f), None
 
 
 class _ActivationGradient(Function):
