@@ -1496,6 +1496,21 @@ def test_a_method_has_its_options_and_no_others(how, message):
         Config(**how)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((None, (8, 8), torch.device("cpu")), "config must be Config, got None"),
+        ((Config(), 8, torch.device("cpu")), r"size must be \(height, width\), got 8"),
+        ((Config(), (8,), torch.device("cpu")), r"size must be \(height, width\), got \(8,\)"),
+        ((Config(), (8, 0), torch.device("cpu")), "size must be at least 1, got 0"),
+        ((Config(), (8, 8), "cpu"), "device must be device, got 'cpu'"),
+    ],
+)
+def test_a_method_is_made_of_the_right_things(arguments, message):
+    with pytest.raises((TypeError, ValueError), match=f"^{message}$"):
+        training.METHODS["none"](*arguments)
+
+
 @pytest.mark.parametrize("name", training.METHODS)
 def test_what_a_method_says_of_itself(name):
     """A label of its own; options of Config, and what they are tried with is accepted."""

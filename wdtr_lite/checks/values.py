@@ -135,6 +135,14 @@ def flag(value: bool, name: str) -> bool:
     return bool(value)
 
 
+def sides(values: Sequence[int], name: str) -> None:
+    """Height and width, in pixels."""
+    if not isinstance(values, tuple | list) or len(values) != 2:
+        raise TypeError(f"{name} must be (height, width), got {shown(values)}")
+    for side in values:
+        whole(side, name)
+
+
 def option(value: str | None, name: str, allowed: tuple) -> None:
     """One of the allowed values."""
     if not isinstance(value, str | None) or value not in allowed:

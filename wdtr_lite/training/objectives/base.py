@@ -79,6 +79,11 @@ class Objective:
     check_epsilon: ClassVar[Callable[[float, str], float]] = staticmethod(checks.intensity)
 
     def __init__(self, config: "Config", size: tuple[int, int], device: torch.device):
+        from wdtr_lite.training.config import Config  # which imports the methods
+
+        checks.instance(config, "config", Config)
+        checks.sides(size, "size")
+        checks.instance(device, "device", torch.device)
         if device.type not in self.devices:
             raise ValueError(
                 f"device must be {' or '.join(self.devices)} for method={self.name!r}, "
