@@ -6,6 +6,7 @@ import os
 import pickle
 import struct
 import warnings
+import zipfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -704,6 +705,12 @@ def damaged_pickle(path, one):
     one.save(path.parent, x_train=np.array([Evil(path.parent / "unpickled")], dtype=object))
 
 
+def damaged_member(path, one):
+    with zipfile.ZipFile(path, "w") as archive:
+        for key in one.arrays:
+            archive.writestr(f"{key}.npy", b"no array")
+
+
 def damaged_whole_file_pickled(path, one):
     path.write_bytes(pickle.dumps(Evil(path.parent / "unpickled")))
 
@@ -714,6 +721,7 @@ def damaged_whole_file_pickled(path, one):
     [
         (damaged_truncated, "is not a whole NAME.npz"),
         (damaged_empty, "is not a whole NAME.npz"),
+        (damaged_member, "is not a whole NAME.npz .* must be ndarray, got b'no array'"),
         (damaged_npy, "is not a whole NAME.npz"),
         (damaged_flipped_byte, "is not a whole NAME.npz"),
         (damaged_missing_key, "is not a whole NAME.npz .*y_test"),

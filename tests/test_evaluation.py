@@ -509,6 +509,15 @@ def test_variations_are_the_same_whatever_the_default_type_is(textured):
             assert one[name].dtype == other[name].dtype and torch.equal(one[name], other[name])
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_variations_are_the_same_within_autocast(textured, dtype):
+    varied = variations(textured.to(dtype), 5)
+    with torch.autocast("cpu", torch.bfloat16):
+        within = variations(textured.to(dtype), 5)
+    for name, each in varied.items():
+        assert within[name].dtype == dtype and torch.equal(within[name], each)
+
+
 # ---------------------------------------------------------------- bad input
 
 X, Y = images(3, 1, 4, 5).float(), torch.tensor([0, 1, 2])

@@ -238,8 +238,22 @@ def test_what_the_time_does_not_allow_is_left(here, tmp_path):
     """Nothing is begun after it, what was done before is kept, and the next call goes on."""
     networks = [network(seed=seed) for seed in (0, 1)]
     complete(networks[:1], Store(tmp_path))
-    with pytest.raises(training.Unfinished, match="the time is up, 1 networks are left"):
+    with pytest.raises(training.Unfinished, match="the time is up, 1 networks are left") as told:
         complete(networks, Store(tmp_path, until=time.time() - 1))
+    assert not told.value.trained and "Nothing was done" in str(told.value)
+    done = Store(tmp_path / "other", until=time.time() + 600)
+    work = grid.together
+
+    def until_now(group, store):
+        found = work(group, store)
+        object.__setattr__(done, "until", time.time() - 1)
+        return found
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(grid, "together", until_now)
+        with pytest.raises(training.Unfinished, match="1 networks are left. What was fin") as told:
+            complete(networks, done)
+    assert told.value.trained
     assert outcome(networks[1], Store(tmp_path)) is None
     again = complete(networks, Store(tmp_path, until=time.time() + 600))
     assert without_times(again) == without_times(complete(networks, Store()))

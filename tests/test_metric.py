@@ -911,6 +911,17 @@ def test_dynamic_distance_is_differentiable():
     assert slope[1] == pytest.approx((one[0] - one[1]) / (2 * h), rel=1e-2)
 
 
+@pytest.mark.parametrize("unit", [None, "pixel"])
+@pytest.mark.parametrize("size", [(1, 2, 1), (1, 4, 1), (2, 3, 1)])
+def test_dynamic_distance_of_images_whose_mass_changes(size, unit):
+    """Of both alike: it grows as the root of the mass, so by half of itself."""
+    graph, (x, y) = graph_of(*size), inside(2, *size[:2], seed=2)
+    mass = torch.ones((), dtype=x.dtype, requires_grad=True)
+    distance = dynamic_distance(graph, mass * x, mass * y, 4, unit=unit).distance
+    (slope,) = torch.autograd.grad(distance, mass)
+    assert float(slope) == pytest.approx(float(distance.detach()) / 2, rel=1e-6)
+
+
 def test_dynamic_distance_in_float32():
     graph, (x, y) = PixelGraph(2, 3, 1), measures(2, 2, 3)
     distance, path = dynamic_distance(graph, x.float(), y.float())

@@ -273,6 +273,14 @@ def test_the_gradient_of_each_image_at_once(mode):
                 torch.testing.assert_close(mine[k], one, rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.parametrize("how", [{}, {"mode": "finite_difference"}])
+def test_a_loss_that_autograd_cannot_see_through_is_named(how):
+    penalty = GradientPenalty(GRAPH, loss=torch.no_grad()(cross_entropy), **how)
+    for call in (penalty, penalty.terms):
+        with pytest.raises(ValueError, match="^loss must be differentiable in x, got outputs on"):
+            call(small(), X, Y)
+
+
 class Detached(Rough):
     def norm_sq(self, x, g):
         return super().norm_sq(x, g.detach())

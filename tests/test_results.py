@@ -182,6 +182,10 @@ REFUSED = {
     "run": [
         (lambda: study.run("table1", "cpu", cluster=3), TypeError, "cluster must be str, got 3"),
         (lambda: study.run("table1", "cpu", finished=1), TypeError, "finished must be .* int 1"),
+        (
+            lambda: study.run("table1", cluster=torch.ones(3)), TypeError,
+            "cluster must be str, got tensor",
+        ),
     ],
     "progress": [
         (lambda: study.progress("none", "cpu"), ValueError, "name must be one of .*'none'"),

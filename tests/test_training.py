@@ -1536,6 +1536,10 @@ BAD_METHODS = {
     "another class": (dict, TypeError, "method must be a subclass of Objective, got <class 'dict"),
     "no name": ({"name": None}, TypeError, "Own.name must be str, got None"),
     "no label": ({"label": ""}, ValueError, "Own.label must not be empty, got ''"),
+    "no devices": ({"devices": None}, TypeError, "Own.devices must be a tuple of names, got None"),
+    "no check": (
+        {"check_epsilon": None}, TypeError, "Own.check_epsilon must be a function, got None"
+    ),
     "unknown option": (
         {"options": ("etta",)}, ValueError, "Own.options must be one of 'eta', .*, got 'etta'"
     ),
@@ -2609,6 +2613,45 @@ def test_two_threads_do_not_train_one_model():
             other.result()
     one.close(), two.close()
     assert training.fit(config, model=model, progress=False, device="cpu").history
+
+
+@pytest.mark.parametrize("asked", ["predictions", "penalty", "finite_difference"])
+def test_what_is_asked_while_a_training_begins(asked):
+    """Of a network in evaluation mode, whose mode takes a while to be set: predictions are still
+    made in it, and nothing moves the running statistics but the training's batches.
+    """
+    begun, modes = threading.Event(), []
+
+    class Slow(torch.nn.Sequential):
+        def train(self, mode=True):
+            if mode and threading.current_thread() is not threading.main_thread():
+                begun.set()
+                time.sleep(0.3)
+            return super().train(mode)
+
+    def note(layer, inputs, output):
+        if threading.current_thread() is threading.main_thread():
+            modes.append(layer.training)
+
+    layers = torch.nn.Conv2d(1, 2, 3), torch.nn.BatchNorm2d(2), torch.nn.Softplus()
+    pooling = torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), torch.nn.Linear(2, 10)
+    model = Slow(*layers, *pooling).eval()
+    model[1].register_forward_hook(note)
+    x, y = data.load("mnist5k").part("test", 8)
+    x = x[:, None].float() / 255
+    config = Config(data="mnist5k", images=64, epochs=2, batch_size=32, learning_rate=0.02)
+    with ThreadPoolExecutor(1) as pool:
+        fitted = pool.submit(training.fit, config, model=model, progress=False, device="cpu")
+        assert begun.wait(60)
+        if asked == "predictions":
+            evaluation.predictions(model, x)
+        elif asked == "penalty":
+            GradientPenalty("euclidean")(model, x, y)
+        else:
+            GradientPenalty("euclidean", mode="finite_difference")(model, x, y)
+        fitted.result()
+    assert modes and int(model[1].num_batches_tracked) == 4
+    assert asked != "predictions" or not any(modes)
 
 
 def test_a_checkpoint_behind_a_link_to_nowhere_is_not_overwritten(tmp_path):

@@ -7,6 +7,7 @@ from inspect import signature
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
@@ -14,7 +15,7 @@ from torch.optim import Optimizer
 
 from wdtr_lite.checks.classifiers import image_shape
 from wdtr_lite.checks.tensors import valued
-from wdtr_lite.checks.values import instance, option, shown, text, texts
+from wdtr_lite.checks.values import function, instance, option, shown, text, texts
 
 
 def folder(value: str | os.PathLike, name: str = "folder") -> Path:
@@ -45,6 +46,13 @@ def regular(path: Path) -> None:
     """A file that has an end, as no pipe and not every device has; it may be missing."""
     if path.exists() and not path.is_file():
         raise ValueError(f"{path} must be a regular file, not a folder, a pipe or a device")
+
+
+def array_of(archive: Mapping[str, Any], key: str) -> np.ndarray:
+    """What an npz file has under a key, where another member may be bytes, returned."""
+    found = archive[key]
+    instance(found, key, np.ndarray)
+    return found
 
 
 def weights(weights: Mapping[str, Tensor], name: str) -> None:
@@ -104,6 +112,8 @@ def objective(method: type, kind: type, options: tuple[str, ...]) -> None:
         text(getattr(method, name, None), f"{method.__name__}.{name}")
     used = texts(method.options, f"{method.__name__}.options")
     texts(method.needs, f"{method.__name__}.needs")
+    texts(method.devices, f"{method.__name__}.devices")
+    function(method.check_epsilon, f"{method.__name__}.check_epsilon")
     instance(method.trial, f"{method.__name__}.trial", Mapping)
     for name, allowed in {"options": options, "needs": used, "trial": used}.items():
         for each in getattr(method, name):

@@ -131,7 +131,7 @@ class Published:
         checks.regular(path)
         try:
             with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as file:
-                return {key: file[key] for key in self.md5}
+                return {key: checks.array_of(file, key) for key in self.md5}
         except Exception as error:  # NumPy, zipfile and zlib raise nearly anything
             raise self._error(f"{path} is not a whole {path.name} ({error})") from error
 

@@ -10,6 +10,7 @@ from torchvision.transforms import v2
 
 from wdtr_lite import checks
 from wdtr_lite.evaluation.errors import as_batch, labels_of, parts
+from wdtr_lite.graph import full_precision
 from wdtr_lite.models import Classifier
 from wdtr_lite.models.modes import evaluating
 
@@ -215,7 +216,8 @@ def variations(
         "blur": v2.GaussianBlur(5, 1.0),
     }
     wide = v2.functional.pad(images, [margin], padding_mode="reflect") if margin else images
-    with torch.device("cpu"), _Drawing(torch.Generator().manual_seed(seed)):
+    drawing = _Drawing(torch.Generator().manual_seed(seed))
+    with torch.device("cpu"), full_precision(images), drawing:
         varied = {
             name: torch.stack([change(image) for image in wide]).clamp(0, 1)
             for name, change in transforms.items()

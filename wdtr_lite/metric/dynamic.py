@@ -78,8 +78,10 @@ def dynamic_distance(
         a, b = np.ldexp(a, -exponent), np.ldexp(b, -exponent)
         paths.append(np.ldexp(_geodesic_path(weights, volume, a, b, steps), exponent))
     inside = np.reshape(paths, (len(paths), steps + 1, graph.size)).swapaxes(0, 1)[1:-1]
-    inside = torch.as_tensor(inside, device=x.device, dtype=x.dtype)
-    path = torch.cat([x[None], inside.reshape(steps - 1, *x.shape), y[None]])
+    inside = torch.as_tensor(inside, device=x.device, dtype=x.dtype).reshape(steps - 1, *x.shape)
+    mass = (x + y).sum((-2, -1), keepdim=True)
+    mass = mass.where(mass > 0, 1)
+    path = torch.cat([x[None], inside * (mass / mass.detach()), y[None]])  # it has their mass
     middle, move = ((path[1:] + path[:-1]) / 2).double(), path.diff(dim=0).double()
     move = (move - move.mean((-2, -1), keepdim=True)).flatten(-2)
     # Where nothing moves black pixels may be out of reach.

@@ -71,12 +71,18 @@ def trained(model: nn.Module) -> Iterator[None]:
 @contextmanager
 def used(model: Classifier, *more: object, sharing: object = None) -> Iterator[list[nn.Module]]:
     """The layers of a model in training mode, which no other thread uses meanwhile, nor `more`;
-    but for those that share them in the same sense.
+    but for those that share them in the same sense. Of a model in evaluation mode none, all of
+    which evaluations share, but which no other thread puts into training mode meanwhile.
     """
-    training, me = [layer for layer in layers(model) if own(layer, "training")], get_ident()
-    use, wanted = (me, sharing), {*training, *more}
+    training, asked = _in_training(model), None
     with _LOCK:
-        _wait(use, wanted)
+        while training != asked:  # the mode as it is when the turn has come
+            asked = training
+            still = sharing is None and not (training or more)
+            use = get_ident(), evaluating if still else sharing
+            wanted = {*(training or layers(model)), *more}
+            _wait(use, wanted)
+            training = _in_training(model)
         _BEGUN[0] += 1
         for each in wanted:
             _USERS.setdefault(each, []).append(use)
@@ -89,6 +95,10 @@ def used(model: Classifier, *more: object, sharing: object = None) -> Iterator[l
                 if not _USERS[each]:
                     del _USERS[each]
             _LOCK.notify_all()
+
+
+def _in_training(model: Classifier) -> list[nn.Module]:
+    return [layer for layer in layers(model) if own(layer, "training")]
 
 
 def _wait(use: tuple[int, object], wanted: set) -> None:

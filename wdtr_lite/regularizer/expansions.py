@@ -57,6 +57,7 @@ def second_order_expansion(
     ----------
     loss : function of outputs (B,) or (B, k) and y -> (B,)
     f : function of images -> (B,) or (B, k)
+        Its running statistics move, as in any pass; those of penalties do not.
     metric : PixelGraph or "euclidean"
         Euclidean: L(x) is the identity, :math:`\Delta` the ordinary Laplacian, x any real tensor.
     x : tensor, (B, C, H, W)

@@ -310,7 +310,10 @@ class GradientPenalty(nn.Module):
         """The functions whose gradients are penalised, (B, k), and the model's outputs."""
         outputs = outputs_of(model, x)
         if self.of == "loss":
-            return losses_of(self.loss, outputs, y)[:, None], outputs
+            loss = losses_of(self.loss, outputs, y)
+            if outputs.requires_grad:
+                checks.differentiable(loss if loss.requires_grad else None, "loss")
+            return loss[:, None], outputs
         if self.of == "logits":
             return as_columns(outputs), outputs
         if outputs.dim() != 2 or outputs.shape[1] < 2:

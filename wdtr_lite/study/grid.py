@@ -26,7 +26,7 @@ from wdtr_lite.data import Dataset
 from wdtr_lite.study.files import published
 from wdtr_lite.study.spec import Job, Question
 from wdtr_lite.study.store import AGAIN, Store, Told, described, digest, name_of
-from wdtr_lite.study.workers import GOES_ON, executor
+from wdtr_lite.study.workers import executor, unfinished
 from wdtr_lite.training.checkpoint import checksum_of, found_in, trained_on_checksum
 from wdtr_lite.training.lock import held
 
@@ -102,6 +102,7 @@ def complete(networks: Sequence[Network], store: Store) -> list[dict[str, Any] |
     if not store.trains:
         missing = [network for network in missing if taken(network.config, store)]
     missing = [] if store.finished else _merged(missing)
+    before = store.written(config for config, _ in missing)
     if missing and torch.cuda.is_available() and not store.cluster:
         for group in _groups(missing, TOGETHER):
             print(*together(group, store), sep="\n", flush=True)
@@ -114,11 +115,11 @@ def complete(networks: Sequence[Network], store: Store) -> list[dict[str, Any] |
             asked = [workers.submit(together, group, store) for group in _groups(missing, size)]
             for done in as_completed(asked):
                 print(*done.result(), sep="\n", flush=True)
-    found = [outcome(network, store) for network in networks]
     left = [network for network in missing if outcome(network, store) is None]
     if store.until is not None and left:
-        raise training.Unfinished(f"the time is up, {len(left)} networks are left. {GOES_ON}")
-    return found
+        worked = store.written(config for config, _ in missing) != before
+        raise unfinished(f"{len(left)} networks are left", worked=worked)
+    return [outcome(network, store) for network in networks]
 
 
 def outcome(network: Network, store: Store) -> dict[str, Any] | None:

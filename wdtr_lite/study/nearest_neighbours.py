@@ -109,7 +109,7 @@ def _read(file: Path, shape: tuple[int, int]) -> np.ndarray:
     checks.regular(file)
     try:
         with open(file, "rb") as stream, np.load(stream, allow_pickle=False) as held:
-            found = held["distances"]
+            found = checks.array_of(held, "distances")
     except Exception as error:  # NumPy, zipfile and zlib raise nearly anything
         raise ValueError(f"{file} is damaged: {AGAIN}") from error
     if found.shape != shape or found.dtype != np.float64:

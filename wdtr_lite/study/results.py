@@ -22,7 +22,7 @@ from wdtr_lite.study import grid
 from wdtr_lite.study.files import found, networks_folder, path_of, publish
 from wdtr_lite.study.spec import EXPERIMENTS, Experiment, Trained
 from wdtr_lite.study.store import Store, write
-from wdtr_lite.training import Unfinished
+from wdtr_lite.study.workers import unfinished
 
 __all__ = [
     "decided",
@@ -100,6 +100,9 @@ def run(
         Where the time is up: likewise.
     """
     experiment, began = declared(name, profile), time.monotonic()
+    finished = checks.flag(finished, "finished")
+    if cluster is not None:
+        checks.text(cluster, "cluster")
     trains = not finished and (bool(cluster) or not experiment.lacks_gpu)
     quick, store = profile == "quick", Store(networks_folder(), cluster, finished, until, trains)
     if finished and not experiment.trains:
@@ -115,7 +118,7 @@ def run(
     if not quick:
         path.parent.mkdir(exist_ok=True)  # if that is not allowed, before hours of work
     if until is not None and not experiment.trains and time.time() > until:
-        raise Unfinished(f"the time is up, {name} is not begun. {grid.GOES_ON}")
+        raise unfinished(f"{name} is not begun", worked=False)
     result = chosen.run(store)
     command = f"python -m wdtr_lite experiment {name} --profile {profile}"
     command += " --finished" * finished + (" --cluster ADDRESS" if cluster else "")

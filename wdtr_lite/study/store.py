@@ -13,6 +13,7 @@ import json
 import math
 import re
 import zlib
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from functools import cache
@@ -101,6 +102,11 @@ class Store:
                     write(file, legacy.measurement(known))
                     (folder / before).unlink(missing_ok=True)
         return file
+
+    def written(self, configs: Iterable[training.Config]) -> dict[Path, int]:
+        """When each file of these networks was, in nanoseconds."""
+        files = (file for config in configs for file in self.folder(config).glob("[!.]*"))
+        return {file: file.stat().st_mtime_ns for file in files}
 
     def measured(
         self, config: training.Config, question: Question, epochs: int | None = None

@@ -13,14 +13,24 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-__all__ = ["GOES_ON", "executor"]
+from wdtr_lite.training import Unfinished
+
+__all__ = ["GOES_ON", "executor", "unfinished"]
 
 GOES_ON = "What was finished is kept: run the command again, it goes on."
 KILLED = f"a process that trains networks was killed, out of memory perhaps. {GOES_ON}"
+IN_VAIN = "Nothing was done: run the command again, with more time."
 NOT_BEGUN = (
     "the processes that train networks could not begin: they were killed, or they cannot import "
     'your script, which must be a file, with what it does under if __name__ == "__main__":'
 )
+
+
+def unfinished(says: str, *, worked: bool) -> Unfinished:
+    """That the time is up; whether the same call goes on in the same time."""
+    stopped = Unfinished(f"the time is up, {says}. {GOES_ON if worked else IN_VAIN}")
+    stopped.trained = worked
+    return stopped
 
 
 @contextmanager

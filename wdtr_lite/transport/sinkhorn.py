@@ -183,7 +183,9 @@ class EntropicProblem:
         g = g.requires_grad_()
         image = self.sweep(g, self.epsilon)
 
-        def hook(grad: torch.Tensor) -> torch.Tensor:
+        def hook(grad: torch.Tensor | None) -> torch.Tensor | None:
+            if grad is None:  # of one that did not matter
+                return None
             total = grad
             for _ in range(max_iter):
                 last = total

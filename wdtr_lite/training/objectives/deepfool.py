@@ -61,6 +61,9 @@ def boundary_distance(outputs: Tensor, x: Tensor, y: Tensor) -> Tensor:
     vanish than the one along its gradient. Of an image that is not classified as y, j is the class
     that it is classified as: the distance to where these two are level.
 
+    Where layers couple the images, as batch normalisation in training mode does, j is that of each
+    logit's gradient of the batch's sum, and the length that of the sum of all images' differences.
+
     Of a linear classifier it is exact for an image classified as y. For another it is at most the
     way to the images classified as y, and less where a third class lies between.
 
