@@ -1030,6 +1030,7 @@ def test_good_values_given_and_returned():
 
 class Kind:
     name, label, options, needs, trial = "kind", "a kind", ("eta",), (), {}
+    devices, check_epsilon = ("cpu",), staticmethod(float)
 
 
 def kind(**changes):
