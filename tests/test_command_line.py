@@ -556,27 +556,26 @@ def test_a_run_on_images_that_were_given(tmp_path, capsys):
             call("evaluate", folder, "--device", "cpu")
 
 
-@pytest.mark.parametrize("error", [training.Busy("in use"), RuntimeError("no memory"), OSError(28)])
-def test_what_stops_a_command_is_told_in_a_line(error, monkeypatch):
+def code_after(error, monkeypatch):
+    """Of a training that is stopped by it."""
+
     def fit(*_, **__):
         raise error
 
     monkeypatch.setattr(training, "fit", fit)
     with pytest.raises(SystemExit) as end:
         call("train", "--folder", "runs")
-    assert end.value.code == f"python -m wdtr_lite train: {error}"
+    return end.value.code
+
+
+@pytest.mark.parametrize("error", [training.Busy("in use"), RuntimeError("no memory"), OSError(28)])
+def test_what_stops_a_command_is_told_in_a_line(error, monkeypatch):
+    assert code_after(error, monkeypatch) == f"python -m wdtr_lite train: {error}"
 
 
 def test_an_interrupted_command(monkeypatch, capsys):
     """Is told in a line, and exits as a shell says it."""
-
-    def fit(*_, **__):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(training, "fit", fit)
-    with pytest.raises(SystemExit) as end:
-        call("train", "--folder", "runs")
-    assert end.value.code == 130
+    assert code_after(KeyboardInterrupt(), monkeypatch) == 130
     assert capsys.readouterr().err == "python -m wdtr_lite train: interrupted\n"
 
 

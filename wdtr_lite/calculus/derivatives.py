@@ -39,12 +39,17 @@ def differentiate(
         leaf = x if x.requires_grad else x.detach().requires_grad_()
         found = checks.called(f, leaf, function=name)
         value = checks.numbers(found, leaf.shape[: max(leaf.dim() - 3, 0)], "f")
-        checks.differentiable(value if value.requires_grad else None, name)
-        found = torch.autograd.grad(value.sum(), leaf, create_graph=create_graph, allow_unused=True)
-        grad = checks.differentiable(found[0], name)
+        grad = gradient_of(value, leaf, name, create_graph=create_graph)
         if create_graph:
             explain_missing(grad, name)
         return leaf, grad
+
+
+def gradient_of(value: Tensor, leaf: Tensor, name: str, *, create_graph: bool) -> Tensor:
+    """The ordinary gradient of values that a function, so named, returned, (...)."""
+    checks.tracked(value, name)
+    found = torch.autograd.grad(value.sum(), leaf, create_graph=create_graph, allow_unused=True)
+    return checks.differentiable(found[0], name)
 
 
 def second_derivative(grad: Tensor, leaf: Tensor, v: Tensor, *, create_graph: bool) -> Tensor:

@@ -111,6 +111,11 @@ def differentiable(gradient: Tensor | None, name: str = "model", of: str = "x") 
     return gradient
 
 
+def tracked(value: Tensor, name: str, of: str = "x") -> Tensor:
+    """What a function returned, with a graph of autograd's; returned."""
+    return differentiable(value if value.requires_grad else None, name, of)
+
+
 def labels(y: Tensor, x: Tensor, name: str = "y") -> None:
     """An int64 label for each image."""
     if not isinstance(y, Tensor) or y.dtype != torch.int64:

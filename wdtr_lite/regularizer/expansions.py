@@ -165,9 +165,8 @@ def first_order_expansion(
     checks.bounded(mean, "mean")
     with torch.enable_grad():
         leaf = x.detach().requires_grad_()
-        value = forward.differentiable_losses(loss, forward.differentiable_outputs(f, leaf), y)
-        found = torch.autograd.grad(value.sum(), leaf, create_graph=create_graph, allow_unused=True)
-        grad = checks.differentiable(found[0], "loss")
+        value = forward.losses_of(loss, forward.differentiable_outputs(f, leaf), y)
+        grad = derivatives.gradient_of(value, leaf, "loss", create_graph=create_graph)
     large = "mean, loss or f, unless they or y hold NaN"
     return checks.in_range((grad * mean).sum((1, 2, 3)), "first_order_expansion", large)
 

@@ -71,10 +71,9 @@ def losses_of(loss: Loss, outputs: Tensor, y: Any) -> Tensor:
 
 
 def differentiable_losses(loss: Loss, outputs: Tensor, y: Any) -> Tensor:
-    """The same, of which autograd sees the way from the outputs."""
+    """The same, of which autograd sees the way from outputs that have one."""
     value = losses_of(loss, outputs, y)
-    checks.differentiable(value if value.requires_grad else None, "loss")
-    return value
+    return checks.tracked(value, "loss") if outputs.requires_grad else value
 
 
 def column_gradients(value: Tensor, at: Tensor) -> Tensor:

@@ -19,6 +19,7 @@ from wdtr_lite.regularizer.forward import (
     as_columns,
     checked_batch,
     cross_entropy,
+    differentiable_losses,
     fixed_statistics,
     input_gradients,
     losses_of,
@@ -202,9 +203,7 @@ class GradientPenalty(nn.Module):
     def _square(self, x: Tensor, g: Tensor) -> Tensor:
         """The squared norm, (B,), of which autograd sees the way from the gradient."""
         square = checks.per_image(self.norm.norm_sq(x, g), x, "norm_sq")
-        if g.requires_grad:
-            checks.differentiable(square if square.requires_grad else None, "norm_sq", "g")
-        return square
+        return checks.tracked(square, "norm_sq", "g") if g.requires_grad else square
 
     def _more(self) -> tuple:
         return (replay,) if self.mode == "finite_difference" else ()
@@ -310,10 +309,7 @@ class GradientPenalty(nn.Module):
         """The functions whose gradients are penalised, (B, k), and the model's outputs."""
         outputs = outputs_of(model, x)
         if self.of == "loss":
-            loss = losses_of(self.loss, outputs, y)
-            if outputs.requires_grad:
-                checks.differentiable(loss if loss.requires_grad else None, "loss")
-            return loss[:, None], outputs
+            return differentiable_losses(self.loss, outputs, y)[:, None], outputs
         if self.of == "logits":
             return as_columns(outputs), outputs
         if outputs.dim() != 2 or outputs.shape[1] < 2:

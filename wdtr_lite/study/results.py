@@ -100,11 +100,8 @@ def run(
         Where the time is up: likewise.
     """
     experiment, began = declared(name, profile), time.monotonic()
-    finished = checks.flag(finished, "finished")
-    if cluster is not None:
-        checks.text(cluster, "cluster")
-    trains = not finished and (bool(cluster) or not experiment.lacks_gpu)
-    quick, store = profile == "quick", Store(networks_folder(), cluster, finished, until, trains)
+    quick, store = profile == "quick", Store(networks_folder(), cluster, finished, until)
+    finished = store.finished
     if finished and not experiment.trains:
         raise ValueError(f"{name} has no networks that could be finished")
     if quick and (finished or cluster or until is not None):
@@ -112,7 +109,8 @@ def run(
             "finished, cluster and until are for the profiles cpu and full, quick stores nothing: "
             f"got {finished=}, {cluster=}, {until=}"
         )
-    store = Store() if quick else store
+    trains = not finished and (bool(cluster) or not experiment.lacks_gpu)
+    store = Store() if quick else replace(store, trains=trains)
     chosen, path = decided(name, profile), path_of(name, profile)
     dataset = grid.dataset_of(*experiment.source)
     if not quick:

@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from wdtr_lite.training import Unfinished
 
-__all__ = ["GOES_ON", "executor", "unfinished"]
+__all__ = ["executor", "unfinished"]
 
 GOES_ON = "What was finished is kept: run the command again, it goes on."
 KILLED = f"a process that trains networks was killed, out of memory perhaps. {GOES_ON}"
