@@ -220,6 +220,53 @@ def test_where_functions_are_transformed_they_are_torchs(name):
     torch.testing.assert_close(tangent, along)
 
 
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")
+@pytest.mark.parametrize("name", [name for name in LAYERS if name[:5] != "batch"])
+def test_third_derivatives_where_functions_are_transformed(name):
+    """They are those of autograd: torch's own of batch, layer and instance normalisation are not."""
+    function, (x, *parameters), layer = case(name)
+    kept = [b.clone() for b in layer.buffers()]
+
+    def value(x):
+        return function(x, *parameters).sin().sum()
+
+    first = grad(value(x), x, create_graph=True)[0]
+    second = grad(first.square().sum(), x, create_graph=True)[0]
+    (expected,) = grad(second, x, x.cos())
+    moved = [b.clone() for b in layer.buffers()]
+    for buffer, was in zip(layer.buffers(), kept):
+        buffer.copy_(was)
+    still = x.detach()
+    square = torch.func.grad(lambda x: torch.func.grad(value)(x).square().sum())
+    torch.testing.assert_close(torch.func.jvp(square, (still,), (still.cos(),))[1], expected)
+    for buffer, once in zip(layer.buffers(), moved):
+        torch.testing.assert_close(buffer, once)
+
+
+def test_batch_normalisation_where_functions_are_transformed():
+    """Of the function, for torch.func refuses the layer, which counts its passes."""
+    (x,), still = case("softplus")[1], sample(*IMAGE, dtype=torch.float64).detach()
+    w, b = torch.randn(2, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    found = []
+    for transformed in (False, True):
+        mean, var = torch.zeros(4, dtype=torch.float64), torch.ones(4, dtype=torch.float64)
+
+        def value(x, kept=(mean, var)):
+            with LibraryKernels():
+                return F.batch_norm(x, *kept, w, b, training=True).sin().sum()
+
+        if transformed:
+            square = torch.func.grad(lambda x: torch.func.grad(value)(x).square().sum())
+            third = torch.func.jvp(square, (x.detach(),), (still,))[1]
+        else:
+            first = grad(value(x), x, create_graph=True)[0]
+            second = grad(first.square().sum(), x, create_graph=True)[0]
+            (third,) = grad(second, x, still)
+        found.append((third, mean, var))
+    for mine, theirs in zip(*found):
+        torch.testing.assert_close(mine, theirs)
+
+
 def test_bad_input_is_refused_as_ever():
     x = torch.rand(1, 3, 4, 4, requires_grad=True)
     with LibraryKernels():

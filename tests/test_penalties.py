@@ -1805,6 +1805,44 @@ def test_functional_call(metric, mode, of):
     close(vector(transformed.values()), gradient)
 
 
+class Slope(nn.Module):
+    """A network of the gradient of another, by autograd or by torch.func."""
+
+    def __init__(self, potential, transformed):
+        super().__init__()
+        self.potential, self.transformed = potential, transformed
+        self.last = nn.Linear(36, 4).double()
+
+    def forward(self, x):
+        if self.transformed:
+            slope = torch.func.grad(lambda image: self.potential(image).sum())(x)
+        else:
+            value = self.potential(x).sum()
+            (slope,) = torch.autograd.grad(value, x, create_graph=True)
+        return self.last(slope.flatten(1))
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")  # which torch itself calls
+@pytest.mark.parametrize("norm", [nn.LayerNorm([4, 4]), nn.InstanceNorm2d(6), nn.GroupNorm(2, 6)])
+def test_third_derivatives_of_normalisation_within_torch_func(norm):
+    """Where a model is a gradient itself, and where the penalty's gradient is differentiated."""
+    model, penalty = small(norm=norm).double(), GradientPenalty(GRAPH)
+    found = []
+    for transformed in (False, True):
+        torch.manual_seed(0)
+        inner = Slope(model, transformed)
+        found.append(grads(penalty(inner, X, Y).sum(), inner))
+    close(*found)
+
+    def value(weight):
+        return penalised(penalty, model, {"0.weight": weight}, X, Y).sum()
+
+    weight = model[0].weight.detach()
+    along = weight.cos()
+    (_, expected) = torch.autograd.functional.hvp(value, weight, along)
+    close(torch.func.jvp(torch.func.grad(value), (weight,), (along,))[1], expected)
+
+
 @pytest.mark.filterwarnings("ignore:There is a performance drop.*unfold_backward:UserWarning")
 @METRICS
 @BOTH

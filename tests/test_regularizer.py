@@ -690,6 +690,20 @@ def test_third_derivatives_that_torch_gets_wrong(layer, what):
     assert torch.autograd.gradcheck(value, net[0].weight, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_the_expansion_of_a_function_in_full_precision_is_so_within_autocast(dtype):
+    def f(x):
+        return 1e-4 * torch.stack([(x * x.cos()).sum((1, 2, 3)), x.sin().sum((1, 2, 3))], 1)
+
+    x, y = inside(2, 1, 3, 4).float(), torch.tensor([1, 0])
+    arguments = cross_entropy, f, graph_of(3, 4, 1).converted(dtype=torch.float32), x, y
+    expected = second_order_expansion(*arguments)
+    with torch.autocast("cpu", dtype):
+        found = second_order_expansion(*arguments)
+    for name in ("loss", "gradient", "laplacian"):
+        torch.testing.assert_close(getattr(found, name), getattr(expected, name))
+
+
 def test_a_network_in_float32():
     """Softplus layers as in training: the terms have the parameters' gradients if asked, else no
     graph."""

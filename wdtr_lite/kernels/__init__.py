@@ -55,11 +55,12 @@ class LibraryKernels(TorchFunctionMode):
 
     :class:`~wdtr_lite.regularizer.GradientPenalty` and all else here that needs second derivatives
     takes it by itself; it is of use for a gradient penalty of your own. The derivatives may be
-    asked for outside of the context. Where ``torch.func``, ``torch.compile`` or forward-mode
-    derivatives are at work, for layer and group normalisation and softplus under autocast, for
-    normalisation within activation checkpointing, for activations in place and GELU by tanh, for
-    tensors that are complex or not dense, and wherever arguments are not the usual ones, functions
-    stay torch's.
+    asked for outside of the context. Where ``torch.func`` or forward-mode derivatives are at work,
+    normalisation is made of elementary functions, for the sake of its third derivatives, and the
+    others stay torch's. So do all within ``torch.compile``, layer and group normalisation and
+    softplus under autocast, normalisation within activation checkpointing, activations in place
+    and GELU by tanh, and functions of tensors that are complex or not dense or of arguments that
+    are not the usual ones.
 
     Examples
     --------
@@ -79,16 +80,8 @@ class LibraryKernels(TorchFunctionMode):
     ) -> Any:
         kwargs = kwargs or {}
         ours = REPLACED.get(func)
-        if ours and torch.is_grad_enabled() and not _transformed():
+        if ours and torch.is_grad_enabled() and not torch.compiler.is_compiling():
             found = ours(*args, **kwargs)
             if found is not None:
                 return found
         return func(*args, **kwargs)
-
-
-def _transformed() -> bool:
-    return (
-        torch.compiler.is_compiling()
-        or torch._C._are_functorch_transforms_active()
-        or torch.autograd.forward_ad._current_level >= 0
-    )

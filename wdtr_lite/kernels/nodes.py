@@ -20,8 +20,15 @@ def ordinary(v: Any) -> bool:
 
 
 def plain(*tensors: Tensor | None) -> bool:
-    """Ordinary tensors, one of them with derivatives."""
-    return all(map(ordinary, tensors)) and any(v is not None and v.requires_grad for v in tensors)
+    """Ordinary tensors, one of them with derivatives, and those by autograd alone."""
+    tracked = all(map(ordinary, tensors)) and any(v is not None and v.requires_grad for v in tensors)
+    return tracked and not transformed()
+
+
+def transformed() -> bool:
+    """Whether ``torch.func`` or forward-mode derivatives are at work."""
+    levels = torch.autograd.forward_ad._current_level
+    return torch._C._are_functorch_transforms_active() or levels >= 0
 
 
 def integers(values: Any) -> bool:

@@ -8,7 +8,15 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
-from wdtr_lite.kernels.nodes import batched, checkpointed, inner, integers, ordinary, plain
+from wdtr_lite.kernels.nodes import (
+    batched,
+    checkpointed,
+    inner,
+    integers,
+    ordinary,
+    plain,
+    transformed,
+)
 
 aten = torch.ops.aten
 
@@ -110,6 +118,11 @@ def _affine(w: Tensor | None, b: Tensor | None, x: Tensor) -> tuple[Tensor | Non
     )
 
 
+def _scaled(z: Tensor, w: Tensor | None, b: Tensor | None) -> Tensor:
+    z = z if w is None else z * w
+    return z if b is None else z + b
+
+
 def _composed_derivatives(
     gy: Tensor, x: Tensor, w: Tensor | None, eps: float, along: tuple
 ) -> tuple[Tensor | None, ...]:
@@ -129,18 +142,32 @@ def _composed_derivatives(
 
 def _composed(gy: Tensor, x: Tensor, w: Tensor | None, eps: float) -> tuple[Tensor, ...]:
     """The three gradients, of elementary functions."""
-    others = [d for d in range(x.dim()) if d != 1]
-    centred = x - x.mean(others, keepdim=True)
-    rstd = (centred.square().mean(others, keepdim=True) + eps).rsqrt()
-    z = centred * rstd
+    z, rstd = _standardized(x, eps)
+    others = _others(x)
     g = gy if w is None else gy * _per_channel(w, x)
     parts = g.mean(others, keepdim=True) + z * (g * z).mean(others, keepdim=True)
     return rstd * (g - parts), (gy * z).sum(others), gy.sum(others)
 
 
+def _standardized(x: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    centred = x - x.mean(_others(x), keepdim=True)
+    rstd = (centred.square().mean(_others(x), keepdim=True) + eps).rsqrt()
+    return centred * rstd, rstd
+
+
+def _others(x: Tensor) -> list[int]:
+    """The dimensions but for that of the channels."""
+    return [d for d in range(x.dim()) if d != 1]
+
+
 def _normalized(
     x: Tensor, w: Tensor | None, b: Tensor | None, eps: float, kept: tuple = _NOT_KEPT
 ) -> Tensor:
+    if transformed():
+        mean, var, momentum = kept
+        if mean is not None:  # these move as ever
+            torch.native_batch_norm(x, None, None, mean, var, True, momentum, eps)
+        return _scaled(_standardized(x, eps)[0], *_affine(w, b, x))
     return _Normalization.apply(inner(x), inner(w), inner(b), kept, eps)
 
 
@@ -155,7 +182,7 @@ def batch_norm(
     eps: float = 1e-5,
 ) -> Tensor | None:
     kept = running_mean, running_var, momentum
-    if training is not True or not plain(input, weight, bias) or input.dim() < 2:
+    if training is not True or not _ours(input, weight, bias) or input.dim() < 2:
         return None
     if not _fit(input, input.shape[1:2], weight, bias, eps, kept):
         return None
@@ -171,7 +198,7 @@ def layer_norm(
     bias: Tensor | None = None,
     eps: float = 1e-5,
 ) -> Tensor | None:
-    if not plain(input, weight, bias) or not integers(normalized_shape):
+    if not _ours(input, weight, bias) or not integers(normalized_shape):
         return None
     shape = input.shape[input.dim() - len(normalized_shape) :]
     if shape != tuple(normalized_shape) or not _fit(input, shape, weight, bias, eps):
@@ -186,7 +213,7 @@ def group_norm(
     bias: Tensor | None = None,
     eps: float = 1e-5,
 ) -> Tensor | None:
-    if not plain(input, weight, bias) or input.dim() < 2 or type(num_groups) is not int:
+    if not _ours(input, weight, bias) or input.dim() < 2 or type(num_groups) is not int:
         return None
     if num_groups < 1 or input.shape[1] % num_groups:
         return None
@@ -206,11 +233,14 @@ def instance_norm(
     momentum: float = 0.1,
     eps: float = 1e-5,
 ) -> Tensor | None:
-    if use_input_stats is not True or not plain(input, weight, bias) or input.dim() < 3:
+    if use_input_stats is not True or not _ours(input, weight, bias) or input.dim() < 3:
         return None
     running = running_mean, running_var
     if not _fit(input, input.shape[1:2], weight, bias, eps, (*running, momentum)):
         return None
+    if transformed() and running_mean is not None:  # in torch's own function these may move
+        torch.instance_norm(input, None, None, *running, True, momentum, eps, False)
+        running = None, None
     each = [v if v is None else v.repeat(len(input)).to(_exact(input)) for v in running]
     size, affine = math.prod(input.shape[2:]), _affine(weight, bias, input)
     found = _by_groups(input, size, *affine, eps, (*each, momentum))
@@ -219,6 +249,10 @@ def instance_norm(
             if whole is not None and parts is not None:
                 whole.copy_(parts.view(len(input), -1).mean(0))
     return found
+
+
+def _ours(*tensors: Tensor | None) -> bool:
+    return plain(*tensors) or (transformed() and all(map(ordinary, tensors)))
 
 
 def _fit(
@@ -258,6 +292,4 @@ def _by_groups(
         return None
     groups = inner(x.to(_exact(x))).reshape(1, -1, size)
     z = _normalized(groups, None, None, eps, kept).view(x.shape)
-    z = z if w is None else z * w
-    z = z if b is None else z + b
-    return z.to(x.dtype)
+    return _scaled(z, w, b).to(x.dtype)

@@ -6,11 +6,12 @@ also those of threads that an evaluation starts and waits for: an attack may hav
 in such a thread would wait for ever, and is refused.
 """
 
+import signal
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from itertools import takewhile
-from threading import Condition, get_ident
+from threading import Condition, RLock, current_thread, get_ident, main_thread
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -22,14 +23,15 @@ from wdtr_lite.models.registry import Classifier
 LOOK = 0.1  # seconds after which a thread that waits looks again for whom
 PATIENCE = 300  # looks in a row at which nobody of these is at work, until it gives up
 
-_LOCK = Condition()
+_LOCK = RLock()
+_CHANGED = Condition(_LOCK)
 _USERS: WeakKeyDictionary[Any, list[tuple[int, object]]] = WeakKeyDictionary()
 """Of each layer in use its threads and with whom they share it, once for each use."""
 _WAITING: dict[int, set] = {}
 """The layers for which threads wait, by thread, who came first in front."""
 _BEGUN = [0]  # uses so far
 _TRAINED: WeakKeyDictionary[nn.Module, tuple[int, int]] = WeakKeyDictionary()
-"""Of each model in training the thread, and in how many trainings."""
+"""Of each layer whose parameters are trained the thread, and in how many trainings."""
 _HELD: WeakKeyDictionary[Any, dict[str, list]] = WeakKeyDictionary()
 """Of each layer or hook that is held, by attribute: what it was, then all that it is held at."""
 _SWITCHED: dict[nn.Module, tuple[int, ExitStack]] = {}
@@ -53,19 +55,24 @@ def evaluating(model: Classifier) -> Iterator[None]:
 def trained(model: nn.Module) -> Iterator[None]:
     """The model trained by this thread, in one training or in several that take turns."""
     me = get_ident()
-    with _LOCK:
-        if _TRAINED.setdefault(model, (me, 0))[0] != me:
+    learning = [layer for layer in layers(model) if _learns(layer)]
+
+    def begin() -> None:
+        if any(_TRAINED.get(layer, (me, 0))[0] != me for layer in learning):
             raise RuntimeError(
                 "model is being trained in another thread: give each training its own copy"
             )
-        _TRAINED[model] = me, _TRAINED[model][1] + 1
-    try:
-        yield
-    finally:
-        with _LOCK:
-            _, count = _TRAINED.pop(model, (me, 1))  # none of a model that is gone
+        for layer in learning:
+            _TRAINED[layer] = me, _TRAINED.get(layer, (me, 0))[1] + 1
+
+    def end() -> None:
+        for layer in learning:
+            _, count = _TRAINED.pop(layer)
             if count > 1:
-                _TRAINED[model] = me, count - 1
+                _TRAINED[layer] = me, count - 1
+
+    with _between(begin, end):
+        yield
 
 
 @contextmanager
@@ -74,8 +81,11 @@ def used(model: Classifier, *more: object, sharing: object = None) -> Iterator[l
     but for those that share them in the same sense. Of a model in evaluation mode none, all of
     which evaluations share, but which no other thread puts into training mode meanwhile.
     """
-    training, asked = _in_training(model), None
-    with _LOCK:
+    training, use, wanted = _in_training(model), (0, sharing), set()
+
+    def wait() -> None:
+        nonlocal training, use, wanted
+        asked = None
         while training != asked:  # the mode as it is when the turn has come
             asked = training
             still = sharing is None and not (training or more)
@@ -83,18 +93,21 @@ def used(model: Classifier, *more: object, sharing: object = None) -> Iterator[l
             wanted = {*(training or layers(model)), *more}
             _wait(use, wanted)
             training = _in_training(model)
+
+    def begin() -> None:
         _BEGUN[0] += 1
         for each in wanted:
             _USERS.setdefault(each, []).append(use)
-    try:
+
+    def end() -> None:
+        for each in wanted:
+            _USERS[each].remove(use)
+            if not _USERS[each]:
+                del _USERS[each]
+        _CHANGED.notify_all()
+
+    with _between(begin, end, wait):
         yield training
-    finally:
-        with _LOCK:
-            for each in wanted:
-                _USERS[each].remove(use)
-                if not _USERS[each]:
-                    del _USERS[each]
-            _LOCK.notify_all()
 
 
 def _in_training(model: Classifier) -> list[nn.Module]:
@@ -118,9 +131,10 @@ def _wait(use: tuple[int, object], wanted: set) -> None:
 
     if inside and (users(sharers=False) - {me}) & set(_WAITING):
         raise RuntimeError("two threads, each evaluating a model, wait for that of the other")
-    _WAITING[me], idle, begun = wanted, 0, _BEGUN[0]
+    idle, begun = 0, _BEGUN[0]
     try:
-        while not _LOCK.wait_for(next_in_turn, LOOK):
+        _WAITING[me] = wanted
+        while not _CHANGED.wait_for(next_in_turn, LOOK):
             idle = idle + 1 if begun == _BEGUN[0] and _stuck(me, set()) else 0
             begun = _BEGUN[0]
             if idle == PATIENCE:
@@ -130,7 +144,7 @@ def _wait(use: tuple[int, object], wanted: set) -> None:
                     "model, or evaluate parts of it, in the thread that called it, or with a copy"
                 )
     finally:
-        del _WAITING[me]
+        _WAITING.pop(me, None)
 
 
 def _stuck(thread: int, seen: set[int]) -> bool:
@@ -159,20 +173,22 @@ def _blocked(thread: int) -> bool:
 @contextmanager
 def _switched(model: Any) -> Iterator[None]:
     """In evaluation mode by its own method, called for the first thread and undone for the last."""
-    with _LOCK:
+
+    def begin() -> None:
         uses, back = _SWITCHED.get(model, (0, ExitStack()))
         if not uses:
             back.enter_context(_switching(model))
         _SWITCHED[model] = uses + 1, back
-    try:
+
+    def end() -> None:
+        uses, back = _SWITCHED.pop(model)
+        if uses > 1:
+            _SWITCHED[model] = uses - 1, back
+        else:
+            back.close()
+
+    with _between(begin, end):
         yield
-    finally:
-        with _LOCK:
-            uses, back = _SWITCHED.pop(model)
-            if uses > 1:
-                _SWITCHED[model] = uses - 1, back
-            else:
-                back.close()
 
 
 @contextmanager
@@ -203,22 +219,76 @@ def _acts(layer: nn.Module) -> bool:
 def held(changes: Mapping[Any, Mapping[str, Any]]) -> Iterator[None]:
     """Attributes of layers, or of their hooks, as given, afterwards as before."""
     values = [(layer, *each) for layer, given in changes.items() for each in given.items()]
-    with _LOCK:
+
+    def begin() -> None:
         for layer, name, value in values:  # all are read first: one may be another's, compiled
             known = _HELD.setdefault(layer, {}).setdefault(name, [getattr(layer, name)])
             known.append(value)
         for layer, name, value in values:
             setattr(layer, name, value)
+
+    def end() -> None:
+        for layer, name, value in values:
+            known = _HELD[layer][name]
+            del known[max(k for k, each in enumerate(known) if k and each is value)]
+            setattr(layer, name, known[-1])
+            if len(known) == 1:
+                del _HELD[layer][name]
+
+    with _between(begin, end):
+        yield
+
+
+@contextmanager
+def _between(
+    begin: Callable[[], None], end: Callable[[], None], wait: Callable[[], None] = lambda: None
+) -> Iterator[None]:
+    """Something begun, under the lock, and ended. An interrupt comes before or after, not within;
+    while it waits too.
+    """
+    begun = False
+
+    def finish() -> None:
+        nonlocal begun
+        with _uninterrupted(), _LOCK:
+            if begun:
+                begun = False
+                end()
+
+    try:
+        with _LOCK:
+            wait()
+            with _uninterrupted():
+                begin()
+                begun = True
+        yield
+    finally:
+        try:
+            finish()
+        except KeyboardInterrupt:  # it may have come before
+            finish()
+            raise
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """An interrupt (Ctrl-C), which the main thread gets at any point, comes after this."""
+    handler = signal.getsignal(signal.SIGINT)
+    if current_thread() is not main_thread() or not callable(handler):
+        yield
+        return
+    came = []
+    signal.signal(signal.SIGINT, lambda *event: came.append(event))
     try:
         yield
     finally:
-        with _LOCK:
-            for layer, name, value in values:
-                known = _HELD[layer][name]
-                del known[max(k for k, each in enumerate(known) if k and each is value)]
-                setattr(layer, name, known[-1])
-                if len(known) == 1:
-                    del _HELD[layer][name]
+        signal.signal(signal.SIGINT, handler)
+        if came:
+            handler(*came[0])
+
+
+def _learns(layer: nn.Module) -> bool:
+    return any(p.requires_grad for p in layer.parameters(recurse=False))
 
 
 def own(layer: nn.Module, name: str) -> Any:

@@ -110,7 +110,8 @@ def second_order_expansion(
         second = second.reshape(*columns.shape, columns.shape[1])  # l'', (B, k, k)
         jacobian = forward.column_gradients(columns, leaf)  # (B, k, C, H, W)
         raised = derivatives.raised(metric, x.detach()[:, None], jacobian)
-        gradient = (second * (jacobian.flatten(2) @ raised.flatten(2).mT)).sum((1, 2))
+        with torch.autocast(x.device.type, enabled=False):
+            gradient = (second * (jacobian.flatten(2) @ raised.flatten(2).mT)).sum((1, 2))
         slope = forward.loss_slope(loss, f, x, y) if create_graph else first.detach()
     checks.in_range(gradient, "second_order_expansion", "loss or f, unless they or y hold NaN")
     if not create_graph:

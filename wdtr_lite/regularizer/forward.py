@@ -124,12 +124,14 @@ def input_gradients(
     of each column's sum, k times (B, C, H, W). With `one_pass` a single column's derivative in the
     weights is found too, and used where `one_pass()` is true by then.
     """
+    kernels = LibraryKernels() if create_graph else nullcontext()
     if torch._C._are_functorch_transforms_active():
-        vjp = torch.func.vjp(columns, x, has_aux=True)
+        with kernels:
+            vjp = torch.func.vjp(columns, x, has_aux=True)
         values, pull, outputs = vjp  # pyright: ignore[reportAssignmentType]
         units = torch.eye(values.shape[1], dtype=values.dtype, device=values.device)
         return outputs, values, [pull(unit.expand_as(values))[0] for unit in units]
-    with torch.enable_grad(), LibraryKernels() if create_graph else nullcontext():
+    with torch.enable_grad(), kernels:
         leaf = x.detach().requires_grad_()
         start = next_number(leaf) if one_pass else 0
         values, outputs = columns(leaf)
