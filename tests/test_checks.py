@@ -974,7 +974,7 @@ PHOTOS = torch.ones(2, 1, 20, 20)
                 ([], ValueError, r"hold at least one shift, got \[\]"),
                 ([0.5], TypeError, "be a whole number, got 0.5"),
                 ([4], ValueError, "be at most 3 with 'reflect' and 4 pixels, got 4"),
-                ([-4], ValueError, "be at least -3, got -4"),
+                ([-4], ValueError, "be at most 3 with 'reflect' and 4 pixels, got -4"),
             )
         ],
     }

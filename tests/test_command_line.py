@@ -602,6 +602,18 @@ def test_quick_has_no_time(capsys):
         call("experiment", "table1", "--minutes", "2")
 
 
+@pytest.mark.parametrize("more", [["--cluster", "x"], ["--finished"]])
+def test_a_list_is_a_list(more):
+    with pytest.raises(SystemExit, match="list trains and writes nothing: call it without"):
+        call("experiment", "table1", "--list", *more)
+
+
+def test_options_are_written_out(capsys):
+    with pytest.raises(SystemExit) as end:
+        call("train", "--folder", "x", "--learning", "1")
+    assert end.value.code == 2 and "--learning" in capsys.readouterr().err
+
+
 def test_exit_codes_are_told(capsys):
     with pytest.raises(SystemExit):
         call("--help")

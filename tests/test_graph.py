@@ -544,6 +544,16 @@ def test_bad_calls(case):
         PixelGraph(*size, weight=weight)
 
 
+@pytest.mark.parametrize("name", ["height", "width", "radius"])
+def test_what_else_was_made_of_does_not_change(name):
+    graph = PixelGraph(4, 5, 1)
+    with pytest.raises(
+        AttributeError, match=f"^{name} of a PixelGraph cannot be changed: make ano"
+    ):
+        setattr(graph, name, 3)
+    assert graph.converted(dtype=torch.float64).radius == copy.deepcopy(graph).radius == 1
+
+
 def test_a_bad_tensor():
     for graph in (graph_of(3, 4, 1), graph_of(3, 4, 2, kernel(2))):
         with pytest.raises(ValueError, match=r"^v must be \(\.\.\., 3, 4\), got \(4, 3\)"):

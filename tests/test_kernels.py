@@ -223,7 +223,7 @@ def test_where_functions_are_transformed_they_are_torchs(name):
 @pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")
 @pytest.mark.parametrize("name", [name for name in LAYERS if name[:5] != "batch"])
 def test_third_derivatives_where_functions_are_transformed(name):
-    """They are those of autograd: torch's own of batch, layer and instance normalisation are not."""
+    """They are those of autograd, which torch's own of normalisation are not."""
     function, (x, *parameters), layer = case(name)
     kept = [b.clone() for b in layer.buffers()]
 

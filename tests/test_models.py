@@ -3,7 +3,9 @@
 import asyncio
 import copy
 import gc
+import linecache
 import pickle
+import signal
 import subprocess
 import sys
 import threading
@@ -341,6 +343,62 @@ def test_published_networks_load():
 
 
 # ---------------------------------------------------------------- modes held meanwhile
+
+
+class Interrupt:
+    """An interrupt (Ctrl-C) at the k-th line of the module that holds layers. Not where a lock is
+    left, at which Python looks for none.
+    """
+
+    def __init__(self, k):
+        self.left, self.entered = k, set()
+
+    def __call__(self, frame, event, argument):
+        if frame.f_code.co_filename != modes.__file__:
+            return None
+        place = frame, frame.f_lineno
+        lock = linecache.getline(modes.__file__, frame.f_lineno).strip().endswith("_LOCK:")
+        if event == "line" and not (lock and place in self.entered):
+            self.entered.add(place)
+            self.left -= 1
+            if self.left == 0:
+                self.at = frame.f_lineno
+                signal.raise_signal(signal.SIGINT)
+        return self
+
+
+@pytest.mark.parametrize("asked", ["predictions", "penalty", "finite_difference"])
+def test_an_interrupt_leaves_nothing_held(asked):
+    """At whatever line of the bookkeeping it comes."""
+    model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Flatten(), nn.Linear(32, 3))
+    x, y = torch.rand(2, 1, 6, 6), torch.tensor([0, 1])
+    kept = {name: value.clone() for name, value in model.state_dict().items()}
+    ways = {
+        "predictions": lambda: predictions(model, x),
+        "penalty": lambda: GradientPenalty("euclidean")(model, x, y),
+        "finite_difference": lambda: GradientPenalty("euclidean", mode="finite_difference")(
+            model, x, y
+        ),
+    }
+    before, interrupted = sys.gettrace(), 0
+    while True:
+        interrupt = Interrupt(interrupted + 1)
+        sys.settrace(interrupt)
+        try:
+            ways[asked]()
+            break
+        except KeyboardInterrupt:
+            interrupted += 1
+        finally:
+            sys.settrace(before)
+        assert all(layer.training for layer in model.modules()), interrupt.at
+        assert all(own(layer, "training") for layer in model.modules()), interrupt.at
+        with ThreadPoolExecutor(1) as pool:  # where the turn of others comes
+            assert pool.submit(ways["penalty"]).result(10) is not None, interrupt.at
+        assert model.state_dict().keys() == kept.keys()
+        for name, value in model.state_dict().items():
+            assert torch.equal(value, kept[name]), name
+    assert interrupted > 50
 
 
 def normalised():

@@ -1771,6 +1771,21 @@ def test_a_norm_that_lacks_what_a_penalty_needs():
     assert GradientPenalty(Half())(small(), X, Y).shape == Y.shape
 
 
+@pytest.mark.parametrize("name", ["of", "mode", "loss", "central", "step"])
+def test_what_a_penalty_was_made_of_does_not_change(name):
+    with pytest.raises(AttributeError, match=f"^{name} of a GradientPenalty cannot be changed"):
+        setattr(GradientPenalty(GRAPH), name, "zz")
+    with pytest.raises(AttributeError, match="^scale of a Wasserstein cannot be changed"):
+        input_norm(GRAPH).scale = None
+
+
+def test_the_scale_of_a_norm_is_its_own():
+    with pytest.raises(ValueError, match="^scale is that of the norm, 'trace', got None"):
+        GradientPenalty(input_norm(GRAPH), scale=None)
+    for norm in (input_norm(GRAPH, None), "euclidean"):
+        assert GradientPenalty(norm, scale=None)(small(), X, Y).shape == Y.shape
+
+
 # ---------------------------------------------------------------- torch.func
 
 

@@ -512,8 +512,9 @@ CALLS = {
         "window": WINDOW, "p": ORDER, "regularization": SHARP, "iterations": STEPS,
     },
     attacks.projected_sinkhorn_attack: {
-        "model": MODEL, "x": PHOTOS, "y": TARGETS, "epsilon": RADIUS, "step": number(0.2, 0, -1),
-        "steps": STEPS, "window": WINDOW, "p": ORDER, "regularization": SHARP, "iterations": STEPS,
+        "model": MODEL, "x": PHOTOS, "y": TARGETS, "epsilon": RADIUS, "steps": STEPS,
+        "step": number(0.2, 0, -1, 1e300), "window": WINDOW, "p": ORDER, "regularization": SHARP,
+        "iterations": STEPS,
     },
     attacks.register: {
         "name": ("mine", [None, "", 3, NAN, ["x"], object(), "pgd"]),

@@ -154,6 +154,7 @@ def refused_by_both(columns, error, says):
                 (torch.zeros(2), r"seed must be one value, got tensor\(\[0., 0.\]\)"),
             )
         ),
+        (lambda: summary(np.array([1, 0.5])), ValueError, r"outcomes .* 0 or 1, got \[1.0, 0.5\]"),
         (lambda: summary([1]), TypeError, r"outcomes must be ndarray, got \[1\]"),
     ],
 )

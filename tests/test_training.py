@@ -11,6 +11,7 @@ import os
 import random
 import re
 import signal
+import sys
 import tarfile
 import threading
 import time
@@ -2153,6 +2154,7 @@ def test_the_split_is_recorded(tmp_path):
     for named, asked, recorded in [
         (None, None, None), ("official", None, None), ("official", "official", "official"),
         ("holdout", None, "holdout"), ("holdout", "holdout", "holdout"), (None, "holdout", None),
+        (None, "official", None),
     ]:  # fmt: skip
         dataset = replace(IMAGES, split_name=named)
         assert Training(config(split=asked), dataset=dataset).config.split == recorded
@@ -2611,8 +2613,32 @@ def test_two_threads_do_not_train_one_model():
         other = pool.submit(training.fit, config, model=model, progress=False, device="cpu")
         with pytest.raises(RuntimeError, match="^model is being trained in another thread"):
             other.result()
+        part = pool.submit(training.fit, config, model=torch.nn.Sequential(model), progress=False)
+        with pytest.raises(RuntimeError, match="^model is being trained in another thread"):
+            part.result()
     one.close(), two.close()
     assert training.fit(config, model=model, progress=False, device="cpu").history
+
+
+def test_steps_begun_anew_end_those_before():
+    run = Training(config(epochs=2), dataset=IMAGES)
+    one, two = run.steps(), run.steps()
+    next(one), next(two)
+    with pytest.raises(RuntimeError, match=r"^steps\(\) was called anew"):
+        next(one)
+    assert [step.images for step in two] and run.epoch == len(run.history) == 2
+
+
+def test_without_a_console(monkeypatch):
+    """As a program without a window has none: no bar is shown."""
+    monkeypatch.setattr(sys, "stderr", None)
+    assert fit_together([config(epochs=1)], dataset=IMAGES, progress=True)[0].history
+
+
+def test_a_network_without_values_is_refused_by_name(tmp_path):
+    fit(config(epochs=1), model=Tiny(), dataset=IMAGES, folder=tmp_path)
+    with pytest.raises(ValueError, match="^model must have parameters with values, got some on"):
+        load(tmp_path, model=Tiny().to("meta"))
 
 
 @pytest.mark.parametrize("asked", ["predictions", "penalty", "finite_difference"])

@@ -74,6 +74,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         prog=prog,
         description=summary,
+        allow_abbrev=False,
         epilog=EXIT_CODES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -83,6 +84,7 @@ def main(arguments: list[str] | None = None) -> None:
             name,
             help=description.partition(".")[0].replace("\n", " "),
             description=description,
+            allow_abbrev=False,
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         command.set_defaults(run=run)
@@ -309,6 +311,8 @@ def _experiment(options: argparse.Namespace) -> None:
             "minutes are for the profiles cpu and full, quick stores nothing to go on from, got "
             f"{options.minutes:g}"
         )
+    if options.list and (options.cluster or options.finished):
+        raise ValueError("list trains and writes nothing: call it without cluster and finished")
     for name, profile in _asked(options, study.EXPERIMENTS):
         if options.list:
             _list(name, profile)

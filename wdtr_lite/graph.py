@@ -18,7 +18,7 @@ __all__ = ["PixelGraph"]
 LONGEST = 2**13  # a side's square band has 256 MiB
 
 
-class PixelGraph(nn.Module):
+class PixelGraph(checks.Fixed):
     r"""Pixels as vertices; edges between each pixel and the others in a square window around it.
 
     Pixels :math:`i = \text{row} \cdot W + \text{column}` are neighbours if their rows and their
@@ -65,6 +65,7 @@ class PixelGraph(nn.Module):
     Section 4 and Definition 1 of Lin et al. (2019).
     """
 
+    _fixed = "height", "width", "radius"
     kernel: Tensor | None
     _weight: float  # where there is no kernel
     _rows: Tensor
@@ -382,8 +383,7 @@ class PixelGraph(nn.Module):
             return F.max_pool2d(v[:, None], 2 * self.radius + 1, 1, padding=self.radius)[:, 0]
         out = v.clone()
         for offset, _ in self.forward_offsets():
-            low, high = self.endpoints(v, offset)
-            low_out, high_out = self.endpoints(out, offset)
+            (low, high), (low_out, high_out) = (self.endpoints(u, offset) for u in (v, out))
             torch.maximum(low_out, high, out=low_out)
             torch.maximum(high_out, low, out=high_out)
         return out

@@ -149,6 +149,7 @@ def projected_sinkhorn_attack(
     """
     checks.attacked(x, y)
     step = checks.number(step, "step", positive=True)
+    checks.length(step, "step", x.dtype)
     steps, iterations = checks.repeats(steps, "steps"), checks.repeats(iterations, "iterations")
     projection = _Projection(x, epsilon, window, p, regularization)
     found = x.detach()

@@ -10,6 +10,7 @@ capture, nor on the meta device.
 
 from wdtr_lite.checks.attacks import *  # noqa: F403
 from wdtr_lite.checks.classifiers import *  # noqa: F403
+from wdtr_lite.checks.fixed import *  # noqa: F403
 from wdtr_lite.checks.measures import *  # noqa: F403
 from wdtr_lite.checks.stored import *  # noqa: F403
 from wdtr_lite.checks.tensors import *  # noqa: F403

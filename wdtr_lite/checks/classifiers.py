@@ -1,5 +1,6 @@
 """Classifiers, their images and labels."""
 
+import sys
 from collections.abc import Iterable, Set
 from typing import Any
 
@@ -280,8 +281,7 @@ def shifts(shifts: Iterable[int], side: int, padding: str) -> list[int]:
     if not shifts:
         raise ValueError("shifts must hold at least one shift, got []")
     for shift in shifts:
-        whole(shift, "shifts", -limit)
-        if shift > limit:
+        if abs(whole(shift, "shifts", -sys.maxsize)) > limit:
             raise ValueError(
                 f"shifts must be at most {limit} with {padding!r} and {side} pixels, got {shift}"
             )

@@ -132,17 +132,23 @@ def trainable(model: nn.Module) -> nn.Module:
     parameters = [weight for weight in model.parameters() if weight.requires_grad]
     if not parameters:
         raise ValueError(f"model must have parameters to train, got {type(model).__name__}")
+    allocated(model)
     for weight in parameters:
         if weight.dtype != torch.float32:
             raise TypeError(f"model must have float32 parameters, got {weight.dtype}")
-        if weight.is_meta:
-            raise ValueError("model must have parameters with values, got some on meta")
         if not is_lazy(weight) and weight.is_inference():
             raise ValueError(
                 "model must have been made outside of inference mode, got inference tensors: "
                 "copy.deepcopy(model)"
             )
     return model
+
+
+def allocated(model: nn.Module | None) -> None:
+    """A network, if any, whose parameters are stored somewhere."""
+    instance(model, "model", (nn.Module, type(None)))
+    if model is not None and any(weight.is_meta for weight in model.parameters()):
+        raise ValueError("model must have parameters with values, got some on meta")
 
 
 def optimizer(returned: object, weights: Iterable[Tensor], name: str) -> Optimizer:

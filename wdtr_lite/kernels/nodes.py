@@ -21,7 +21,9 @@ def ordinary(v: Any) -> bool:
 
 def plain(*tensors: Tensor | None) -> bool:
     """Ordinary tensors, one of them with derivatives, and those by autograd alone."""
-    tracked = all(map(ordinary, tensors)) and any(v is not None and v.requires_grad for v in tensors)
+    tracked = all(map(ordinary, tensors)) and any(
+        v is not None and v.requires_grad for v in tensors
+    )
     return tracked and not transformed()
 
 

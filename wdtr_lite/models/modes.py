@@ -251,23 +251,24 @@ def _between(
     def finish() -> None:
         nonlocal begun
         with _uninterrupted(), _LOCK:
+            _WAITING.pop(get_ident(), None)  # where the wait was interrupted at its end
             if begun:
                 begun = False
                 end()
 
     try:
-        with _LOCK:
-            wait()
-            with _uninterrupted():
-                begin()
-                begun = True
-        yield
-    finally:
         try:
+            with _LOCK:
+                wait()
+                with _uninterrupted():
+                    begin()
+                    begun = True
+            yield
+        finally:
             finish()
-        except KeyboardInterrupt:  # it may have come before
-            finish()
-            raise
+    except BaseException:  # an interrupt may have come before that
+        finish()
+        raise
 
 
 @contextmanager

@@ -90,6 +90,7 @@ def build(
     classes, channels = checks.size(classes, "classes"), checks.size(channels, "channels")
     given = {"activation": activation, "width": width}
     given = {option: value for option, value in given.items() if value is not None}
+    checks.function(MODELS[name], f"the network of name {name!r}")
     made = MODELS[name](classes=classes, channels=channels, mean=mean, std=std, **given)
     checks.instance(made, f"the network of name {name!r}", nn.Module)
     return made

@@ -84,7 +84,7 @@ class Euclidean(InputNorm):
         return 2 * g
 
 
-class Wasserstein(InputNorm):
+class Wasserstein(checks.Fixed, InputNorm):
     r"""The dual norm of the Wasserstein metric, :math:`g^\top L(x)\, g`, summed over channels.
 
     Parameters
@@ -115,6 +115,8 @@ class Wasserstein(InputNorm):
     ----------
     Equation (7) of Lin et al. (2019); :class:`~wdtr_lite.metric.Source`.
     """
+
+    _fixed = "scale", "source"
 
     def __init__(
         self, graph: PixelGraph, scale: str | None = "trace", *, source: Source | None = None
@@ -230,7 +232,7 @@ def input_norm(metric: PixelGraph | InputNorm | str, scale: str | None = "trace"
     metric : PixelGraph, "euclidean", "l1", "linf" or InputNorm
         A graph stands for :class:`Wasserstein`; a norm is returned as it is.
     scale : {"trace", None}
-        Of :class:`Wasserstein`; without effect on the others.
+        Of a graph's :class:`Wasserstein`; without effect on the others.
 
     Returns
     -------
@@ -244,6 +246,8 @@ def input_norm(metric: PixelGraph | InputNorm | str, scale: str | None = "trace"
     """
     checks.option(scale, "scale", ("trace", None))
     if isinstance(metric, InputNorm):
+        if isinstance(metric, Wasserstein) and metric.scale != scale is None:
+            raise ValueError(f"scale is that of the norm, {metric.scale!r}, got None")
         return metric
     if isinstance(metric, PixelGraph):
         return Wasserstein(metric, scale)

@@ -6,7 +6,7 @@ from contextlib import nullcontext
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from wdtr_lite import checks
 from wdtr_lite.calculus import derivatives
@@ -45,7 +45,7 @@ class Terms(NamedTuple):
     penalty: Tensor  # (B,)
 
 
-class GradientPenalty(nn.Module):
+class GradientPenalty(checks.Fixed):
     r"""The squared norm of a classifier's input gradient, one number per image, ready to be trained
     with.
 
@@ -138,6 +138,8 @@ class GradientPenalty(nn.Module):
     back-propagation; Finlay and Oberman (2019) for the norms L1 and L-infinity; Hein and
     Andriushchenko (2017) for the logit differences.
     """
+
+    _fixed = "of", "mode", "loss", "central", "step"
 
     def __init__(
         self,

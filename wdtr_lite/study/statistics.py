@@ -14,6 +14,8 @@ __all__ = ["across_seeds", "choose", "paired", "summary"]
 def summary(outcomes: np.ndarray) -> dict:
     """Mean of n yes-or-no outcomes and its binomial standard error, sqrt(m (1 - m) / n)."""
     checks.outcomes(outcomes)
+    if not np.isin(outcomes, (0, 1)).all():
+        raise ValueError(f"outcomes must be 0 or 1, got {checks.shown(outcomes.tolist())}")
     mean, n = float(np.mean(outcomes, dtype=np.float64)), len(outcomes)
     return {"mean": mean, "standard_error": (mean * (1 - mean) / n) ** 0.5, "n": n}
 

@@ -62,7 +62,7 @@ def load(
         If there is no checkpoint in the folder.
     """
     folder, device = checks.folder(folder), checks.device(device)
-    checks.instance(model, "model", (nn.Module, type(None)))
+    checks.allocated(model)
     state = read(folder)
     if model is None:
         check_makeable(state, folder)

@@ -2,10 +2,12 @@
 
 import warnings
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import Field, dataclass, field, fields
+from dataclasses import Field, dataclass, field, fields, replace
 from functools import partial
 from types import UnionType
 from typing import Any, get_args
+
+from torch import nn
 
 from wdtr_lite import checks, data, models
 from wdtr_lite.attacks import Attack
@@ -198,6 +200,16 @@ def _epochs(value: Iterable[int], name: str) -> tuple[int, ...]:
     if not isinstance(value, (tuple, list)):
         raise TypeError(f"{name} must be a tuple of epochs, got {checks.shown(value)}")
     return tuple(checks.repeats(each, name) for each in value)
+
+
+def recorded(config: Config, model: nn.Module | None, dataset: data.Dataset) -> Config:
+    """The configuration with the names of what is trained on what."""
+    names: dict[str, Any] = {"data": dataset.name}
+    if dataset.split_name is None or (config.split or "official") != dataset.split_name:
+        names["split"] = dataset.split_name
+    if model is not None:
+        names["model"] = type(model).__name__
+    return replace(config, **names)
 
 
 DEFAULT_CHECKS = {str: _name, int: checks.whole, float: checks.moderate, tuple[int, ...]: _epochs}

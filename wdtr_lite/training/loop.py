@@ -3,6 +3,7 @@ CUDA graph on a GPU.
 """
 
 import os
+import sys
 from collections.abc import Sequence
 from contextlib import ExitStack, closing
 
@@ -64,8 +65,8 @@ def fit(
     Returns
     -------
     Run
-        Its configuration names what was trained on what: the data set by its name, a given model
-        by its class.
+        Its configuration names what was trained on what: the data set by its name and split, a
+        given model by its class, of which width and activation say nothing.
 
     Raises
     ------
@@ -159,7 +160,8 @@ def fit_together(
 def _train(trainings: list["Training"], device: torch.device, progress: bool) -> list[Run]:
     total = sum(training.images_until(training.config.epochs) for training in trainings)
     done = sum(training.images_until(training.epoch) for training in trainings)
-    bar = tqdm(total=total, initial=done, unit=" images", unit_scale=True, disable=not progress)
+    hidden = not (progress and sys.stderr)  # which a program without a console has not
+    bar = tqdm(total=total, initial=done, unit=" images", unit_scale=True, disable=hidden)
     stopped = None
     with bar:
         turns = [training.steps() for training in trainings]

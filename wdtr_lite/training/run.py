@@ -7,7 +7,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, nullcontext
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,7 +21,7 @@ from wdtr_lite.training import checkpoint, lock
 from wdtr_lite.training.arithmetic import arithmetic
 from wdtr_lite.training.checkpoint import Run
 from wdtr_lite.training.choices import AUGMENTATIONS, OPTIMIZERS, SCHEDULES
-from wdtr_lite.training.config import Config
+from wdtr_lite.training.config import Config, recorded
 from wdtr_lite.training.images import checksum, mean_and_std, training_images
 from wdtr_lite.training.objectives import METHODS
 from wdtr_lite.training.whole_step import Derivatives, Gradients, give, whole
@@ -95,7 +95,7 @@ class Training:
         if dataset is None:
             checks.option(config.data, "data", data.names())
             dataset = data.load(config.data, split=config.split)
-        self.config = config = _recorded(config, model, dataset)
+        self.config = config = recorded(config, model, dataset)
         images, labels = training_images(dataset, config)
         mean, std = mean_and_std(images)
         self.data = f"{dataset!r}, checksum {checksum(images, labels)}"
@@ -123,6 +123,7 @@ class Training:
         self.captured: torch.cuda.CUDAGraph | None = None
         self.rate, self.epsilon = 0.0, 0.0
         self.epoch, self.first, self.stored, self.history, self.closed = 0, 0, 0, [], False
+        self.turn: object = None  # whose steps these are
         self.check_kept: Callable[[], None] = lambda: None
         with ExitStack() as held:
             state = checkpoint.stored_in(self.folder)
@@ -160,14 +161,15 @@ class Training:
         self.close()
 
     def _epochs(self) -> Iterator[Step]:
+        self.turn = turn = object()
         while self.epoch < self.config.epochs:
-            self._check_held()
+            self._check_turn(turn)
             self._keep_in_time()
             with used(self.model, *layers(self.model)):  # puts them into training mode
                 batches = self.begin_epoch()
             start = time.perf_counter()
             for k, batch in enumerate(batches, 1):
-                self._check_held()
+                self._check_turn(turn)
                 with used(self.model), self.streamed():
                     self.batch.copy_(batch)
                     self.step(eager=k <= 3)
@@ -180,7 +182,9 @@ class Training:
         self.closed = True
         self.held.close()
 
-    def _check_held(self) -> None:
+    def _check_turn(self, turn: object) -> None:
+        if turn is not self.turn:
+            raise RuntimeError("steps() was called anew: these steps end, the others go on")
         if self.folder and self.closed:
             raise RuntimeError(
                 f"{self.folder} was let go of, by close() or an error: another Training goes on "
@@ -388,13 +392,3 @@ class Training:
 
 def _called(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
-
-
-def _recorded(config: Config, model: nn.Module | None, dataset: data.Dataset) -> Config:
-    """The configuration with the names of what is trained on what."""
-    names: dict[str, str | None] = {"data": dataset.name}
-    if (config.split or "official") != (dataset.split_name or "official"):
-        names["split"] = dataset.split_name
-    if model is not None:
-        names["model"] = type(model).__name__
-    return replace(config, **names)
