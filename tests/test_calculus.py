@@ -225,6 +225,24 @@ def test_christoffel_of_any_light(light):
     torch.testing.assert_close(light * value.double(), expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("speed", [0.01, 1.0, 100.0])
+def test_the_derivatives_of_christoffel_and_hessian(speed):
+    """Where potentials are below and above 1."""
+    graph, weights = graph_of(2, 3, 1), tangents(2, 3)
+
+    def symbol(x, a):
+        a = a - a.mean()
+        return (christoffel(graph, x, a, a.cos() - a.cos().mean()) * weights).sum() / speed**2
+
+    def second(x, a):
+        a = a - a.mean()
+        return hessian(f, graph, x, a, a, create_graph=True) / speed**2
+
+    inputs = inside(2, 3).requires_grad_(), (speed * tangents(2, 3)).requires_grad_()
+    for of in (symbol, second):
+        assert torch.autograd.gradcheck(of, inputs, rtol=1e-4, atol=1e-6)
+
+
 def test_christoffel_is_symmetric_bilinear_and_tangent(size):
     graph, x, (a, b, c) = graph_of(*size), inside(3, *size[:2]), tangents(3, 3, *size[:2])
     close = {"rtol": 1e-8, "atol": 1e-8}

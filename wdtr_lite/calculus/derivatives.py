@@ -1,5 +1,6 @@
 """First and second derivatives of a function of images: gradient, Christoffel symbol, Hessian."""
 
+import math
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
 
@@ -195,9 +196,12 @@ def christoffel(graph: PixelGraph, x: Tensor, sigma1: Tensor, sigma2: Tensor) ->
 
 
 def _moderate(phi: Tensor) -> tuple[Tensor, Tensor]:
-    """A power of two for each channel, and phi divided by it, which is less than 1 then."""
-    exponent = phi.detach().abs().amax((-2, -1), keepdim=True).frexp().exponent
-    return torch.ldexp(torch.ones_like(phi[..., :1, :1]), exponent), torch.ldexp(phi, -exponent)
+    """A power of two for each channel, and phi divided by it, which is less than 2 then."""
+    largest = phi.detach().abs().amax((-2, -1), keepdim=True)
+    most = math.frexp(torch.finfo(phi.dtype).max)[1] - 1
+    exponent = largest.frexp().exponent.clamp(1 - most, most)  # of normal numbers
+    unit = torch.ldexp(torch.ones_like(largest), exponent)
+    return unit, phi / unit
 
 
 def hessian(
