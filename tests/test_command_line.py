@@ -573,9 +573,13 @@ def test_what_stops_a_command_is_told_in_a_line(error, monkeypatch):
     assert code_after(error, monkeypatch) == f"python -m wdtr_lite train: {error}"
 
 
-def test_an_interrupted_command(monkeypatch, capsys):
-    """Is told in a line, and exits as a shell says it."""
-    assert code_after(KeyboardInterrupt(), monkeypatch) == 130
+@pytest.mark.parametrize("behind", [False, True])
+def test_an_interrupted_command(behind, monkeypatch, capsys):
+    """Is told in a line, and exits as a shell says it; also where another error came of it."""
+    error = RuntimeError("trying to pop from empty mode stack") if behind else KeyboardInterrupt()
+    if behind:
+        error.__context__ = KeyboardInterrupt()
+    assert code_after(error, monkeypatch) == 130
     assert capsys.readouterr().err == "python -m wdtr_lite train: interrupted\n"
 
 

@@ -192,6 +192,17 @@ def test_an_error_that_the_attack_mends_is_none(digits):
     assert robust_error(brightest, x, y, lambda m, x, y: right) == 0
 
 
+def test_images_are_left_alone(digits):
+    """Also by a model and an attack that write into what they are given."""
+    x, y = digits
+    kept = x.clone()
+    model = torch.nn.Sequential(torch.nn.Threshold(0.5, 0.0, inplace=True), network())
+    first = predictions(model, x)
+    misclassified(model, x, y, lambda model, x, y: x.mul_(0.5))
+    translated_labels(model, x, "vertical", [1], "zeros")
+    assert torch.equal(x, kept) and torch.equal(predictions(model, x), first)
+
+
 @pytest.mark.parametrize("mode", [True, False], ids=["train", "eval"])
 def test_modes_are_restored(digits, mode):
     """Of each module, even where attack or model fails; the running statistics are untouched."""
@@ -653,7 +664,11 @@ def test_bad_evaluations(call, kind, message):
         ({"shifts": []}, ValueError, "^shifts must hold at least one shift"),
         ({"shifts": [0, 0.5]}, TypeError, "^shifts must be a whole number, got 0.5"),
         ({"shifts": [5]}, ValueError, "^shifts must be at most 4 with 'edge' and 4 pixels, got 5"),
-        ({"shifts": [-5]}, ValueError, "^shifts must be at least -4, got -5"),
+        (
+            {"shifts": [-5]},
+            ValueError,
+            "^shifts must be at most 4 with .edge. and 4 pixels, got -5",
+        ),
         (
             {"shifts": [4], "padding": "reflect"},
             ValueError,

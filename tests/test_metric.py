@@ -720,6 +720,13 @@ def test_dynamic_distance_is_a_distance(name):
     torch.testing.assert_close(path, x.expand(17, *x.shape), rtol=1e-15, atol=0)
 
 
+def test_dynamic_distance_of_a_negative_view():
+    """Which NumPy does not take."""
+    (x, y), graph = measures(2, 2, 3), graph_of(2, 3, 1)
+    found = dynamic_distance(graph, torch._neg_view(-x), y, 3)
+    assert torch.equal(found.distance, dynamic_distance(graph, x, y, 3).distance)
+
+
 @pytest.mark.parametrize("name", ["2x2", "row", "3x4_weighted"])
 def test_the_path_has_its_ends_its_mass_and_no_negative_pixel(name):
     """Also from an image with black pixels to another; and its action is the squared distance."""

@@ -1232,6 +1232,23 @@ def test_finite_differences_warn_of_kinks(layer, recwarn):
     assert all("model is not smooth" in str(each.message) for each in recwarn)
 
 
+@pytest.mark.parametrize("factor", [2.0, 1.0, 0.0, -2.0, 200.0])
+def test_finite_differences_warn_of_a_wrong_direction(factor, recwarn):
+    class Own(InputNorm):
+        def norm_sq(self, x, g):
+            return (g**2).sum((1, 2, 3))
+
+        def direction(self, x, g):
+            return factor * g
+
+    penalty = GradientPenalty(Own(), mode="finite_difference")
+    for _ in range(3):
+        penalty(small(), X, Y)
+    said = [str(each.message) for each in recwarn]
+    assert len(said) == (factor != 2)
+    assert all("where the derivative of norm_sq is twice the square" in each for each in said)
+
+
 @pytest.mark.parametrize("activation", [nn.ReLU, nn.Softplus, nn.ELU])
 def test_finite_differences_warn_of_kinks_in_a_compiled_model(activation, recwarn):
     torch.manual_seed(0)

@@ -99,11 +99,18 @@ def main(arguments: list[str] | None = None) -> None:
     except training.Unfinished as stopped:
         print(f"{parser.prog} {options.command}: {stopped}", file=sys.stderr)
         sys.exit(MORE_TO_DO if stopped.trained else 1)
-    except (ValueError, TypeError, OSError, RuntimeError) as error:
+    except (ValueError, TypeError, OSError, RuntimeError, KeyboardInterrupt) as error:
+        if _interrupted(error):
+            print(f"{parser.prog} {options.command}: interrupted", file=sys.stderr)
+            sys.exit(INTERRUPTED)
         sys.exit(f"{parser.prog} {options.command}: {error}")
-    except KeyboardInterrupt:
-        print(f"{parser.prog} {options.command}: interrupted", file=sys.stderr)
-        sys.exit(INTERRUPTED)
+
+
+def _interrupted(error: BaseException | None) -> bool:
+    """Whether an interrupt is behind it: within torch's bookkeeping one becomes another error."""
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__context__
+    return error is not None
 
 
 # ---------------------------------------------------------------- options

@@ -310,12 +310,11 @@ class PixelGraph(checks.Fixed):
     # ------------------------------------------------------------ over a pixel's neighbours
 
     def neighbor_sum(self, v: Tensor) -> Tensor:
-        r"""Weighted sum over each pixel's neighbours, :math:`(Av)_i = \sum_{j \in N(i)} \omega_{ij}
-        v_j`.
+        r"""The weighted sum over neighbours, :math:`(Av)_i = \sum_{j \in N(i)} \omega_{ij} v_j`.
 
-        Two banded matrix products whatever the radius where all weights are equal; one with the
-        kernel's rows as banded blocks otherwise. In full precision under autocast too, for half of
-        it would leave nothing of the differences.
+        Two banded matrix products whatever the radius where all weights are equal, rounded as is
+        the largest value within the radius; one with the kernel's rows as banded blocks otherwise.
+        In full precision under autocast too, for half of it would leave nothing of the differences.
 
         Parameters
         ----------

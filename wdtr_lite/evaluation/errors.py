@@ -192,13 +192,13 @@ def parts(images: Tensor, batch_size: int) -> Iterator[slice]:
 
 
 def as_batch(images: Tensor, model: Classifier) -> Tensor:
-    """uint8 or floating images (B, H, W) or (B, C, H, W) as floating (B, C, H, W) in [0, 1]: bytes
-    in torch's default type, unless the model's weights are float32.
+    """A copy of uint8 or floating images (B, H, W) or (B, C, H, W) as floating (B, C, H, W) in
+    [0, 1]: bytes in torch's default type, unless the model's weights are float32.
     """
     weights = model.parameters() if isinstance(model, nn.Module) else iter(())
     single = next(weights, images).dtype == torch.float32
     dtype = torch.float32 if single else torch.get_default_dtype()
-    x = images if images.is_floating_point() else images.to(dtype) / 255
+    x = images.clone() if images.is_floating_point() else images.to(dtype) / 255
     return x if x.dim() == 4 else x.unsqueeze(1)
 
 

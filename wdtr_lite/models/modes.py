@@ -117,7 +117,7 @@ def _in_training(model: Classifier) -> list[nn.Module]:
 def _wait(use: tuple[int, object], wanted: set) -> None:
     """For the threads that use these layers, and those that came before and wait for them."""
     me, sharing = use
-    inside = any(thread == me for users in _USERS.values() for thread, _ in users)
+    inside = any(thread == me for users in list(_USERS.values()) for thread, _ in users)
 
     def users(*, sharers: bool) -> set[int]:
         found = (user for each in wanted for user in _USERS.get(each, ()))

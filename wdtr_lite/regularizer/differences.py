@@ -141,6 +141,23 @@ def miss(
     return float(off.abs().sum() / scale.where(scale > 0, 1))
 
 
+def direction_warning(
+    squares: Sequence[Tensor], gradients: Sequence[Tensor], directions: Sequence[Tensor]
+) -> str | None:
+    """What to say of a norm whose direction is not the derivative of its square, which is twice the
+    square along the gradient.
+    """
+    g, w = torch.stack([*gradients]), torch.stack([*directions])
+    along, right = float((g * w).sum()), 2 * float(torch.stack([*squares]).detach().sum())
+    rounding = 1000 * torch.finfo(g.dtype).eps * float(g.square().sum())
+    if not abs(along - right) > TOLERANCE * abs(right) + rounding:
+        return None
+    return (
+        f"direction of the norm is {along:g} along g, where the derivative of norm_sq is twice the "
+        f"square, {right:g}: the penalty's derivative in the parameters is wrong"
+    )
+
+
 def step_warning(step: float, missed: float, elsewhere: Callable[[float], float]) -> str | None:
     """What to say of a step that misses so much; `elsewhere` is what others miss."""
     if missed <= TOLERANCE:

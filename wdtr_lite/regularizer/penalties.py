@@ -240,7 +240,7 @@ class GradientPenalty(checks.Fixed):
             squares = [self._square(x, g) for g in gradients]
             penalty = sum(squares, x.new_zeros(len(x)))
             if difference and keep:
-                penalty = penalty + self._changes(columns, values, outputs, x, gradients)
+                penalty = penalty + self._changes(columns, values, outputs, x, gradients, squares)
         if eager and not difference:
             self._warn_of_bytes(x)
             another = "mode='finite_difference', or another function"
@@ -254,6 +254,7 @@ class GradientPenalty(checks.Fixed):
         outputs: Tensor,
         x: Tensor,
         gradients: list[Tensor],
+        squares: list[Tensor],
     ) -> Tensor:
         """Zero, (B,), with the derivative of the squared norms in the parameters: the difference
         quotient of each column along the joint direction of the norm's derivative.
@@ -276,7 +277,8 @@ class GradientPenalty(checks.Fixed):
             off = differences.miss(found, values, gradients, directions)
             self._linear = off <= differences.TOLERANCE
             self._warn(
-                differences.kink_warning(outputs, bends)
+                differences.direction_warning(squares, gradients, directions)
+                or differences.kink_warning(outputs, bends)
                 or differences.rounding_warning(self.step, x)
                 or differences.step_warning(self.step, off, missed)
             )

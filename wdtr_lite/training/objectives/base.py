@@ -162,7 +162,9 @@ class Plain(Objective):
 
 
 def logits_of(model: nn.Module, x: Tensor) -> Tensor:
-    return checks.logits(model(x), x)
+    outputs = checks.logits(model(x), x)
+    checks.floating(outputs, "what model returns")
+    return outputs
 
 
 def normal(shape: torch.Size, x: Tensor, generator: torch.Generator) -> Tensor:
