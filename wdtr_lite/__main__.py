@@ -338,15 +338,9 @@ def _asked(options: argparse.Namespace, experiments: dict) -> list[tuple[str, st
     """
     if options.name != "all":
         return [(options.name, options.profile)]
-    profiles = {
-        name: options.profile if options.profile in by else "full"
-        for name, by in experiments.items()
-    }
-    return [
-        (name, profile)
-        for name, profile in profiles.items()
-        if experiments[name][profile].trains or not options.finished
-    ]
+    asked, every = options.profile, not options.finished
+    profiles = {name: asked if asked in by else "full" for name, by in experiments.items()}
+    return [(name, by) for name, by in profiles.items() if every or experiments[name][by].trains]
 
 
 def _list(name: str, profile: str) -> None:
