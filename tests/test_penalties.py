@@ -1232,6 +1232,25 @@ def test_finite_differences_warn_of_kinks(layer, recwarn):
     assert all("model is not smooth" in str(each.message) for each in recwarn)
 
 
+@pytest.mark.parametrize("at", [1 + 1e-3, 1 - 1e-3])
+@pytest.mark.parametrize("central", [True, False])
+def test_finite_differences_warn_of_a_kink_behind(at, central, recwarn):
+    """Which a central difference meets, and another does not."""
+    theta, x = torch.ones((), dtype=torch.float64, requires_grad=True), 0 * X[:1, :, :1, :2] + 0.5
+
+    def bent(image):
+        z = theta * image.sum((1, 2, 3))
+        beyond = z - at if at > 1 else at - z
+        return z + torch.where(beyond > 0, 0.02 * beyond, 0.0)
+
+    how = {"of": "logits", "mode": "finite_difference", "central": central}
+    penalty = GradientPenalty("euclidean", **how)
+    (found,) = torch.autograd.grad(penalty(bent, x).sum(), theta)
+    met = central or at > 1
+    assert len(recwarn) == met and (abs(float(found) - 4) > 1) == met
+    assert all("model is not smooth" in str(each.message) for each in recwarn)
+
+
 @pytest.mark.parametrize("factor", [2.0, 1.0, 0.0, -2.0, 200.0])
 def test_finite_differences_warn_of_a_wrong_direction(factor, recwarn):
     class Own(InputNorm):

@@ -92,9 +92,11 @@ def bends(
     gradients: Sequence[Tensor],
     directions: Sequence[Tensor],
     step: float,
+    central: bool,
 ) -> bool:
-    """Whether the gradient of the column that has the longest direction changes along it by other
-    than twice as much in four steps, which meet more kinks than one, as in two.
+    """Whether the gradient of the column that has the longest direction changes along it, or back
+    along it if `central`, by other than twice as much in four steps, which meet more kinks than
+    one, as in two.
     """
     k = max(range(len(directions)), key=lambda k: float(directions[k].norm()))
     w, _ = _steps(directions[k], 4 * step)
@@ -103,12 +105,16 @@ def bends(
         values, outputs = columns(image)
         return values[:, k : k + 1], outputs
 
-    whole, half = (
-        input_gradients(column, x + part, create_graph=False)[2][0] - gradients[k]
-        for part in (w, w / 2)
-    )
+    def change(w: Tensor) -> Tensor:
+        return input_gradients(column, x + w, create_graph=False)[2][0] - gradients[k]
+
     rounding = 1000 * torch.finfo(x.dtype).eps * gradients[k].norm()
-    return bool((whole - 2 * half).norm() > BENT * whole.norm() + rounding)
+
+    def bent(w: Tensor) -> bool:
+        whole = change(w)
+        return bool((whole - 2 * change(w / 2)).norm() > BENT * whole.norm() + rounding)
+
+    return bent(w) or (central and bent(-w))
 
 
 def _at(columns: Callable[[Tensor], tuple[Tensor, Tensor]], image: Tensor) -> Tensor:

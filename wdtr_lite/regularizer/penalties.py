@@ -271,7 +271,7 @@ class GradientPenalty(checks.Fixed):
             return differences.miss(others, values, gradients, directions)
 
         def bends() -> bool:
-            return differences.bends(columns, x, gradients, directions, self.step)
+            return differences.bends(columns, x, gradients, directions, self.step, self.central)
 
         if checks.eager(x) and self._due():
             off = differences.miss(found, values, gradients, directions)
