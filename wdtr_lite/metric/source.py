@@ -29,8 +29,9 @@ class Source:
     ----------
     kind : {"local", "uniform"}
     strength : float
-        :math:`\alpha`, in the unit of L(x), from 1e-20 to 1e10. In float32 the derivatives at an
-        image of several parts that are not linked lose digits below some 1e-5 of L's diagonal.
+        :math:`\alpha`, in the unit of L(x), from 1e-20 to 1e10. Below some 1e-5 of L's diagonal
+        derivatives lose digits in float32: those of a potential, and at an image of several parts
+        that are not linked all.
 
     Examples
     --------
