@@ -4,8 +4,6 @@ from typing import Any
 
 from torch import nn
 
-__all__ = ["Fixed"]
-
 
 class Fixed(nn.Module):
     """A module some of whose attributes are set by its constructor alone, which checks them and
