@@ -2620,6 +2620,16 @@ def test_two_threads_do_not_train_one_model():
     assert training.fit(config, model=model, progress=False, device="cpu").history
 
 
+@pytest.mark.parametrize("name", ["gaussian_noise", "jacobian", "sampled_cross_lipschitz"])
+def test_what_is_drawn_is_of_a_generator(name):
+    asked = Config(**METHODS[name][0])
+    objective = training.METHODS[name](asked, (8, 8), torch.device("cpu"))
+    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10))
+    x, y = torch.rand(2, 1, 8, 8), torch.tensor([0, 1])
+    with pytest.raises(TypeError, match="generator must be a torch.Generator, got NoneType"):
+        objective.terms(model, x, y, None, 0.0)
+
+
 def test_steps_begun_anew_end_those_before():
     run = Training(config(epochs=2), dataset=IMAGES)
     one, two = run.steps(), run.steps()

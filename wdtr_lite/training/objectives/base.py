@@ -169,6 +169,7 @@ def logits_of(model: nn.Module, x: Tensor) -> Tensor:
 
 def normal(shape: torch.Size, x: Tensor, generator: torch.Generator) -> Tensor:
     """Standard normal numbers, of the type and on the device of x."""
+    checks.generator(generator, x)
     return torch.randn(shape, generator=generator, device=x.device, dtype=x.dtype)
 
 
