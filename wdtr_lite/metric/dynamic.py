@@ -68,11 +68,11 @@ def dynamic_distance(
     steps = checks.whole(steps, "steps", 2, max(2, LARGEST // graph.size))
     checks.same_mass(x, y)
     factor = operators.squared_unit(graph, unit)
-    ends = [z.detach().double().resolve_neg().cpu().reshape(-1, graph.size) for z in (x, y)]
+    ends = [z.detach().double().resolve_neg().cpu().reshape(-1, graph.size).numpy() for z in (x, y)]
     wide = graph.converted("cpu", torch.float64)
     weights, volume = (z.detach().numpy() for z in (wide.adjacency(), wide.volume.flatten()))
     paths = []
-    for a, b in zip(*(z.numpy() for z in ends), strict=True):
+    for a, b in zip(*ends, strict=True):
         exponent = int(np.frexp(a.sum())[1])
         exponent *= abs(exponent) > 300  # else squares are in range
         a, b = np.ldexp(a, -exponent), np.ldexp(b, -exponent)

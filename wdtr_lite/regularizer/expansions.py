@@ -7,7 +7,7 @@ from torch import Tensor
 
 from wdtr_lite import calculus, checks
 from wdtr_lite.calculus import Estimate, derivatives
-from wdtr_lite.graph import PixelGraph
+from wdtr_lite.graph import PixelGraph, full_precision
 from wdtr_lite.models import Classifier
 from wdtr_lite.regularizer import forward
 from wdtr_lite.regularizer.forward import Loss
@@ -110,7 +110,7 @@ def second_order_expansion(
         second = second.reshape(*columns.shape, columns.shape[1])  # l'', (B, k, k)
         jacobian = forward.column_gradients(columns, leaf)  # (B, k, C, H, W)
         raised = derivatives.raised(metric, x.detach()[:, None], jacobian)
-        with torch.autocast(x.device.type, enabled=False):
+        with full_precision(x):
             gradient = (second * (jacobian.flatten(2) @ raised.flatten(2).mT)).sum((1, 2))
         slope = forward.loss_slope(loss, f, x, y) if create_graph else first.detach()
     checks.in_range(gradient, "second_order_expansion", "loss or f, unless they or y hold NaN")

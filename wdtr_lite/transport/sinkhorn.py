@@ -155,7 +155,7 @@ class EntropicProblem:
         would be most of the sum.
         """
         lit = self.log_sum(of.lit + v, rate, exact)
-        if not exact:
+        if not (exact and of.mass.requires_grad):
             return lit
         return torch.where(at.mass > at.dark, self.log_sum(of.all + v, rate, exact), lit)
 
